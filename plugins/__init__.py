@@ -1,0 +1,1 @@
+"""The built-in factorizations: registered by entry points like anybody else's."""

@@ -1,0 +1,48 @@
+"""Singular value decomposition: a k×k convolution to r channels, then a 1×1 convolution back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from rank_search.layers import Axis, Bases, Factorization, Layer
+
+
+def matrix(weight: Tensor) -> Tensor:
+    """The out × (in·kh·kw) unfolding; a linear weight is its own."""
+    return weight.flatten(1)
+
+
+class ChannelSVD(Factorization):
+    """W = U·B: U (out × r, orthonormal columns), B (r × in·kh·kw) carries the singular values.
+
+    Parameters r·(in·kh·kw + out), MACs r·(in·kh·kw + out) per output position. Equality in the spectrum bound
+    (Eckart–Young): no matrix of rank r is closer.
+    """
+
+    @classmethod
+    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
+        rows, columns = layer.out_features, layer.in_features * layer.kernel[0] * layer.kernel[1]
+        return (Axis("rank", 1, min(rows, columns), (matrix,)),)
+
+    def __init__(self, layer: Layer, *, rank: int) -> None:
+        super().__init__(layer, rank=rank)
+        self.left = self.factor(layer.out_features, rank)
+        self.right = self.factor(rank, *layer.shape[1:])
+
+    @torch.no_grad()
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        basis, rank = bases(matrix), self.left.shape[1]
+        self.left.copy_(basis.left[:, :rank])
+        self.right.copy_(basis.projected[:rank].view_as(self.right))
+
+    def dense(self) -> Tensor:
+        return (self.left @ self.right.flatten(1)).view(self.layer.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer.mix(self.layer.operate(x, self.right), self.left, self.bias)
+
+    def frames(self) -> Iterable[Tensor]:
+        return (self.left,)

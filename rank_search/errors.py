@@ -1,0 +1,73 @@
+"""Everything rank-search raises on purpose, as one tree.
+
+    RankSearchError
+    ├── StudyFileError      (ValueError)    a study file breaks a rule; holds every complaint at once
+    ├── StudyMismatchError  (ValueError)    a store's study was made from something else
+    ├── PluginError
+    │   ├── UnknownPluginError (LookupError)   no plugin of that name
+    │   ├── BrokenPluginError  (ImportError)   it is there but does not load
+    │   └── ContractError      (TypeError)     it loads but breaks the factorization contract
+    ├── TaskError           (RuntimeError)  the user's model, data or metric cannot be used
+    ├── LayerError          (ValueError)    a layer, its weights or a choice made for it
+    ├── QueryError          (ValueError)    a question to a store that cannot be answered as asked
+    ├── StoreError          (RuntimeError)  the store cannot be reached, read or written
+    ├── TrialError          (RuntimeError)  a trial cannot be carried out
+    └── ExportError         (RuntimeError)  a model could not be exported and verified
+
+A message says the law, what was found, where, and what to do next. The command line prints it without a
+traceback and exits with 2.
+"""
+
+from __future__ import annotations
+
+
+class RankSearchError(Exception):
+    """The root: catch this to catch everything that rank-search raises on purpose."""
+
+
+class StudyFileError(RankSearchError, ValueError):
+    """A study file breaks a rule."""
+
+
+class StudyMismatchError(RankSearchError, ValueError):
+    """The study in the store was made from another study file, other weights or other plugins."""
+
+
+class PluginError(RankSearchError):
+    """A factorization plugin cannot be used."""
+
+
+class UnknownPluginError(PluginError, LookupError):
+    """No factorization has that name."""
+
+
+class BrokenPluginError(PluginError, ImportError):
+    """A factorization is registered but cannot be loaded."""
+
+
+class ContractError(PluginError, TypeError):
+    """A factorization breaks the contract of `rank_search.layers.Factorization`."""
+
+
+class TaskError(RankSearchError, RuntimeError):
+    """The task's model, data, loss or metric cannot be used."""
+
+
+class LayerError(RankSearchError, ValueError):
+    """A layer, its weights, or a choice made for it is impossible."""
+
+
+class QueryError(RankSearchError, ValueError):
+    """A question to a store cannot be answered as asked."""
+
+
+class StoreError(RankSearchError, RuntimeError):
+    """The store cannot be reached, read or written."""
+
+
+class TrialError(RankSearchError, RuntimeError):
+    """A trial cannot be carried out."""
+
+
+class ExportError(RankSearchError, RuntimeError):
+    """A model could not be exported and verified."""

@@ -1,0 +1,101 @@
+"""The plugin contract: a factorization is a module that stands for a dense weight."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rank_search.layers.bases import Bases
+from rank_search.layers.layer import Layer, Unfolding
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One number that a factorization lets us choose for a layer.
+
+    Attributes:
+        name: `"rank"`, `"rank_out"`, `"buckets"`, `"threshold"`, …
+        low, high: the smallest and the largest value that makes sense for the layer.
+        unfoldings: matrices made from the weight whose rank this axis bounds; their spectra give the rank
+            prior. None: the axis has no spectral prior. A function defined at module level or a
+            `functools.partial` of one, so that it pickles and names the same unfolding every time.
+        integer: whether only whole numbers make sense.
+    """
+
+    name: str
+    low: float
+    high: float
+    unfoldings: tuple[Unfolding, ...] = ()
+    integer: bool = True
+
+
+class Factorization(nn.Module, ABC):
+    """A structured weight for one layer, with a bias of its own when the layer has one.
+
+    What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
+    faster or better: `forward`, `frames`, `stored`. The five laws in `rank_search.testing.FactorizationLaws`
+    hold for every factorization; `rank-search plugins check` runs them.
+
+    Attributes:
+        layer: the geometry of the layer it stands for.
+        values: the axis values it was made with.
+        bias: the layer's bias (a parameter), or None.
+    """
+
+    # ---- must ------------------------------------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
+        """The numbers to choose for this layer; `()` says that the factorization does not apply to it."""
+
+    def __init__(self, layer: Layer, **values: float) -> None:
+        """Allocate the factors, with `self.factor(*shape)`; compute nothing. Must work on the meta device."""
+        super().__init__()
+        self.layer = layer
+        self.values = values
+        self.bias = self.factor(layer.out_features) if layer.bias else None
+
+    @abstractmethod
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        """Set the factors so that `dense()` comes close to `weight`; the bias is not touched.
+
+        `bases` has the weight's bases ready (see `Bases`); a fit that takes slices of them decomposes nothing.
+        """
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The weight it stands for, in the layer's shape; gradients flow through it."""
+
+    # ---- may -------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer's operation. Default: on `dense()`. Override it with a sequence of small operations."""
+        return self.layer.operate(x, self.dense(), self.bias)
+
+    def frames(self) -> Iterable[Tensor]:
+        """Matrices whose columns are meant to be orthonormal; the orthogonality penalty acts here."""
+        return ()
+
+    def stored(self) -> Iterable[Tensor]:
+        """What has to be stored; size and entropy act here. Default: all parameters."""
+        return self.parameters()
+
+    # ---- given -----------------------------------------------------------------------------------------
+
+    def factor(self, *shape: int) -> nn.Parameter:
+        """A parameter of that shape in the layer's dtype, not yet set."""
+        return nn.Parameter(torch.empty(*shape, dtype=self.layer.dtype))
+
+    @property
+    def weight(self) -> Tensor:
+        """`dense()`, for models that read the weight of a layer themselves."""
+        return self.dense()
+
+    def extra_repr(self) -> str:
+        chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())
+        return f"{tuple(self.layer.shape)}, {chosen}"

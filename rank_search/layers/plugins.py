@@ -1,0 +1,83 @@
+"""Finding factorizations: by entry point, or in one file while they are being written."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import sys
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Final
+
+from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginError
+from rank_search.layers.factorization import Factorization
+from rank_search.point import DENSE
+
+GROUP: Final = "rank_search.factorizations"
+
+
+def installed() -> dict[str, EntryPoint]:
+    """Every registered factorization by name, not yet loaded; sorted by name."""
+    return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
+
+
+@lru_cache(maxsize=256)
+def load_plugin(name: str) -> type[Factorization]:
+    """The factorization class of that name, or of `path.py:Class`.
+
+    Raises:
+        UnknownPluginError: nothing of that name is installed.
+        BrokenPluginError: it is there but raises on import.
+        ContractError: what was loaded is not a concrete `Factorization`.
+    """
+    found = _from_file(name) if ".py:" in name else _from_entry_point(name)
+    if not (inspect.isclass(found) and issubclass(found, Factorization)):
+        raise ContractError(
+            f"A factorization is a subclass of rank_search.layers.Factorization; {name!r} loads {found!r}. "
+            "See docs/writing-a-plugin.md."
+        )
+    if missing := sorted(found.__abstractmethods__):
+        raise ContractError(
+            f"A factorization defines axes, fit and dense; {name!r} lacks {', '.join(missing)}. "
+            "See docs/writing-a-plugin.md."
+        )
+    return found
+
+
+def _from_entry_point(name: str) -> object:
+    known = installed()
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, DENSE], n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UnknownPluginError(
+            f"No factorization {name!r} is installed; there are: {', '.join(known) or 'none'}.{hint} "
+            "A plugin in a file is named path.py:Class."
+        )
+    try:
+        loaded: object = known[name].load()
+    except Exception as error:
+        raise BrokenPluginError(
+            f"The factorization {name!r} ({known[name].value}) is installed but does not load: "
+            f"{type(error).__name__}: {error}. Reinstall or remove its package."
+        ) from error
+    return loaded
+
+
+def _from_file(name: str) -> object:
+    file, _, attribute = name.rpartition(":")
+    path = Path(file).resolve()
+    spec = importlib.util.spec_from_file_location(f"rank_search_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UnknownPluginError(f"A plugin in a file is named path.py:Class; there is no file {path}.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # so that its classes can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise BrokenPluginError(f"{path} does not import: {type(error).__name__}: {error}.") from error
+    if not hasattr(module, attribute):
+        raise UnknownPluginError(f"{path} has no class {attribute!r}.")
+    loaded: object = getattr(module, attribute)
+    return loaded

@@ -1,0 +1,128 @@
+"""Step 9 of the data path: the factorized model. All checks come before the first change."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from rank_search.errors import LayerError
+from rank_search.layers.bases import Bases
+from rank_search.layers.factorization import Factorization
+from rank_search.layers.layer import Layer
+from rank_search.point import Choice, Point
+
+Plugins = Mapping[str, type[Factorization]]
+
+
+def factorize(
+    model: nn.Module,
+    point: Point,
+    layers: Mapping[str, Layer],
+    plugins: Plugins,
+    bases: Callable[[str], Bases],
+) -> nn.Module:
+    """A copy of the model in which each layer is what the point chooses, fitted to its dense weight.
+
+    Args:
+        model: the dense model; it is not changed.
+        layers: the layers that may be chosen for, by name (`Inventory.layers`).
+        plugins: factorization classes by name.
+        bases: gives the bases of a layer's weight, by layer name.
+
+    Raises:
+        LayerError: the point names an unknown layer, or values outside an axis' range; nothing is built then.
+    """
+    check_point(point, layers, plugins)
+    copied = copy.deepcopy(model)
+    for name, choice in _factorized(point):
+        dense = _dense(copied, name)
+        factorization = _made_like(dense, layers[name], plugins[choice.factorization], choice)
+        factorization.fit(dense.weight.detach(), bases(name))
+        if dense.bias is not None and factorization.bias is not None:
+            with torch.no_grad():
+                factorization.bias.copy_(dense.bias)
+        _put(copied, layers[name], factorization)
+    return copied
+
+
+def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> nn.Module:
+    """The factorized model with factors allocated but not set: load a state dict into it.
+
+    Raises:
+        LayerError: as `factorize`.
+    """
+    check_point(point, layers, plugins)
+    copied = copy.deepcopy(model)
+    for name, choice in _factorized(point):
+        dense = _dense(copied, name)
+        _put(copied, layers[name], _made_like(dense, layers[name], plugins[choice.factorization], choice))
+    return copied
+
+
+def check_point(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> None:
+    """Refuse a point that does not fit the layers.
+
+    Raises:
+        LayerError: an unknown layer, a factorization that is not at hand or does not apply, a missing or
+            unknown axis, or a value outside its range.
+    """
+    for name, choice in _factorized(point):
+        if name not in layers:
+            raise LayerError(
+                f"A point chooses for layers of the model; there is no layer {name!r} among: {', '.join(layers)}."
+            )
+        if choice.factorization not in plugins:
+            raise LayerError(
+                f"Layer {name!r} asks for the factorization {choice.factorization!r}; "
+                f"at hand are: dense, {', '.join(plugins)}."
+            )
+        _check_values(name, choice, layers[name], plugins[choice.factorization])
+
+
+def _check_values(name: str, choice: Choice, layer: Layer, plugin: type[Factorization]) -> None:
+    axes = {axis.name: axis for axis in plugin.axes(layer)}
+    if not axes:
+        raise LayerError(f"{choice.factorization} does not apply to layer {name!r} of shape {layer.shape}.")
+    if set(axes) != set(choice.values):
+        raise LayerError(
+            f"{choice.factorization} has the axes {', '.join(axes)}; layer {name!r} was given "
+            f"{', '.join(choice.values) or 'none'}."
+        )
+    for key, value in choice.values.items():
+        if not axes[key].low <= value <= axes[key].high:
+            raise LayerError(
+                f"{key} of {choice.factorization} for layer {name!r} lies in "
+                f"[{axes[key].low:g}, {axes[key].high:g}]; found {value}."
+            )
+
+
+def _factorized(point: Point) -> list[tuple[str, Choice]]:
+    return [(name, choice) for name, choice in point.layers.items() if not choice.is_dense]
+
+
+def _dense(model: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
+    module = model.get_submodule(name)
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        raise LayerError(f"Only a dense model can be factorized; layer {name!r} is {type(module).__name__}.")
+    return module
+
+
+def _made_like(
+    dense: nn.Linear | nn.Conv2d, layer: Layer, plugin: type[Factorization], choice: Choice
+) -> Factorization:
+    """A factorization on the dense layer's device, in its mode, trainable exactly if the dense weight is."""
+    factorization = plugin(layer, **choice.values).to(dense.weight.device)
+    factorization.train(dense.training)
+    factorization.requires_grad_(dense.weight.requires_grad)
+    if dense.weight.dim() == 4 and dense.weight.is_contiguous(memory_format=torch.channels_last):
+        factorization.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return factorization
+
+
+def _put(model: nn.Module, layer: Layer, module: nn.Module) -> None:
+    for name in (layer.name, *layer.aliases):
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module)
