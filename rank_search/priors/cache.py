@@ -1,0 +1,134 @@
+"""The spectra cache: each unfolding of each weight is decomposed once, for all trials and all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rank_search.errors import LayerError
+from rank_search.layers import Basis, Unfolding, decompose
+from rank_search.priors.files import TensorFiles, digest
+from rank_search.priors.spectrum import Spectrum
+
+
+class SpectraCache:
+    """Spectra and singular bases of the layers' weights, in memory and, given a folder, on disk.
+
+    A decomposition is known by the *content* of the unfolded matrix, so it holds for any unfolding, layer, model,
+    process and version of a plugin that gives this matrix. It keeps the bases of the latest weight of each layer
+    name in memory, and a copy of that weight.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._files = None if folder is None else TensorFiles(folder)
+        self._latest: dict[str, CachedBases] = {}
+
+    def bases(self, layer_name: str, weight: Tensor) -> CachedBases:
+        """The bases of a layer's weight; the same object for as long as the weight stays the same.
+
+        The weight is hashed in each call, so keep the result for several fits of one weight.
+
+        Raises:
+            LayerError: the weight has NaN or infinite entries.
+        """
+        key = digest({str(weight.device): weight})
+        latest = self._latest.get(layer_name)
+        if latest is None or latest.key != key:
+            latest = CachedBases(layer_name, weight, key, self._files)
+            self._latest[layer_name] = latest
+        return latest
+
+
+class CachedBases:
+    """The `Bases` of one weight: looked up, or read from disk, or decomposed, whichever works first.
+
+    A lookup goes by the unfolding function itself, or for a `functools.partial` by its function and arguments:
+    a partial made anew is recognized; a lambda made anew is not, and its matrix is unfolded and hashed again.
+
+    Attributes:
+        key: digest of the weight and its device.
+    """
+
+    def __init__(self, layer_name: str, weight: Tensor, key: bytes, files: TensorFiles | None) -> None:
+        self.key = key
+        self._layer_name = layer_name
+        self._weight = _checked(layer_name, weight.detach().clone())
+        self._files = files
+        self._bases: dict[Hashable, Basis] = {}
+        self._spectra: dict[Hashable, Spectrum] = {}
+        self._memo: dict[str, Tensor] = {}
+        self._stored: dict[str, dict[str, Tensor]] = {}
+
+    def __call__(self, unfolding: Unfolding) -> Basis:
+        """The basis of that unfolding of the weight, on the weight's device."""
+        name = _identity(unfolding)
+        if name not in self._bases:
+            self._bases[name] = self._basis(unfolding(self._weight))
+        return self._bases[name]
+
+    def spectrum(self, unfolding: Unfolding) -> Spectrum:
+        """The spectrum of that unfolding of the weight, without its dead rows and columns."""
+        name = _identity(unfolding)
+        if name not in self._spectra:
+            self._spectra[name] = self._spectrum(unfolding(self._weight))
+        return self._spectra[name]
+
+    def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` returned the first time for this key; in memory only."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+        return self._memo[key]
+
+    def _basis(self, matrix: Tensor) -> Basis:
+        def tensors() -> dict[str, Tensor]:
+            basis = decompose(matrix)
+            return {"left": basis.left, "values": basis.values, "projected": basis.projected}
+
+        stored = self._once("basis-1", matrix, tensors)
+        return Basis(**{name: tensor.to(matrix.device) for name, tensor in stored.items()})
+
+    def _spectrum(self, matrix: Tensor) -> Spectrum:
+        def tensors() -> dict[str, Tensor]:
+            found = Spectrum.of(matrix, f"layer {self._layer_name!r}")
+            return {"values": torch.from_numpy(found.values), "sizes": torch.tensor([found.rows, found.columns])}
+
+        stored = self._once("spectrum-1", matrix, tensors)
+        rows, columns = stored["sizes"].tolist()
+        return Spectrum(stored["values"].numpy(), rows, columns)
+
+    def _once(self, kind: str, matrix: Tensor, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """From memory or disk, or computed and kept in both. `kind` has the version of the computation in it."""
+        name = f"{kind}-{digest({'matrix': matrix}).hex()}"
+        if name not in self._stored:
+            self._stored[name] = self._from_disk(name, compute)
+        return self._stored[name]
+
+    def _from_disk(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        if self._files is None:
+            return compute()
+        tensors = self._files.load(name)
+        if tensors is None:
+            tensors = compute()
+            self._files.save(name, tensors)
+        return tensors
+
+
+def _identity(unfolding: Unfolding) -> Hashable:
+    if isinstance(unfolding, partial):
+        return unfolding.func, unfolding.args, tuple(sorted(unfolding.keywords.items()))
+    return unfolding
+
+
+def _checked(layer_name: str, weight: Tensor) -> Tensor:
+    bad = int((~torch.isfinite(weight)).sum())
+    if bad:
+        raise LayerError(
+            f"Weights are finite numbers; layer {layer_name!r} has {bad} NaN or infinite entries out of "
+            f"{weight.numel()}. Load a checkpoint from before training diverged, or exclude the layer "
+            "([layers] exclude)."
+        )
+    return weight

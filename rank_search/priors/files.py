@@ -1,0 +1,86 @@
+"""A folder of tensors: written whole or not at all, and checked when read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+_log = logging.getLogger(__name__)
+
+_DIGEST: Final = "sha256"
+
+
+class TensorFiles:
+    """Named sets of tensors as safetensors files, for several processes at once.
+
+    A file is written under a name of its own and then renamed, so a reader sees all of it or none, and of two
+    writers the later wins. Each file holds a digest of its tensors; one that is cut off or altered is as good
+    as absent. A folder that cannot be written to (full, read-only, gone) is given up after one warning: a
+    cache may forget, but it never stops the work.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writable = True
+
+    def load(self, name: str) -> dict[str, Tensor] | None:
+        """The tensors saved under this name; None if there are none, or if the file is damaged."""
+        path = self._path(name)
+        try:
+            tensors = safetensors.torch.load(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, SafetensorError) as error:
+            _log.warning("The cache file %s cannot be read and is made anew: %s.", path, error)
+            return None
+        found = tensors.pop(_DIGEST, None)
+        if found is None or found.tolist() != list(digest(tensors)):
+            _log.warning("The cache file %s is damaged (its digest does not fit) and is made anew.", path)
+            return None
+        return tensors
+
+    def save(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Save the tensors under this name, in place of what was there."""
+        if not self._writable:
+            return
+        signature = torch.tensor(list(digest(tensors)), dtype=torch.uint8)
+        try:
+            self._replace(self._path(name), safetensors.torch.save({**tensors, _DIGEST: signature}))
+        except OSError as error:
+            self._writable = False
+            _log.warning("The cache folder %s cannot be written to; going on in memory: %s.", self._folder, error)
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"
+
+    def _replace(self, path: Path, content: bytes) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".", suffix=".part")
+        try:
+            with open(handle, "wb") as file:
+                file.write(content)
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def digest(tensors: Mapping[str, Tensor]) -> bytes:
+    """SHA-256 of names, dtypes, shapes and contents; memory formats and devices do not matter."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hashed.digest()

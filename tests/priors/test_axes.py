@@ -1,0 +1,166 @@
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from rank_search.errors import LayerError
+from rank_search.layers import Axis, Bases, Factorization, Layer, load_plugin
+from rank_search.priors import AxisPrior, SpectraCache, axis_priors
+
+CONV = Layer("conv", "conv2d", (32, 24, 3, 3), padding=((1, 1), (1, 1)), inputs=((1, 24, 10, 10),))
+LINEAR = Layer("fc", "linear", (40, 60), inputs=((1, 60),))
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def tucker(rank_out: int, rank_in: int, noise: float = 0.1) -> Tensor:
+    core = normal(rank_out, rank_in, 3, 3)
+    signal = torch.einsum("oa,abyx,ib->oiyx", normal(32, rank_out, seed=1), core, normal(24, rank_in, seed=2))
+    return signal / signal.std() + noise * normal(32, 24, 3, 3, seed=3)
+
+
+def priors(layer: Layer, weight: Tensor, *names: str) -> dict[tuple[str, str], AxisPrior]:
+    plugins = {name: load_plugin(name) for name in names}
+    found = axis_priors(layer, weight, plugins, SpectraCache())
+    return {(prior.factorization, prior.axis): prior for prior in found}
+
+
+def rows(weight: Tensor) -> Tensor:
+    return weight.flatten(1)
+
+
+def columns(weight: Tensor) -> Tensor:
+    return weight.transpose(0, 1).flatten(1)
+
+
+class Odd(Factorization):
+    """Axes of every kind; nothing is ever fitted."""
+
+    @classmethod
+    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
+        return (
+            Axis("both", 1, 24, (rows, columns)),
+            Axis("buckets", 4, 64),
+            Axis("threshold", 0.0, 3.0, integer=False),
+            Axis("narrow", 9, 11, (rows,)),
+        )
+
+    def __init__(self, layer: Layer, **values: float) -> None:
+        super().__init__(layer, **values)
+        self.table = self.factor(int(values["buckets"]))
+
+    def fit(self, weight: Tensor, bases: Bases) -> None: ...
+
+    def dense(self) -> Tensor:
+        return self.table.mean().expand(self.layer.shape)
+
+
+def odd(weight: Tensor) -> Mapping[str, AxisPrior]:
+    return {prior.axis: prior for prior in axis_priors(CONV, weight, {"odd": Odd}, SpectraCache())}
+
+
+def test_tucker_ranks_of_both_modes_are_found() -> None:
+    found = priors(CONV, tucker(6, 4), "tucker2")
+    rank_out, rank_in = found["tucker2", "rank_out"], found["tucker2", "rank_in"]
+    assert (rank_out.vbmf_rank, rank_out.prior, rank_out.full, rank_out.low) == (6, 6, 32, 1)
+    assert (rank_in.vbmf_rank, rank_in.prior, rank_in.full, rank_in.low) == (4, 4, 24, 1)
+    assert rank_out.noise_variance == pytest.approx(0.01, rel=0.1)
+    assert rank_out.energy_kept == pytest.approx(1 / 1.01, abs=0.01)
+
+
+def test_axes_come_in_the_order_of_the_plugins_and_their_axes() -> None:
+    found = priors(CONV, tucker(6, 4), "tucker2", "svd")
+    assert list(found) == [("tucker2", "rank_out"), ("tucker2", "rank_in"), ("svd", "rank")]
+    assert {prior.layer for prior in found.values()} == {"conv"}
+
+
+def test_a_factorization_that_does_not_apply_has_no_axes() -> None:
+    assert list(priors(LINEAR, normal(40, 60), "tucker2", "svd")) == [("svd", "rank")]
+
+
+def test_pure_noise_starts_from_rank_one() -> None:
+    found = priors(LINEAR, normal(40, 60), "svd")["svd", "rank"]
+    assert (found.vbmf_rank, found.prior) == (0, 1)
+
+
+def test_of_several_unfoldings_the_largest_rank_counts() -> None:
+    weight = tucker(6, 4)
+    both, single = odd(weight)["both"], priors(CONV, weight, "tucker2")
+    assert (both.vbmf_rank, both.prior) == (6, 6)
+    assert both.noise_variance == single["tucker2", "rank_out"].noise_variance
+
+
+def test_priors_stay_within_their_axis() -> None:
+    assert (odd(tucker(6, 4))["narrow"].vbmf_rank, odd(tucker(6, 4))["narrow"].prior) == (6, 9)
+    assert odd(tucker(15, 10, noise=0.02))["narrow"].prior == 11
+
+
+def test_axes_without_unfoldings_start_in_the_middle() -> None:
+    found = odd(tucker(6, 4))
+    assert found["buckets"].prior == pytest.approx(16)
+    assert found["threshold"].prior == pytest.approx(1.5)
+    for name in ("buckets", "threshold"):
+        assert (found[name].vbmf_rank, found[name].noise_variance, found[name].energy_kept) == (None, None, None)
+
+
+def test_break_even_of_a_linear_svd_is_that_of_the_closed_form() -> None:
+    # r·(40 + 60) < 40·60 for the parameters (the bias is on both sides) and the MACs alike.
+    assert priors(LINEAR, normal(40, 60), "svd")["svd", "rank"].break_even == 23
+
+
+def test_break_even_of_a_convolution_looks_at_parameters_and_macs() -> None:
+    # Channel SVD: r·(24·9 + 32) < 32·24·9 for both.
+    assert priors(CONV, tucker(6, 4), "svd")["svd", "rank"].break_even == 32 * 24 * 9 // (24 * 9 + 32)
+
+
+def test_break_even_moves_all_axes_of_the_factorization_together() -> None:
+    found = priors(CONV, tucker(6, 4), "tucker2")
+    out, inside = (found["tucker2", name].break_even for name in ("rank_out", "rank_in"))
+    assert out is not None
+    assert inside is not None
+    assert cheaper(out, round(1 + (out - 1) / 31 * 23))
+    assert not cheaper(out + 1, round(1 + out / 31 * 23))
+    assert cheaper(round(1 + (inside - 1) / 23 * 31), inside)
+    assert not cheaper(round(1 + inside / 23 * 31), inside + 1)
+
+
+def cheaper(rank_out: int, rank_in: int) -> bool:
+    """Tucker-2 on the 10 × 10 input, by the closed form: the 1×1 convolutions and the core at every pixel."""
+    return 24 * rank_in + 9 * rank_in * rank_out + 32 * rank_out < 32 * 24 * 9
+
+
+def test_strides_make_the_macs_decide() -> None:
+    # Tucker-2's first convolution runs before the stride, on four times as many pixels as the dense one.
+    strided = Layer("conv", "conv2d", (32, 24, 3, 3), True, (2, 2), ((1, 1), (1, 1)), inputs=((1, 24, 10, 10),))
+    plain = priors(CONV, tucker(6, 4), "tucker2")["tucker2", "rank_out"].break_even
+    found = priors(strided, tucker(6, 4), "tucker2")["tucker2", "rank_out"].break_even
+    assert plain is not None
+    assert found is not None
+    assert found < plain
+
+
+def test_break_even_is_none_where_nothing_is_saved() -> None:
+    tiny = Layer("fc", "linear", (2, 2), inputs=((1, 2),))
+    assert priors(tiny, normal(2, 2), "svd")["svd", "rank"].break_even is None
+    assert odd(tucker(6, 4))["threshold"].break_even is None
+    assert odd(tucker(6, 4))["buckets"].break_even is None  # fewer parameters, but every MAC of the dense layer
+
+
+def test_without_a_seen_input_the_parameters_decide() -> None:
+    unseen = Layer("fc", "linear", (40, 60))
+    assert priors(unseen, normal(40, 60), "svd")["svd", "rank"].break_even == 23
+
+
+def test_weights_that_are_not_finite_name_their_layer() -> None:
+    with pytest.raises(LayerError, match="layer 'fc'"):
+        priors(LINEAR, torch.full((40, 60), float("nan")), "svd")
+
+
+def test_the_weight_is_not_changed() -> None:
+    weight = tucker(6, 4)
+    before = weight.clone()
+    priors(CONV, weight, "tucker2", "svd")
+    assert torch.equal(weight, before)
