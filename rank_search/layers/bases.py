@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rank_search.errors import ContractError
 from rank_search.layers.layer import Unfolding
 
 
@@ -68,10 +69,18 @@ def decompose(matrix: Tensor) -> Basis:
 
     Complexity: O(min(m, n)²·max(m, n)), memory O(mn): several times less than a full SVD.
 
+    Raises:
+        ContractError: it is not a matrix.
+
     >>> basis = decompose(torch.tensor([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]]))
     >>> [round(value, 6) for value in basis.values.tolist()]
     [4.0, 3.0]
     """
+    if matrix.ndim != 2:
+        raise ContractError(
+            f"An unfolding makes a matrix of a weight; this one made {list(matrix.shape)}. "
+            "Mend the unfolding of the axis (docs/writing-a-plugin.md)."
+        )
     exact = matrix.detach().to(torch.float64)
     if exact.shape[0] <= exact.shape[1]:
         left = _eigenvectors(exact @ exact.T)

@@ -76,8 +76,11 @@ def _from_file(name: str) -> object:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise BrokenPluginError(f"{path} does not import: {type(error).__name__}: {error}.") from error
-    if not hasattr(module, attribute):
-        raise UnknownPluginError(f"{path} has no class {attribute!r}.")
-    loaded: object = getattr(module, attribute)
+        del sys.modules[spec.name]
+        raise BrokenPluginError(
+            f"{path} does not import: {type(error).__name__}: {error}. Mend it and try again."
+        ) from error
+    if attribute not in vars(module):
+        raise UnknownPluginError(f"{path} has no class {attribute!r}. A plugin in a file is named path.py:Class.")
+    loaded: object = vars(module)[attribute]
     return loaded

@@ -1,0 +1,86 @@
+"""The `[layers]` table of a study file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rank_search.errors import LayerError
+from rank_search.layers.layer import Layer
+from rank_search.layers.replace import Plugins
+
+
+class LayerRule(BaseModel):
+    """The factorizations that some layers may take."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: str = Field(description="Glob on dotted layer names.")
+    factorizations: tuple[str, ...] = Field(
+        description="What these layers may take, besides `dense`; an empty list keeps them dense."
+    )
+
+
+class LayersSettings(BaseModel):
+    """Which layers are searched, what they may become, and which of them share one coordinate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    include: tuple[str, ...] = Field(("*",), description="Globs on dotted names: the layers to search.")
+    exclude: tuple[str, ...] = Field((), description="Globs on dotted names: layers to leave dense.")
+    factorizations: tuple[str, ...] = Field(
+        ("svd", "tucker2"),
+        min_length=1,
+        description="What a layer may become besides `dense`: names of plugins, or `path.py:Class`. "
+        "The first that applies is the one seed points use.",
+    )
+    rules: tuple[LayerRule, ...] = Field(
+        (), description="Exceptions by layer: the last rule that matches a layer decides its factorizations."
+    )
+    tie: tuple[tuple[str, ...], ...] = Field(
+        (), description="Lists of globs: the layers that one list matches share one coordinate of each kind."
+    )
+
+    def plugin_names(self) -> tuple[str, ...]:
+        """Every factorization that some layer may take, in the order of the file."""
+        names = [*self.factorizations, *(name for rule in self.rules for name in rule.factorizations)]
+        return tuple(dict.fromkeys(names))
+
+    def choices(self, layers: Mapping[str, Layer], plugins: Plugins) -> dict[str, tuple[str, ...]]:
+        """For each layer, the factorizations that its rule allows and that apply to it."""
+        return {
+            name: tuple(key for key in self._allowed(name) if plugins[key].axes(layer))
+            for name, layer in layers.items()
+        }
+
+    def _allowed(self, name: str) -> tuple[str, ...]:
+        allowed = self.factorizations
+        for rule in self.rules:
+            if fnmatchcase(name, rule.match):
+                allowed = rule.factorizations
+        return allowed
+
+    def groups(self, layers: Mapping[str, Layer]) -> dict[str, tuple[str, ...]]:
+        """Layers that share their coordinates, by the name of the group's first layer.
+
+        Raises:
+            LayerError: a list of globs matches no layer, or a layer stands in two lists.
+        """
+        owner: dict[str, str] = {}
+        for globs in self.tie:
+            members = [name for name in layers if any(fnmatchcase(name, glob) for glob in globs)]
+            _check_tie(globs, members, owner)
+            owner.update(dict.fromkeys(members, members[0]))
+        groups: dict[str, list[str]] = {}
+        for name in layers:
+            groups.setdefault(owner.get(name, name), []).append(name)
+        return {first: tuple(members) for first, members in groups.items()}
+
+
+def _check_tie(globs: tuple[str, ...], members: list[str], owner: Mapping[str, str]) -> None:
+    if not members:
+        raise LayerError(f"Each list in [layers] tie must match a layer; {list(globs)} matches none.")
+    if twice := [name for name in members if name in owner]:
+        raise LayerError(f"A layer is tied once; {', '.join(twice)} stands in two lists of [layers] tie.")

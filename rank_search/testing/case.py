@@ -1,0 +1,96 @@
+"""One factorization of one layer with one choice of axis values: what a law looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from rank_search.layers import Axis, Bases, DirectBases, Factorization, Layer
+
+_SEED = 20
+
+
+class Case:
+    """A factorization class, a layer it applies to, and a value for each of its axes.
+
+    Attributes:
+        factorization, layer, values: as said.
+        axes: what the factorization names for the layer, in the order of `values`.
+        equality: whether its fit claims to reach the spectrum bound.
+    """
+
+    def __init__(
+        self,
+        factorization: type[Factorization],
+        layer: Layer,
+        axes: tuple[Axis, ...],
+        values: dict[str, float],
+        equality: bool = False,
+    ) -> None:
+        self.factorization = factorization
+        self.layer = layer
+        self.axes = axes
+        self.values = values
+        self.equality = equality
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """A weight with no structure at all, the same every time. Laws that risk it take a clone."""
+        return normal(self.layer.shape, self.layer.dtype)
+
+    def built(self) -> Factorization:
+        """Fresh: each parameter full of NaN, so that whatever stays unset is seen; the bias is all ones."""
+        module = self.factorization(self.layer, **self.values)
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.fill_(torch.nan)
+            if module.bias is not None:
+                module.bias.fill_(1.0)
+        return module
+
+    def fitted(self, weight: Tensor | None = None, bases: Bases | None = None) -> Factorization:
+        """Fitted under a fixed rng seed, to `weight` if given."""
+        target = self.weight.clone() if weight is None else weight
+        module = self.built()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            module.fit(target, DirectBases(target) if bases is None else bases)
+        return module
+
+    def moved(self) -> Factorization:
+        """Fitted and then moved away in every parameter, as training does."""
+        module = self.fitted()
+        with torch.no_grad():
+            for parameter in module.parameters():
+                scale = parameter.abs().mean() + 0.1
+                parameter.add_(scale * normal(parameter.shape, parameter.dtype))
+        return module
+
+    def inputs(self) -> Iterator[Tensor]:
+        """Every input of the layer; images in both memory formats."""
+        for shape in self.layer.inputs:
+            x = normal(shape, self.layer.dtype)
+            yield x
+            if len(shape) == 4:
+                yield x.contiguous(memory_format=torch.channels_last)
+
+
+def normal(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
+    """Standard normal numbers, the same for the same shape."""
+    generator = torch.Generator().manual_seed(_SEED)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def axis_values(axes: tuple[Axis, ...]) -> list[dict[str, float]]:
+    """Every combination of lowest and highest value, and the middle of all axes; each once."""
+    ends = product(*((axis.low, axis.high) for axis in axes))
+    middle = tuple(
+        axis.low + (axis.high - axis.low) // 2 if axis.integer else (axis.low + axis.high) / 2 for axis in axes
+    )
+    return [
+        dict(zip((axis.name for axis in axes), values, strict=True)) for values in dict.fromkeys([*ends, middle])
+    ]

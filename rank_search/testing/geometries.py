@@ -1,0 +1,64 @@
+"""The layers that every factorization is tried on: small, and between them every geometry there is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from rank_search.layers import Layer
+
+_IMAGE: Final = (9, 8)
+
+
+def _conv(in_features: int, out_features: int, kernel: int | tuple[int, int], **options: Any) -> Layer:
+    module = nn.Conv2d(in_features, out_features, kernel, device="meta", **options)
+    return _with_input(module, (2, in_features, *_IMAGE))
+
+
+def _linear(in_features: int, out_features: int, *positions: int, **options: Any) -> Layer:
+    module = nn.Linear(in_features, out_features, device="meta", **options)
+    return _with_input(module, (*(positions or (5,)), in_features))
+
+
+def _with_input(module: nn.Module, shape: tuple[int, ...]) -> Layer:
+    layer = Layer.of(module, name=str(module))
+    exact = " float64" if layer.dtype == torch.float64 else ""
+    return replace(layer, name=layer.name + exact, inputs=(shape,))
+
+
+GEOMETRIES: Final[tuple[Layer, ...]] = (
+    _conv(6, 8, 3),
+    _conv(6, 8, 3, padding=1),
+    _conv(6, 8, 3, padding=1, bias=False),
+    _conv(6, 8, 3, padding=1, dtype=torch.float64),
+    _conv(8, 6, 3, stride=2, padding=1),
+    _conv(4, 6, 3, stride=2),
+    _conv(4, 6, 2, stride=3, bias=False),
+    _conv(6, 8, 3, padding=2, dilation=2),
+    _conv(6, 4, (3, 5), stride=(2, 1), padding=(0, 2)),
+    _conv(6, 4, (3, 2), stride=(1, 3), padding=(4, 1), dilation=(3, 2)),
+    _conv(4, 6, (1, 3), padding=(0, 1)),
+    _conv(4, 6, (3, 1), stride=(1, 2)),
+    _conv(6, 8, 3, padding="same"),
+    _conv(6, 8, (4, 2), padding="same", bias=False),
+    _conv(4, 6, 3, padding=1, padding_mode="reflect"),
+    _conv(4, 6, (5, 3), padding=(2, 1), padding_mode="circular", bias=False),
+    _conv(4, 6, 3, stride=2, padding=2, padding_mode="replicate"),
+    _conv(4, 6, (2, 4), padding="same", dilation=(3, 1), padding_mode="reflect", dtype=torch.float64),
+    _conv(2, 20, 3, padding=1),
+    _conv(20, 2, 3, padding=1),
+    _conv(1, 12, 3),
+    _conv(12, 1, 3),
+    _conv(1, 1, 3),
+    _conv(6, 8, 1),
+    _conv(8, 6, 1, stride=2, bias=False),
+    _conv(4, 6, 1, padding=1, dtype=torch.float64),
+    _linear(12, 7),
+    _linear(5, 16, bias=False),
+    _linear(6, 6, 2, 3, dtype=torch.float64),
+    _linear(6, 1),
+)
+"""Strides, paddings (with "same" and every mode), dilations, kernels, shapes, bias or none, both precisions."""

@@ -1,0 +1,101 @@
+"""Factorizations are found by entry point or in a file, and what cannot be used says why."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+
+from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginError
+from rank_search.layers import Factorization, Layer, installed, load_plugin, plugins
+
+BUILT_IN = {"cp": "CP", "svd": "ChannelSVD", "svd-spatial": "SpatialSVD", "tucker2": "Tucker2"}
+
+FILE = """
+from rank_search.layers import Axis, Factorization
+from rank_search_plugins.svd import ChannelSVD
+
+class Half(ChannelSVD):
+    pass
+
+class Unfinished(Factorization):
+    @classmethod
+    def axes(cls, layer):
+        return ()
+
+number = 7
+"""
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    load_plugin.cache_clear()
+    yield
+    load_plugin.cache_clear()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    return path
+
+
+def test_the_built_in_ones_are_installed_and_load() -> None:
+    assert list(installed()) == sorted(installed())
+    assert BUILT_IN.items() <= {name: load_plugin(name).__name__ for name in installed()}.items()
+
+
+def test_a_class_in_a_file(file: Path) -> None:
+    half = load_plugin(f"{file}:Half")
+    assert issubclass(half, Factorization)
+    assert load_plugin(f"{file}:Half") is half
+    module = half(Layer("x", "linear", (3, 4)), rank=2)
+    assert torch.equal(pickle.loads(pickle.dumps(module)).left, module.left)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UnknownPluginError, match="Did you mean 'tucker2'") as raised:
+        load_plugin("tucker")
+    assert "cp, svd, svd-spatial" in str(raised.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UnknownPluginError, match=r"there is no file .*absent\.py"):
+        load_plugin(f"{tmp_path / 'absent.py'}:Half")
+
+
+def test_a_class_that_is_not_there(file: Path) -> None:
+    with pytest.raises(UnknownPluginError, match="has no class 'Third'"):
+        load_plugin(f"{file}:Third")
+
+
+def test_a_file_that_does_not_import(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("import a_module_nobody_has")
+    with pytest.raises(BrokenPluginError, match="does not import: ModuleNotFoundError"):
+        load_plugin(f"{path}:Half")
+    path.write_text(FILE)
+    assert load_plugin(f"{path}:Half").__name__ == "Half"
+
+
+def test_something_else_than_a_factorization(file: Path) -> None:
+    for attribute in ("number", "Axis"):
+        with pytest.raises(ContractError, match="A factorization is a subclass"):
+            load_plugin(f"{file}:{attribute}")
+
+
+def test_an_unfinished_factorization_is_told_what_it_lacks(file: Path) -> None:
+    with pytest.raises(ContractError, match="lacks dense, fit"):
+        load_plugin(f"{file}:Unfinished")
+
+
+def test_an_installed_one_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = EntryPoint("shaky", "a_module_nobody_has:Shaky", plugins.GROUP)
+    monkeypatch.setattr(plugins, "installed", lambda: {"shaky": entry})
+    with pytest.raises(BrokenPluginError, match=r"'shaky' .* ModuleNotFoundError.*Reinstall"):
+        load_plugin("shaky")
