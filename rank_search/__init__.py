@@ -1,1 +1,75 @@
-"""rank-search."""
+"""rank-search: which low-rank factorization, and which rank, for every layer of a trained network.
+
+    import rank_search as rs
+
+    study = rs.load_study("studies/digits.toml")
+    result = rs.run_study(study)
+
+Names are loaded when they are first used, so that asking a store imports neither torch nor optuna.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rank_search.compress import Compressed, compress
+    from rank_search.errors import RankSearchError
+    from rank_search.export import build_model, export_trial, load
+    from rank_search.fronts import Store, TrialRow
+    from rank_search.layers import Axis, Bases, Factorization, Layer
+    from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
+    from rank_search.run import Result, run_study
+    from rank_search.study import Study, load_study
+    from rank_search.trials import Supervised, Task
+
+_HOMES: Final = {
+    "rank_search.compress": ("Compressed", "compress"),
+    "rank_search.errors": ("RankSearchError",),
+    "rank_search.export": ("build_model", "export_trial", "load"),
+    "rank_search.fronts": ("Store", "TrialRow"),
+    "rank_search.layers": ("Axis", "Bases", "Factorization", "Layer"),
+    "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
+    "rank_search.run": ("Result", "run_study"),
+    "rank_search.study": ("Study", "load_study"),
+    "rank_search.trials": ("Supervised", "Task"),
+}
+
+__all__ = [
+    "Axis",
+    "Bases",
+    "Bound",
+    "Choice",
+    "Compressed",
+    "Factorization",
+    "Layer",
+    "Objective",
+    "Outcome",
+    "Point",
+    "RankSearchError",
+    "Result",
+    "State",
+    "Store",
+    "Study",
+    "Supervised",
+    "Task",
+    "TrialRow",
+    "build_model",
+    "compress",
+    "export_trial",
+    "load",
+    "load_study",
+    "run_study",
+]
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(home), name)
+    raise AttributeError(f"module 'rank_search' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -161,7 +161,7 @@ class Bound:
         return _COMPARISONS[self.sign](value, self.absolute(dense))
 
     def __str__(self) -> str:
-        return f"{self.name} {self.sign} {self.limit:g}{' * dense' if self.of_dense else ''}"
+        return f"{self.name} {self.sign} {self.limit:.15g}{' * dense' if self.of_dense else ''}"
 
 
 def _number(text: str) -> float:

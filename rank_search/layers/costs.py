@@ -51,6 +51,19 @@ def count_macs(module: nn.Module, inputs: Iterable[Example]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
+    """Multiply-adds of one forward by dotted module name, that of a module including what is inside it.
+
+    The whole model has the empty name. A module that stands under several names is counted under one of them.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        forward(model, example)
+    root = type(model).__name__
+    counts = {name: sum(by_operator.values()) // 2 for name, by_operator in counter.get_flop_counts().items()}
+    inside = {name.removeprefix(f"{root}."): macs for name, macs in counts.items() if name.startswith(f"{root}.")}
+    return {**inside, "": int(counter.get_total_flops()) // 2}
+
+
 def count_params(module: nn.Module) -> int:
     """Number of scalars in the parameters, each tensor once however often it is used."""
     return sum(parameter.numel() for parameter in module.parameters())

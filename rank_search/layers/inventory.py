@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.errors import LayerError, TaskError
-from rank_search.layers.costs import Cost, Example, count_macs, count_params, forward, layer_cost
+from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice
 
@@ -33,11 +33,13 @@ _WEIGHTED = (
 
 @dataclass(frozen=True)
 class Skipped:
-    """A weighted module that is left as it is, and the reason."""
+    """A weighted module that is left as it is, with its own cost, and the reason."""
 
     name: str
     kind: str
     shape: tuple[int, ...]
+    params: int
+    macs: int
     reason: str
 
 
@@ -94,12 +96,13 @@ def take_inventory(
             continue
         _check_finite(names[0], module)
         layers[names[0]] = replace(Layer.of(module, names[0], names[1:]), inputs=tuple(inputs[module]))
+    macs = _macs_by_module(model, example)
     skipped = tuple(
-        Skipped(names[0], type(module).__name__, _shape(module), reasons[names[0]])
+        _skipped(names[0], module, macs.get(names[0], 0), reasons[names[0]])
         for names, module in modules
         if reasons[names[0]]
     )
-    return Inventory(layers, skipped, _cost(model, example))
+    return Inventory(layers, skipped, Cost(count_params(model), macs[""]))
 
 
 def _weighted_modules(model: nn.Module) -> list[tuple[tuple[str, ...], nn.Module]]:
@@ -219,13 +222,20 @@ def run_once(model: nn.Module, example: Example) -> object:
         model.train(training)
 
 
-def _cost(model: nn.Module, example: Example) -> Cost:
+def _macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
+    """MACs of each module by name, in evaluation mode; those of the whole model under the empty name."""
     training = model.training
     model.eval()
     try:
-        return Cost(count_params(model), count_macs(model, [example]))
+        return macs_by_module(model, example)
     finally:
         model.train(training)
+
+
+def _skipped(name: str, module: nn.Module, macs: int, reason: str) -> Skipped:
+    initialized = [each for each in module.parameters() if not isinstance(each, nn.parameter.UninitializedParameter)]
+    params = sum(parameter.numel() for parameter in initialized)
+    return Skipped(name, type(module).__name__, _shape(module), params, macs, reason)
 
 
 def _check_finite(name: str, module: nn.Module) -> None:

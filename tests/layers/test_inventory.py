@@ -84,6 +84,12 @@ def test_the_costs_of_layers_and_rest_add_up_to_the_model() -> None:
     )
 
 
+def test_a_skipped_module_has_its_own_cost() -> None:
+    grouped = next(each for each in take_inventory(Zoo(), EXAMPLE).skipped if each.name == "grouped")
+    assert grouped.params == 8 * 4 * 9 + 8
+    assert grouped.macs == 8 * 4 * 9 * 4 * 8  # on a map of 4 × 8
+
+
 def test_rules_choose_by_glob() -> None:
     inventory = take_inventory(Zoo(), EXAMPLE, include=["s*"], exclude=["stem"])
     assert list(inventory.layers) == ["strided", "shared", "second"]

@@ -1,0 +1,203 @@
+"""What a search adds to each trial, beside an Optuna study on its own SQLite storage.
+
+Run: python benchmarks/search_overhead.py [--sampler random|nsga2] [--trials 2000] [--optuna-trials 100]
+
+60 coordinates, two objectives, SQLite files, and trials that take no time, one after the other. Ours is what a
+driver does for each trial: next number, ask, claim, record, read the new row, tell. Optuna's is ask, 60 suggests,
+tell. Both use the same sampler class with the same options; the time inside the sampler's own methods is measured
+apart and taken off ("net"). In Optuna's case the sampler's reading of its storage goes with it, in its favor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import optuna
+
+from rank_search.fronts import Store, StudyRecord
+from rank_search.layers import Cost, Layer, load_plugin
+from rank_search.point import Objective, Outcome, Point, State
+from rank_search.priors import AxisPrior
+from rank_search.search import (
+    SAMPLERS,
+    CostModel,
+    Past,
+    Searcher,
+    SearchSettings,
+    build_space,
+    coordinates,
+    seed_points,
+)
+
+LAYERS = 29  # with a categorical and a multiplier each, the weakening and the entropy strength: 60 coordinates
+WINDOW = 40
+SEEDS = 11  # before these are asked no sampler is at work
+
+
+@dataclass
+class Meter:
+    """CPU and wall seconds of each trial, and the CPU seconds spent inside the sampler's own methods."""
+
+    cpu: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+    sampler: list[float] = field(default_factory=list)
+    inside: float = 0.0
+
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        self.inside, cpu, wall = 0.0, time.process_time(), time.perf_counter()
+        yield
+        self.cpu.append(time.process_time() - cpu)
+        self.wall.append(time.perf_counter() - wall)
+        self.sampler.append(self.inside)
+
+    def timed(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self.inside += time.process_time() - start
+
+        return wrapper
+
+    @contextmanager
+    def around(self, sampler: type[optuna.samplers.BaseSampler]) -> Iterator[None]:
+        relative, independent = self.timed(sampler.sample_relative), self.timed(sampler.sample_independent)
+        with (
+            patch.object(sampler, "sample_relative", relative),
+            patch.object(sampler, "sample_independent", independent),
+        ):
+            yield
+
+    def milliseconds(self, values: list[float], at: int) -> float:
+        """Median over a window that begins with trial `at`."""
+        return 1e3 * median(values[at : at + WINDOW])
+
+    def net(self, at: int) -> float:
+        rest = [cpu - sampler for cpu, sampler in zip(self.cpu, self.sampler, strict=True)]
+        return self.milliseconds(rest, at)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network of 29 equal convolutions with a made-up error."""
+
+    searcher: Searcher
+    distributions: dict[str, optuna.distributions.BaseDistribution]
+    costs: CostModel
+
+    @classmethod
+    def make(cls, sampler: str) -> Problem:
+        names = [f"stage.{index // 5}.conv{index}" for index in range(LAYERS)]
+        padding = ((1, 1), (1, 1))
+        layers = {
+            name: Layer(name, "conv2d", (64, 64, 3, 3), padding=padding, inputs=((1, 64, 16, 16),))
+            for name in names
+        }
+        plugins = {"svd": load_plugin("svd")}
+        priors = [AxisPrior(name, "svd", "rank", 64, 1, 20, None, None, None, None) for name in names]
+        settings = SearchSettings(sampler=sampler, entropy={"low": 1e-4, "high": 1e-1})  # type: ignore[arg-type]
+        space = build_space(layers, plugins, priors, settings)
+        costs = CostModel(layers, plugins, Cost(0, 0))
+        searcher = Searcher(space, costs, settings, seed_points(space, costs, settings), costs.dense, rng_seed=0)
+        return cls(searcher, coordinates(space), costs)
+
+    def outcome(self, point: Point) -> Outcome:
+        ranks = [choice.values.get("rank", 64) for choice in point.layers.values()]
+        error = sum(math.exp(-rank / (10 + index)) for index, rank in enumerate(ranks))
+        return Outcome(State.COMPLETE, {"error": error, **self.costs.cost(point)})
+
+
+def ours(folder: Path, sampler: str, trials: int) -> Meter:
+    """Searcher and store, as the driver uses them."""
+    problem, meter = Problem.make(sampler), Meter()
+    record = StudyRecord(
+        name="overhead",
+        fingerprint={},
+        space={},
+        objectives=(Objective("error"), Objective("macs")),
+        reference_point={"error": LAYERS, "macs": problem.costs.dense["macs"]},
+        ideal={"error": 0.0, "macs": 0.0},
+        dense=problem.costs.dense,
+        budget=1,
+    )
+    with Store.open(folder / "ours.sqlite", create=True) as store, meter.around(SAMPLERS[sampler]):
+        study = store.join(record)
+        for number in range(trials):
+            with meter.trial():
+                _one_trial(store, study, problem, number)
+    return meter
+
+
+def _one_trial(store: Store, study: StudyRecord, problem: Problem, number: int) -> None:
+    now = datetime.now(UTC)
+    suggestion = problem.searcher.ask(store.next_number(study))
+    if suggestion is None:
+        raise RuntimeError("the space is exhausted")
+    claim = store.claim(study, suggestion.point, "benchmark", suggestion.sampler)
+    if claim is None:
+        raise RuntimeError("somebody else writes to this store")
+    outcome = problem.outcome(claim.point)
+    store.record(study, claim, outcome, budget=1, rng_seed=0, started=now, finished=datetime.now(UTC))
+    for row in store.trials(study, skip=number):
+        problem.searcher.feed([Past(row.number, row.point, row.sampler, outcome)])
+
+
+def optunas(folder: Path, sampler: str, trials: int) -> Meter:
+    """Optuna alone, on its SQLite storage."""
+    problem, meter = Problem.make(sampler), Meter()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options: dict[str, Any] = {"population_size": 24} if sampler == "nsga2" else {}
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder / 'optuna.sqlite'}",
+        sampler=SAMPLERS[sampler](seed=0, **options),  # type: ignore[call-arg]
+        directions=["minimize", "minimize"],
+    )
+    with meter.around(SAMPLERS[sampler]):
+        for number in range(trials):
+            with meter.trial():
+                trial = study.ask(problem.distributions)
+                study.tell(trial, [float(number % 7), float(number % 5)])
+    return meter
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sampler", choices=["random", "nsga2"], default="nsga2")
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--optuna-trials", type=int, default=100)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        mine = ours(Path(name), arguments.sampler, arguments.trials)
+        theirs = optunas(Path(name), arguments.sampler, arguments.optuna_trials)
+    print(
+        f"sampler {arguments.sampler}, 60 coordinates, SQLite; milliseconds per trial, medians of {WINDOW} trials"
+    )
+    print(f"{'':>12}  {'trials':>11}  {'wall':>7}  {'CPU':>7}  {'sampler':>7}  {'net CPU':>7}")
+    rows = [
+        *(("rank-search", mine, at) for at in (0, SEEDS, arguments.trials // 2, arguments.trials - WINDOW)),
+        *(("Optuna", theirs, at) for at in (0, arguments.optuna_trials - WINDOW)),
+    ]
+    for label, meter, at in rows:
+        figures = [meter.milliseconds(each, at) for each in (meter.wall, meter.cpu, meter.sampler)]
+        columns = "  ".join(f"{figure:7.2f}" for figure in (*figures, meter.net(at)))
+        print(f"{label:>12}  {at:>5}-{at + WINDOW:<5}  {columns}")
+    first = theirs.net(0) / mine.net(SEEDS)
+    last = theirs.net(arguments.optuna_trials - WINDOW) / mine.net(arguments.trials - WINDOW)
+    print(f"net CPU, Optuna over rank-search: {first:.1f}× at the start, {last:.1f}× at the end of each")
+
+
+if __name__ == "__main__":
+    main()

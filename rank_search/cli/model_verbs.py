@@ -1,0 +1,108 @@
+"""Verbs that make or check things: `export`, `plugins`, `dashboard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rank_search.cli.output import Format, print_rows
+from rank_search.cli.store_verbs import NameArgument, StoreArgument, TrialArgument
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs."""
+    app.command()(export)
+    app.command()(dashboard)
+    plugins = typer.Typer(
+        help="List the installed factorizations; `plugins check` runs the five laws against one.\n\n"
+        "Example: rank-search plugins check svd",
+        invoke_without_command=True,
+        rich_markup_mode=None,
+    )
+    plugins.callback()(list_plugins)
+    plugins.command("check")(check_plugin)
+    app.add_typer(plugins, name="plugins")
+
+
+def export(
+    store: StoreArgument,
+    name: NameArgument,
+    trial: TrialArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", metavar="DIR")],
+    format: Annotated[str, typer.Option(help="safetensors, pt2 or onnx.")] = "safetensors",
+) -> None:
+    """Write the model of a trial into a new folder, after verifying that it measures what the store says.
+
+    safetensors: for rank_search.load(DIR). pt2: for torch.export.load. onnx: for onnxruntime. Each comes with the
+    coded byte string (model.coded) and a manifest.
+
+    Example: rank-search export digits.sqlite digits 12 -o small --format onnx
+    """
+    from rank_search.export import export_trial
+    from rank_search.fronts import Store
+
+    with Store.open(store) as opened:
+        manifest = export_trial(opened, name, trial, output, format)
+    measured = ", ".join(f"{key} {value:g}" for key, value in manifest["measurements"].items())
+    typer.echo(f"Trial {trial} of {name} is in {output} ({', '.join(manifest['files'])}), verified: {measured}.")
+
+
+def list_plugins(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
+    """List the installed factorizations, or with `check` run the five laws against one."""
+    if context.invoked_subcommand is not None:
+        return
+    from rank_search.errors import PluginError
+    from rank_search.layers import installed, load_plugin
+
+    rows = []
+    for name, entry in installed().items():
+        problem = ""
+        try:
+            load_plugin(name)
+        except PluginError as error:
+            problem = str(error)
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+        rows.append({"name": name, "class": entry.value, "package": package, "problem": problem})
+    print_rows(rows, format, "factorizations", empty="none is installed")
+
+
+def check_plugin(
+    plugin: Annotated[str, typer.Argument(help="An installed name, or path.py:Class.", metavar="NAME|path.py:Class")],
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Run the five laws of the factorization contract; exit with 1 if one is broken.
+
+    Example: rank-search plugins check my_plugin.py:Kronecker
+    """
+    from rank_search.layers import load_plugin
+    from rank_search.testing import check_factorization
+
+    results = check_factorization(load_plugin(plugin))
+    rows = [{"law": each.law, "ok": each.ok, "layer": each.layer, "detail": each.detail} for each in results]
+    print_rows(rows, format, f"laws of {plugin}")
+    if not all(each.ok for each in results):
+        raise typer.Exit(1)
+
+
+def dashboard(
+    store: StoreArgument,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+) -> None:
+    """Mirror the store into an Optuna storage and open optuna-dashboard on it, until Ctrl-C.
+
+    Example: rank-search dashboard digits.sqlite
+    """
+    from optuna_dashboard import run_server
+
+    from rank_search.fronts import Store
+    from rank_search.mirror import mirrored
+
+    with Store.open(store) as opened:
+        storage = mirrored(opened)
+    typer.echo(f"optuna-dashboard on http://{host}:{port} (Ctrl-C ends it)", err=True)
+    run_server(storage, host=host, port=port)

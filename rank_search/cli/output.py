@@ -1,0 +1,104 @@
+"""Printing rows: a table for people, JSON and CSV for programs, the same fields under the same names in each."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Format(StrEnum):
+    """What `--format` takes."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+Row = Mapping[str, Any]
+
+
+def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str = "nothing to show") -> None:
+    """Print rows in the format asked for. In tables and CSV a field inside a field is named `outer.inner`."""
+    if format is Format.JSON:
+        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        return
+    flat = [_flatten(row) for row in rows]
+    columns = list(dict.fromkeys(column for row in flat for column in row))
+    if format is Format.CSV:
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+    elif rows:
+        _print_table(flat, columns, title)
+    else:
+        _console().print(f"{title}: {empty}" if title else empty, markup=False, highlight=False)
+
+
+def _flatten(row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        if key == "layers" and isinstance(value, Mapping):
+            flat[key] = choices_in_short(value)
+        elif isinstance(value, Mapping):
+            flat |= {f"{key}.{inner}": item for inner, item in _flatten(value).items()}
+        elif isinstance(value, list | tuple):
+            flat[key] = _sequence(value)
+        else:
+            flat[key] = value
+    return flat
+
+
+def _sequence(values: Iterable[Any]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def choices_in_short(layers: Mapping[str, Any]) -> str:
+    """All layers' choices in one line: `conv1 svd 6, conv2 tucker2 4×8, fc dense`."""
+    return ", ".join(f"{name} {_choice_in_short(choice)}" for name, choice in layers.items())
+
+
+def _choice_in_short(choice: Mapping[str, Any] | str) -> str:
+    if isinstance(choice, str):
+        return choice
+    values = "×".join(f"{value:g}" for key, value in choice.items() if key != "factorization")
+    return f"{choice['factorization']} {values}"
+
+
+def _print_table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
+    table = Table(title=title or None, title_justify="left")
+    for column in columns:
+        numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
+        table.add_column(column.replace(".", "\n", 1), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    _console().print(table)
+
+
+def _console() -> Console:
+    """The terminal's own width; without a terminal, as wide as the table needs."""
+    return Console(markup=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def number(value: float) -> str:
+    """Four significant digits, thousands apart: 0.0125, 1,234,567.
+
+    >>> number(0.012468), number(1234567), number(3.0)
+    ('0.01247', '1,234,567', '3')
+    """
+    if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e15):
+        return f"{int(value):,}"
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"

@@ -1,0 +1,88 @@
+"""The live display of `rank-search run`: trials done, current front, hypervolume, time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Final, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rank_search.cli.output import number
+from rank_search.launch import Progress
+
+_MOST_MEMBERS: Final = 12
+_SECONDS_BETWEEN_LINES: Final = 5.0
+
+
+class ProgressDisplay:
+    """A live table on a terminal; elsewhere a line now and then, and one for the end."""
+
+    def __init__(self) -> None:
+        self._console = Console(markup=False, stderr=True)
+        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+        self._last_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Show where the search stands."""
+        if self._live:
+            self._live.update(_picture(progress))
+        elif progress.finished >= progress.target or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            sys.stderr.write(_line(progress) + "\n")
+
+
+def _line(progress: Progress) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in progress.states.items() if count)
+    return (
+        f"{progress.finished}/{progress.target} trials ({states or 'none yet'}) · front {len(progress.front)} · "
+        f"hypervolume {progress.hypervolume:.4f} · {_clock(progress.seconds)} · left {_clock(progress.seconds_left)}"
+    )
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _picture(progress: Progress) -> Group:
+    bar = ProgressBar(total=progress.target, completed=min(progress.finished, progress.target), width=60)
+    return Group(Text(f"{progress.study.name}: {_line(progress)}"), bar, _front(progress))
+
+
+def _front(progress: Progress) -> Table:
+    names = [objective.name for objective in progress.study.objectives]
+    shown = progress.front[:_MOST_MEMBERS]
+    hidden = len(progress.front) - len(shown)
+    caption = f"and {hidden} more" if hidden else None
+    table = Table(title="current front", title_justify="left", caption=caption, caption_justify="left")
+    for column in ("trial", *names, *(f"dense / {name}" for name in names)):
+        table.add_column(column, justify="right")
+    for row in shown:
+        values = [row.measurements[name] for name in names]
+        ratios = [_ratio(progress.study.dense.get(name), value) for name, value in zip(names, values, strict=True)]
+        table.add_row(str(row.number), *map(number, values), *ratios)
+    return table
+
+
+def _ratio(dense: float | None, value: float) -> str:
+    return f"{dense / value:.3g}×" if dense is not None and value else "–"

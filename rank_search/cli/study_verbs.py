@@ -1,0 +1,186 @@
+"""Verbs that take a study file: `layers`, `priors`, `space`, `run`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rank_search.cli.output import Format, Row, print_rows
+
+if TYPE_CHECKING:
+    from rank_search.layers import Skipped
+    from rank_search.run import Prepared
+    from rank_search.subject import Subject
+
+StudyArgument = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")]
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs."""
+    for verb in (layers, priors, space, run):
+        app.command()(verb)
+
+
+def layers(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
+    """List every layer: shape, parameters, MACs, which factorizations apply, and why a layer is skipped.
+
+    Example: rank-search layers studies/digits.toml
+    """
+    from rank_search.study import load_study
+    from rank_search.subject import read_subject
+
+    subject = read_subject(load_study(study))
+    print_rows(_layer_rows(subject), format, f"layers of {subject.study.name}", empty="no layers")
+
+
+def priors(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
+    """List what the weights say: full rank, VBMF rank, noise variance, energy kept and break-even rank of each axis.
+
+    Example: rank-search priors studies/digits.toml
+    """
+    from rank_search.priors import SpectraCache
+    from rank_search.run import cache_folder, layer_priors
+    from rank_search.study import load_study
+    from rank_search.subject import read_subject
+
+    subject = read_subject(load_study(study))
+    found = layer_priors(subject, SpectraCache(cache_folder(subject.study)))
+    rows = [
+        {
+            "layer": prior.layer,
+            "factorization": prior.factorization,
+            "axis": prior.axis,
+            "full_rank": prior.full,
+            "vbmf_rank": prior.vbmf_rank,
+            "noise_variance": prior.noise_variance,
+            "energy_kept": prior.energy_kept,
+            "break_even": prior.break_even,
+        }
+        for prior in found
+    ]
+    print_rows(rows, format, f"priors of {subject.study.name}", empty="no layer can be factorized")
+
+
+def space(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
+    """Show what a run would search, without training: coordinates, seed points with their costs, constraints.
+
+    Example: rank-search space studies/digits.toml
+    """
+    from rank_search.run import prepare
+    from rank_search.study import load_study
+
+    prepared = prepare(load_study(study))
+    if format is Format.TABLE:
+        print_rows(_coordinate_rows(prepared), format, "coordinates")
+        print_rows(_seed_rows(prepared), format, "seed points")
+        print_rows(_constraint_rows(prepared), format, "constraints", empty="none")
+    else:
+        rows = [*_coordinate_rows(prepared), *_seed_rows(prepared), *_constraint_rows(prepared)]
+        print_rows(rows, format)
+
+
+def run(
+    study: StudyArgument,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Finished trials to reach in all; default: the study file's.")
+    ] = None,
+    store: Annotated[str | None, typer.Option(help="SQLAlchemy URL or path; default: the study file's.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: the study file's.")] = None,
+) -> None:
+    """Run a study, or go on with it, until it has so many finished trials in all; Ctrl-C leaves it resumable.
+
+    Example: rank-search run studies/digits.toml --workers 2
+    """
+    import optuna
+
+    from rank_search.cli.progress import ProgressDisplay
+    from rank_search.run import run_study
+    from rank_search.study import load_study
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: as tidy as Ctrl-C
+    loaded = load_study(study)
+    where = store or loaded.store
+    try:
+        with ProgressDisplay() as display:
+            result = run_study(loaded, store=store, trials=trials, workers=workers, report=display)
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted; nothing finished is lost. The same command goes on with {loaded.name!r}.", err=True)
+        raise typer.Exit(1) from None
+    if not result.complete:
+        typer.echo("Every point of the search space has been tried: the study is complete.", err=True)
+    typer.echo(f"{len(result.front)} trials are on the front: rank-search front {where} {loaded.name}", err=True)
+
+
+def _layer_rows(subject: Subject) -> list[Row]:
+    inventory = subject.inventory
+    taken = [_layer_row(subject, name) for name in inventory.layers]
+    return taken + [_skipped_row(skipped) for skipped in inventory.skipped]
+
+
+def _layer_row(subject: Subject, name: str) -> Row:
+    from rank_search.layers import layer_cost
+    from rank_search.point import Choice
+
+    layer, choices = subject.inventory.layers[name], subject.choices[name]
+    cost = layer_cost(layer, None, Choice())
+    return {
+        "layer": name,
+        "kind": layer.kind,
+        "shape": "×".join(map(str, layer.shape)),
+        "params": cost.params,
+        "macs": cost.macs,
+        "factorizations": list(choices),
+        "skipped": "" if choices else "none of the factorizations applies to its shape",
+    }
+
+
+def _skipped_row(skipped: Skipped) -> Row:
+    return {
+        "layer": skipped.name,
+        "kind": skipped.kind,
+        "shape": "×".join(map(str, skipped.shape)),
+        "params": skipped.params,
+        "macs": skipped.macs,
+        "factorizations": [],
+        "skipped": skipped.reason,
+    }
+
+
+def _coordinate_rows(prepared: Prepared) -> Sequence[Row]:
+    from optuna.distributions import CategoricalDistribution
+
+    from rank_search.search import coordinates
+
+    rows: list[Row] = []
+    for name, distribution in coordinates(prepared.space).items():
+        if isinstance(distribution, CategoricalDistribution):
+            values: dict[str, Any] = {"low": None, "high": None, "choices": list(distribution.choices)}
+        else:
+            values = {"low": distribution.low, "high": distribution.high, "choices": []}  # type: ignore[attr-defined]
+        rows.append({"coordinate": name, **values})
+    return rows
+
+
+def _seed_rows(prepared: Prepared) -> Sequence[Row]:
+    dense = prepared.costs.dense
+    rows = []
+    for seed in prepared.seeds:
+        cost = prepared.costs.cost(seed.point)
+        shares = {f"{name}_of_dense": cost[name] / dense[name] for name in dense}
+        rows.append({"seed": seed.label, **cost, **shares, **seed.point.to_json()})
+    return rows
+
+
+def _constraint_rows(prepared: Prepared) -> Sequence[Row]:
+    from rank_search.search import COUNTED
+
+    return [
+        {"constraint": str(bound), "checked": "before training" if bound.name in COUNTED else "after the trial"}
+        for bound in prepared.subject.study.search.constraints
+    ]

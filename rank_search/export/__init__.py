@@ -1,0 +1,6 @@
+"""The back door: a point of the front becomes a model to deploy."""
+
+from rank_search.export.formats import OnnxModule
+from rank_search.export.trial import build_model, export_trial, load
+
+__all__ = ["OnnxModule", "build_model", "export_trial", "load"]

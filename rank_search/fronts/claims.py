@@ -1,0 +1,157 @@
+"""Claims: a point is claimed by one worker, kept alive by heartbeats, and handed on when the worker dies.
+
+Whoever gives a number or records a trial first locks the study's row, so that there is one such writer at a time.
+SQLite locks the whole file when the transaction begins, and ignores `FOR UPDATE`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    union_all,
+    update,
+)
+
+from rank_search.errors import StoreError
+from rank_search.fronts import tables
+from rank_search.fronts.records import NEVER, Claim, StudyRecord
+from rank_search.fronts.tables import claim, trial
+from rank_search.point import Point
+
+_LOCK: Final = (
+    select(tables.study.c.id)
+    .where(tables.study.c.id == bindparam("study"), tables.study.c.name == bindparam("name"))
+    .with_for_update()
+)
+_IS_TAKEN: Final = select(
+    or_(
+        *(
+            exists().where(table.c.study_id == bindparam("study"), table.c.point_key == bindparam("key"))
+            for table in (claim, trial)
+        )
+    )
+)
+_HIGHEST: Final = union_all(
+    *(select(func.max(table.c.number)).where(table.c.study_id == bindparam("study")) for table in (claim, trial))
+)
+_INSERT: Final = insert(claim)
+_HELD: Final = select(claim).where(claim.c.study_id == bindparam("study")).order_by(claim.c.number)
+
+
+def lock(connection: Connection, study: StudyRecord) -> None:
+    """Wait until no other transaction writes to this study.
+
+    Raises:
+        StoreError: the study is not in this store.
+    """
+    if connection.scalar(_LOCK, {"study": study.id, "name": study.name}) is None:
+        raise StoreError(f"Study {study.name!r} is not in this store. Join it first: `Store.join`.")
+
+
+def take(
+    connection: Connection, study: StudyRecord, point: Point, worker: str, sampler: Mapping[str, Any]
+) -> Claim | None:
+    """Claim the point under the next free number; `None` if it has been claimed or tried before."""
+    lock(connection, study)
+    key = point.key
+    if connection.scalar(_IS_TAKEN, {"study": study.id, "key": key}):
+        return None
+    number = next_number(connection, study)
+    taken = Claim(number, point, worker, attempt=1, started=datetime.now(UTC), sampler=sampler)
+    values = {
+        "study_id": study.id,
+        "number": number,
+        "point": point.to_json(),
+        "point_key": key,
+        "worker": worker,
+        "attempt": 1,
+        "started": taken.started,
+        "heartbeat": taken.started,
+        "sampler": json.dumps(dict(sampler)),
+    }
+    connection.execute(_INSERT, values)
+    return taken
+
+
+def next_number(connection: Connection, study: StudyRecord) -> int:
+    """One more than the highest number of any claim and trial."""
+    highest = connection.scalars(_HIGHEST, {"study": study.id}).all()
+    return max((number + 1 for number in highest if number is not None), default=0)
+
+
+def held(connection: Connection, study: StudyRecord) -> list[Claim]:
+    """The claims of the study, by number."""
+    return [_claim(row) for row in connection.execute(_HELD, {"study": study.id})]
+
+
+def first_orphan(
+    connection: Connection, study: StudyRecord, before: datetime, dead: Callable[[str], bool]
+) -> Claim | None:
+    """The first claim that nobody keeps alive: its heartbeat is old, or its worker dead."""
+    rows = connection.execute(_HELD, {"study": study.id}).all()
+    return next((_claim(row) for row in rows if row.heartbeat < before or dead(row.worker)), None)
+
+
+def adopt(
+    connection: Connection, study: StudyRecord, worker: str, before: datetime, dead: Callable[[str], bool]
+) -> Claim | None:
+    """Hand the first orphan on to the worker."""
+    lock(connection, study)
+    orphan = first_orphan(connection, study, before, dead)
+    if orphan is None:
+        return None
+    adopted = replace(orphan, worker=worker, attempt=orphan.attempt + 1)
+    connection.execute(
+        update(claim)
+        .where(_still_held(study, orphan))
+        .values(worker=worker, attempt=adopted.attempt, heartbeat=datetime.now(UTC))
+    )
+    return adopted
+
+
+def keep_alive(connection: Connection, study: StudyRecord, claims: Iterable[Claim]) -> list[Claim]:
+    """Note that their workers are alive; returns the claims that are lost, handed on or recorded meanwhile."""
+    beat = update(claim).values(heartbeat=datetime.now(UTC))
+    return [each for each in claims if connection.execute(beat.where(_still_held(study, each))).rowcount == 0]
+
+
+def give_up(connection: Connection, study: StudyRecord, claims: Iterable[Claim]) -> None:
+    """Leave the claims to whoever takes over next."""
+    for each in claims:
+        orphan = update(claim).where(_still_held(study, each)).values(worker="", heartbeat=NEVER)
+        connection.execute(orphan)
+
+
+def _still_held(study: StudyRecord, held: Claim) -> ColumnElement[bool]:
+    return and_(
+        claim.c.study_id == study.id,
+        claim.c.number == held.number,
+        claim.c.worker == held.worker,
+        claim.c.attempt == held.attempt,
+    )
+
+
+def _claim(row: Row[*tuple[Any, ...]]) -> Claim:
+    return Claim(
+        number=row.number,
+        point=Point.from_json(row.point),
+        worker=row.worker,
+        attempt=row.attempt,
+        started=row.started,
+        sampler=json.loads(row.sampler),
+    )

@@ -1,0 +1,170 @@
+"""Questions about the trials of one study: all of them, one of them, and the front, now or in the past."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Integer, Select, and_, bindparam, func, or_, select
+
+from rank_search.errors import QueryError
+from rank_search.fronts import rows
+from rank_search.fronts.dominance import nondominated
+from rank_search.fronts.records import StudyRecord, TrialRow
+from rank_search.fronts.studies import nearest
+from rank_search.fronts.tables import claim, measurement, trial
+from rank_search.point import Bound, Objective
+
+_OF_STUDY: Final = trial.c.study_id == bindparam("study")
+_MOMENT: Final = bindparam("moment", type_=Integer)
+_TOOK_PART: Final = and_(_OF_STUDY, trial.c.eligible)
+_PRESENT: Final = rows.MEASUREMENTS.where(_TOOK_PART, trial.c.dominated_by.is_(None))
+_PAST: Final = rows.MEASUREMENTS.where(
+    _TOOK_PART, trial.c.id <= _MOMENT, or_(trial.c.dominated_by.is_(None), trial.c.dominated_by > _MOMENT)
+)
+_ID: Final = select(trial.c.id).where(_OF_STUDY, trial.c.number == bindparam("number"))
+_IDS: Final = select(trial.c.id).where(_OF_STUDY).order_by(trial.c.id).offset(bindparam("skip"))
+
+
+@dataclass(frozen=True)
+class FrontQuery:
+    """Which front, and what of it: see `Store.front`."""
+
+    where: Sequence[Bound] = ()
+    sort: str | None = None
+    limit: int | None = None
+    objectives: Sequence[str] | None = None
+    as_of: int | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Every measurement that is named."""
+        sort = [] if self.sort is None else [self.sort]
+        return [*(bound.name for bound in self.where), *sort, *(self.objectives or ())]
+
+
+def trials(connection: Connection, study: StudyRecord, skip: int = 0) -> list[TrialRow]:
+    """Every finished trial but the first `skip` that were recorded, by number."""
+    ids = connection.scalars(_IDS, {"study": study.id, "skip": skip}).all()
+    return sorted(rows.read(connection, study, ids), key=lambda row: row.number)
+
+
+def id_of(connection: Connection, study: StudyRecord, number: int) -> int | None:
+    """The id of the finished trial of that number, if there is one."""
+    return connection.scalar(_ID, {"study": study.id, "number": number})
+
+
+def one_trial(connection: Connection, study: StudyRecord, number: int) -> TrialRow:
+    """The finished trial of that number.
+
+    Raises:
+        QueryError: there is none.
+    """
+    trial_id = id_of(connection, study, number)
+    if trial_id is None:
+        raise QueryError(_no_trial(connection, study, number))
+    return rows.read(connection, study, [trial_id])[0]
+
+
+def front(connection: Connection, study: StudyRecord, query: FrontQuery) -> list[TrialRow]:
+    """The members of the front that the query asks for, best first.
+
+    Raises:
+        QueryError: a name that was never measured, an unknown trial, a limit below one.
+    """
+    _require_answerable(connection, study, query)
+    measured = _members(connection, study, query)
+    kept = [
+        trial_id
+        for trial_id, numbers in measured.items()
+        if all(bound.holds(numbers, study.dense) for bound in query.where)
+    ]
+    order = _order(study, query)
+    kept.sort(key=lambda trial_id: (_badness(order, measured[trial_id]), trial_id))
+    return rows.read(connection, study, kept[: query.limit], measured)
+
+
+def _members(connection: Connection, study: StudyRecord, query: FrontQuery) -> rows.Measured:
+    """The measurements of every member of the front, by trial id."""
+    moment = None if query.as_of is None else one_trial(connection, study, query.as_of).id
+    if query.objectives is not None:
+        return rows.measurements(connection, _recomputed(connection, study, query.objectives, moment))
+    if moment is None:
+        return present(connection, study)
+    return rows.by_trial(connection.execute(_PAST, {"study": study.id, "moment": moment}).all())
+
+
+def present(connection: Connection, study: StudyRecord) -> rows.Measured:
+    """The measurements of every member of the present front, by trial id."""
+    return rows.by_trial(connection.execute(_PRESENT, {"study": study.id}).all())
+
+
+def _recomputed(connection: Connection, study: StudyRecord, names: Sequence[str], moment: int | None) -> list[int]:
+    """The ids that no other trial dominates in these measurements alone."""
+    objectives = [_objective(study, name) for name in dict.fromkeys(names)]
+    query: Select[*tuple[Any, ...]] = select(trial.c.id).where(_TOOK_PART).order_by(trial.c.id)
+    if moment is not None:
+        query = query.where(trial.c.id <= moment)
+    for objective in objectives:
+        value = measurement.alias()
+        of_trial = and_(value.c.trial_id == trial.c.id, value.c.budget == trial.c.budget)
+        query = query.add_columns(value.c.value).join(value, and_(of_trial, value.c.name == objective.name))
+    found = connection.execute(query, {"study": study.id}).all()
+    if not found:
+        return []
+    losses = [
+        [each.loss(value) for each, value in zip(objectives, row[1:], strict=True)]  # row: id, then the values
+        for row in found
+    ]
+    return [row.id for row, kept in zip(found, nondominated(losses), strict=True) if kept]
+
+
+def _require_answerable(connection: Connection, study: StudyRecord, query: FrontQuery) -> None:
+    if query.limit is not None and query.limit < 1:
+        raise QueryError(f"A limit is a whole number of at least 1; found {query.limit}.")
+    if query.objectives is not None and not query.objectives:
+        raise QueryError("A front needs at least one objective; found none. Name one, or leave the option out.")
+    _require_measured(connection, study, query.names)
+    for bound in query.where:
+        if bound.of_dense and bound.name not in study.dense:
+            raise QueryError(
+                f"A bound relative to the dense model needs its measurement; {str(bound)!r} asks for "
+                f"{bound.name!r}, which study {study.name!r} does not have.{nearest(bound.name, study.dense)}"
+            )
+
+
+def _require_measured(connection: Connection, study: StudyRecord, names: Sequence[str]) -> None:
+    known = {*study.objective_names, *study.dense}
+    if known.issuperset(names):
+        return
+    of_study = select(measurement.c.name).join(trial, trial.c.id == measurement.c.trial_id)
+    known |= set(connection.scalars(of_study.where(trial.c.study_id == study.id).distinct()))
+    for name in names:
+        if name not in known:
+            raise QueryError(f"Study {study.name!r} has no measurement {name!r}.{nearest(name, known)}")
+
+
+def _order(study: StudyRecord, query: FrontQuery) -> Objective:
+    first = query.objectives[0] if query.objectives else study.objectives[0].name
+    return _objective(study, query.sort or first)
+
+
+def _objective(study: StudyRecord, name: str) -> Objective:
+    """The objective of that name; a measurement that is none is better when smaller."""
+    return next((each for each in study.objectives if each.name == name), Objective(name))
+
+
+def _badness(order: Objective, measured: Mapping[str, float]) -> float:
+    return order.loss(measured[order.name]) if order.name in measured else math.inf
+
+
+def _no_trial(connection: Connection, study: StudyRecord, number: int) -> str:
+    running = select(func.count()).where(claim.c.study_id == study.id, claim.c.number == number)
+    if connection.scalar(running):
+        return f"Trial {number} of study {study.name!r} is still running. Ask again when it has finished."
+    bounds = select(func.min(trial.c.number), func.max(trial.c.number)).where(trial.c.study_id == study.id)
+    first, last = connection.execute(bounds).one()
+    there = "none has finished yet" if first is None else f"there are {first} to {last}"
+    return f"Study {study.name!r} has no trial {number}: {there}."

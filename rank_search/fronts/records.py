@@ -1,0 +1,123 @@
+"""What the store takes and gives: frozen records, none of which knows that there is a database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Final
+
+from rank_search.point import Artifact, Objective, Point, State
+
+NEVER: Final = datetime.fromtimestamp(0, UTC)
+
+
+@dataclass(frozen=True)
+class PriorRow:
+    """What the weights say about one axis of one layer; `None` where a number does not apply."""
+
+    layer: str
+    factorization: str
+    axis: str
+    rank: int
+    full_rank: int
+    noise_variance: float | None = None
+    energy_kept: float | None = None
+    break_even: float | None = None
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """One study: what it was made from, what it searches, and what it is measured against.
+
+    Attributes:
+        fingerprint: each part that the study was made from, and its digest.
+        space: the search space and whatever else the search has to find again.
+        reference_point: the worst corner of the box that the hypervolume is a share of, in losses.
+        ideal: its best corner, in losses.
+        dense: measurements of the untouched model.
+        budget: the full budget, in epochs.
+        id: 0 until the study has been joined to a store.
+    """
+
+    name: str
+    fingerprint: Mapping[str, str]
+    space: Mapping[str, Any]
+    objectives: tuple[Objective, ...]
+    reference_point: Mapping[str, float]
+    ideal: Mapping[str, float]
+    dense: Mapping[str, float]
+    budget: float
+    priors: tuple[PriorRow, ...] = ()
+    id: int = 0
+    created: datetime = NEVER
+
+    @property
+    def objective_names(self) -> tuple[str, ...]:
+        return tuple(objective.name for objective in self.objectives)
+
+    def losses(self, measurements: Mapping[str, float]) -> dict[str, float]:
+        """Each objective that was measured, turned so that lower is better."""
+        measured = (each for each in self.objectives if each.name in measurements)
+        return {each.name: each.loss(measurements[each.name]) for each in measured}
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """A study at a glance: how many trials ended in each state, are in flight, and are on the front."""
+
+    name: str
+    created: datetime
+    objectives: tuple[Objective, ...]
+    trials: Mapping[State, int]
+    in_flight: int
+    on_front: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right of one worker to carry out one trial; `attempt` counts from 1 and grows with each take-over."""
+
+    number: int
+    point: Point
+    worker: str
+    attempt: int
+    started: datetime
+    sampler: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One finished trial. Its `id` grows in the order of recording, its `number` in the order of asking.
+
+    `dominated_by` is the number of the first trial that dominated it, `None` while none does. `point` and
+    `sampler` are decoded when first asked for: a front of hundreds of members is mostly read for its numbers.
+    """
+
+    id: int
+    number: int
+    state: State
+    measurements: Mapping[str, float]
+    losses: Mapping[str, float]
+    budget: float
+    rng_seed: int
+    worker: str
+    attempt: int
+    started: datetime
+    finished: datetime
+    reason: str
+    dominated_by: int | None
+    artifacts: tuple[Artifact, ...]
+    point_json: str = field(repr=False)
+    sampler_json: str = field(repr=False)
+
+    @cached_property
+    def point(self) -> Point:
+        return Point.from_json(json.loads(self.point_json))
+
+    @cached_property
+    def sampler(self) -> Mapping[str, Any]:
+        sampler: dict[str, Any] = json.loads(self.sampler_json)
+        return sampler

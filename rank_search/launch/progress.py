@@ -1,0 +1,36 @@
+"""How far a search has come: what a progress display is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rank_search.fronts import StudyRecord, TrialRow
+from rank_search.point import State
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The search after a trial was recorded.
+
+    Attributes:
+        target: finished trials to reach.
+        states: finished trials by state.
+        in_flight: trials that are running now, in this driver.
+        front: the members of the current front.
+        hypervolume: of the front, as a share of the box between the ideal and the reference point.
+        seconds, seconds_left: since this driver began, and until the target at the pace so far (None: unknown).
+    """
+
+    study: StudyRecord
+    target: int
+    states: Mapping[State, int]
+    in_flight: int
+    front: tuple[TrialRow, ...]
+    hypervolume: float
+    seconds: float
+    seconds_left: float | None
+
+    @property
+    def finished(self) -> int:
+        return sum(self.states.values())

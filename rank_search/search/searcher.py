@@ -1,0 +1,225 @@
+"""The driver's side of a search: asked for points, told what came of them, and fed from the store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from optuna.samplers import BaseSampler
+from optuna.trial import Trial
+
+from rank_search.point import Objective, Outcome, Point, State
+from rank_search.search.coding import coordinates, decode, encode
+from rank_search.search.constraints import violations
+from rank_search.search.costs import CostModel
+from rank_search.search.memory import SamplerMemory
+from rank_search.search.samplers import Distributions, make_sampler, starting_options
+from rank_search.search.seeds import Seed
+from rank_search.search.settings import SearchSettings
+from rank_search.search.space import Space
+
+SAMPLER_ATTEMPTS: Final = 8
+RANDOM_ATTEMPTS: Final = 200
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A point to try as trial `number`.
+
+    `sampler` is what a store keeps so that a search can go on later: label, coordinates, and what the sampler
+    noted. It is plain JSON.
+    """
+
+    number: int
+    point: Point
+    sampler: Mapping[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Which seed point it is, or the sampler that made it."""
+        return str(self.sampler["label"])
+
+
+@dataclass(frozen=True)
+class Past:
+    """A trial as the store knows it; without an outcome it is still in flight."""
+
+    number: int
+    point: Point
+    sampler: Mapping[str, Any]
+    outcome: Outcome | None = None
+
+    @property
+    def suggestion(self) -> Suggestion:
+        """The suggestion that it began with."""
+        return Suggestion(self.number, self.point, self.sampler)
+
+
+class Searcher:
+    """Decides which point comes next.
+
+    The seed points come first, each once in the life of the study. After them the sampler is asked; a point that
+    is known already is never given again. The rng of each ask is derived from the study's rng seed and the
+    number of the trial, and all that a sampler remembers lies in the trials: so a search on one worker that was
+    killed and fed again goes on exactly as if it had never stopped.
+
+    What the sampler is told: of a *complete* trial its losses, and how far it breaks each constraint. Of an
+    *infeasible* one the same, with the worst loss seen so far in place of what was not measured. Of a *diverged*
+    one the worst of every loss, so that it stays away. Of a *failed* one nothing: a crash says nothing about the
+    point, which is not asked again all the same.
+
+    Args:
+        space, costs: what can be chosen, and what it costs.
+        settings: sampler, objectives and constraints.
+        seeds: points to ask first (see `seed_points`).
+        dense: measurements of the dense model, for constraints relative to it.
+        rng_seed: of the study, not negative.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        costs: CostModel,
+        settings: SearchSettings,
+        seeds: Sequence[Seed],
+        dense: Mapping[str, float],
+        rng_seed: int = 0,
+    ) -> None:
+        self._space, self._costs, self._settings = space, costs, settings
+        self._seeds, self._dense, self._rng_seed = list(seeds), dict(dense), rng_seed
+        self._options = starting_options(settings.sampler, settings.options, len(seeds))
+        distributions = coordinates(space)
+        self._searched: Distributions = {
+            name: each for name, each in sorted(distributions.items()) if not each.single()
+        }
+        self._memory = SamplerMemory(distributions, len(settings.objectives))
+        self._labels: set[str] = set()
+        self._keys: set[str] = set()
+        self._running: dict[str, Trial] = {}
+        self._worst = [-math.inf] * len(settings.objectives)
+
+    def ask(self, number: int) -> Suggestion | None:
+        """A point that is not known yet; None when none was found.
+
+        `number` is that of the trial it is meant for, and what its rng is derived from. If another driver proves
+        to have taken the number or the point meanwhile, `withdraw`, `feed` what the store knows, and ask again.
+
+        Complexity: what the sampler computes, and a few milliseconds for 60 coordinates.
+        """
+        seed = self._next_seed()
+        if seed is not None:
+            trial = self._memory.open(encode(self._space, seed.point))
+            self._memory.join_generation(trial, self._sampler(number, 0))
+            return self._suggest(number, trial, seed.point, seed.label)
+        for attempt in range(SAMPLER_ATTEMPTS):
+            trial = self._memory.draw(self._sampler(number, attempt))
+            if suggestion := self._new(number, trial, self._settings.sampler):
+                return suggestion
+        return self._random(number)
+
+    def tell(self, suggestion: Suggestion, outcome: Outcome) -> None:
+        """What came of a suggestion; one that is not in flight here is ignored."""
+        trial = self._running.pop(suggestion.point.key, None)
+        if trial is None:
+            return
+        losses = self._losses(outcome)
+        if losses is None:
+            self._memory.reject(trial)
+        else:
+            self._memory.finish(trial, losses, self._violations(outcome))
+
+    def withdraw(self, suggestion: Suggestion) -> None:
+        """Forget a suggestion that came to nothing; its point may be asked again, a seed point may not."""
+        self._memory.reject(self._running.pop(suggestion.point.key))
+        self._keys.remove(suggestion.point.key)
+
+    def feed(self, trials: Iterable[Past]) -> None:
+        """Learn what a store knows: trials that have ended, and those in flight. What is known is skipped.
+
+        A trial that is fed in flight can be told later: `searcher.tell(past.suggestion, outcome)`.
+        """
+        for past in sorted(trials, key=lambda past: past.number):
+            if past.point.key not in self._keys:
+                self._learn(past)
+            elif past.outcome is not None:
+                self.tell(past.suggestion, past.outcome)
+
+    def _next_seed(self) -> Seed | None:
+        while self._seeds:
+            seed = self._seeds.pop(0)
+            if seed.label not in self._labels and seed.point.key not in self._keys:
+                return seed
+        return None
+
+    def _random(self, number: int) -> Suggestion | None:
+        """A random point, when the sampler has only repeated itself."""
+        for attempt in range(SAMPLER_ATTEMPTS, SAMPLER_ATTEMPTS + RANDOM_ATTEMPTS):
+            trial = self._memory.draw(make_sampler("random", {}, self._derived(number, attempt), self._searched))
+            self._memory.join_generation(trial, self._sampler(number, attempt))
+            if suggestion := self._new(number, trial, "random"):
+                return suggestion
+        return None
+
+    def _sampler(self, number: int, attempt: int) -> BaseSampler:
+        rng_seed = self._derived(number, attempt)
+        return make_sampler(self._settings.sampler, self._options, rng_seed, self._searched)
+
+    def _derived(self, number: int, attempt: int) -> int:
+        return int(np.random.SeedSequence([self._rng_seed, number, attempt]).generate_state(1)[0])
+
+    def _new(self, number: int, trial: Trial, label: str) -> Suggestion | None:
+        """The suggestion that a drawn trial makes; None if its point is known."""
+        point = decode(self._space, self._costs, trial.params)
+        if point.key not in self._keys:
+            return self._suggest(number, trial, point, label)
+        self._memory.reject(trial)
+        return None
+
+    def _suggest(self, number: int, trial: Trial, point: Point, label: str) -> Suggestion:
+        self._memory.keep(point.key, trial)
+        self._keys.add(point.key)
+        self._labels.add(label)
+        self._running[point.key] = trial
+        notes = {
+            "label": label,
+            "coordinates": trial.params,
+            "attributes": self._memory.attributes(trial),
+            "parents": self._memory.new_parents(),
+        }
+        return Suggestion(number, point, notes)
+
+    def _learn(self, past: Past) -> None:
+        key = past.point.key
+        self._keys.add(key)
+        self._labels.add(past.suggestion.label)
+        self._memory.set_parents(past.sampler["parents"])
+        known, attributes = past.sampler["coordinates"], past.sampler["attributes"]
+        if past.outcome is None:
+            self._running[key] = self._memory.reopen(key, known, attributes)
+            return
+        losses = self._losses(past.outcome)
+        if losses is not None:
+            self._memory.add(key, known, attributes, losses, self._violations(past.outcome))
+
+    def _violations(self, outcome: Outcome) -> dict[str, float]:
+        return violations(self._settings.constraints, outcome.measurements, self._dense)
+
+    def _losses(self, outcome: Outcome) -> list[float] | None:
+        """What a sampler is told, None for nothing; the worst loss of each objective is kept in mind."""
+        if outcome.state is State.FAILED:
+            return None
+        losses = [self._loss(objective, outcome) for objective in self._settings.objectives]
+        pairs = list(zip(self._worst, losses, strict=True))
+        self._worst = [max(worst, loss) if math.isfinite(loss) else worst for worst, loss in pairs]
+        told = [loss if math.isfinite(loss) else worst for worst, loss in zip(self._worst, losses, strict=True)]
+        if outcome.state is State.INFEASIBLE:
+            told = [loss if math.isfinite(loss) else 0.0 for loss in told]  # by its violations alone it is known
+        return told if all(map(math.isfinite, told)) else None
+
+    def _loss(self, objective: Objective, outcome: Outcome) -> float:
+        if outcome.state is State.DIVERGED:
+            return math.nan
+        return objective.loss(outcome.measurements.get(objective.name, math.nan))

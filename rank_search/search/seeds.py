@@ -1,0 +1,158 @@
+"""Seed points: the dense model, uniform cuts, uniform weakenings, and the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from rank_search.errors import StudyFileError
+from rank_search.point import AxisValue, Choice, Point
+from rank_search.search.coding import normalized, without_frames
+from rank_search.search.costs import CostModel
+from rank_search.search.settings import LayerSetting, SearchSettings, SeedPointSettings
+from rank_search.search.space import AxisRange, Group, Space
+
+Rule = Callable[[AxisRange], float]
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A point to ask before the sampler takes over, and the label by which its trial is known."""
+
+    label: str
+    point: Point
+
+
+def seed_points(space: Space, costs: CostModel, settings: SearchSettings) -> list[Seed]:
+    """All seed points in the order they are asked; of equal points only the first.
+
+    Dense comes first, without penalties (where these are searched), and once more with the entropy penalty
+    alone where that is searched: quantization with full weights. Then the ladders, each with the first
+    factorization that applies to a group and with penalties at the geometric middle of their ranges; for every
+    further factorization one cut at the middle rung; then the study file's own points.
+
+    Raises:
+        StudyFileError: a point of the study file does not fit the space.
+    """
+    first: dict[str, Seed] = {}
+    for seed in _candidates(space, costs, settings):
+        first.setdefault(seed.point.key, seed)
+    return list(first.values())
+
+
+def _candidates(space: Space, costs: CostModel, settings: SearchSettings) -> Iterator[Seed]:
+    ladders = settings.seeds
+    if ladders.dense:
+        yield from _dense(space)
+    for fraction in ladders.fractions:
+        yield _uniform(space, costs, f"fraction {fraction:g}", _cut(fraction))
+    for weakening in ladders.weakenings:
+        yield _uniform(space, costs, f"weakening {weakening:g}", _weakened(weakening))
+    if ladders.fractions:
+        fraction = sorted(ladders.fractions)[len(ladders.fractions) // 2]
+        for name in _factorizations(space):
+            yield _uniform(space, costs, f"fraction {fraction:g} {name}", _cut(fraction), name)
+    for point in ladders.points:
+        yield Seed(f"point {point.name}", _named(space, costs, point))
+
+
+def _dense(space: Space) -> Iterator[Seed]:
+    layers = {layer: Choice() for group in space.groups for layer in group.layers}
+    weakest = {name: strength.weakest for name, strength in space.penalties.items()}
+    yield Seed("dense", Point(layers, without_frames(layers, weakest)))
+    if "entropy" in space.searched_penalties:
+        quantized = {**weakest, "entropy": space.penalties["entropy"].middle}
+        yield Seed("dense entropy", Point(layers, without_frames(layers, quantized)))
+
+
+def _cut(fraction: float) -> Rule:
+    return lambda axis: fraction * axis.high
+
+
+def _weakened(weakening: float) -> Rule:
+    return lambda axis: axis.at(weakening)
+
+
+def _factorizations(space: Space) -> list[str]:
+    """Every factorization of any group, once, in order of preference."""
+    return list(dict.fromkeys(name for group in space.groups for name in group.factorizations))
+
+
+def _uniform(space: Space, costs: CostModel, label: str, rule: Rule, prefer: str = "") -> Seed:
+    """One rule for every axis; `prefer` is taken where it applies, the first factorization elsewhere."""
+    layers: dict[str, Choice] = {}
+    for group in space.groups:
+        name = prefer if prefer in group.factorizations else group.factorizations[0]
+        for layer, by_name in group.axes.items():
+            values = {axis.name: axis.snap(rule(axis), space.round_to) for axis in by_name[name]}
+            layers[layer] = normalized(costs, layer, Choice(name, values))
+    return Seed(label, Point(layers, _middle_penalties(space, layers)))
+
+
+def _middle_penalties(space: Space, layers: Mapping[str, Choice]) -> dict[str, float]:
+    return without_frames(layers, {name: strength.middle for name, strength in space.penalties.items()})
+
+
+def _named(space: Space, costs: CostModel, settings: SeedPointSettings) -> Point:
+    _check_globs(space, settings)
+    layers: dict[str, Choice] = {}
+    for group in space.groups:
+        for layer in group.layers:
+            pattern = next((glob for glob in settings.layers if fnmatchcase(layer, glob)), None)
+            chosen = "dense" if pattern is None else settings.layers[pattern]
+            layers[layer] = normalized(costs, layer, _choice(group, layer, chosen, settings.name))
+    penalties = _middle_penalties(space, layers)
+    for name, strength in (("orthogonality", settings.orthogonality), ("entropy", settings.entropy)):
+        if strength is not None:
+            penalties[name] = _allowed(space, name, strength, settings.name)
+    return Point(layers, without_frames(layers, penalties))
+
+
+def _check_globs(space: Space, settings: SeedPointSettings) -> None:
+    layers = [layer for group in space.groups for layer in group.layers]
+    for pattern in settings.layers:
+        if not any(fnmatchcase(layer, pattern) for layer in layers):
+            raise StudyFileError(
+                "Each glob of a seed point matches a layer that is searched; in [search.seeds] point "
+                f"{settings.name!r}, {pattern!r} matches none of: {', '.join(layers)}."
+            )
+
+
+def _choice(group: Group, layer: str, chosen: LayerSetting, where: str) -> Choice:
+    if isinstance(chosen, str):
+        return Choice()
+    name = str(chosen["factorization"])
+    if name not in group.factorizations:
+        raise StudyFileError(
+            f"A seed point chooses what the space has; in [search.seeds] point {where!r}, layer {layer!r} "
+            f"asks for {name!r}, and may be: {', '.join(group.choices)}."
+        )
+    ranges = group.axes[layer][name]
+    given = {axis: value for axis, value in chosen.items() if axis != "factorization"}
+    if set(given) != {axis.name for axis in ranges}:
+        raise StudyFileError(
+            f"A seed point names every axis; in [search.seeds] point {where!r}, {name} for layer {layer!r} has "
+            f"the axes {', '.join(axis.name for axis in ranges)}; found: {', '.join(given) or 'none'}."
+        )
+    return Choice(name, {axis.name: _value(axis, given[axis.name], layer, where) for axis in ranges})
+
+
+def _value(axis: AxisRange, value: str | float, layer: str, where: str) -> AxisValue:
+    exact = float(value)
+    if not axis.low <= exact <= axis.high or (axis.integer and not exact.is_integer()):
+        kind = "a whole number" if axis.integer else "a number"
+        raise StudyFileError(
+            f"{axis.name} of layer {layer!r} is {kind} from {axis.low:g} to {axis.high:g}; "
+            f"in [search.seeds] point {where!r} it is {value}."
+        )
+    return int(exact) if axis.integer else exact
+
+
+def _allowed(space: Space, name: str, strength: float, where: str) -> float:
+    if not space.penalties[name].allows(strength):
+        raise StudyFileError(
+            f"The strength of {name} is {space.penalties[name]} ([search] {name}); "
+            f"in [search.seeds] point {where!r} it is {strength:g}."
+        )
+    return strength

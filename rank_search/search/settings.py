@@ -1,0 +1,222 @@
+"""The `[search]` part of a study file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
+
+from rank_search.point import DENSE, Bound, Objective
+from rank_search.search.samplers import SAMPLERS, check_options
+from rank_search.search.strength import Strength
+
+
+def _objective(value: object) -> Objective:
+    if isinstance(value, Objective):
+        return value
+    if isinstance(value, str):
+        return Objective(value)
+    if isinstance(value, Mapping) and set(value) <= {"name", "direction"} and isinstance(value.get("name"), str):
+        direction = value.get("direction", "minimize")
+        if direction in ("minimize", "maximize"):
+            return Objective(value["name"], direction)
+    raise ValueError(
+        'an objective is the name of a measurement, such as "error", or {name = "accuracy", '
+        f'direction = "maximize"}}; found {value!r}'
+    )
+
+
+def _bound(value: object) -> Bound:
+    if isinstance(value, Bound):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"a constraint is a text such as 'macs <= 0.5 * dense'; found {value!r}")
+    return Bound.parse(value)
+
+
+def _objective_json(objective: Objective) -> str | dict[str, str]:
+    if objective.direction == "minimize":
+        return objective.name
+    return {"name": objective.name, "direction": objective.direction}
+
+
+def _bound_json(bound: Bound) -> str:
+    return f"{bound.name} {bound.sign} {bound.limit!r}{' * dense' if bound.of_dense else ''}"
+
+
+def _layer_choice(value: object) -> str | dict[str, Any]:
+    if value == DENSE:
+        return DENSE
+    if isinstance(value, Mapping) and isinstance(value.get("factorization"), str):
+        axes = [each for name, each in value.items() if name != "factorization"]
+        if all(isinstance(each, int | float) and not isinstance(each, bool) for each in axes):
+            return dict(value)
+    raise ValueError(
+        'a choice for layers is "dense" or {factorization = "svd", rank = 16} with a number for each axis; '
+        f"found {value!r}"
+    )
+
+
+ObjectiveSetting = Annotated[Objective, BeforeValidator(_objective), PlainSerializer(_objective_json)]
+Constraint = Annotated[Bound, BeforeValidator(_bound), PlainSerializer(_bound_json)]
+StrengthSetting = Annotated[Strength, BeforeValidator(Strength.parse), PlainSerializer(Strength.to_json)]
+LayerSetting = Annotated[str | dict[str, Any], PlainValidator(_layer_choice)]
+
+
+class SeedPointSettings(BaseModel):
+    """A point of the user's own, asked before the sampler takes over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, description="A name for the point; it becomes the label of its trial.")
+    layers: dict[str, LayerSetting] = Field(
+        default_factory=dict,
+        description='Globs on layer names, the first that matches counts: "dense", or a factorization with its '
+        'axes, such as {factorization = "svd", rank = 16}. A layer that no glob matches stays dense.',
+    )
+    orthogonality: float | None = Field(
+        default=None, ge=0, description="Strength of the orthogonality penalty; default: as in the ladders."
+    )
+    entropy: float | None = Field(
+        default=None, ge=0, description="Strength of the entropy penalty; default: as in the ladders."
+    )
+
+
+class SeedSettings(BaseModel):
+    """Seed points: asked once each, in this order, before the sampler takes over."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dense: bool = Field(
+        default=True,
+        description="Start with the dense model; where entropy is searched also with the dense model under the "
+        "entropy penalty, which only quantizes.",
+    )
+    fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
+        default=(0.75, 0.5, 0.35, 0.25, 0.15),
+        description="A ladder of uniform cuts: every axis at this fraction of its largest value.",
+    )
+    weakenings: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field(
+        default=(0.25, 0.5, 0.75, 1.0),
+        description="A ladder of uniform weakenings: 0 = full rank, 1 = the prior's rank, 2 = rank one.",
+    )
+    points: tuple[SeedPointSettings, ...] = Field(default=(), description="Points of your own.")
+
+    @field_validator("points")
+    @classmethod
+    def _names_differ(cls, points: tuple[SeedPointSettings, ...]) -> tuple[SeedPointSettings, ...]:
+        _all_different("seed points", [point.name for point in points])
+        return points
+
+
+class SearchSettings(BaseModel):
+    """Where to look: objectives, constraints, coordinates, seed points and sampler."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    objectives: tuple[ObjectiveSetting, ...] = Field(
+        default=(Objective("error"), Objective("macs")),
+        description='Measurements to optimize: names, or {name = "accuracy", direction = "maximize"}. There are '
+        "error, params, macs, bits, latency, and whatever the task measures.",
+    )
+    reference: dict[str, float] = Field(
+        default_factory=dict,
+        description="The worst value worth having, by objective: hypervolumes are measured from there. Default: "
+        "the dense model's cost, and somewhat beyond what the dense model measures.",
+    )
+    constraints: tuple[Constraint, ...] = Field(
+        default=(),
+        description='Bounds that a trial must keep, such as "macs <= 0.5 * dense" or "error <= 0.1". Those on '
+        "params and macs are checked before training, so that a trial that breaks one costs milliseconds.",
+    )
+    sampler: str = Field(
+        default="tpe", description=f"Which sampler asks for points after the seeds: {', '.join(SAMPLERS)}."
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of the sampler: those of Optuna's class, such as {population_size = 40}.",
+    )
+    weakening: tuple[float, float] = Field(
+        default=(0.0, 2.0),
+        description="Range of the global weakening: 0 = full rank, 1 = the prior's rank, 2 = rank one.",
+    )
+    multiplier: float = Field(
+        default=3.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Each layer's rank is the global weakening's times a factor that is searched from "
+        "2^-multiplier to 2^multiplier.",
+    )
+    round_to: int = Field(
+        default=1, ge=1, description="Whole-numbered axis values are rounded to a multiple of this."
+    )
+    orthogonality: StrengthSetting = Field(
+        default=Strength(),
+        description='Strength of the orthogonality penalty on frames: "off", a number, or a range {low, high} '
+        "to search.",
+    )
+    entropy: StrengthSetting = Field(
+        default=Strength(),
+        description='Strength of the entropy penalty on quantized factors: "off", a number, or a range '
+        "{low, high} to search.",
+    )
+    seeds: SeedSettings = Field(default=SeedSettings(), description="Points to ask before the sampler takes over.")
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_differ(cls, objectives: tuple[Objective, ...]) -> tuple[Objective, ...]:
+        if not objectives:
+            raise ValueError("a search has at least one objective; found none")
+        _all_different("objectives", [objective.name for objective in objectives])
+        return objectives
+
+    @field_validator("weakening")
+    @classmethod
+    def _is_a_range(cls, weakening: tuple[float, float]) -> tuple[float, float]:
+        low, high = weakening
+        if not 0 <= low <= high <= 2:
+            raise ValueError(f"weakenings range from low to high with 0 ≤ low ≤ high ≤ 2; found {list(weakening)}")
+        return weakening
+
+    @field_validator("sampler")
+    @classmethod
+    def _is_known(cls, sampler: str) -> str:
+        if sampler not in SAMPLERS:
+            near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"there is no sampler {sampler!r}; there are {', '.join(SAMPLERS)}{hint}")
+        return sampler
+
+    @model_validator(mode="after")
+    def _reference_is_about_objectives(self) -> Self:
+        names = [objective.name for objective in self.objectives]
+        if unknown := sorted(set(self.reference) - set(names)):
+            raise ValueError(f"reference is given for objectives: {', '.join(names)}; found {', '.join(unknown)}")
+        return self
+
+    @model_validator(mode="after")
+    def _options_fit_the_sampler(self) -> Self:
+        check_options(self.sampler, self.options)
+        return self
+
+    @property
+    def penalties(self) -> dict[str, Strength]:
+        """The strengths by the name that they have in a point."""
+        return {"orthogonality": self.orthogonality, "entropy": self.entropy}
+
+
+def _all_different(what: str, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{what} have different names; found twice: {', '.join(twice)}")

@@ -1,0 +1,64 @@
+"""What is wrong with a study file, in its own words: key path, rule, what was found, the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterator
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+
+def complaints(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One line for each complaint, in the order of the file."""
+    return [_line(details, model) for details in error.errors()]
+
+
+def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
+    path = [part for part in details["loc"] if not _is_tag(part)]
+    where = ".".join(str(part) for part in path)
+    if details["type"] == "extra_forbidden":
+        return f"{where}: there is no such key{_nearest(path, model)}"
+    if details["type"] == "missing":
+        return f"{where}: this key is needed"
+    message = details["msg"].removeprefix("Value error, ")
+    found = "" if details["type"] == "value_error" else f"; found {details['input']!r}"
+    return f"{where}: {message[0].lower()}{message[1:]}{found}"
+
+
+def _is_tag(part: int | str) -> bool:
+    """Pydantic names the branch of a union in the path; no key of a study file looks like that."""
+    return isinstance(part, str) and not part.replace("_", "").replace("-", "").isalnum()
+
+
+def _nearest(path: list[int | str], model: type[BaseModel]) -> str:
+    keys = _keys_at(path[:-1], model)
+    near = difflib.get_close_matches(str(path[-1]), keys, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; there are: {', '.join(keys)}" if keys else ""
+
+
+def _keys_at(path: list[int | str], model: type[BaseModel]) -> list[str]:
+    """The keys that a table at this path may have."""
+    tables: list[type[BaseModel]] = [model]
+    for part in path:
+        if isinstance(part, int):
+            continue
+        tables = [
+            inner
+            for table in tables
+            if part in table.model_fields
+            for inner in _models_in(table.model_fields[part].annotation)
+        ]
+    return [key for table in tables for key, field in table.model_fields.items() if not field.exclude]
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, types.UnionType, tuple, list):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)

@@ -1,0 +1,98 @@
+"""Step 1 of the data path: a TOML file becomes a frozen `Study`, or every complaint at once."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rank_search.errors import StudyFileError
+from rank_search.launch.settings import LaunchSettings
+from rank_search.layers.settings import LayersSettings
+from rank_search.search.settings import SearchSettings
+from rank_search.study.complaints import complaints
+from rank_search.trials.settings import LatencySettings, TrainingSettings
+
+
+class StudySettings(BaseModel):
+    """What the study is called, how long it goes on, and where it keeps its results."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, description="Name of the study in its store.")
+    trials: int = Field(60, ge=1, description="Finished trials to reach, seed points and infeasible ones included.")
+    seed: int = Field(
+        0, ge=0, description="Seed of every random number: the same seed on one worker repeats the study."
+    )
+    store: str = Field(
+        "",
+        description="SQLAlchemy URL, or path of an SQLite file (relative to the current folder). "
+        "Default: `<name>.sqlite`.",
+    )
+    cache: str = Field(
+        "",
+        description="Folder for spectra and bases, shared by all studies (relative to the study file). "
+        "Default: a `rank-search` folder in the user's cache folder.",
+    )
+
+
+class TaskSettings(BaseModel):
+    """Where the model, the data and the metric come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    factory: str = Field(
+        description="`file.py:function` (relative to the study file) or `package.module:function`; "
+        "called with `options`, it returns a `rank_search.Task`."
+    )
+    options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
+
+
+class Study(BaseModel):
+    """A study file: frozen and validated. `folder` is where its relative paths start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    study: StudySettings
+    task: TaskSettings
+    layers: LayersSettings = LayersSettings()
+    search: SearchSettings = SearchSettings()
+    training: TrainingSettings = TrainingSettings()
+    latency: LatencySettings = LatencySettings()
+    launch: LaunchSettings = LaunchSettings()
+    folder: Path = Field(Path(), exclude=True)
+
+    @property
+    def name(self) -> str:
+        return self.study.name
+
+    @property
+    def store(self) -> str:
+        """URL or path of the store."""
+        return self.study.store or f"{self.name}.sqlite"
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and check a study file.
+
+    Raises:
+        StudyFileError: it cannot be read, is not TOML, or breaks rules; all complaints are in the one message.
+    """
+    path = Path(path)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StudyFileError(f"A study file must be readable; {path}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyFileError(f"A study file is TOML in UTF-8; {path}: {error}.") from error
+    if "folder" in data:
+        raise StudyFileError(f"{path}: there is no key 'folder'.")
+    try:
+        return Study.model_validate({**data, "folder": path.resolve().parent})
+    except ValidationError as error:
+        lines = "\n".join(f"  {line}" for line in complaints(error, Study))
+        raise StudyFileError(
+            f"{path} breaks {len(error.errors())} of the rules in docs/study-file.md:\n{lines}"
+        ) from None

@@ -1,0 +1,86 @@
+"""Steps 2 to 4 of the data path: the task, its model, the layers in it, and the plugins that may replace them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from rank_search.errors import StudyMismatchError, TaskError
+from rank_search.fronts import StudyRecord
+from rank_search.layers import Inventory, Plugins, load_plugin, take_inventory
+from rank_search.study import Study, load_task
+from rank_search.trials import Task
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a study is about; nothing here depends on where the search goes.
+
+    Attributes:
+        choices: for each layer, the factorizations that may replace it, in the order of the study file.
+        groups: layers that share their coordinates, by the group's first layer.
+    """
+
+    study: Study
+    task: Task
+    model: nn.Module
+    inventory: Inventory
+    plugins: Plugins
+    choices: Mapping[str, tuple[str, ...]]
+    groups: Mapping[str, tuple[str, ...]]
+
+
+def read_subject(study: Study, task: Task | None = None) -> Subject:
+    """Make the task and look at its model.
+
+    Args:
+        task: the task, when it is at hand; otherwise the study file's factory makes it.
+
+    Raises:
+        TaskError, PluginError, LayerError: whichever of them cannot be used.
+    """
+    settings = study.layers
+    plugins = {name: load_plugin(resolved(name, study.folder)) for name in settings.plugin_names()}
+    task = task or load_task(study)
+    model = _model(task)
+    inventory = take_inventory(model, task.example(), settings.include, settings.exclude)
+    choices = settings.choices(inventory.layers, plugins)
+    return Subject(study, task, model, inventory, plugins, choices, settings.groups(inventory.layers))
+
+
+def subject_of(record: StudyRecord, task: Task | None = None) -> Subject:
+    """The subject of a study in a store, made from what the store keeps of its study file.
+
+    Raises:
+        StudyMismatchError: the study was made in Python, so its task has to be handed over.
+    """
+    kept = record.space["study"]
+    if kept["task"]["factory"] == IN_PYTHON and task is None:
+        raise StudyMismatchError(
+            f"Study {record.name!r} was made in Python from a model in memory, so the store cannot make its task. "
+            "Open it from Python, and hand over the same task."
+        )
+    return read_subject(Study.model_validate({**kept, "folder": record.space["folder"]}), task)
+
+
+IN_PYTHON = "(in memory)"
+"""Stands for the factory of a task that was handed over from Python."""
+
+
+def resolved(plugin: str, folder: Path) -> str:
+    """A plugin in a file is named relative to the study file."""
+    file, separator, name = plugin.rpartition(".py:")
+    return f"{folder / (file + '.py')}:{name}" if separator else plugin
+
+
+def _model(task: Task) -> nn.Module:
+    try:
+        model = task.model()
+    except Exception as error:
+        raise TaskError(f"The task's model() raised {type(error).__name__}: {error}. Correct the task.") from error
+    if not isinstance(model, nn.Module):
+        raise TaskError(f"The task's model() must return a torch.nn.Module; it returned {type(model).__name__}.")
+    return model.eval()

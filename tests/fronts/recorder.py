@@ -1,0 +1,32 @@
+"""A process that claims and records the points of some ranks.
+
+Run: python -m tests.fronts.recorder URL STUDY WORKER FIRST LAST
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+
+from rank_search.fronts import Store
+from tests.fronts.store_tools import BEGIN, END, a_point, complete
+
+
+def main(url: str, name: str, worker: str, first: int, last: int) -> None:
+    with Store.open(url, create=True) as store:
+        study = store.study(name)
+        for rank in range(first, last):
+            claim = store.claim(study, a_point(rank), worker)
+            if claim is not None:
+                outcome = complete(**{name: losses_of(rank, name) for name in study.objective_names})
+                store.record(study, claim, outcome, budget=2.0, rng_seed=rank, started=BEGIN, finished=END)
+                print(claim.number, flush=True)
+
+
+def losses_of(rank: int, name: str) -> float:
+    """The same loss for the same rank, on a coarse grid so that ties happen."""
+    return float(random.Random(f"{rank} {name}").randint(0, 12))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

@@ -1,0 +1,123 @@
+"""Who may import whom: a room imports what it stands on, never its neighbour, never upwards."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "rank_search"
+
+CELLAR = {"errors", "point"}
+EVERYWHERE = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
+
+# room: (rooms it may import, libraries it may import)
+TABLE: dict[str, tuple[set[str], set[str]]] = {
+    "errors": (set(), set()),
+    "point": ({"errors"}, set()),
+    "layers": (CELLAR, {"torch"}),
+    "priors": (CELLAR | {"layers"}, {"torch", "numpy", "scipy", "safetensors"}),
+    "search": (CELLAR | {"layers", "priors"}, {"optuna", "numpy"}),
+    "trials": (CELLAR | {"layers"}, {"torch", "numpy", "constriction", "safetensors"}),
+    "fronts": (CELLAR, {"numpy", "sqlalchemy", "alembic", "moocore"}),
+    "testing": (CELLAR | {"layers"}, {"torch", "pytest"}),
+    "launch": (CELLAR | {"search", "trials", "fronts"}, set()),
+    "study": (CELLAR | {"layers", "search", "trials", "launch"}, set()),
+    "subject": (CELLAR | {"layers", "fronts", "trials", "study"}, {"torch"}),
+    "mirror": (CELLAR | {"fronts", "search"}, {"optuna"}),
+    "run": (
+        CELLAR | {"layers", "priors", "search", "trials", "fronts", "launch", "study", "subject"},
+        {"torch"},
+    ),
+    "export": (
+        CELLAR | {"layers", "trials", "fronts", "study", "subject"},
+        {"torch", "safetensors", "onnxruntime"},
+    ),
+    "compress": (CELLAR | {"fronts", "launch", "study", "trials", "subject", "run", "export"}, {"torch"}),
+}
+SETTINGS_ONLY = {"study"}  # of other rooms it takes the settings models, and the contract of a task
+
+
+def rooms() -> list[str]:
+    names = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
+    return sorted(names - {"__init__", "__pycache__", "py.typed"})
+
+
+def files_of(room: str) -> list[Path]:
+    folder = PACKAGE / room
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every absolute dotted name that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            yield str(node.module)
+
+
+def test_every_room_is_in_the_table() -> None:
+    assert set(rooms()) == set(TABLE) | {"cli"}
+
+
+@pytest.mark.parametrize("room", sorted(TABLE))
+def test_a_room_imports_what_it_stands_on(room: str) -> None:
+    allowed_rooms, libraries = TABLE[room]
+    for path in files_of(room):
+        for name in imports(path):
+            top, *rest = name.split(".")
+            where = f"{path.relative_to(ROOT)} imports {name}"
+            if top == "rank_search":
+                assert rest, f"{where}: name the room"
+                assert rest[0] in allowed_rooms | {room}, where
+            else:
+                assert top in libraries | EVERYWHERE, where
+
+
+def test_nobody_imports_the_roof() -> None:
+    for room in TABLE:
+        for path in files_of(room):
+            assert not any(name.startswith("rank_search.cli") for name in imports(path)), path
+
+
+def test_plugins_stand_on_layers_and_mathematics_alone() -> None:
+    for path in sorted((ROOT / "plugins").glob("*.py")):
+        for name in imports(path):
+            allowed = name == "rank_search.layers" or name.split(".")[0] in EVERYWHERE | {
+                "torch",
+                "tensorly",
+                "numpy",
+            }
+            assert allowed, f"{path.name} imports {name}"
+
+
+def test_studies_use_public_names_only() -> None:
+    for path in sorted((ROOT / "studies").glob("*.py")):
+        assert not any(name.startswith("rank_search.") for name in imports(path)), path
+
+
+def run_python(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return result.stdout
+
+
+def test_a_query_imports_neither_torch_nor_optuna() -> None:
+    code = (
+        "import sys, rank_search.cli, rank_search as rs; rs.Store, rs.Bound\n"
+        "print([name for name in ('torch', 'optuna', 'scipy', 'alembic') if name in sys.modules])"
+    )
+    assert run_python(code).strip() == "[]"
+
+
+def test_tensorly_is_imported_by_the_plugin_that_needs_it() -> None:
+    code = (
+        "import sys; from rank_search.layers import load_plugin; load_plugin('svd'); print('tensorly' in sys.modules)"
+    )
+    assert run_python(code).strip() == "False"

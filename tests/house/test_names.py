@@ -1,0 +1,99 @@
+"""Public names are what is declared, and what is declared is documented."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer
+
+import rank_search
+from rank_search.cli import app
+from rank_search.errors import RankSearchError
+from rank_search.layers import installed
+from rank_search.study.reference import reference
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROOMS = ("export", "fronts", "launch", "layers", "priors", "search", "study", "testing", "trials")
+
+
+def test_every_public_name_loads() -> None:
+    for name in rank_search.__all__:
+        assert getattr(rank_search, name) is not None
+    assert rank_search.__all__ == sorted(rank_search.__all__)
+    with pytest.raises(AttributeError):
+        rank_search.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_declares_what_it_exports(room: str) -> None:
+    module = importlib.import_module(f"rank_search.{room}")
+    imported = {
+        alias.asname or alias.name
+        for node in ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for alias in node.names
+    }
+    assert set(module.__all__) == imported
+
+
+def test_every_room_has_a_docstring() -> None:
+    for path in sorted((ROOT / "rank_search").rglob("*.py")):
+        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+
+
+def test_the_error_tree_is_drawn_as_it_is() -> None:
+    module = importlib.import_module("rank_search.errors")
+    defined = {
+        name for name, each in vars(module).items() if isinstance(each, type) and issubclass(each, RankSearchError)
+    }
+    drawn = set(re.findall(r"\b[A-Z]\w+Error\b", module.__doc__ or "")) - {
+        "ValueError",
+        "TypeError",
+        "LookupError",
+        "ImportError",
+        "RuntimeError",
+    }
+    assert drawn == defined
+
+
+def verbs() -> dict[str, str]:
+    group = typer.main.get_command(app)
+    return {name: command.help or "" for name, command in group.commands.items()}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("verb", sorted(verbs()))
+def test_each_verb_is_documented_with_an_example(verb: str) -> None:
+    assert f"rank-search {verb}" in README
+    assert f"Example: rank-search {verb}" in verbs()[verb]
+
+
+def test_each_built_in_plugin_is_documented() -> None:
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    names = ours["project"]["entry-points"]["rank_search.factorizations"]
+    assert set(names) <= set(installed())
+    for name in names:
+        assert f"`{name}`" in README, name
+
+
+def test_the_study_file_reference_is_the_generated_one() -> None:
+    page = (ROOT / "docs" / "study-file.md").read_text(encoding="utf-8")
+    assert page == reference(), "run `make docs`"
+
+
+def test_no_key_of_a_study_file_is_without_a_description() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*) \|$", reference(), flags=re.MULTILINE)
+    assert rows
+    undescribed = [key for key, meaning in rows if not meaning.strip()]
+    assert not [key for key in undescribed if key not in ("study", "task")]
+
+
+def test_every_link_between_pages_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,95 @@
+"""The [search] part of a study file: what is accepted, and what complaints say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from rank_search.point import Objective
+from rank_search.search import SAMPLERS, SearchSettings, SeedPointSettings, SeedSettings, Strength
+
+
+def test_defaults() -> None:
+    settings = SearchSettings()
+    assert settings.sampler == "tpe"
+    assert settings.penalties == {"orthogonality": Strength(), "entropy": Strength()}
+
+
+def test_everything_given_survives_json() -> None:
+    given = {
+        "objectives": ["error", {"name": "accuracy", "direction": "maximize"}, "bits"],
+        "reference": {"error": 0.5},
+        "constraints": ["macs <= 0.5 * dense", "params < 1234567", "error <= 0.1"],
+        "sampler": "nsga2",
+        "options": {"population_size": 40, "mutation_prob": 0.1},
+        "weakening": [0.1, 1.5],
+        "multiplier": 2,
+        "round_to": 8,
+        "orthogonality": {"low": 0.01, "high": 10},
+        "entropy": 0.001,
+        "seeds": {
+            "dense": False,
+            "fractions": [0.5],
+            "weakenings": [],
+            "points": [{"name": "a", "layers": {"*": "dense", "fc": {"factorization": "svd", "rank": 3}}}],
+        },
+    }
+    settings = SearchSettings.model_validate(given)
+    assert settings.objectives[1] == Objective("accuracy", "maximize")
+    assert settings.constraints[1].limit == 1234567
+    assert SearchSettings.model_validate(json.loads(settings.model_dump_json())) == settings
+
+
+@pytest.mark.parametrize("model", [SearchSettings, SeedSettings, SeedPointSettings])
+def test_every_key_is_described(model: type[BaseModel]) -> None:
+    assert [name for name, field in model.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"sampler": "tpee"}, "no sampler 'tpee'; there are tpe, nsga2, nsga3, gp, random; did you mean 'tpe'"),
+        ({"options": {"n_startup": 3}}, "'tpe' has no option 'n_startup'; did you mean 'n_startup_trials'"),
+        ({"sampler": "random", "options": {"depth": 3}}, "'random' has no option 'depth'.*It takes: none"),
+        (
+            {"sampler": "nsga2", "options": {"population_size": 1}},
+            "'nsga2' refuses its options.*greater than",
+        ),
+        ({"options": {"seed": 3}}, "'tpe' has no option 'seed'"),
+        ({"objectives": []}, "at least one objective"),
+        ({"objectives": ["error", "error"]}, "objectives have different names; found twice: error"),
+        ({"objectives": [3]}, "an objective is the name of a measurement.*found 3"),
+        ({"objectives": [{"name": "a", "direction": "up"}]}, "an objective is the name of a measurement"),
+        ({"reference": {"eror": 1}}, "reference is given for objectives: error, macs; found eror"),
+        ({"constraints": ["macs"]}, "A bound is NAME <= NUMBER.*found 'macs'"),
+        ({"constraints": [3]}, "a constraint is a text such as .*found 3"),
+        ({"weakening": [1, 0.5]}, r"weakenings range from low to high .*found \[1.0, 0.5\]"),
+        ({"weakening": [0, 2.5]}, "weakenings range from low to high"),
+        ({"multiplier": -1}, "greater than or equal to 0"),
+        ({"round_to": 0}, "greater than or equal to 1"),
+        ({"entropy": "on"}, "a strength is .*found 'on'"),
+        ({"entropy": {"low": 1, "high": 0.1}}, "0 < low < high; found {'low': 1, 'high': 0.1}"),
+        ({"entropy": True}, "a strength is .*found True"),
+        ({"orthogonality": -1}, "a strength is .*found -1"),
+        ({"seeds": {"fractions": [0.5, 1.5]}}, "less than or equal to 1"),
+        (
+            {"seeds": {"points": [{"name": "a"}, {"name": "a"}]}},
+            "seed points .* found twice: a",
+        ),
+        ({"seeds": {"points": [{"name": "a", "layers": {"x": "dens"}}]}}, "a choice for layers is .*found 'dens'"),
+        ({"seeds": {"points": [{"name": "a", "layers": {"x": {"rank": 3}}}]}}, "a choice for layers is"),
+        ({"smpler": "tpe"}, "Extra inputs are not permitted"),
+    ],
+)
+def test_complaints(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint) as caught:
+        SearchSettings.model_validate(given)
+    assert caught.value.error_count() == 1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_sampler_goes_without_options(sampler: str) -> None:
+    assert SearchSettings(sampler=sampler).options == {}

@@ -1,0 +1,118 @@
+"""Seed points: dense, ladders, and the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rank_search.errors import StudyFileError
+from rank_search.point import Choice
+from rank_search.search import CostModel, SearchSettings, Seed, Space, seed_points
+
+Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
+NONE: dict[str, Any] = {"dense": False, "fractions": [], "weakenings": []}
+
+
+def by_label(made: tuple[Space, CostModel, SearchSettings]) -> dict[str, Seed]:
+    return {seed.label: seed for seed in seed_points(*made)}
+
+
+def test_labels_in_order(make: Make) -> None:
+    assert list(by_label(make(entropy={"low": 1e-4, "high": 1e-1}))) == [
+        *("dense", "dense entropy"),
+        *("fraction 0.75", "fraction 0.5", "fraction 0.35", "fraction 0.25", "fraction 0.15"),
+        *("weakening 0.25", "weakening 0.5", "weakening 0.75", "weakening 1"),
+        "fraction 0.35 tucker2",
+    ]
+
+
+def test_uniform_fractions_and_weakenings(make: Make) -> None:
+    made = make(("svd",))
+    seeds = by_label(made)
+    axes = {group.name: group.axes[group.name]["svd"][0] for group in made[0].groups}
+    for name, axis in axes.items():
+        assert seeds["fraction 0.15"].point.layers[name].values == {"rank": max(1, round(0.15 * axis.high))}
+        assert seeds["weakening 1"].point.layers[name].values == {"rank": axis.prior}
+
+
+def test_what_would_not_save_is_dense(make: Make) -> None:
+    made = make(("svd",))
+    space, costs, _ = made
+    layers = by_label(made)["fraction 0.75"].point.layers
+    for group in space.groups:
+        rank = round(0.75 * group.axes[group.name]["svd"][0].high)
+        assert layers[group.name].is_dense != costs.saves(group.name, Choice("svd", {"rank": rank}))
+    assert layers["stem"].is_dense != layers["neck"].is_dense or layers["head"].is_dense
+
+
+def test_further_factorizations_get_one_cut_where_they_apply(make: Make) -> None:
+    layers = by_label(make())["fraction 0.35 tucker2"].point.layers
+    assert {name: choice.factorization for name, choice in layers.items()} == {
+        "stem": "tucker2",
+        "body": "tucker2",
+        "neck": "tucker2",
+        "head": "svd",
+    }
+
+
+def test_penalties_of_seeds(make: Make) -> None:
+    seeds = by_label(make(entropy={"low": 1e-4, "high": 1e-2}, orthogonality={"low": 0.01, "high": 1}))
+    assert seeds["dense"].point.penalties == {"orthogonality": 0, "entropy": 0}
+    assert seeds["dense entropy"].point.penalties == {"orthogonality": 0, "entropy": 0.001}
+    assert seeds["fraction 0.25"].point.penalties == {"orthogonality": 0.1, "entropy": 0.001}
+    fixed = by_label(make(entropy=0.02))
+    assert fixed["dense"].point.penalties == {"orthogonality": 0, "entropy": 0.02}
+    assert "dense entropy" not in fixed
+
+
+def test_equal_points_are_one_seed(make: Make) -> None:
+    made = make(("svd",), seeds={"fractions": [1.0, 0.999, 0.5, 0.5], "weakenings": [0, 1]})
+    assert list(by_label(made)) == ["dense", "fraction 0.5", "weakening 1"]
+    assert len(seed_points(*make())) <= 16
+
+
+def test_points_of_the_study_file(make: Make) -> None:
+    own = {
+        "name": "mine",
+        "layers": {
+            "body": "dense",
+            "he*": {"factorization": "svd", "rank": 5},
+            "stem": {"factorization": "tucker2", "rank_out": 4, "rank_in": 2},
+        },
+        "entropy": 0.003,
+    }
+    seeds = by_label(make(entropy={"low": 1e-4, "high": 1e-2}, seeds={**NONE, "points": [own]}))
+    assert list(seeds) == ["point mine"]
+    assert seeds["point mine"].point.to_json() == {
+        "layers": {
+            "stem": {"factorization": "tucker2", "rank_out": 4, "rank_in": 2},
+            "body": "dense",
+            "neck": "dense",
+            "head": {"factorization": "svd", "rank": 5},
+        },
+        "penalties": {"orthogonality": 0.0, "entropy": 0.003},
+    }
+
+
+@pytest.mark.parametrize(
+    ("own", "complaint"),
+    [
+        ({"layers": {"bdy": "dense"}}, "'bdy' matches none of: stem, body, neck, head"),
+        (
+            {"layers": {"head": {"factorization": "tucker2", "rank": 3}}},
+            "asks for 'tucker2', and may be: svd, dense",
+        ),
+        ({"layers": {"head": {"factorization": "svd", "rnk": 3}}}, "has the axes rank; found: rnk"),
+        ({"layers": {"head": {"factorization": "svd"}}}, "has the axes rank; found: none"),
+        ({"layers": {"head": {"factorization": "svd", "rank": 41}}}, "a whole number from 1 to 40; .* it is 41"),
+        ({"layers": {"head": {"factorization": "svd", "rank": 2.5}}}, "a whole number from 1 to 40; .* it is 2.5"),
+        ({"entropy": 0.5}, r"entropy is off, or 0.0001 to 0.01 \(\[search\] entropy\); .* it is 0.5"),
+        ({"orthogonality": 0.5}, r"orthogonality is off .* it is 0.5"),
+    ],
+)
+def test_points_that_do_not_fit_say_why(make: Make, own: dict[str, Any], complaint: str) -> None:
+    made = make(entropy={"low": 1e-4, "high": 1e-2}, seeds={"points": [{"name": "mine", **own}]})
+    with pytest.raises(StudyFileError, match=complaint):
+        seed_points(*made)

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from rank_search.errors import TaskError, TrialError
+from rank_search.layers import count_params
+from rank_search.point import Choice, Outcome, Point, State
+from rank_search.trials import (
+    LatencySettings,
+    Supervised,
+    Workbench,
+    build,
+    decode,
+    dense_measurements,
+    from_safetensors,
+    measure,
+    read_artifact,
+    run_trial,
+    test_measurements,
+)
+
+MakePoint = Callable[..., Point]
+MakeWorkbench = Callable[..., Workbench]
+
+
+def rebuilt(made: Any, point: Point, outcome: Outcome, folder: Path) -> tuple[nn.Module, bytes]:
+    artifacts = {artifact.kind: read_artifact(folder, artifact) for artifact in outcome.artifacts}
+    state = from_safetensors(artifacts["model"])
+    return build(made.dense, point, made.layers, made.plugins, state), artifacts["coded"]
+
+
+@pytest.mark.parametrize("penalties", [{}, {"orthogonality": 0.1, "entropy": 0.3}])
+def test_the_artifacts_alone_give_the_recorded_measurements(
+    workbench: MakeWorkbench, point: MakePoint, tmp_path: Path, penalties: dict[str, float]
+) -> None:
+    made, chosen = workbench(epochs=1.0), point(**penalties)
+    outcome = run_trial(made, chosen, 0, tmp_path)
+    assert outcome.state is State.COMPLETE, outcome.reason
+    model, coded = rebuilt(made, chosen, outcome, tmp_path)
+    assert measure(made.task, model, len(coded)) == outcome.measurements
+    decoded = decode(coded)
+    assert all(torch.equal(tensor, decoded[name]) for name, tensor in model.state_dict().items())
+    assert outcome.measurements["params"] == count_params(model) < count_params(made.dense)
+    assert {artifact.location for artifact in outcome.artifacts} == {
+        f"{chosen.key}.safetensors",
+        f"{chosen.key}.coded",
+    }
+
+
+def test_entropy_makes_a_model_much_smaller_at_little_error(workbench: MakeWorkbench, point: MakePoint) -> None:
+    made = workbench(epochs=4, learning_rate=3e-3)
+    dense = dense_measurements(made)
+    small = run_trial(made, point(entropy=0.1), 0).measurements
+    assert small["error"] <= dense["error"] + 0.03
+    # A network this small spends half of its bits on vectors and names.
+    assert small["bits"] < dense["bits"] / 12
+
+
+def test_without_entropy_bits_are_those_of_floats(workbench: MakeWorkbench, point: MakePoint) -> None:
+    made, chosen = workbench(epochs=0), point()
+    measured = run_trial(made, chosen, 0).measurements
+    statistics = 2 * (16 + 24)
+    assert (
+        32 * (measured["params"] + statistics) <= measured["bits"] <= 32 * (measured["params"] + statistics) + 4000
+    )
+
+
+def test_a_trial_is_deterministic(workbench: MakeWorkbench, point: MakePoint, tmp_path: Path) -> None:
+    made, chosen = workbench(epochs=0.5), point(entropy=0.1, orthogonality=0.1)
+    torch.manual_seed(1)
+    first = run_trial(made, chosen, 5, tmp_path)
+    torch.manual_seed(2)
+    torch.rand(3)
+    before = torch.get_rng_state()
+    assert run_trial(made, chosen, 5, tmp_path) == first
+    assert torch.equal(torch.get_rng_state(), before)
+    assert run_trial(made, chosen, 6, tmp_path) != first
+
+
+def test_a_trial_changes_nothing_on_the_workbench(workbench: MakeWorkbench, point: MakePoint) -> None:
+    made = workbench(epochs=0.3)
+    before = {name: tensor.clone() for name, tensor in made.dense.state_dict().items()}
+    run_trial(made, point(entropy=0.1), 0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in made.dense.state_dict().items())
+
+
+@pytest.mark.parametrize("penalties", [{}, {"orthogonality": 1.0}])
+def test_a_point_that_changes_nothing_is_not_trained(
+    workbench: MakeWorkbench, dense_point: MakePoint, penalties: dict[str, float]
+) -> None:
+    made = workbench(epochs=3)
+    assert run_trial(made, dense_point(**penalties), 0).measurements == dense_measurements(made)
+
+
+def test_a_dense_point_with_entropy_is_coded(workbench: MakeWorkbench, dense_point: MakePoint) -> None:
+    made = workbench(epochs=0.5)
+    dense, coded = dense_measurements(made), run_trial(made, dense_point(entropy=0.1), 0).measurements
+    assert coded["bits"] < dense["bits"] / 4
+    assert coded["params"] == dense["params"]
+
+
+def test_without_epochs_a_model_is_only_rounded(workbench: MakeWorkbench, dense_point: MakePoint) -> None:
+    made = workbench(epochs=0, entropy_start_bits=8)
+    dense, rounded = dense_measurements(made), run_trial(made, dense_point(entropy=0.1), 0).measurements
+    assert rounded["error"] == pytest.approx(dense["error"], abs=0.02)
+    assert 0.2 < rounded["bits"] / dense["bits"] < 0.4
+
+
+def test_latency_is_measured_if_asked_for(workbench: MakeWorkbench, dense_point: MakePoint) -> None:
+    made = workbench(latency=LatencySettings(repeats=2))
+    assert run_trial(made, dense_point(), 0).measurements["latency"] > 0
+
+
+def test_test_data_is_never_touched(workbench: MakeWorkbench, task: Supervised, point: MakePoint) -> None:
+    hidden = dataclasses.replace(task, test_batches=[])
+    made = workbench(hidden, epochs=0.2)
+    assert run_trial(made, point(entropy=0.1), 0).state is State.COMPLETE
+    with pytest.raises(TaskError, match="test data yielded none"):
+        test_measurements(hidden, made.dense)
+
+
+# ---- what goes wrong -----------------------------------------------------------------------------------
+
+
+def test_divergence_is_an_outcome(workbench: MakeWorkbench, point: MakePoint, tmp_path: Path) -> None:
+    made = workbench(optimizer="sgd", learning_rate=1e20, gradient_clip=math.inf)
+    outcome = run_trial(made, point(), 0, tmp_path)
+    assert outcome.state is State.DIVERGED
+    assert "epoch 1, step" in outcome.reason
+    assert not outcome.measurements
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_measurement_that_is_not_finite_is_divergence(
+    workbench: MakeWorkbench, task: Supervised, dense_point: MakePoint
+) -> None:
+    made = workbench(dataclasses.replace(task, metric=lambda outputs, targets: math.nan))
+    outcome = run_trial(made, dense_point(), 0)
+    assert (outcome.state, outcome.reason) == (State.DIVERGED, "measured after training: error is nan")
+
+
+def raising(outputs: object, targets: object) -> float:
+    raise ZeroDivisionError("no\n  classes")
+
+
+@pytest.mark.parametrize("where", ["loss_function", "metric"])
+def test_what_the_task_raises_is_an_outcome_with_its_traceback_logged(
+    workbench: MakeWorkbench, task: Supervised, point: MakePoint, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    made = workbench(dataclasses.replace(task, **{where: raising}), epochs=0.2)
+    with caplog.at_level(logging.WARNING, "rank_search"):
+        outcome = run_trial(made, point(), 0)
+    assert (outcome.state, outcome.reason) == (State.FAILED, "ZeroDivisionError: no classes")
+    assert "in raising" in caplog.text
+
+
+def test_an_impossible_point_is_an_outcome(workbench: MakeWorkbench) -> None:
+    outcome = run_trial(workbench(), Point({"nowhere": Choice("svd", {"rank": 1})}), 0)
+    assert outcome.state is State.FAILED
+    assert outcome.reason.startswith("LayerError: ")
+    assert "'nowhere'" in outcome.reason
+
+
+def test_a_stopped_trial_is_an_outcome(workbench: MakeWorkbench, point: MakePoint) -> None:
+    def stop() -> None:
+        raise TimeoutError("60 seconds are over")
+
+    outcome = run_trial(workbench(), point(), 0, stop=stop)
+    assert (outcome.state, outcome.reason) == (State.FAILED, "TimeoutError: 60 seconds are over")
+
+
+def test_an_interrupt_is_not_swallowed(workbench: MakeWorkbench, point: MakePoint) -> None:
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_trial(workbench(), point(), 0, stop=stop)
+
+
+@pytest.mark.parametrize("file", [1, 2])
+def test_a_full_disk_is_no_fault_of_the_trial(
+    workbench: MakeWorkbench, dense_point: MakePoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: int
+) -> None:
+    calls, sync = iter(range(1, 3)), os.fsync
+
+    def full(handle: int) -> None:
+        sync(handle)
+        if next(calls) == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(TrialError, match="No space left"):
+        run_trial(workbench(), dense_point(), 0, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_weights_of_another_point_are_refused(workbench: MakeWorkbench, point: MakePoint) -> None:
+    made = workbench()
+    with pytest.raises(TrialError, match=r"these do not: .*4\.weight"):
+        build(made.dense, point(), made.layers, made.plugins, made.dense.state_dict())
+
+
+def test_a_state_that_is_no_tensor_is_named(workbench: MakeWorkbench, task: Supervised) -> None:
+    class Extra(nn.Sequential):
+        def get_extra_state(self) -> str:
+            return "something"
+
+        def set_extra_state(self, state: str) -> None:
+            pass
+
+    made = dataclasses.replace(workbench(), dense=Extra(*task.network))
+    with pytest.raises(TaskError, match="_extra_state is something else"):
+        dense_measurements(made)

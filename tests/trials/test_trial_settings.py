@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from rank_search.trials import LatencySettings, TrainingSettings
+
+
+@pytest.mark.parametrize("settings", [TrainingSettings, LatencySettings])
+def test_every_key_has_a_default_and_a_description(settings: type[BaseModel]) -> None:
+    settings()
+    assert all(field.description for field in settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"epoch": 1},
+        {"epochs": -1},
+        {"epochs": float("inf")},
+        {"optimizer": "lion"},
+        {"learning_rate": 0},
+        {"momentum": 1},
+        {"gradient_clip": 0},
+        {"orthogonality_penalty": "hard"},
+        {"entropy_start_bits": 0.5},
+        {"entropy_warmup": 2},
+    ],
+)
+def test_impossible_training_is_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        TrainingSettings.model_validate(bad)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        TrainingSettings().epochs = 2.0  # type: ignore[misc]
