@@ -58,13 +58,14 @@ def _trace_fixed(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgra
         ) from error
 
 
-def write_safetensors(model: nn.Module, example: Example, folder: Path) -> None:
+def write_safetensors(model: nn.Module, example: Example, folder: Path) -> bool:
     """A JSON graph and its tensors: read back by `rank_search.load(folder)`, without running code of the folder's."""
-    program, _ = trace(model, example)
+    program, any_batch = trace(model, example)
     graph, tensors = to_json(program)
     (folder / GRAPH).write_text(json.dumps(graph), encoding="utf-8")
     alone = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(alone, folder / TENSORS)
+    return any_batch
 
 
 def read_safetensors(folder: Path) -> nn.Module:
@@ -84,11 +85,12 @@ def read_safetensors(folder: Path) -> nn.Module:
     return from_json(graph, tensors)
 
 
-def write_pt2(model: nn.Module, example: Example, folder: Path) -> None:
+def write_pt2(model: nn.Module, example: Example, folder: Path) -> bool:
     """A program of torch.export: read back by `torch.export.load`, which needs torch alone."""
-    program, _ = trace(model, example)
+    program, any_batch = trace(model, example)
     with _quiet():
         torch.export.save(program, folder / PROGRAM)
+    return any_batch
 
 
 def read_pt2(folder: Path) -> nn.Module:
@@ -97,13 +99,13 @@ def read_pt2(folder: Path) -> nn.Module:
         return torch.export.load(folder / PROGRAM).module()
 
 
-def write_onnx(model: nn.Module, example: Example, folder: Path) -> None:
+def write_onnx(model: nn.Module, example: Example, folder: Path) -> bool:
     """An ONNX model.
 
     Raises:
         ExportError: the packages for it are not installed, or an operator has no ONNX form.
     """
-    program, _ = trace(model, example)
+    program, any_batch = trace(model, example)
     try:
         with _quiet():
             exported = torch.onnx.export(program, dynamo=True, verbose=False)
@@ -114,6 +116,7 @@ def write_onnx(model: nn.Module, example: Example, folder: Path) -> None:
         raise ExportError(f"ONNX needs more packages ({error}): pip install 'rank-search[onnx]'.") from error
     except Exception as error:
         raise ExportError(f"The model has no ONNX form: {type(error).__name__}: {error}. Use --format pt2.") from error
+    return any_batch
 
 
 class OnnxModule(nn.Module):
@@ -146,7 +149,10 @@ def read_onnx(folder: Path) -> nn.Module:
         raise ExportError(f"ONNX needs more packages ({error}): pip install 'rank-search[onnx]'.") from error
 
 
-WRITERS: Final[Mapping[str, Callable[[nn.Module, Example, Path], None]]] = {
+Write = Callable[[nn.Module, Example, Path], bool]
+"""Writes a model into a folder, and says whether what it wrote takes batches of any size."""
+
+WRITERS: Final[Mapping[str, Write]] = {
     "safetensors": write_safetensors,
     "pt2": write_pt2,
     "onnx": write_onnx,

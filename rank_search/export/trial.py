@@ -24,7 +24,7 @@ from rank_search.point import Artifact
 from rank_search.subject import Subject, subject_of
 from rank_search.trials import Task, build, decode, from_safetensors, read_artifact
 
-_CLOSE = 1e-4  # another runtime adds in another order
+_CLOSE = 1e-4  # another runtime, or another layout in memory, adds in another order
 
 
 def build_model(store: Store, study: str, number: int, task: Task | None = None) -> nn.Module:
@@ -69,9 +69,9 @@ def export_trial(
     temporary = _temporary_beside(folder)
     try:
         (temporary / CODED).write_bytes(coded)
-        WRITERS[format](model, subject.task.example(), temporary)
-        _check_outputs(subject, model, READERS[format](temporary), exact=format != "onnx")
-        manifest = _manifest(record, row, subject, format, temporary)
+        any_batch = WRITERS[format](model, subject.task.example(), temporary)
+        _check_outputs(subject.task, _Beside(model, READERS[format](temporary)), any_batch)
+        manifest = _manifest(record, row, subject, format, any_batch, temporary)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         temporary.rename(folder)
     except OSError as error:
@@ -144,14 +144,29 @@ def _check_coded(model: nn.Module, coded: bytes) -> None:
         raise ExportError("The coded bytes must decode to the model's weights; they do not.")
 
 
-def _check_outputs(subject: Subject, model: nn.Module, written: nn.Module, exact: bool) -> None:
-    example = subject.task.example()
+class _Beside(nn.Module):
+    """The model, with another one run beside it that must give the same outputs; remembers how far they differ."""
+
+    def __init__(self, model: nn.Module, written: nn.Module) -> None:
+        super().__init__()
+        self.model, self.written, self.worst = model, [written], 0.0
+
+    def forward(self, *inputs: Tensor) -> Any:
+        expected = self.model(*inputs)
+        pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(self.written[0](*inputs)), strict=True)
+        distances = [_distance(one, other) for one, other in pairs if isinstance(one, Tensor)]
+        self.worst = max([self.worst, *distances])
+        return expected
+
+
+def _check_outputs(task: Task, beside: _Beside, any_batch: bool) -> None:
+    """Compare outputs on the example, and on all the selection data if what was written takes its batches."""
     with torch.no_grad():
-        expected = [each for each in pytree.tree_leaves(forward(model, example)) if isinstance(each, Tensor)]
-        found = [each for each in pytree.tree_leaves(forward(written, example)) if isinstance(each, Tensor)]
-    worst = max((_distance(a, b) for a, b in zip(expected, found, strict=True)), default=0.0)
-    if not worst <= (0.0 if exact else _CLOSE):
-        raise ExportError(f"What was written must give the model's outputs; they differ by up to {worst:.3g}.")
+        forward(beside, task.example())
+        if any_batch:
+            task.evaluate(beside, task.selection())
+    if not beside.worst <= _CLOSE:
+        raise ExportError(f"What was written must give the model's outputs; they differ by up to {beside.worst:.3g}.")
 
 
 def _distance(expected: Tensor, found: Tensor) -> float:
@@ -162,7 +177,9 @@ def _distance(expected: Tensor, found: Tensor) -> float:
     return float((expected.double() - found.double()).abs().max()) / scale if expected.numel() else 0.0
 
 
-def _manifest(record: StudyRecord, row: TrialRow, subject: Subject, format: str, folder: Path) -> dict[str, Any]:
+def _manifest(
+    record: StudyRecord, row: TrialRow, subject: Subject, format: str, any_batch: bool, folder: Path
+) -> dict[str, Any]:
     example = subject.task.example()
     return {
         "rank_search": version("rank-search"),
@@ -172,6 +189,7 @@ def _manifest(record: StudyRecord, row: TrialRow, subject: Subject, format: str,
         "measurements": dict(row.measurements),
         "dense": dict(record.dense),
         **row.point.to_json(),
+        "any_batch": any_batch,
         "inputs": [list(each.shape) for each in (example if isinstance(example, tuple) else (example,))],
         "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
     }

@@ -167,6 +167,7 @@ def _as_it_can_be_read(url: URL) -> URL:
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA cache_size = -32000")  # KiB
 
 
 def _begin_sqlite(connection: Connection) -> None:

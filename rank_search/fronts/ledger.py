@@ -20,6 +20,7 @@ from rank_search.point import Artifact, Outcome, Point, State
 
 _CLAIMED: Final = select(claim).where(claim.c.study_id == bindparam("study"), claim.c.number == bindparam("of"))
 _DROP_CLAIM: Final = delete(claim).where(claim.c.study_id == bindparam("study"), claim.c.number == bindparam("of"))
+_OBJECTIVES: Final = queries.PRESENT.where(measurement.c.name.in_(bindparam("names", expanding=True)))
 _INSERT_TRIAL: Final = insert(trial).returning(trial.c.id)
 _INSERT_CHOICES: Final = insert(tables.choice)
 _INSERT_MEASUREMENTS: Final = insert(measurement)
@@ -166,9 +167,8 @@ def _insert_artifacts(connection: Connection, trial_id: int, artifacts: tuple[Ar
 def _judge(connection: Connection, study: StudyRecord, newcomer: int, measured: Mapping[str, float]) -> None:
     """Note who dominates the newcomer, the first recorded of them; if nobody does, whom it dominates."""
     losses = tuple(study.losses(measured).values())
-    members = queries.present(connection, study)
-    del members[newcomer]
-    front = {member: tuple(study.losses(each).values()) for member, each in members.items()}
+    members = connection.execute(_OBJECTIVES, {"study": study.id, "names": study.objective_names}).all()
+    front = {member: tuple(study.losses(each).values()) for member, each in rows.by_trial(members).items()}
     dominator = min((member for member, others in front.items() if dominates(others, losses)), default=None)
     if dominator is not None:
         _set_dominated(connection, [newcomer], dominator)

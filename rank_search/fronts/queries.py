@@ -20,7 +20,7 @@ from rank_search.point import Bound, Objective
 _OF_STUDY: Final = trial.c.study_id == bindparam("study")
 _MOMENT: Final = bindparam("moment", type_=Integer)
 _TOOK_PART: Final = and_(_OF_STUDY, trial.c.eligible)
-_PRESENT: Final = rows.MEASUREMENTS.where(_TOOK_PART, trial.c.dominated_by.is_(None))
+PRESENT: Final = rows.MEASUREMENTS.where(_TOOK_PART, trial.c.dominated_by.is_(None))
 _PAST: Final = rows.MEASUREMENTS.where(
     _TOOK_PART, trial.c.id <= _MOMENT, or_(trial.c.dominated_by.is_(None), trial.c.dominated_by > _MOMENT)
 )
@@ -92,13 +92,8 @@ def _members(connection: Connection, study: StudyRecord, query: FrontQuery) -> r
     if query.objectives is not None:
         return rows.measurements(connection, _recomputed(connection, study, query.objectives, moment))
     if moment is None:
-        return present(connection, study)
+        return rows.by_trial(connection.execute(PRESENT, {"study": study.id}).all())
     return rows.by_trial(connection.execute(_PAST, {"study": study.id, "moment": moment}).all())
-
-
-def present(connection: Connection, study: StudyRecord) -> rows.Measured:
-    """The measurements of every member of the present front, by trial id."""
-    return rows.by_trial(connection.execute(_PRESENT, {"study": study.id}).all())
 
 
 def _recomputed(connection: Connection, study: StudyRecord, names: Sequence[str], moment: int | None) -> list[int]:

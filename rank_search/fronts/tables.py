@@ -91,8 +91,6 @@ class _TrialColumns(TypedColumns):
     id: Named[int] = Column(Integer, primary_key=True)
     study_id: Named[int] = Column(ForeignKey("rs_study.id"))
     number: Named[int] = Column(Integer)
-    point: Named[dict[str, Any]] = Column(JSON)
-    point_key: Named[str] = Column(Text)
     state: Named[str] = Column(Text)
     budget: Named[float] = Column(Double)
     rng_seed: Named[int] = Column(BigInteger)
@@ -100,11 +98,14 @@ class _TrialColumns(TypedColumns):
     attempt: Named[int] = Column(Integer)
     started: Named[datetime] = Column(UtcDateTime)
     finished: Named[datetime] = Column(UtcDateTime)
-    reason: Named[str] = Column(Text)
-    sampler: Named[str] = Column(Text)
     # Whether it took part in the front at all: complete, and at the study's full budget.
     eligible: Named[bool]
     dominated_by: Named[int | None] = Column(ForeignKey("rs_trial.id"))
+    reason: Named[str] = Column(Text)
+    point_key: Named[str] = Column(Text)
+    # Long, and therefore last: SQLite reads a row from its beginning.
+    sampler: Named[str] = Column(Text)
+    point: Named[dict[str, Any]] = Column(JSON)
 
 
 class _ChoiceColumns(TypedColumns):
@@ -141,8 +142,9 @@ trial: Final = Table(
     _TrialColumns,
     UniqueConstraint("study_id", "number"),
     UniqueConstraint("study_id", "point_key"),
-    Index("rs_trial_front", "study_id", "eligible", "dominated_by"),
-    Index("rs_trial_recorded", "study_id", "id"),
+    # Both hold all that a front, present or past, needs to know of a trial: its long row stays unread.
+    Index("rs_trial_front", "study_id", "dominated_by", "eligible", "id", "budget"),
+    Index("rs_trial_recorded", "study_id", "id", "dominated_by", "eligible", "budget"),
 )
 # The rows of a trial lie together, in the order of their key: SQLite's `WITHOUT ROWID`.
 choice: Final = Table("rs_choice", metadata, _ChoiceColumns, sqlite_with_rowid=False)

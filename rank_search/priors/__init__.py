@@ -4,7 +4,7 @@ from rank_search.priors.axes import AxisPrior, axis_priors
 from rank_search.priors.cache import CachedBases, SpectraCache
 from rank_search.priors.spectrum import Spectrum
 from rank_search.priors.vbmf import RankPrior, vbmf
-from rank_search.priors.weakening import rank_at, value_at, weakening_of
+from rank_search.priors.weakening import value_at, weakening_of
 
 __all__ = [
     "AxisPrior",
@@ -13,7 +13,6 @@ __all__ = [
     "SpectraCache",
     "Spectrum",
     "axis_priors",
-    "rank_at",
     "value_at",
     "vbmf",
     "weakening_of",

@@ -40,11 +40,6 @@ def weakening_of(value: float, high: float, prior: float, low: float = 1.0) -> f
     return 1 + _fraction(prior, low, value, geometric=low > 0)
 
 
-def rank_at(weakening: float, full: float, prior: float) -> float:
-    """The rank at a weakening: `value_at` down to rank one, not rounded."""
-    return value_at(weakening, full, prior)
-
-
 def _clamp(value: float, low: float, high: float) -> float:
     return max(low, min(value, high)) if value == value else math.nan
 

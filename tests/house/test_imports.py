@@ -45,7 +45,7 @@ SETTINGS_ONLY = {"study"}  # of other rooms it takes the settings models, and th
 
 def rooms() -> list[str]:
     names = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
-    return sorted(names - {"__init__", "__pycache__", "py.typed"})
+    return sorted(names - {"__init__", "__pycache__", "py"})
 
 
 def files_of(room: str) -> list[Path]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rank_search.priors import rank_at, value_at, weakening_of
+from rank_search.priors import value_at, weakening_of
 
 weakenings = st.floats(0, 2)
 ranks = st.floats(1, 4096)
@@ -12,7 +12,7 @@ ranks = st.floats(1, 4096)
 
 @pytest.mark.parametrize(("weakening", "rank"), [(0, 64), (0.5, 32), (1, 16), (1.5, 4), (2, 1)])
 def test_full_at_zero_the_prior_at_one_and_one_at_two(weakening: float, rank: float) -> None:
-    assert rank_at(weakening, full=64, prior=16) == pytest.approx(rank)
+    assert value_at(weakening, 64, 16) == pytest.approx(rank)
 
 
 def test_the_ends_are_met_exactly() -> None:
@@ -20,21 +20,21 @@ def test_the_ends_are_met_exactly() -> None:
 
 
 def test_a_prior_of_zero_is_read_as_one() -> None:
-    assert rank_at(1, full=64, prior=0) == 1
-    assert rank_at(0.5, full=64, prior=0) == pytest.approx(8)
+    assert value_at(1, 64, 0) == 1
+    assert value_at(0.5, 64, 0) == pytest.approx(8)
 
 
 def test_a_prior_above_full_is_read_as_full() -> None:
-    assert rank_at(1, full=64, prior=80) == 64
+    assert value_at(1, 64, 80) == 64
 
 
 def test_weakenings_outside_count_as_the_nearer_end() -> None:
-    assert rank_at(-1, full=64, prior=16) == 64
-    assert rank_at(3, full=64, prior=16) == 1
+    assert value_at(-1, 64, 16) == 64
+    assert value_at(3, 64, 16) == 1
 
 
 def test_nan_gives_nan() -> None:
-    assert math.isnan(rank_at(math.nan, full=64, prior=16))
+    assert math.isnan(value_at(math.nan, 64, 16))
     assert math.isnan(weakening_of(math.nan, high=64, prior=16))
 
 
@@ -81,4 +81,4 @@ def test_more_weakening_never_gives_a_larger_value(
 
 @given(weakenings, ranks, ranks)
 def test_values_stay_in_range(weakening: float, full: float, prior: float) -> None:
-    assert 1 - 1e-12 <= rank_at(weakening, full, prior) <= full * (1 + 1e-12)
+    assert 1 - 1e-12 <= value_at(weakening, full, prior) <= full * (1 + 1e-12)

@@ -93,8 +93,6 @@ def _create_trial_table() -> None:
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("study_id", sa.Integer, sa.ForeignKey("rs_study.id"), nullable=False),
         sa.Column("number", sa.Integer, nullable=False),
-        sa.Column("point", sa.JSON, nullable=False),
-        sa.Column("point_key", sa.Text, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         sa.Column("budget", sa.Double, nullable=False),
         sa.Column("rng_seed", sa.BigInteger, nullable=False),
@@ -102,15 +100,17 @@ def _create_trial_table() -> None:
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("started", sa.DateTime, nullable=False),
         sa.Column("finished", sa.DateTime, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("sampler", sa.Text, nullable=False),
         sa.Column("eligible", sa.Boolean, nullable=False),
         sa.Column("dominated_by", sa.Integer, sa.ForeignKey("rs_trial.id")),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("point_key", sa.Text, nullable=False),
+        sa.Column("sampler", sa.Text, nullable=False),
+        sa.Column("point", sa.JSON, nullable=False),
         sa.UniqueConstraint("study_id", "number"),
         sa.UniqueConstraint("study_id", "point_key"),
     )
-    op.create_index("rs_trial_front", "rs_trial", ["study_id", "eligible", "dominated_by"])
-    op.create_index("rs_trial_recorded", "rs_trial", ["study_id", "id"])
+    op.create_index("rs_trial_front", "rs_trial", ["study_id", "dominated_by", "eligible", "id", "budget"])
+    op.create_index("rs_trial_recorded", "rs_trial", ["study_id", "id", "dominated_by", "eligible", "budget"])
 
 
 def _create_tables_of_a_trial() -> None:

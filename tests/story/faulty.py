@@ -1,0 +1,177 @@
+"""Tasks that are wrong in one way each, for the small study's file to name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from stripes import batches, network
+from torch import Tensor, nn
+
+import rank_search as rs
+
+NOT_A_FUNCTION = 7
+
+
+def sound() -> rs.Supervised:
+    """Nothing is wrong with this one; its network is not trained."""
+    torch.manual_seed(0)
+    parts = [batches(80, seed) for seed in (1, 2, 3)]
+    return rs.Supervised(network(), *parts)
+
+
+def unlucky() -> rs.Supervised:
+    raise ValueError("no luck today")
+
+
+def a_list() -> list[int]:
+    return [1, 2]
+
+
+class _Task(rs.Task):
+    """The sound task, to be spoiled in one method."""
+
+    def __init__(self) -> None:
+        self.sound = sound()
+
+    def model(self) -> nn.Module:
+        return self.sound.model()
+
+    def example(self) -> Tensor:
+        return self.sound.example()
+
+    def training(self) -> Iterable[object]:
+        return self.sound.training()
+
+    def selection(self) -> Iterable[object]:
+        return self.sound.selection()
+
+    def test(self) -> Iterable[object]:
+        return self.sound.test()
+
+    def loss(self, model: nn.Module, batch: object) -> Tensor:
+        return self.sound.loss(model, batch)
+
+    def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
+        return self.sound.evaluate(model, batches)
+
+
+class ModelRaises(_Task):
+    def model(self) -> nn.Module:
+        raise FileNotFoundError("weights.pt")
+
+
+class ModelIsADict(_Task):
+    def model(self) -> nn.Module:
+        return dict(self.sound.model().state_dict())  # type: ignore[return-value]
+
+
+class ExampleRaises(_Task):
+    def example(self) -> Tensor:
+        raise RuntimeError("no example at hand")
+
+
+class ExampleDoesNotFit(_Task):
+    def example(self) -> Tensor:
+        return torch.zeros(1, 3, 8, 8)
+
+
+class ExampleIsAList(_Task):
+    def example(self) -> Tensor:
+        return [[0.0]]  # type: ignore[return-value]
+
+
+class NoTrainingData(_Task):
+    def training(self) -> Iterable[object]:
+        return []
+
+
+class NoSelectionData(_Task):
+    def selection(self) -> Iterable[object]:
+        return []
+
+
+class NoTestData(_Task):
+    def test(self) -> Iterable[object]:
+        return []
+
+
+class SelectionRaises(_Task):
+    def selection(self) -> Iterator[object]:
+        yield from self.sound.selection_batches
+        raise OSError("the data's disk is gone")
+
+
+class LossPerExample(_Task):
+    def loss(self, model: nn.Module, batch: object) -> Tensor:
+        inputs, targets = batch  # type: ignore[misc]
+        return nn.functional.cross_entropy(model(inputs), targets, reduction="none")
+
+
+class LossRaises(_Task):
+    def loss(self, model: nn.Module, batch: object) -> Tensor:
+        raise KeyError("label")
+
+
+class LossWithoutGradient(_Task):
+    def loss(self, model: nn.Module, batch: object) -> Tensor:
+        return self.sound.loss(model, batch).detach()
+
+
+class MetricIsNan(_Task):
+    def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
+        return {"error": float("nan")}
+
+
+class MetricRaises(_Task):
+    def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
+        raise ZeroDivisionError("division by zero")
+
+
+class MetricIsANumber(_Task):
+    def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
+        return 0.5  # type: ignore[return-value]
+
+
+class MetricIsATensor(_Task):
+    def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
+        return {"error": torch.zeros(2)}  # type: ignore[dict-item]
+
+
+class MetricOfOurs(_Task):
+    def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
+        return {"error": 0.5, "bits": 3.0}
+
+
+class WeightsWithNan(_Task):
+    def model(self) -> nn.Module:
+        model = self.sound.network
+        with torch.no_grad():
+            model.get_submodule("second").get_parameter("weight")[3, 2, 1, 1] = torch.nan
+        return model
+
+
+class NothingToFactorize(_Task):
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Conv1d(1, 4, 1), nn.Flatten())
+
+    def example(self) -> Tensor:
+        return torch.zeros(1, 1, 4)
+
+
+class TinyLayers(_Task):
+    """Every layer is there, and none gets smaller by factorizing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows = [(torch.randn(4, 1), torch.zeros(4, dtype=torch.long))]
+        model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 2))
+        self.sound = replace(
+            self.sound, network=model, training_batches=rows, selection_batches=rows, test_batches=rows
+        )
+
+
+def options(answer: int) -> rs.Supervised:
+    assert answer == 42
+    return sound()
