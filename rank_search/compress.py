@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from rank_search.errors import StudyFileError
 from rank_search.export import build_model, export_trial
 from rank_search.fronts import Store, TrialRow
-from rank_search.launch import Progress
+from rank_search.launch.progress import Progress
 from rank_search.run import run_study
 from rank_search.study import Study
 from rank_search.study.complaints import complaints

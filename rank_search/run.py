@@ -15,7 +15,9 @@ import torch
 from torch import nn
 
 from rank_search.fronts import PriorRow, Store, StudyRecord, TrialRow, artifact_folder
-from rank_search.launch import Driver, Executor, InProcess, Job, Plan, Processes, Progress, Runner
+from rank_search.launch import Executor, InProcess, Job, Processes, Runner
+from rank_search.launch.driver import Driver, Plan
+from rank_search.launch.progress import Progress
 from rank_search.layers import installed
 from rank_search.point import Objective, Outcome, Point
 from rank_search.priors import AxisPrior, SpectraCache, axis_priors

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 from rank_search.errors import StudyMismatchError, TaskError
 from rank_search.fronts import StudyRecord
-from rank_search.layers import Inventory, Plugins, load_plugin, take_inventory
+from rank_search.layers import Example, Inventory, Plugins, load_plugin, take_inventory
 from rank_search.study import Study, load_task
-from rank_search.trials import Task
+from rank_search.trials import Task, asked
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def read_subject(study: Study, task: Task | None = None) -> Subject:
     plugins = {name: load_plugin(resolved(name, study.folder)) for name in settings.plugin_names()}
     task = task or load_task(study)
     model = _model(task)
-    inventory = take_inventory(model, task.example(), settings.include, settings.exclude)
+    inventory = take_inventory(model, _example(task), settings.include, settings.exclude)
     choices = settings.choices(inventory.layers, plugins)
     return Subject(study, task, model, inventory, plugins, choices, settings.groups(inventory.layers))
 
@@ -77,10 +77,17 @@ def resolved(plugin: str, folder: Path) -> str:
 
 
 def _model(task: Task) -> nn.Module:
-    try:
+    with asked("model()"):
         model = task.model()
-    except Exception as error:
-        raise TaskError(f"The task's model() raised {type(error).__name__}: {error}. Correct the task.") from error
     if not isinstance(model, nn.Module):
         raise TaskError(f"The task's model() must return a torch.nn.Module; it returned {type(model).__name__}.")
     return model.eval()
+
+
+def _example(task: Task) -> Example:
+    with asked("example()"):
+        example = task.example()
+    parts = example if isinstance(example, tuple) else (example,)
+    if strange := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
+        raise TaskError(f"The task's example() must return a tensor, or a tuple of tensors; found {strange[0]}.")
+    return example

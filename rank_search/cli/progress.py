@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rank_search.cli.output import number
-from rank_search.launch import Progress
+from rank_search.launch.progress import Progress
 
 _MOST_MEMBERS: Final = 12
 _SECONDS_BETWEEN_LINES: Final = 5.0

@@ -69,7 +69,11 @@ _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "random": {},
 }
 
-_OURS: Final = ("self", "seed", "constraints_func")
+_KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
+    "int": ("a whole number", (int,)),
+    "float": ("a number", (int, float)),
+    "bool": ("true or false", (bool,)),
+}
 
 
 def make_sampler(name: str, options: Mapping[str, Any], rng_seed: int, searched: Distributions) -> BaseSampler:
@@ -90,9 +94,12 @@ def starting_options(name: str, options: Mapping[str, Any], seeds: int) -> dict[
     return dict(options)
 
 
-def known_options(name: str) -> list[str]:
-    """What the sampler's constructor takes, apart from what a study sets itself."""
-    return [option for option in inspect.signature(SAMPLERS[name]).parameters if option not in _OURS]
+def known_options(name: str) -> dict[str, str]:
+    """What the sampler takes from a study file, each with the name of its type: numbers and switches."""
+    parameters = inspect.signature(SAMPLERS[name]).parameters.values()
+    kinds = {each.name: inspect.formatannotation(each.annotation).strip("'") for each in parameters}
+    plain = {option: kind.removesuffix(" | None") for option, kind in kinds.items()}
+    return {option: kind for option, kind in plain.items() if kind in _KINDS and option != "seed"}
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
@@ -102,13 +109,16 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         ValueError: an unknown option (with the nearest known one), or a value that the sampler refuses.
     """
     known = known_options(name)
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ValueError(
                 f"the sampler {name!r} has no option {option!r}{hint} It takes: {', '.join(known) or 'none'}"
             )
+        kind, types = _KINDS[known[option]]
+        if not isinstance(value, types) or (isinstance(value, bool) and known[option] != "bool"):
+            raise ValueError(f"the option {option!r} of the sampler {name!r} is {kind}; found {value!r}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)

@@ -5,8 +5,9 @@ from rank_search.trials.coding import decode, encode
 from rank_search.trials.measure import measure, measure_latency, test_measurements
 from rank_search.trials.penalties import orthogonality, soft_orthogonality, srip
 from rank_search.trials.rate import Quantizer, laplace_bits
+from rank_search.trials.rehearsal import rehearse
 from rank_search.trials.settings import LatencySettings, TrainingSettings
-from rank_search.trials.task import Batch, Supervised, Task, error_rate
+from rank_search.trials.task import Batch, Supervised, Task, asked, error_rate
 from rank_search.trials.training import Diverged, Stop, fine_tune, reestimate_batchnorm
 from rank_search.trials.trial import ENTROPY, ORTHOGONALITY, Workbench, build, dense_measurements, run_trial
 
@@ -22,6 +23,7 @@ __all__ = [
     "Task",
     "TrainingSettings",
     "Workbench",
+    "asked",
     "build",
     "decode",
     "dense_measurements",
@@ -35,6 +37,7 @@ __all__ = [
     "orthogonality",
     "read_artifact",
     "reestimate_batchnorm",
+    "rehearse",
     "run_trial",
     "soft_orthogonality",
     "srip",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rank_search.layers import Example, count_macs, count_params, forward
 from rank_search.trials.settings import LatencySettings
-from rank_search.trials.task import Task, task_measurements
+from rank_search.trials.task import Task, asked, task_measurements
 
 
 def measure(
@@ -38,9 +38,14 @@ def measure(
 
 
 def test_measurements(task: Task, model: nn.Module) -> dict[str, float]:
-    """The task's measurements on the test data, each named `test_…`: never shown to a search."""
+    """The task's measurements on the test data, each named `test_…`: never shown to a search.
+
+    Raises:
+        TaskError: the task raises, or its answers cannot be used.
+    """
     model.eval()
-    found: Mapping[str, float] = task_measurements(task, model, task.test(), "test data")
+    with asked("test() or evaluate()"):
+        found: Mapping[str, float] = task_measurements(task, model, task.test(), "test data")
     return {f"test_{name}": value for name, value in found.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, final
 
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rank_search.errors import TaskError
+from rank_search.errors import RankSearchError, TaskError
 from rank_search.layers import Example
 
 Batch = Any
@@ -152,6 +153,22 @@ def _pair(batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 # ---- what the trials call: the task's own answers, checked ---------------------------------------------
+
+
+@contextmanager
+def asked(what: str) -> Iterator[None]:
+    """Whatever the task raises when it is asked for this, as an error that says so.
+
+    Raises:
+        TaskError: instead of anything that is not an error of ours already.
+    """
+    try:
+        yield
+    except RankSearchError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise TaskError(f"The task's {what} raised {type(error).__name__}: {said}. Correct the task.") from error
 
 
 def passed(batches: Iterable[Batch], name: str) -> Iterator[Batch]:

@@ -18,7 +18,7 @@ from rank_search.trials.coding import decode, encode
 from rank_search.trials.measure import measure
 from rank_search.trials.rate import Quantizer, latents, weight_count
 from rank_search.trials.settings import LatencySettings, TrainingSettings
-from rank_search.trials.task import Task, not_finite
+from rank_search.trials.task import Task, asked, not_finite
 from rank_search.trials.training import (
     Diverged,
     Effort,
@@ -106,10 +106,19 @@ def dense_measurements(workbench: Workbench) -> dict[str, float]:
     """The measurements of the dense model as it is, coded as 32-bit floats.
 
     Raises:
-        TaskError: the task's answers cannot be used.
+        TaskError: the task raises, or its answers cannot be used.
         TrialError: the model's tensors cannot be coded.
     """
-    return _measured(workbench, Point({}), encode(_state(workbench.dense))).measurements
+    coded = encode(_state(workbench.dense))
+    with asked("selection() or evaluate()"):
+        found = _measured(workbench, Point({}), coded).measurements
+    if names := not_finite(found):
+        values = ", ".join(f"{name} is {found[name]}" for name in names)
+        raise TaskError(
+            f"The measurements of the dense model are finite; {values}. Correct the metric, the selection data or "
+            "the weights."
+        )
+    return found
 
 
 def build(

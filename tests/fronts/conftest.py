@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -19,7 +21,11 @@ def postgres_server() -> Iterator[str]:
     programs = binaries()
     if programs is None:
         pytest.skip("no PostgreSQL on this machine: initdb and pg_ctl were not found")
-    with server(programs) as url:
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(server(programs))
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"PostgreSQL of {programs} does not start here: {error}")
         yield url
 
 
