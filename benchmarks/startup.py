@@ -1,6 +1,6 @@
 """How long `rank-search --help` and `rank-search front` take as whole processes, beside importing torch and optuna.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 from __future__ import annotations

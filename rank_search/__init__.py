@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
     from rank_search.run import Result, run_study
     from rank_search.study import Study, load_study
-    from rank_search.trials import Supervised, Task
+    from rank_search.trials import Supervised, Task, decode
 
 _HOMES: Final = {
     "rank_search.compress": ("Compressed", "compress"),
@@ -33,7 +33,7 @@ _HOMES: Final = {
     "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
     "rank_search.run": ("Result", "run_study"),
     "rank_search.study": ("Study", "load_study"),
-    "rank_search.trials": ("Supervised", "Task"),
+    "rank_search.trials": ("Supervised", "Task", "decode"),
 }
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "TrialRow",
     "build_model",
     "compress",
+    "decode",
     "export_trial",
     "load",
     "load_study",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -31,7 +34,9 @@ def mirrored(store: Store) -> InMemoryStorage:
             study_name=record.name,
             directions=[_DIRECTIONS[each.direction] for each in record.objectives],
         )
-        study.set_metric_names(list(record.objective_names))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names(list(record.objective_names))
         distributions = coordinates(Space.from_json(record.space["coordinates"]))
         study.add_trials(_mirrored(record, row, distributions) for row in store.trials(record))
     return storage

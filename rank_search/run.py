@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -15,13 +16,23 @@ import torch
 from torch import nn
 
 from rank_search.fronts import PriorRow, Store, StudyRecord, TrialRow, artifact_folder
-from rank_search.launch import Executor, InProcess, Job, Processes, Runner
+from rank_search.launch import Executor, InProcess, Job, LaunchSettings, Processes, Runner
 from rank_search.launch.driver import Driver, Plan
 from rank_search.launch.progress import Progress
 from rank_search.layers import installed
 from rank_search.point import Objective, Outcome, Point
 from rank_search.priors import AxisPrior, SpectraCache, axis_priors
-from rank_search.search import CostModel, Searcher, Seed, Space, build_space, check_counted, seed_points
+from rank_search.search import (
+    CostModel,
+    Searcher,
+    SearchSettings,
+    Seed,
+    Space,
+    build_space,
+    check_counted,
+    require_possible,
+    seed_points,
+)
 from rank_search.study import Study
 from rank_search.subject import Subject, read_subject
 from rank_search.trials import (
@@ -31,11 +42,13 @@ from rank_search.trials import (
     dense_measurements,
     from_safetensors,
     read_artifact,
+    rehearse,
     run_trial,
     test_measurements,
 )
 
 _COUNTED = ("params", "macs", "bits", "latency")
+_LEFT_BY_TRIALS = (".safetensors", ".coded", ".part")
 
 
 @dataclass(frozen=True)
@@ -52,12 +65,15 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Result:
-    """A study that has run: where its store is, its front, and whether it reached its number of trials."""
+    """A study that has run: where its store is, its front, whether it reached its number of trials, and how many
+    trials this run added.
+    """
 
     study: StudyRecord
     store: str
     front: tuple[TrialRow, ...]
     complete: bool
+    added: int
 
 
 def prepare(study: Study, task: Task | None = None) -> Prepared:
@@ -72,7 +88,9 @@ def prepare(study: Study, task: Task | None = None) -> Prepared:
     layers, plugins = subject.inventory.layers, subject.plugins
     space = build_space(layers, plugins, priors, study.search, subject.groups, subject.choices)
     costs = CostModel(layers, plugins, subject.inventory.rest)
-    return Prepared(subject, priors, space, costs, tuple(seed_points(space, costs, study.search)), cache)
+    seeds = tuple(seed_points(space, costs, study.search))
+    require_possible(study.search.constraints, space, costs, seeds)
+    return Prepared(subject, priors, space, costs, seeds, cache)
 
 
 def layer_priors(subject: Subject, cache: SpectraCache) -> tuple[AxisPrior, ...]:
@@ -105,25 +123,59 @@ def run_study(
     """
     location = store or study.store
     launch = study.launch if workers is None else study.launch.model_copy(update={"workers": workers})
-    torch.set_num_threads(launch.threads)
-    prepared = prepare(study, task)
-    workbench = make_workbench(prepared.subject, prepared.cache)
-    with Store.open(location, create=True) as opened:
-        record = _joined(opened, prepared, workbench)
-        folder = artifact_folder(location, study.name)
-        _sweep(opened, record, folder)
-        searcher = Searcher(
-            prepared.space, prepared.costs, study.search, prepared.seeds, record.dense, study.study.seed
-        )
-        if task is None and (launch.workers > 1 or launch.time_limit is not None):
-            make = partial(_make_runner, study, folder)
-            executor: Executor = Processes(make, launch.workers, launch.max_retries, launch.time_limit)
-        else:
-            executor = InProcess(partial(_run, workbench, folder))
-        plan = _plan(prepared, record, trials or study.study.trials, folder)
-        complete = Driver(opened, record, searcher, executor, plan, report).run()
-        _report_on_test(opened, record, workbench, folder)
-        return Result(record, location, tuple(opened.front(record)), complete)
+    with _threads(launch.threads if task is None else torch.get_num_threads()):
+        prepared = prepare(study, task)
+        workbench = make_workbench(prepared.subject, prepared.cache)
+        rehearse(workbench.task, workbench.dense, workbench.training)
+        with Store.open(location, create=True) as opened:
+            record = _joined(opened, prepared, workbench)
+            folder = artifact_folder(location, study.name)
+            alone = task is not None or (launch.workers == 1 and launch.time_limit is None)
+            executor = _in_driver(workbench, folder) if alone else _in_workers(prepared, launch, folder)
+            plan = _plan(prepared, record, trials or study.study.trials, folder)
+            driver = Driver(opened, record, _searcher(prepared, record), executor, plan, report)
+            complete = driver.run()
+            _sweep(opened, record, folder)
+            _report_on_test(opened, record, workbench, folder)
+            return Result(record, location, tuple(opened.front(record)), complete, driver.done_here)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """PyTorch with so many threads, and afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _searcher(prepared: Prepared, record: StudyRecord) -> Searcher:
+    study = prepared.subject.study
+    return Searcher(prepared.space, prepared.costs, study.search, prepared.seeds, record.dense, study.study.seed)
+
+
+def _in_driver(workbench: Workbench, folder: Path) -> Executor:
+    return InProcess(partial(_run, workbench, folder))
+
+
+def _in_workers(prepared: Prepared, launch: LaunchSettings, folder: Path) -> Executor:
+    """Worker processes; the bases are on disk before they start, so that each is decomposed only once."""
+    _decompose(prepared)
+    make = partial(_make_runner, prepared.subject.study, folder)
+    return Processes(make, launch.workers, launch.max_retries, launch.time_limit)
+
+
+def _decompose(prepared: Prepared) -> None:
+    """Decompose every unfolding that a fit may ask for."""
+    subject = prepared.subject
+    for name, layer in subject.inventory.layers.items():
+        bases = prepared.cache.bases(name, _weight(subject.model, name))
+        for plugin in subject.choices[name]:
+            for axis in subject.plugins[plugin].axes(layer):
+                for unfolding in axis.unfoldings:
+                    bases(unfolding)
 
 
 # ---- what trials share -----------------------------------------------------------------------------------
@@ -192,13 +244,14 @@ def _joined(store: Store, prepared: Prepared, workbench: Workbench) -> StudyReco
         priors=tuple(map(_prior_row, prepared.priors)),
     )
     if study.name not in seen:
-        record = _measured(record, workbench, study.search.reference)
+        record = _measured(record, workbench, study.search)
     return store.join(record)
 
 
-def _measured(record: StudyRecord, workbench: Workbench, wanted: Mapping[str, float]) -> StudyRecord:
+def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings) -> StudyRecord:
     """The record with the dense model's measurements, and the box that hypervolumes are measured in."""
-    dense = dense_measurements(workbench)
+    dense, wanted = dense_measurements(workbench), search.reference
+    search.require_measured(dense)
     boxes = {each.name: _box(each, dense[each.name], wanted.get(each.name)) for each in record.objectives}
     return replace(
         record,
@@ -294,12 +347,16 @@ def _judge(prepared: Prepared, dense: Mapping[str, float], point: Point) -> Outc
 
 
 def _sweep(store: Store, study: StudyRecord, folder: Path) -> None:
-    """Remove files that no trial of the store knows: left by a process that was killed."""
-    if store.claims(study) or not folder.is_dir():
+    """Remove files that no trial of the store knows: left by a process that was killed.
+
+    The files are listed first: one that another driver adds meanwhile is none of them.
+    """
+    files = list(folder.iterdir()) if folder.is_dir() else []
+    if not files or store.claims(study):
         return
     known = {artifact.location for row in store.trials(study) for artifact in row.artifacts}
-    for path in folder.iterdir():
-        if path.name not in known:
+    for path in files:
+        if path.name not in known and path.suffix in _LEFT_BY_TRIALS:
             path.unlink(missing_ok=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -97,12 +98,21 @@ def dashboard(
 
     Example: rank-search dashboard digits.sqlite
     """
-    from optuna_dashboard import run_server
+    from wsgiref.simple_server import make_server
+
+    import optuna
+    from optuna_dashboard import wsgi
 
     from rank_search.fronts import Store
     from rank_search.mirror import mirrored
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     with Store.open(store) as opened:
-        storage = mirrored(opened)
-    typer.echo(f"optuna-dashboard on http://{host}:{port} (Ctrl-C ends it)", err=True)
-    run_server(storage, host=host, port=port)
+        application = wsgi(mirrored(opened))
+    try:
+        server = make_server(host, port, application)
+    except OSError as error:
+        raise typer.BadParameter(f"{host}:{port} cannot be listened on: {error.strerror}. Try --port 0.") from error
+    with server, suppress(KeyboardInterrupt):
+        typer.echo(f"optuna-dashboard on http://{host}:{server.server_port} (Ctrl-C ends it)", err=True)
+        server.serve_forever()

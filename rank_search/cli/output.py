@@ -31,7 +31,7 @@ def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str 
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
         return
     flat = [_flatten(row) for row in rows]
-    columns = list(dict.fromkeys(column for row in flat for column in row))
+    columns = _columns(flat)
     if format is Format.CSV:
         writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
@@ -40,6 +40,13 @@ def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str 
         _print_table(flat, columns, title)
     else:
         _console().print(f"{title}: {empty}" if title else empty, markup=False, highlight=False)
+
+
+def _columns(flat: Iterable[Row]) -> list[str]:
+    """Every column once; those of one outer field side by side, even if the first rows lack some of them."""
+    columns = list(dict.fromkeys(column for row in flat for column in row))
+    outer = list(dict.fromkeys(column.split(".")[0] for column in columns))
+    return sorted(columns, key=lambda column: outer.index(column.split(".")[0]))
 
 
 def _flatten(row: Row) -> dict[str, Any]:
@@ -84,7 +91,7 @@ def _print_table(rows: Sequence[Row], columns: Sequence[str], title: str) -> Non
 
 def _console() -> Console:
     """The terminal's own width; without a terminal, as wide as the table needs."""
-    return Console(markup=False, width=None if sys.stdout.isatty() else 10_000)
+    return Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
 
 
 def _cell(value: Any) -> str:

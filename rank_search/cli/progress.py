@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -24,7 +25,7 @@ class ProgressDisplay:
     """A live table on a terminal; elsewhere a line now and then, and one for the end."""
 
     def __init__(self) -> None:
-        self._console = Console(markup=False, stderr=True)
+        self._console = Console(markup=False, emoji=False, stderr=True)
         self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
         self._last_line = 0.0
 
@@ -66,7 +67,8 @@ def _clock(seconds: float | None) -> str:
 
 def _picture(progress: Progress) -> Group:
     bar = ProgressBar(total=progress.target, completed=min(progress.finished, progress.target), width=60)
-    return Group(Text(f"{progress.study.name}: {_line(progress)}"), bar, _front(progress))
+    padded = Padding(bar, (0, 0, 1, 0))
+    return Group(Text(f"{progress.study.name}: {_line(progress)}"), padded, _front(progress))
 
 
 def _front(progress: Progress) -> Table:
@@ -85,4 +87,4 @@ def _front(progress: Progress) -> Table:
 
 
 def _ratio(dense: float | None, value: float) -> str:
-    return f"{dense / value:.3g}×" if dense is not None and value else "–"
+    return f"{number(dense / value)}×" if dense is not None and value else "–"

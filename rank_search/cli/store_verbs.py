@@ -63,7 +63,7 @@ def front(
     Example: rank-search front digits.sqlite digits --where "error<=0.03" --sort macs --limit 5
     """
     bounds = [Bound.parse(text) for text in where or ()]
-    names = [each.strip() for each in objectives.split(",")] if objectives else None
+    names = None if objectives is None else [each for each in map(str.strip, objectives.split(",")) if each]
     with Store.open(store) as opened:
         rows = opened.front(opened.study(name), where=bounds, sort=sort, limit=limit, objectives=names, as_of=as_of)
     print_rows([front_row(row) for row in rows], format, f"front of {name}", empty="no trial is on this front")

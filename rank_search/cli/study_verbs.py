@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,9 +113,18 @@ def run(
     except KeyboardInterrupt:
         typer.echo(f"Interrupted; nothing finished is lost. The same command goes on with {loaded.name!r}.", err=True)
         raise typer.Exit(1) from None
+    if result.complete and not result.added:
+        typer.echo("Nothing to do: the study has that many finished trials. --trials N goes on to N in all.", err=True)
     if not result.complete:
         typer.echo("Every point of the search space has been tried: the study is complete.", err=True)
-    typer.echo(f"{len(result.front)} trials are on the front: rank-search front {where} {loaded.name}", err=True)
+    typer.echo(_ending(len(result.front), shlex.join([where, loaded.name])), err=True)
+
+
+def _ending(members: int, where: str) -> str:
+    if not members:
+        return f"No trial is on the front; the trials say why: rank-search trials {where}"
+    counted = "1 trial is" if members == 1 else f"{members} trials are"
+    return f"{counted} on the front: rank-search front {where}"
 
 
 def _layer_rows(subject: Subject) -> list[Row]:

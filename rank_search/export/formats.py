@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from rank_search.errors import ExportError
-from rank_search.export.graph import from_json, to_json
+from rank_search.export.graph import to_json
+from rank_search.export.loaded import from_json
 from rank_search.layers import Example
 
 MANIFEST: Final = "manifest.json"
@@ -77,7 +78,7 @@ def read_safetensors(folder: Path) -> nn.Module:
     try:
         graph = json.loads((folder / GRAPH).read_text(encoding="utf-8"))
         tensors = load_file(folder / TENSORS)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ExportError(
             f"An exported folder holds {GRAPH} and {TENSORS}; {folder} cannot be read: {error}. "
             "Export the model again with --format safetensors."

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
+import secrets
 import shutil
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from rank_search.errors import ExportError
-from rank_search.export.formats import CODED, MANIFEST, READERS, WRITERS, read_safetensors
+from rank_search.export.formats import CODED, GRAPH, MANIFEST, READERS, TENSORS, WRITERS, read_safetensors
 from rank_search.fronts import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.layers import forward
 from rank_search.point import Artifact
@@ -94,14 +93,18 @@ def load(folder: str | Path) -> nn.Module:
     folder = Path(folder)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files: Mapping[str, str] = manifest["files"]
-        found = {name: _sha256(folder / name) for name in files}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExportError(f"{folder} is not a folder that an export wrote: {error}.") from error
-    if manifest.get("format") != "safetensors":
-        raise ExportError(f"{folder} holds the format {manifest.get('format')!r}; load() reads safetensors.")
-    if changed := [name for name in files if found[name] != files[name]]:
-        raise ExportError(f"{', '.join(changed)} in {folder} changed after the export. Export the model again.")
+        kind, files = manifest["format"], dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ExportError(
+            f"An exported folder holds a {MANIFEST}; that of {folder} cannot be read: {type(error).__name__}: {error}."
+        ) from error
+    if kind != "safetensors":
+        raise ExportError(f"{folder} holds the format {kind!r}; load() reads safetensors.")
+    if changed := [name for name in (GRAPH, TENSORS, CODED) if _digest(folder / name) != files.get(name)]:
+        raise ExportError(
+            f"The files of an export stay as they were written; {', '.join(changed)} in {folder} did not. "
+            "Export the model again."
+        )
     return read_safetensors(folder)
 
 
@@ -199,8 +202,16 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; empty if it cannot be read."""
+    try:
+        return _sha256(path)
+    except OSError:
+        return ""
+
+
 def _temporary_beside(folder: Path) -> Path:
-    made = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.part")
+    made = folder.absolute().with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
     try:
         made.mkdir(parents=True)
     except OSError as error:

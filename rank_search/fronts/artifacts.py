@@ -15,4 +15,5 @@ def artifact_folder(store: str | Path, study: str) -> Path:
     """
     url = locate(store)
     base = Path(url.database or "") if url.get_backend_name() == "sqlite" else Path(url.database or "rank-search")
-    return base.absolute().with_suffix(".artifacts") / quote(study, safe=" ")
+    name = quote(study, safe=" ")
+    return base.absolute().with_suffix(".artifacts") / (name if name.strip(".") else name.replace(".", "%2E"))

@@ -64,14 +64,18 @@ def lock(connection: Connection, study: StudyRecord) -> None:
 
 
 def take(
-    connection: Connection, study: StudyRecord, point: Point, worker: str, sampler: Mapping[str, Any]
+    connection: Connection,
+    study: StudyRecord,
+    point: Point,
+    worker: str,
+    sampler: Mapping[str, Any],
+    below: int | None,
 ) -> Claim | None:
-    """Claim the point under the next free number; `None` if it has been claimed or tried before."""
+    """Claim the point under the next free number; `None` if it has been claimed or tried before, or none is left."""
     lock(connection, study)
-    key = point.key
-    if connection.scalar(_IS_TAKEN, {"study": study.id, "key": key}):
+    key, number = point.key, next_number(connection, study)
+    if (below is not None and number >= below) or connection.scalar(_IS_TAKEN, {"study": study.id, "key": key}):
         return None
-    number = next_number(connection, study)
     taken = Claim(number, point, worker, attempt=1, started=datetime.now(UTC), sampler=sampler)
     values = {
         "study_id": study.id,
@@ -131,9 +135,10 @@ def keep_alive(connection: Connection, study: StudyRecord, claims: Iterable[Clai
 
 
 def give_up(connection: Connection, study: StudyRecord, claims: Iterable[Claim]) -> None:
-    """Leave the claims to whoever takes over next."""
+    """Leave the claims to whoever takes over next; a try that was given up does not count as one."""
     for each in claims:
-        orphan = update(claim).where(_still_held(study, each)).values(worker="", heartbeat=NEVER)
+        given_up = {"worker": "", "heartbeat": NEVER, "attempt": each.attempt - 1}
+        orphan = update(claim).where(_still_held(study, each)).values(given_up)
         connection.execute(orphan)
 
 

@@ -78,7 +78,10 @@ class StudySummary:
 
 @dataclass(frozen=True)
 class Claim:
-    """The right of one worker to carry out one trial; `attempt` counts from 1 and grows with each take-over."""
+    """The right of one worker to carry out one trial.
+
+    `attempt` counts from 1 and grows with each take-over, unless the worker before gave the claim up.
+    """
 
     number: int
     point: Point

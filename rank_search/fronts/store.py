@@ -88,15 +88,21 @@ class Store:
     # claims ----------------------------------------------------------------------------------------------
 
     def claim(
-        self, study: StudyRecord, point: Point, worker: str, sampler: Mapping[str, Any] | None = None
+        self,
+        study: StudyRecord,
+        point: Point,
+        worker: str,
+        sampler: Mapping[str, Any] | None = None,
+        below: int | None = None,
     ) -> Claim | None:
         """Claim the point for the worker under the next free number, counted from 0.
 
         `sampler` is whatever the searcher needs to be told about this trial again; it must fit into JSON.
-        Returns `None` if the point has been claimed or tried before in this study.
+        Returns `None` if the point has been claimed or tried before in this study, or if the next free number
+        is not below `below`: so several drivers make exactly as many trials as were asked for.
         """
         with self._database.writing() as connection:
-            return claims.take(connection, study, point, worker, sampler or {})
+            return claims.take(connection, study, point, worker, sampler or {}, below)
 
     def claims(self, study: StudyRecord) -> list[Claim]:
         """The trials in flight, by number."""
@@ -131,7 +137,7 @@ class Store:
             return claims.keep_alive(connection, study, held)
 
     def release(self, study: StudyRecord, held: Iterable[Claim]) -> None:
-        """Give the claims up, so that the next `take_over` gets them at once."""
+        """Give the claims up, so that the next `take_over` gets them at once, with as many attempts as before."""
         with self._database.writing() as connection:
             claims.give_up(connection, study, held)
 
@@ -147,11 +153,11 @@ class Store:
         rng_seed: int,
         started: datetime,
         finished: datetime,
-    ) -> TrialRow:
+    ) -> None:
         """Turn the claim into a finished trial, and judge it against the front, in one transaction.
 
         A claim is recorded once: if another worker took it over and was faster, or this call is repeated, the row
-        that is already there is returned. Measurements that are not finite are not stored.
+        that is already there stays as it is. Measurements that are not finite are not stored.
 
         Raises:
             StoreError: a complete trial lacks a finite objective, or the point was never claimed.
@@ -159,7 +165,6 @@ class Store:
         ending = ledger.Ending(outcome, budget, rng_seed, started, finished)
         with self._database.writing() as connection:
             ledger.record(connection, study, held, ending)
-            return queries.one_trial(connection, study, held.number)
 
     def amend(self, study: StudyRecord, number: int, measurements: Mapping[str, float]) -> TrialRow:
         """Add measurements to a finished trial; those it already has, with the same values, are left alone.

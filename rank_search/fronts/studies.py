@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Final
 
 from sqlalchemy import Connection, Row, func, insert, select
 
@@ -14,6 +16,8 @@ from rank_search.errors import QueryError, StudyMismatchError
 from rank_search.fronts import tables
 from rank_search.fronts.records import PriorRow, StudyRecord, StudySummary
 from rank_search.point import Objective, State
+
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -162,5 +166,6 @@ def _require_same(wanted: StudyRecord, found: StudyRecord, location: str) -> Non
         )
 
 
-def _short(digest: str) -> str:
-    return digest if len(digest) <= 24 else digest[:12] + "…"
+def _short(part: str) -> str:
+    """The part as it is; of a digest the beginning."""
+    return f"{part[:12]}…" if _DIGEST.fullmatch(part) else part

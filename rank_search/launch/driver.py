@@ -26,6 +26,7 @@ from rank_search.search import Past, Searcher, check
 
 HEARTBEAT: Final = timedelta(seconds=15)
 EXPIRED: Final = timedelta(seconds=90)
+PATIENCE: Final = timedelta(seconds=1)
 
 Judge = Callable[[Point], Outcome | None]
 """The outcome of a point that need not be trained, None for one that must be."""
@@ -73,11 +74,19 @@ class Driver:
         self._states: Counter[State] = Counter()
         self._front: list[TrialRow] = []
         self._begun, self._done_here = time.monotonic(), 0
+        self._exhausted = False
+
+    @property
+    def done_here(self) -> int:
+        """How many trials this driver has recorded."""
+        return self._done_here
 
     def run(self) -> bool:
         """Go on until the target is reached; False if the space was exhausted before.
 
-        Interrupted (Ctrl-C, an error, anything), it gives its claims up, so that the next driver takes them at once.
+        Several drivers reach the target together and exactly: each waits for the trials that the others have in
+        flight, and takes over those of one that dies. Interrupted (Ctrl-C, an error, anything), it gives its claims
+        up, so that the next driver takes them at once.
         """
         self._catch_up()
         self._learn_claims()
@@ -91,15 +100,22 @@ class Driver:
                 self._store.release(self._study, self._held.values())
 
     def _until_done(self) -> bool:
-        exhausted = False
-        while self._finished < self._plan.target:
-            if not exhausted:
-                exhausted = not self._fill()
-            if exhausted and not self._held:
+        while True:
+            self._fill()
+            if self._held:
+                for finished in self._executor.collect(seconds=5):
+                    self._record(self._held[finished.job.number], finished)
+            elif self._finished >= self._plan.target:
+                return True
+            elif self._exhausted:
                 return False
-            for finished in self._executor.collect(seconds=5):
-                self._record(self._held[finished.job.number], finished)
-        return True
+            else:
+                self._wait_for_others()
+
+    def _wait_for_others(self) -> None:
+        time.sleep(PATIENCE.total_seconds())
+        self._catch_up()
+        self._show()
 
     @property
     def _finished(self) -> int:
@@ -118,15 +134,14 @@ class Driver:
         claims = self._store.claims(self._study)
         self._searcher.feed(Past(each.number, each.point, each.sampler) for each in claims)
 
-    def _fill(self) -> bool:
-        """Give every free slot a job; False when the searcher has no further point."""
+    def _fill(self) -> None:
+        """Give every free slot a job, as far as there is one to be had."""
         while self._executor.free > 0 and self._finished + len(self._held) < self._plan.target:
             claim = self._take_over() or self._claim_next()
             if claim is None:
-                return False
+                return
             self._held[claim.number] = claim
             self._start(claim)
-        return True
 
     def _take_over(self) -> Claim | None:
         return self._store.take_over(
@@ -134,9 +149,18 @@ class Driver:
         )
 
     def _claim_next(self) -> Claim | None:
-        """Claim the searcher's next point; another driver may have been faster with the same one."""
-        while (suggestion := self._searcher.ask(self._store.next_number(self._study))) is not None:
-            claim = self._store.claim(self._study, suggestion.point, self._worker, suggestion.sampler)
+        """Claim the searcher's next point; another driver may have been faster with the same one.
+
+        None if every number has been given, or the searcher has no further point.
+        """
+        while not self._exhausted and (number := self._store.next_number(self._study)) < self._plan.target:
+            suggestion = self._searcher.ask(number)
+            if suggestion is None:
+                self._exhausted = True
+                return None
+            claim = self._store.claim(
+                self._study, suggestion.point, self._worker, suggestion.sampler, below=self._plan.target
+            )
             if claim is not None:
                 return claim
             self._searcher.withdraw(suggestion)

@@ -16,7 +16,7 @@ class LaunchSettings(BaseModel):
         description="Worker processes; 1 runs the trials in the driver itself, unless there is a time limit.",
     )
     threads: int = Field(1, ge=1, description="Threads that PyTorch may use in each worker.")
-    max_retries: int = Field(1, ge=0, description="How often a trial is tried again after its worker process died.")
+    max_retries: int = Field(2, ge=0, description="How often a trial is tried again after its process died.")
     time_limit: float | None = Field(
         None,
         gt=0,

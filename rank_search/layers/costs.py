@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
+from rank_search.layers.plugins import blamed
 from rank_search.point import Choice
 
 
@@ -87,13 +88,24 @@ def layer_cost(layer: Layer, plugin: type[Factorization] | None, choice: Choice)
 
     `plugin` is the class that `choice.factorization` names, None for dense. Equal questions are answered from
     memory. Complexity: one forward on the meta device, well under a millisecond.
+
+    Raises:
+        ContractError: the plugin raises.
     """
     return _layer_cost(layer, plugin, tuple(sorted(choice.values.items())))
 
 
 @lru_cache(maxsize=65536)
 def _layer_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[tuple[str, float], ...]) -> Cost:
+    if plugin is None:
+        return _counted(lambda: _Dense(layer), layer)
+    made = ", ".join(f"{name}={value:g}" for name, value in values)
+    with blamed(plugin, f"a forward on the meta device with {made}", layer):
+        return _counted(lambda: plugin(layer, **dict(values)), layer)
+
+
+def _counted(make: Callable[[], nn.Module], layer: Layer) -> Cost:
     with torch.device("meta"):
-        module = _Dense(layer) if plugin is None else plugin(layer, **dict(values))
+        module = make()
         inputs = [torch.empty(shape, dtype=layer.dtype) for shape in layer.inputs]
     return Cost(count_params(module), count_macs(module, inputs))

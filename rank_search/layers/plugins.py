@@ -6,13 +6,16 @@ import difflib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Final
 
-from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginError
+from rank_search.errors import BrokenPluginError, ContractError, RankSearchError, UnknownPluginError
 from rank_search.layers.factorization import Factorization
+from rank_search.layers.layer import Layer
 from rank_search.point import DENSE
 
 GROUP: Final = "rank_search.factorizations"
@@ -44,6 +47,25 @@ def load_plugin(name: str) -> type[Factorization]:
             "See docs/writing-a-plugin.md."
         )
     return found
+
+
+@contextmanager
+def blamed(plugin: type[Factorization], what: str, layer: Layer) -> Iterator[None]:
+    """Whatever a factorization raises, as an error that says in what and for which layer.
+
+    Raises:
+        ContractError: instead of anything that is not an error of ours already.
+    """
+    try:
+        yield
+    except RankSearchError:
+        raise
+    except Exception as error:
+        raise ContractError(
+            f"A factorization works for every layer that it applies to; {plugin.__name__} raised "
+            f"{type(error).__name__} in {what}, for {layer.name or layer}: {error}. "
+            "`rank-search plugins check` shows more."
+        ) from error
 
 
 def _from_entry_point(name: str) -> object:

@@ -8,7 +8,9 @@ from fnmatch import fnmatchcase
 from pydantic import BaseModel, ConfigDict, Field
 
 from rank_search.errors import LayerError
+from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
+from rank_search.layers.plugins import blamed
 from rank_search.layers.replace import Plugins
 
 
@@ -49,9 +51,20 @@ class LayersSettings(BaseModel):
         return tuple(dict.fromkeys(names))
 
     def choices(self, layers: Mapping[str, Layer], plugins: Plugins) -> dict[str, tuple[str, ...]]:
-        """For each layer, the factorizations that its rule allows and that apply to it."""
+        """For each layer, the factorizations that its rule allows and that apply to it.
+
+        Raises:
+            LayerError: a rule matches no layer.
+            ContractError: a plugin raises.
+        """
+        for rule in self.rules:
+            if not any(fnmatchcase(name, rule.match) for name in layers):
+                raise LayerError(
+                    f"Each of the [[layers.rules]] matches a layer that is searched; {rule.match!r} matches none of: "
+                    f"{', '.join(layers)}."
+                )
         return {
-            name: tuple(key for key in self._allowed(name) if plugins[key].axes(layer))
+            name: tuple(key for key in self._allowed(name) if _applies(plugins[key], layer))
             for name, layer in layers.items()
         }
 
@@ -77,6 +90,11 @@ class LayersSettings(BaseModel):
         for name in layers:
             groups.setdefault(owner.get(name, name), []).append(name)
         return {first: tuple(members) for first, members in groups.items()}
+
+
+def _applies(plugin: type[Factorization], layer: Layer) -> bool:
+    with blamed(plugin, "axes()", layer):
+        return bool(plugin.axes(layer))
 
 
 def _check_tie(globs: tuple[str, ...], members: list[str], owner: Mapping[str, str]) -> None:

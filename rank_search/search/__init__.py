@@ -2,7 +2,7 @@
 
 from rank_search.search.build import build_space
 from rank_search.search.coding import coordinates, decode, encode
-from rank_search.search.constraints import COUNTED, check, check_counted, violations
+from rank_search.search.constraints import COUNTED, check, check_counted, require_possible, violations
 from rank_search.search.costs import CostModel
 from rank_search.search.samplers import SAMPLERS
 from rank_search.search.searcher import Past, Searcher, Suggestion
@@ -32,6 +32,7 @@ __all__ = [
     "coordinates",
     "decode",
     "encode",
+    "require_possible",
     "seed_points",
     "violations",
 ]

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
-from rank_search.point import Bound, Outcome, State
+from optuna.distributions import CategoricalDistribution
+
+from rank_search.errors import StudyFileError
+from rank_search.point import DENSE, Bound, Outcome, Point, State
+from rank_search.search.coding import WEAKENING, coordinates, decode
+from rank_search.search.costs import CostModel
+from rank_search.search.seeds import Seed
+from rank_search.search.space import Group, Space
 
 COUNTED: Final = frozenset({"params", "macs"})
 """Measurements that are known before training, because they are counted."""
@@ -14,9 +21,7 @@ COUNTED: Final = frozenset({"params", "macs"})
 _STRICT: Final = 1e-9
 
 
-def check(
-    bounds: Iterable[Bound], measurements: Mapping[str, float], dense: Mapping[str, float]
-) -> tuple[str, ...]:
+def check(bounds: Iterable[Bound], measurements: Mapping[str, float], dense: Mapping[str, float]) -> tuple[str, ...]:
     """A sentence for each bound that is broken; a bound on something that was not measured is broken."""
     return tuple(
         f"{bound} does not hold: {bound.name} is {measurements.get(bound.name, math.nan):g}"
@@ -25,9 +30,7 @@ def check(
     )
 
 
-def check_counted(
-    bounds: Iterable[Bound], counted: Mapping[str, float], dense: Mapping[str, float]
-) -> Outcome | None:
+def check_counted(bounds: Iterable[Bound], counted: Mapping[str, float], dense: Mapping[str, float]) -> Outcome | None:
     """The outcome of a point whose counted costs break a bound; None where it is worth training.
 
     >>> bounds = [Bound.parse("macs <= 0.5 * dense")]
@@ -36,6 +39,52 @@ def check_counted(
     """
     broken = check((bound for bound in bounds if bound.name in COUNTED), counted, dense)
     return Outcome(State.INFEASIBLE, dict(counted), "; ".join(broken)) if broken else None
+
+
+def require_possible(bounds: Iterable[Bound], space: Space, costs: CostModel, seeds: Sequence[Seed]) -> None:
+    """Refuse a bound on counted costs that no seed point and no point of the space keeps.
+
+    Raises:
+        StudyFileError: there is one; the message has the least and the most that can be had.
+    """
+    counted = [bound for bound in bounds if bound.name in COUNTED]
+    if not counted:
+        return
+    dense = costs.dense
+    reach = [dense, least_costs(space, costs), *(costs.cost(seed.point) for seed in seeds)]
+    for bound in counted:
+        if not any(bound.holds(cost, dense) for cost in reach):
+            found = [cost[bound.name] for cost in reach]
+            hint = "" if bound.of_dense else f" As a share of the dense model's it is '{bound} * dense'."
+            raise StudyFileError(
+                f"Some point must keep each constraint; none keeps '{bound}' ([search] constraints): {bound.name} "
+                f"goes from {min(found):,} to {max(found):,}, the dense model has {dense[bound.name]:,}.{hint}"
+            )
+
+
+def least_costs(space: Space, costs: CostModel) -> dict[str, int]:
+    """The least of each counted cost that the space has, each for itself.
+
+    Layers add up, so the cheapest choice of each group is looked for alone.
+    """
+    least = dict(dense := costs.dense)
+    for group in space.groups:
+        found = [costs.cost(point) for point in _extremes(space, costs, group)]
+        for name in least:
+            least[name] -= dense[name] - min(cost[name] for cost in found)
+    return least
+
+
+def _extremes(space: Space, costs: CostModel, group: Group) -> Iterator[Point]:
+    """Points that are dense but for one group: each of its choices, with all axes at one end of their reach."""
+    for end in ("low", "high"):
+        params = {
+            name: DENSE if isinstance(each, CategoricalDistribution) else getattr(each, end)
+            for name, each in coordinates(space).items()
+        }
+        params[WEAKENING] = space.weakening[end == "low"]
+        for choice in group.choices:
+            yield decode(space, costs, {**params, group.factorization: choice})
 
 
 def violations(

@@ -18,9 +18,7 @@ class CostModel:
         rest: cost of everything in the model that is not among `layers`.
     """
 
-    def __init__(
-        self, layers: Mapping[str, Layer], plugins: Mapping[str, type[Factorization]], rest: Cost
-    ) -> None:
+    def __init__(self, layers: Mapping[str, Layer], plugins: Mapping[str, type[Factorization]], rest: Cost) -> None:
         # Without their names, layers of one geometry share their counts.
         self._layers = {name: replace(layer, name="", aliases=()) for name, layer in layers.items()}
         self._plugins = dict(plugins)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from rank_search.errors import StudyFileError
 from rank_search.point import DENSE, Bound, Objective
 from rank_search.search.samplers import SAMPLERS, check_options
 from rank_search.search.strength import Strength
@@ -158,9 +159,7 @@ class SearchSettings(BaseModel):
         description="Each layer's rank is the global weakening's times a factor that is searched from "
         "2^-multiplier to 2^multiplier.",
     )
-    round_to: int = Field(
-        default=1, ge=1, description="Whole-numbered axis values are rounded to a multiple of this."
-    )
+    round_to: int = Field(default=1, ge=1, description="Whole-numbered axis values are rounded to a multiple of this.")
     orthogonality: StrengthSetting = Field(
         default=Strength(),
         description='Strength of the orthogonality penalty on frames: "off", a number, or a range {low, high} '
@@ -209,6 +208,23 @@ class SearchSettings(BaseModel):
     def _options_fit_the_sampler(self) -> Self:
         check_options(self.sampler, self.options)
         return self
+
+    def require_measured(self, measured: Iterable[str]) -> None:
+        """Refuse objectives and constraints on what is not measured.
+
+        Raises:
+            StudyFileError: one is not among these names.
+        """
+        known = sorted(measured)
+        for key, named in (("objectives", self.objectives), ("constraints", self.constraints)):
+            for each in named:
+                if each.name not in known:
+                    near = difflib.get_close_matches(each.name, known, n=1)
+                    hint = f" Did you mean {near[0]!r}?" if near else ""
+                    raise StudyFileError(
+                        f"[search] {key} names what trials measure on the selection data: {', '.join(known)}; "
+                        f"found {each.name!r}.{hint}"
+                    )
 
     @property
     def penalties(self) -> dict[str, Strength]:

@@ -5,10 +5,25 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterator
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+_IN_TOML: Final = {
+    "model_type": "this is a table",
+    "dict_type": "this is a table",
+    "tuple_type": "this is a list",
+    "string_type": "this is a text",
+    "float_type": "this is a number",
+    "float_parsing": "this is a number",
+    "int_type": "this is a whole number",
+    "int_parsing": "this is a whole number",
+    "int_from_float": "this is a whole number",
+    "bool_type": "this is true or false",
+    "bool_parsing": "this is true or false",
+}
+"""Types that pydantic names in the words of Python."""
 
 
 def complaints(error: ValidationError, model: type[BaseModel]) -> list[str]:
@@ -23,7 +38,7 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{where}: there is no such key{_nearest(path, model)}"
     if details["type"] == "missing":
         return f"{where}: this key is needed"
-    message = details["msg"].removeprefix("Value error, ")
+    message = _IN_TOML.get(details["type"], details["msg"].removeprefix("Value error, "))
     found = "" if details["type"] == "value_error" else f"; found {details['input']!r}"
     return f"{where}: {message[0].lower()}{message[1:]}{found}"
 

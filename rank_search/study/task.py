@@ -55,8 +55,8 @@ def _module(location: str, folder: Path) -> ModuleType:
             if location.endswith(".py")
             else importlib.import_module(location)
         )
-    except FileNotFoundError as error:
-        raise TaskError(f"task.factory names {location!r}; there is no file {error.filename}.") from error
+    except TaskError:
+        raise
     except Exception as error:
         raise TaskError(
             f"task.factory: {location!r} does not import: {type(error).__name__}: {error}. "
@@ -67,7 +67,7 @@ def _module(location: str, folder: Path) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     """Import a file as Python runs a script: its folder is searched for what it imports itself."""
     if not path.is_file():
-        raise FileNotFoundError(2, "No such file", str(path))
+        raise TaskError(f"task.factory names a file that is not there: there is no file {path}.")
     name = f"rank_search_task_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

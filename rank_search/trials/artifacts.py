@@ -52,7 +52,9 @@ def read_artifact(folder: Path, artifact: Artifact) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise TrialError(f"An artifact is a readable file; {path}: {error.strerror or error}.") from error
+        raise TrialError(
+            f"An artifact is a readable file; {path}: {error.strerror or error}. Restore it from a copy."
+        ) from error
     if hashlib.sha256(data).hexdigest() != artifact.sha256:
         raise TrialError(
             f"An artifact stays as it was written; {path} has {len(data)} bytes and another SHA-256 than recorded "

@@ -132,9 +132,7 @@ class Supervised(Task):
 
 def _check_loader(name: str, loader: object) -> None:
     if not isinstance(loader, Iterable):
-        raise TaskError(
-            f"{name} is iterated for batches; found {type(loader).__name__}. Pass a DataLoader or a list."
-        )
+        raise TaskError(f"{name} is iterated for batches; found {type(loader).__name__}. Pass a DataLoader or a list.")
     if isinstance(loader, Iterator):
         raise TaskError(
             f"{name} is iterated once for every epoch of every trial; {type(loader).__name__} can be iterated "
@@ -220,9 +218,7 @@ def _number(name: str, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
-        raise TaskError(
-            f"The measurement {name!r} is one number; found {type(value).__name__} {value!r}."
-        ) from None
+        raise TaskError(f"The measurement {name!r} is one number; found {type(value).__name__} {value!r}.") from None
 
 
 def not_finite(measurements: Mapping[str, float]) -> list[str]:

@@ -50,7 +50,8 @@ def finish(
     """Claim a point and record what came of it."""
     claim = store.claim(study, point or a_point(), "worker", {"label": "x"})
     assert claim is not None
-    return store.record(study, claim, outcome, budget=budget, rng_seed=7, started=BEGIN, finished=END)
+    store.record(study, claim, outcome, budget=budget, rng_seed=7, started=BEGIN, finished=END)
+    return store.trial(study, claim.number)
 
 
 def fill(store: Store, study: StudyRecord, table: Sequence[Sequence[float]]) -> list[TrialRow]:

@@ -19,7 +19,8 @@ def take(store: Store, study: StudyRecord, worker: str = "w") -> Claim:
 
 
 def record(store: Store, study: StudyRecord, claim: Claim, **measured: float):
-    return store.record(study, claim, complete(**measured), budget=2, rng_seed=1, started=BEGIN, finished=END)
+    store.record(study, claim, complete(**measured), budget=2, rng_seed=1, started=BEGIN, finished=END)
+    return store.trial(study, claim.number)
 
 
 def test_a_claim_comes_back_as_it_was_made(store: Store, study: StudyRecord) -> None:
@@ -44,6 +45,14 @@ def test_a_point_is_claimed_once(store: Store, study: StudyRecord) -> None:
     point = a_point()
     assert store.claim(study, point, "w") is not None
     assert store.claim(study, point, "v") is None
+
+
+def test_no_claim_is_made_once_all_numbers_are_given(store: Store, study: StudyRecord) -> None:
+    first = take(store, study)
+    assert store.claim(study, a_point(), "w", below=1) is None
+    assert store.claim(study, a_point(), "w", below=2) is not None
+    record(store, study, first, a=1, b=1)
+    assert store.claim(study, a_point(), "w", below=2) is None
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -91,7 +100,7 @@ def test_a_released_claim_is_had_at_once(store: Store, study: StudyRecord) -> No
     assert store.heartbeat(study, [claim]) == [claim]
     taken = store.take_over(study, "v", datetime.now(UTC) - HOUR)
     assert taken is not None
-    assert (taken.number, taken.attempt, taken.point) == (claim.number, 2, claim.point)
+    assert (taken.number, taken.attempt, taken.point) == (claim.number, 1, claim.point)
     store.release(study, [claim])  # too late: it is somebody else's
     assert store.claims(study) == [taken]
 

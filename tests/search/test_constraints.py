@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+from optuna.distributions import CategoricalDistribution
 
+from rank_search.errors import StudyFileError
 from rank_search.point import Bound, State
-from rank_search.search import check, check_counted, violations
+from rank_search.search import (
+    check,
+    check_counted,
+    coordinates,
+    decode,
+    require_possible,
+    seed_points,
+    violations,
+)
+from rank_search.search.constraints import least_costs
+from tests.search.conftest import LAYERS, Made
 
 DENSE = {"params": 1000.0, "macs": 200.0}
 
@@ -44,8 +59,7 @@ def test_counted_constraints_end_a_trial_before_training() -> None:
     assert outcome.state is State.INFEASIBLE
     assert outcome.measurements == {"params": 500, "macs": 150}
     assert (
-        outcome.reason
-        == "macs <= 0.5 * dense does not hold: macs is 150; params <= 400 does not hold: params is 500"
+        outcome.reason == "macs <= 0.5 * dense does not hold: macs is 150; params <= 400 does not hold: params is 500"
     )
 
 
@@ -53,3 +67,43 @@ def test_measured_constraints_are_broken_by_what_was_not_measured() -> None:
     bounds = [Bound.parse("error <= 0.1")]
     assert check(bounds, {"error": 0.1}, DENSE) == ()
     assert check(bounds, {}, DENSE) == ("error <= 0.1 does not hold: error is nan",)
+
+
+@pytest.mark.parametrize("reach", [{}, {"weakening": [0, 1], "multiplier": 0.5}, {"round_to": 8}])
+def test_the_least_costs_are_those_of_the_cheapest_point(make: Callable[..., Made], reach: dict[str, Any]) -> None:
+    space, costs, _ = make(layers={name: LAYERS[name] for name in ("body", "head")}, **reach)
+    ends = [
+        [each.choices if isinstance(each, CategoricalDistribution) else (each.low, each.high)]
+        for each in coordinates(space).values()
+    ]
+    corners = itertools.product(*(values for (values,) in ends))
+    points = [decode(space, costs, dict(zip(coordinates(space), corner, strict=True))) for corner in corners]
+    found = [costs.cost(point) for point in points]
+    assert least_costs(space, costs) == {name: min(cost[name] for cost in found) for name in ("params", "macs")}
+
+
+def test_tied_layers_are_made_small_together(make: Callable[..., Made]) -> None:
+    alone, costs, _ = make()
+    tied, _, _ = make(groups={"stem": ("stem",), "body": ("body", "neck"), "head": ("head",)})
+    assert least_costs(tied, costs) == least_costs(alone, costs)
+
+
+def test_what_no_point_keeps_is_refused(make: Callable[..., Made]) -> None:
+    space, costs, _ = make()
+    least, dense = least_costs(space, costs)["macs"], costs.dense["macs"]
+    for possible in (f"macs <= {least}", f"macs >= {dense}", "macs <= 1 * dense", "error <= 0", "bits <= 1"):
+        require_possible([Bound.parse(possible)], space, costs, [])
+    for impossible in (f"macs < {least}", f"macs > {dense}", "macs <= 0.5", "params < 0.001 * dense"):
+        with pytest.raises(StudyFileError, match="none keeps"):
+            require_possible([Bound.parse("error <= 1"), Bound.parse(impossible)], space, costs, [])
+    with pytest.raises(StudyFileError, match=r"'macs <= 0.5 \* dense'"):
+        require_possible([Bound.parse("macs <= 0.5")], space, costs, [])
+
+
+def test_a_seed_point_may_be_what_keeps_a_bound(make: Callable[..., Made]) -> None:
+    space, costs, settings = make(weakening=[0, 0.1], multiplier=0)
+    bound = Bound.parse("macs <= 0.6 * dense")
+    seeds = seed_points(space, costs, settings)
+    with pytest.raises(StudyFileError):
+        require_possible([bound], space, costs, [])
+    require_possible([bound], space, costs, seeds)

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import rank_search as rs
 from tests.story.small import Command, Small, write_study
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -17,14 +22,13 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    """The small study, finished, in a process of its own. Tests read it and leave it as it is."""
+    """The small study, finished. Tests read it and leave it as it is."""
     study = write_study(tmp_path_factory.mktemp("small"))
-    run = [Path(sys.executable).with_name("rank-search"), "run", study.file]
-    subprocess.run(run, check=True, cwd=study.folder, capture_output=True)
+    assert rs.run_study(rs.load_study(study.file)).complete
     return study
 
 
 @pytest.fixture
 def copied(small: Small, tmp_path: Path) -> Small:
-    """A copy of the finished small study, to be changed or damaged."""
+    """A copy of the finished small study, to be gone on with, or damaged."""
     return small.copy_to(tmp_path / "copied")

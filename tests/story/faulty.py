@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 
 import torch
 from stripes import batches, network
@@ -119,6 +118,11 @@ class LossWithoutGradient(_Task):
         return self.sound.loss(model, batch).detach()
 
 
+class LossIsNan(_Task):
+    def loss(self, model: nn.Module, batch: object) -> Tensor:
+        return self.sound.loss(model, batch) * torch.nan
+
+
 class MetricIsNan(_Task):
     def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
         return {"error": float("nan")}
@@ -126,7 +130,7 @@ class MetricIsNan(_Task):
 
 class MetricRaises(_Task):
     def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
-        raise ZeroDivisionError("division by zero")
+        raise ZeroDivisionError("no classes")
 
 
 class MetricIsANumber(_Task):
@@ -160,18 +164,10 @@ class NothingToFactorize(_Task):
         return torch.zeros(1, 1, 4)
 
 
-class TinyLayers(_Task):
-    """Every layer is there, and none gets smaller by factorizing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        rows = [(torch.randn(4, 1), torch.zeros(4, dtype=torch.long))]
-        model = nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 2))
-        self.sound = replace(
-            self.sound, network=model, training_batches=rows, selection_batches=rows, test_batches=rows
-        )
+class TestRaises(_Task):
+    def test(self) -> Iterable[object]:
+        raise PermissionError("the test data is secret")
 
 
-def options(answer: int) -> rs.Supervised:
-    assert answer == 42
+def wants_an_answer(answer: int) -> rs.Supervised:
     return sound()

@@ -128,6 +128,6 @@ class Command:
         assert answer.code == 2, answer
         assert answer.out == ""
         assert answer.err.startswith("rank-search: ")
-        assert answer.err.count("rank-search: ") == 1
+        assert answer.err.count("\nrank-search: ") == 0
         assert "Traceback" not in answer.err
         return answer.err.removeprefix("rank-search: ").rstrip("\n")

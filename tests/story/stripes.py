@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -62,3 +63,13 @@ def task() -> rs.Supervised:
         selection_batches=batches(200, seed=2),
         test_batches=batches(200, seed=3),
     )
+
+
+ODD_NAMES = ("[bold]first[/bold]", """näch"st's""", "<script>alert(1)</script>")
+
+
+def oddly_named() -> rs.Supervised:
+    """The same task; the names of its layers mean something elsewhere: to terminals, to HTML, to SQL."""
+    names = dict(zip(("first", "second", "last"), ODD_NAMES, strict=True))
+    modules = OrderedDict((names.get(name, name), module) for name, module in trained().named_children())
+    return replace(task(), network=nn.Sequential(modules).eval())

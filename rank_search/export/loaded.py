@@ -1,0 +1,189 @@
+"""A model read back from data. Reading runs nothing, and neither reading nor running compiles or unpickles anything:
+the graph is walked operator by operator, and only what `operators` allows can be named in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from rank_search.errors import ExportError
+from rank_search.export.operators import operator_named
+
+_DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  # RecursionError among them
+_CONSTANTS: Final[Mapping[tuple[str, str], object]] = {
+    (kind.__name__, str(value).removeprefix("torch.")): value
+    for kind in (torch.dtype, torch.layout, torch.memory_format)
+    for value in vars(torch).values()
+    if isinstance(value, kind)
+}
+
+
+@dataclass(frozen=True)
+class _Ref:
+    """Stands for the value of an earlier step."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One operator: what it is called with, what its value is called, and which values are not needed after it."""
+
+    name: str
+    function: Callable[..., Any]
+    args: list[Any]
+    kwargs: Mapping[str, Any]
+    last_used: tuple[str, ...] = ()
+
+
+def from_json(graph: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The module that a graph and its tensors describe, in evaluation mode.
+
+    Raises:
+        ExportError: the graph is malformed or names an operator that is not allowed.
+    """
+    try:
+        return LoadedModel(graph, tensors).eval()
+    except _DAMAGED as error:
+        raise ExportError(
+            f"A model's graph must be the one that was exported; this one is damaged: "
+            f"{type(error).__name__}: {error}. Export the model again."
+        ) from error
+
+
+class LoadedModel(nn.Module):
+    """A graph that is walked operator by operator; its tensors are buffers under their dotted names."""
+
+    def __init__(self, graph: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._inputs: list[str] = []
+        self._targets: dict[str, str] = {}
+        self._outputs: list[Any] = []
+        steps: list[_Step] = []
+        for entry in graph["nodes"]:
+            if entry["op"] == "input":
+                self._inputs.append(str(entry["name"]))
+            elif entry["op"] == "tensor":
+                self._targets[str(entry["name"])] = str(entry["target"])
+            elif entry["op"] == "call":
+                steps.append(_step(entry))
+            else:
+                self._outputs = [_from_json(each) for each in entry["args"]]
+        _check_order([*self._inputs, *self._targets], steps, self._outputs)
+        self._steps = _with_last_uses(steps, self._outputs)
+        self._structure = graph["structure"]
+        _arranged(self._structure, self._outputs)
+        for target in self._targets.values():
+            _put(self, target, tensors[target])
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """What the model returns, in the same structure."""
+        if len(inputs) != len(self._inputs):
+            raise TypeError(f"This model takes {len(self._inputs)} inputs; it was given {len(inputs)}.")
+        values: dict[str, Any] = dict(zip(self._inputs, inputs, strict=True))
+        values |= {name: self.get_buffer(target) for name, target in self._targets.items()}
+        for step in self._steps:
+            arguments = [_filled(each, values) for each in step.args]
+            named = {key: _filled(each, values) for key, each in step.kwargs.items()}
+            values[step.name] = step.function(*arguments, **named)
+            for name in step.last_used:
+                del values[name]
+        return _arranged(self._structure, [_filled(each, values) for each in self._outputs])
+
+
+def _step(entry: Mapping[str, Any]) -> _Step:
+    arguments = [_from_json(each) for each in entry["args"]]
+    named = {str(key): _from_json(each) for key, each in entry["kwargs"].items()}
+    return _Step(str(entry["name"]), operator_named(str(entry["target"])), arguments, named)
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "node":
+        return _Ref(str(content))
+    if kind == "float":
+        return float(content)
+    if kind == "device":
+        return torch.device("cpu")
+    return _CONSTANTS[kind, content]
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, _Ref):
+        yield value.name
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)
+
+
+def _used_by(step: _Step) -> set[str]:
+    return {name for value in (*step.args, *step.kwargs.values()) for name in _references(value)}
+
+
+def _check_order(given: Iterable[str], steps: Iterable[_Step], outputs: list[Any]) -> None:
+    """Each value is made once, before it is used."""
+    known: set[str] = set()
+    for name in given:
+        _add(known, name)
+    for step in steps:
+        _require(_used_by(step), known)
+        _add(known, step.name)
+    _require(_references(outputs), known)
+
+
+def _add(known: set[str], name: str) -> None:
+    if name in known:
+        raise ValueError(f"two values are named {name!r}")
+    known.add(name)
+
+
+def _require(names: Iterable[str], known: set[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{name!r} is used before it is made")
+
+
+def _with_last_uses(steps: list[_Step], outputs: list[Any]) -> list[_Step]:
+    """The steps, each with the values that nothing after it needs: so memory is that of the model itself."""
+    needed, marked = set(_references(outputs)), []
+    for step in reversed(steps):
+        over = (_used_by(step) | {step.name}) - needed
+        marked.append(_Step(step.name, step.function, step.args, step.kwargs, tuple(over)))
+        needed |= over
+    return marked[::-1]
+
+
+def _filled(value: Any, values: Mapping[str, Any]) -> Any:
+    if isinstance(value, _Ref):
+        return values[value.name]
+    return [_filled(item, values) for item in value] if isinstance(value, list) else value
+
+
+def _arranged(structure: Any, outputs: list[Any]) -> Any:
+    """The flat outputs in the structure that the model returns."""
+    if isinstance(structure, int):
+        return outputs[structure]
+    ((kind, content),) = structure.items()
+    if kind == "dict":
+        return {key: _arranged(item, outputs) for key, item in content.items()}
+    items = [_arranged(item, outputs) for item in content]
+    return {"tuple": tuple, "list": list}[kind](items)
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Register a tensor as a buffer under its dotted name."""
+    *path, leaf = name.split(".")
+    for part in path:
+        if part not in dict(model.named_children()):
+            model.add_module(part, nn.Module())
+        model = model.get_submodule(part)
+    model.register_buffer(leaf, tensor)
