@@ -21,7 +21,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd studies && ../$(BIN)/mypy --config-file ../pyproject.toml *.py
+	cd studies && MYPYPATH=.. ../$(BIN)/mypy --config-file ../pyproject.toml *.py ../docs/pictures/draw.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m rank_search.study.reference > docs/study-file.md

@@ -28,7 +28,7 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.labels)
         order = torch.randperm(count) if self.shuffle else torch.arange(count)
-        for some in order.split(self.size):
+        for some in torch.split(order, self.size):
             yield self.images[some], self.labels[some]
 
 
@@ -55,6 +55,6 @@ def _train(model: nn.Module, batches: Batches, epochs: int, learning_rate: float
     for _ in range(epochs):
         for images, labels in batches:
             optimizer.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
+            torch.autograd.backward(F.cross_entropy(model(images), labels))
             optimizer.step()
         schedule.step()

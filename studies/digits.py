@@ -43,7 +43,7 @@ def splits() -> list[tuple[Tensor, Tensor]]:
     images = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
     labels = torch.tensor(digits.target)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    return [(images[part], labels[part]) for part in order.split([1000, 400, 397])]
+    return [(images[part], labels[part]) for part in torch.split(order, [1000, 400, 397])]
 
 
 def task() -> rs.Supervised:

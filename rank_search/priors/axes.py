@@ -53,9 +53,7 @@ def axis_priors(
     """
     bases = cache.bases(layer.name, weight)
     return tuple(
-        _axis_prior(layer, name, plugin, axis, bases)
-        for name, plugin in plugins.items()
-        for axis in plugin.axes(layer)
+        _axis_prior(layer, name, plugin, axis, bases) for name, plugin in plugins.items() for axis in plugin.axes(layer)
     )
 
 

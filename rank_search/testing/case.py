@@ -91,6 +91,4 @@ def axis_values(axes: tuple[Axis, ...]) -> list[dict[str, float]]:
     middle = tuple(
         axis.low + (axis.high - axis.low) // 2 if axis.integer else (axis.low + axis.high) / 2 for axis in axes
     )
-    return [
-        dict(zip((axis.name for axis in axes), values, strict=True)) for values in dict.fromkeys([*ends, middle])
-    ]
+    return [dict(zip((axis.name for axis in axes), values, strict=True)) for values in dict.fromkeys([*ends, middle])]

@@ -66,8 +66,7 @@ def type_name(dtype: torch.dtype) -> str:
 def damaged(why: str) -> TrialError:
     """The error for bytes that are not what was written."""
     return TrialError(
-        f"A coded model is read whole or not at all; this one is damaged or cut short: {why}. "
-        "Restore it from a copy."
+        f"A coded model is read whole or not at all; this one is damaged or cut short: {why}. Restore it from a copy."
     )
 
 

@@ -15,9 +15,7 @@ from rank_search.trials.settings import LatencySettings
 from rank_search.trials.task import Task, asked, task_measurements
 
 
-def measure(
-    task: Task, model: nn.Module, coded_bytes: int, latency: LatencySettings | None = None
-) -> dict[str, float]:
+def measure(task: Task, model: nn.Module, coded_bytes: int, latency: LatencySettings | None = None) -> dict[str, float]:
     """All measurements of a model on the selection data; the model ends in eval mode.
 
     `params` and `macs` are counted (macs on the task's example), `bits` is eight times the length of the coded

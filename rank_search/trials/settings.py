@@ -18,12 +18,8 @@ class TrainingSettings(BaseModel):
         allow_inf_nan=False,
         description="Passes over the training data; fractions are allowed, 0 = none.",
     )
-    optimizer: Literal["adamw", "sgd"] = Field(
-        default="adamw", description="AdamW, or SGD with Nesterov momentum."
-    )
-    learning_rate: float = Field(
-        default=1e-3, gt=0, allow_inf_nan=False, description="Of the weights, at the start."
-    )
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="AdamW, or SGD with Nesterov momentum.")
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="Of the weights, at the start.")
     schedule: Literal["cosine", "constant"] = Field(
         default="cosine", description="`cosine` lets every learning rate fall to zero at the last step."
     )
@@ -63,6 +59,4 @@ class LatencySettings(BaseModel):
 
     batch: int = Field(default=1, ge=1, description="Examples in one forward.")
     threads: int = Field(default=1, ge=1, description="Threads that PyTorch may use.")
-    repeats: int = Field(
-        default=30, ge=1, description="Timed forwards; a tenth of as many, at least 3, go before."
-    )
+    repeats: int = Field(default=30, ge=1, description="Timed forwards; a tenth of as many, at least 3, go before.")

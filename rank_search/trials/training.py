@@ -91,9 +91,7 @@ def fine_tune(task: Task, model: nn.Module, effort: Effort) -> Diverged | None:
             _set_rates(optimizers, rates, _rate_factor(settings, step, total))
             loss = _loss(objective, batch, effort, _warmed_up(settings, step, total))
             if not math.isfinite(value := float(loss.detach())):
-                return Diverged(
-                    f"the loss was {value} in epoch {step // per_epoch + 1}, step {step + 1} of {total}"
-                )
+                return Diverged(f"the loss was {value} in epoch {step // per_epoch + 1}, step {step + 1} of {total}")
             _descend(optimizers, loss, model, settings)
     finally:
         model.eval()

@@ -36,9 +36,7 @@ def test_it_is_a_singular_value_decomposition(rows: int, columns: int, rank: int
     torch.testing.assert_close(basis.values, expected, rtol=1e-6, atol=1e-6)
     assert identity_error(basis.left) < 1e-9
     torch.testing.assert_close(basis.left @ basis.projected, given_matrix, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(
-        basis.projected @ basis.projected.T, torch.diag(basis.values**2), rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(basis.projected @ basis.projected.T, torch.diag(basis.values**2), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(6, 20), (20, 6), (9, 9), (1, 5), (5, 1)])

@@ -64,12 +64,8 @@ def test_padding_valid_and_linear_and_channels_last() -> None:
     valid = nn.Conv2d(3, 4, 3, padding="valid", dtype=torch.float64)
     assert Layer.of(valid).padding == ((0, 0), (0, 0))
     assert_same_operation(valid, x)
-    assert_same_operation(
-        valid.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    )
-    assert_same_operation(
-        nn.Linear(6, 4, bias=False, dtype=torch.float64), torch.randn(2, 3, 6, dtype=torch.float64)
-    )
+    assert_same_operation(valid.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last))
+    assert_same_operation(nn.Linear(6, 4, bias=False, dtype=torch.float64), torch.randn(2, 3, 6, dtype=torch.float64))
 
 
 def test_geometry_is_read_off() -> None:

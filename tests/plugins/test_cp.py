@@ -47,9 +47,7 @@ def decaying(out: int, inner: int) -> Tensor:
     )
 
 
-@pytest.mark.parametrize(
-    "layer", [Layer("x", "linear", (5, 4)), Layer("x", "conv2d", (5, 4, 1, 1), stride=(2, 2))]
-)
+@pytest.mark.parametrize("layer", [Layer("x", "linear", (5, 4)), Layer("x", "conv2d", (5, 4, 1, 1), stride=(2, 2))])
 def test_a_matrix_is_left_to_the_svd(layer: Layer) -> None:
     assert CP.axes(layer) == ()
 
@@ -116,9 +114,7 @@ def test_a_tensor_without_a_best_approximation_does_not_blow_up() -> None:
     weight = torch.stack(terms).sum(0).view(4, 4, 2, 2)
     module = fitted(weight, 2)
     assert relative_error(weight, module) < 0.3
-    assert (
-        max(float(parameter.detach().abs().max()) for parameter in (module.outer, module.inner, module.space)) < 10
-    )
+    assert max(float(parameter.detach().abs().max()) for parameter in (module.outer, module.inner, module.space)) < 10
 
 
 def test_each_component_has_its_norm_in_equal_parts() -> None:

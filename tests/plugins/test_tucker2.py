@@ -43,9 +43,7 @@ def test_a_matrix_is_left_to_the_svd(layer: Layer) -> None:
     assert Tucker2.axes(layer) == ()
 
 
-@pytest.mark.parametrize(
-    ("shape", "full"), [((8, 6, 3, 3), (8, 6)), ((20, 2, 3, 3), (18, 2)), ((1, 12, 1, 3), (1, 3))]
-)
+@pytest.mark.parametrize(("shape", "full"), [((8, 6, 3, 3), (8, 6)), ((20, 2, 3, 3), (18, 2)), ((1, 12, 1, 3), (1, 3))])
 def test_full_rank_is_the_weight_itself(shape: tuple[int, ...], full: tuple[int, int]) -> None:
     axes = Tucker2.axes(Layer("x", "conv2d", shape))
     assert tuple(axis.high for axis in axes) == full

@@ -71,9 +71,7 @@ def test_its_project_file_registers_the_class() -> None:
 def test_it_names_every_law_and_every_method() -> None:
     assert re.findall(r"^\| (\w[\w ]*\w) \|", PAGE, re.MULTILINE)[1:] == list(LAWS)
     methods = [
-        name
-        for name in ("axes", "__init__", "fit", "dense", "forward", "frames", "stored")
-        if f"**`{name}(" in PAGE
+        name for name in ("axes", "__init__", "fit", "dense", "forward", "frames", "stored") if f"**`{name}(" in PAGE
     ]
     assert len(methods) == 7
 

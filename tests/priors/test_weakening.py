@@ -72,9 +72,7 @@ def test_every_value_is_reached_flat_or_not(fraction: float, a: float, b: float,
 
 
 @given(weakenings, weakenings, ranks, ranks, st.sampled_from([0.0, 1.0]))
-def test_more_weakening_never_gives_a_larger_value(
-    w: float, v: float, full: float, prior: float, low: float
-) -> None:
+def test_more_weakening_never_gives_a_larger_value(w: float, v: float, full: float, prior: float, low: float) -> None:
     less, more = sorted((w, v))
     assert value_at(less, full, prior, low) >= value_at(more, full, prior, low) * (1 - 1e-12)
 

@@ -30,9 +30,7 @@ def all_priors(layers: Mapping[str, Layer], plugins: Sequence[str]) -> list[Axis
         for name in plugins:
             for axis in load_plugin(name).axes(layer):
                 prior = max(axis.low, round(axis.high / (2.5 + shift / 2)))
-                found.append(
-                    AxisPrior(layer.name, name, axis.name, axis.high, axis.low, prior, None, None, None, None)
-                )
+                found.append(AxisPrior(layer.name, name, axis.name, axis.high, axis.low, prior, None, None, None, None))
     return found
 
 

@@ -53,9 +53,7 @@ def test_latency_runs_the_stated_batch_and_threads(example: Tensor | tuple[Tenso
 def test_threads_come_back_after_an_error() -> None:
     before = torch.get_num_threads()
     with pytest.raises(TypeError):
-        measure_latency(
-            nn.Linear(2, 2), (torch.zeros(1, 2), torch.zeros(1, 2)), LatencySettings(threads=before + 1)
-        )
+        measure_latency(nn.Linear(2, 2), (torch.zeros(1, 2), torch.zeros(1, 2)), LatencySettings(threads=before + 1))
     assert torch.get_num_threads() == before
 
 

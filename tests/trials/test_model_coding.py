@@ -23,9 +23,7 @@ def same(first: Tensor, second: Tensor) -> bool:
 
 
 @given(shapes, steps, st.sampled_from([0, 1, 10, 1000, 32767]), st.integers(0, 1000))
-def test_multiples_of_a_step_come_back_exactly(
-    shape: tuple[int, ...], step: float, largest: int, seed: int
-) -> None:
+def test_multiples_of_a_step_come_back_exactly(shape: tuple[int, ...], step: float, largest: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     whole = torch.randint(-largest, largest + 1, shape, generator=generator)
     weight = whole.float() * step

@@ -71,9 +71,7 @@ def test_without_entropy_bits_are_those_of_floats(workbench: MakeWorkbench, poin
     made, chosen = workbench(epochs=0), point()
     measured = run_trial(made, chosen, 0).measurements
     statistics = 2 * (16 + 24)
-    assert (
-        32 * (measured["params"] + statistics) <= measured["bits"] <= 32 * (measured["params"] + statistics) + 4000
-    )
+    assert 32 * (measured["params"] + statistics) <= measured["bits"] <= 32 * (measured["params"] + statistics) + 4000
 
 
 def test_a_trial_is_deterministic(workbench: MakeWorkbench, point: MakePoint, tmp_path: Path) -> None:
