@@ -14,7 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from rank_search.compress import Compressed, compress
+    from rank_search.compression import Compressed, compress
     from rank_search.errors import RankSearchError
     from rank_search.export import build_model, export_trial, load
     from rank_search.fronts import Store, TrialRow
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rank_search.trials import Supervised, Task, decode
 
 _HOMES: Final = {
-    "rank_search.compress": ("Compressed", "compress"),
+    "rank_search.compression": ("Compressed", "compress"),
     "rank_search.errors": ("RankSearchError",),
     "rank_search.export": ("build_model", "export_trial", "load"),
     "rank_search.fronts": ("Store", "TrialRow"),

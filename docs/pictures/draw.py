@@ -6,7 +6,7 @@ python docs/pictures/draw.py fashion.sqlite fashion docs/pictures/fashion.svg
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -35,7 +35,7 @@ def main(store: str, name: str, target: str) -> None:
 
 
 def draw(
-    axes: Axes, cost: str, trials: Sequence[rs.TrialRow], front: Sequence[rs.TrialRow], dense: dict[str, float]
+    axes: Axes, cost: str, trials: Sequence[rs.TrialRow], front: Sequence[rs.TrialRow], dense: Mapping[str, float]
 ) -> None:
     """One panel: the share of the dense cost across, the error upwards."""
     complete = [row.measurements for row in trials if row.state == "complete"]

@@ -27,12 +27,13 @@ class AxisRange:
         return value_at(weakening, self.high, self.prior, self.low)
 
     def snap(self, exact: float, round_to: int) -> AxisValue:
-        """The closest value that may be chosen: a multiple of `round_to`, or an end of the range."""
+        """The closest value that may be chosen: a multiple of `round_to`, if there is one in the range."""
         inside = min(max(exact, self.low), self.high)
         if not self.integer:
             return min(max(rounded(inside), self.low), self.high)
-        multiple = round_to * round(inside / round_to)
-        return min(max(multiple, math.ceil(self.low)), math.floor(self.high))
+        least = min(round_to * math.ceil(self.low / round_to), math.floor(self.high))
+        most = max(round_to * math.floor(self.high / round_to), least)
+        return min(max(round_to * round(inside / round_to), least), most)
 
     def multiplier(self, value: float, weakening: float) -> float:
         """log2 of what takes the value at this weakening to `value`; infinite where only one of them is zero."""

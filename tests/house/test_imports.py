@@ -38,7 +38,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         CELLAR | {"layers", "trials", "fronts", "study", "subject"},
         {"torch", "safetensors", "onnxruntime"},
     ),
-    "compress": (CELLAR | {"fronts", "launch", "study", "trials", "subject", "run", "export"}, {"torch"}),
+    "compression": (CELLAR | {"fronts", "launch", "study", "trials", "subject", "run", "export"}, {"torch"}),
 }
 SETTINGS_ONLY = {"study"}  # of other rooms it takes the settings models, and the contract of a task
 

@@ -30,6 +30,11 @@ def test_every_public_name_loads() -> None:
         rank_search.nothing  # noqa: B018
 
 
+def test_no_public_name_is_that_of_a_module() -> None:
+    modules = {path.stem for path in (ROOT / "rank_search").iterdir()}
+    assert not modules & set(rank_search.__all__)  # importing the module would replace the name
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_declares_what_it_exports(room: str) -> None:
     module = importlib.import_module(f"rank_search.{room}")
