@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -241,7 +241,9 @@ def test_safetensors_need_neither_the_store_nor_the_task(nets: Nets, expected: P
                 ]
         print(json.dumps(worst))
     """
-    assert run_python(code, exports, expected) == {label: [0.0, 0.0, 0.0] for label in LABELS}
+    found = run_python(code, exports, expected)
+    assert set(found) == set(LABELS)
+    assert max(map(max, found.values())) < 1e-6
 
 
 # ---- all at once or nothing ------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ def test_killed_in_the_middle_it_leaves_no_folder_of_that_name(nets: Nets, tmp_p
     outcomes = []
     with Forks(tmp_path) as forks:
         number = nets.rows()["svd"].number
-        for calls in (1, 10, 25, 200):
+        for calls in (1, 14, 200):
             folder = tmp_path / f"small{calls}"
             death = Death("rank_search/export/trial.py", calls)
             outcomes.append(forks.run("export", nets.store, "nets", number, "-o", folder, death=death))
@@ -359,7 +361,6 @@ EVIL = "__import__('os').system('touch pwned')"
         calling("aten.__getattribute__.__call__", "x"),
         calling("aten.relu.__call__"),
         calling("aten.relu.op"),
-        calling("aten.relu"),
         calling("aten..default"),
         calling("aten.no_such_thing.default"),
         calling(None),
@@ -556,19 +557,28 @@ class Looks(nn.Module):
         return x if float(x.sum()) > 0 else -x
 
 
-class Counts(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("count", torch.zeros(1))
-
+class ChangesGradients(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        self.count += 1
-        return x + self.count
+        with torch.enable_grad():
+            return x * 2
+
+
+class Named(NamedTuple):
+    doubled: Tensor
+
+
+class GivesNamed(nn.Module):
+    def forward(self, x: Tensor) -> Named:
+        return Named(x * 2)
 
 
 @pytest.mark.parametrize(
     ("model", "complaint"),
-    [(Looks(), "must be able to trace the model"), (Counts(), "changes nothing in evaluation mode")],
+    [
+        (Looks(), "must be able to trace the model"),
+        (ChangesGradients(), "cannot be written as data; use --format pt2"),
+        (GivesNamed(), "returns a Named cannot be written as data"),
+    ],
 )
 def test_a_model_that_cannot_be_data_is_refused(model: nn.Module, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=complaint):
