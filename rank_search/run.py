@@ -34,7 +34,7 @@ from rank_search.search import (
     seed_points,
 )
 from rank_search.study import Study
-from rank_search.subject import Subject, read_subject
+from rank_search.subject import Subject, read_subject, resolved
 from rank_search.trials import (
     Task,
     Workbench,
@@ -303,7 +303,7 @@ def fingerprint(subject: Subject) -> dict[str, str]:
         del kept["study"][key]
     parts = {key: str(value) for table, keys in kept.items() for key, value in _flat(table, keys)}
     parts["weights"] = _digest(subject.model)
-    return parts | {f"plugin {name}": _plugin_version(name) for name in subject.plugins}
+    return parts | {f"plugin {name}": _plugin_version(resolved(name, study.folder)) for name in subject.plugins}
 
 
 def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
@@ -321,6 +321,10 @@ def _digest(model: nn.Module) -> str:
 
 
 def _plugin_version(name: str) -> str:
+    """The version of its package; of a plugin in a file, what the file holds."""
+    file, in_file, _ = name.rpartition(":")
+    if in_file:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
     entry = installed().get(name)
     return entry.dist.version if entry is not None and entry.dist is not None else version("rank-search")
 

@@ -559,7 +559,7 @@ class Looks(nn.Module):
 
 class ChangesGradients(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        with torch.enable_grad():
+        with torch.no_grad():
             return x * 2
 
 
