@@ -126,7 +126,7 @@ class Driver:
         rows = self._store.trials(self._study, skip=self._finished)
         self._searcher.feed(Past(row.number, row.point, row.sampler, outcome_of(row)) for row in rows)
         self._states.update(row.state for row in rows)
-        if any(row.state is State.COMPLETE for row in rows):
+        if any(row.state is State.COMPLETE or row.artifacts for row in rows):
             self._keep_front(rows)
 
     def _learn_claims(self) -> None:

@@ -6,6 +6,7 @@ the n-th call of a function. As a script, this file is the process that forks.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -48,9 +49,9 @@ class Run:
         return self.output.read_text(encoding="utf-8")
 
     @property
-    def others(self) -> list[int]:
-        """The living processes of its group beside itself."""
-        return [pid for pid in group(self.pid) if pid != self.pid]
+    def workers(self) -> list[int]:
+        """Its living worker processes."""
+        return [pid for pid, command in group(self.pid).items() if pid != self.pid and "spawn_main" in command]
 
 
 class Forks:
@@ -92,11 +93,24 @@ class Forks:
         return self.start(*arguments, death=death).wait()
 
 
-def group(leader: int) -> list[int]:
-    """The living processes of a process group."""
-    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split() for line in listed.splitlines()]
-    return [int(pid) for pid, leads, state in rows if int(leads) == leader and not state.startswith("Z")]
+def group(leader: int) -> dict[int, str]:
+    """The command lines of the living processes of a process group."""
+    return {pid: command for pid, (leads, command) in processes().items() if leads == leader}
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """The process group and the command line of each living process."""
+    if not Path("/proc/self/stat").exists():
+        listed = subprocess.run(["ps", "-axo", "pid=,pgid=,stat=,args="], capture_output=True, text=True, check=True)
+        rows = [line.split(maxsplit=3) for line in listed.stdout.splitlines()]
+        return {int(pid): (int(leads), command) for pid, leads, state, command in rows if state[0] != "Z"}
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has just ended
+            state, _, leads = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            if state != "Z":
+                found[int(folder.name)] = (int(leads), (folder / "cmdline").read_text().replace("\0", " "))
+    return found
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -44,10 +44,19 @@ def test_the_python_examples_and_the_commands(tmp_path: Path, monkeypatch: pytes
     names: dict[str, Any] = {}
     exec(study, names)
     assert names["result"].complete
+    check_the_promise(names["result"])
     assert names["deployed"](torch.zeros(3, 1, 8, 8)).shape == (3, 10)
     exec(compress, mine)
     assert mine["smaller"](torch.zeros(1, 16)).shape == (1, 2)  # type: ignore[operator]
     run_the_commands(monkeypatch, capsys)
+
+
+def check_the_promise(result: Any) -> None:
+    """The seed points alone hold what the demonstration promises."""
+    dense = result.study.dense
+    within = [row.measurements for row in result.front if row.measurements["test_error"] <= dense["test_error"] + 0.01]
+    assert max(dense["macs"] / measured["macs"] for measured in within) >= 5
+    assert max(dense["bits"] / measured["bits"] for measured in within) >= 20
 
 
 def run_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
