@@ -12,13 +12,13 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from rank_search.fronts import Claim, Store, StudyRecord, TrialRow, hypervolume
+from rank_search.fronts import Claim, Store, StudyRecord, TrialRow, dominates, hypervolume
 from rank_search.launch.executors import Executor, Finished, Job, trial_seed
 from rank_search.launch.progress import Progress
 from rank_search.point import Bound, Outcome, Point, State
@@ -126,8 +126,7 @@ class Driver:
         rows = self._store.trials(self._study, skip=self._finished)
         self._searcher.feed(Past(row.number, row.point, row.sampler, outcome_of(row)) for row in rows)
         self._states.update(row.state for row in rows)
-        if any(row.state is State.COMPLETE or row.artifacts for row in rows):
-            self._keep_front(rows)
+        self._keep_front(rows)
 
     def _learn_claims(self) -> None:
         """Learn which trials others have in flight."""
@@ -203,18 +202,36 @@ class Driver:
             return outcome
         return Outcome(State.INFEASIBLE, outcome.measurements, "; ".join(broken), outcome.artifacts)
 
-    def _keep_front(self, newcomers: list[TrialRow]) -> None:
-        """Let go of the files of newcomers that are not on the front, and of those they pushed off it."""
-        before, self._front = self._front, self._store.front(self._study)
-        members = {member.number for member in self._front}
-        for gone in (*newcomers, *before):
-            if gone.number not in members and gone.artifacts:
-                for artifact in self._store.forget_artifacts(self._study, gone.number):
-                    (self._plan.artifacts / artifact.location).unlink(missing_ok=True)
+    def _keep_front(self, rows: list[TrialRow]) -> None:
+        """Let newcomers onto the front, and let go of the files of all that are not, or no longer, on it.
+
+        The store has judged them already; this repeats it for those that a newcomer pushes off, instead of reading
+        the whole front after every trial.
+        """
+        newcomers = [row for row in rows if self._is_member(row)]
+        beaten = {
+            member.number
+            for member in self._front
+            for newcomer in newcomers
+            if dominates(self._losses(newcomer), self._losses(member))
+        }
+        gone = [row for row in (*rows, *self._front) if row.number in beaten or not self._is_member(row)]
+        stay = [member for member in self._front if member.number not in beaten]
+        self._front = sorted([*stay, *newcomers], key=self._losses)
+        for row in gone:
+            self._let_go(row)
+
+    def _is_member(self, row: TrialRow) -> bool:
+        return row.state is State.COMPLETE and row.budget == self._study.budget and row.dominated_by is None
+
+    def _losses(self, row: TrialRow) -> tuple[float, ...]:
+        return tuple(row.losses[name] for name in self._study.objective_names)
+
+    def _let_go(self, row: TrialRow) -> None:
+        for artifact in self._store.forget_artifacts(self._study, row.number) if row.artifacts else ():
+            (self._plan.artifacts / artifact.location).unlink(missing_ok=True)
 
     def _show(self) -> None:
-        objectives = self._study.objective_names
-        losses = [[member.losses[name] for name in objectives] for member in self._front]
         self._report(
             Progress(
                 study=self._study,
@@ -222,7 +239,7 @@ class Driver:
                 states=dict(self._states),
                 in_flight=len(self._held),
                 front=tuple(self._front),
-                hypervolume=hypervolume_of(self._study, losses),
+                hypervolume=hypervolume_of(self._study, list(map(self._losses, self._front))),
                 seconds=time.monotonic() - self._begun,
                 seconds_left=self._seconds_left(),
             )
@@ -258,7 +275,7 @@ def outcome_of(row: TrialRow) -> Outcome:
     return Outcome(row.state, row.measurements, row.reason, row.artifacts)
 
 
-def hypervolume_of(study: StudyRecord, losses: list[list[float]]) -> float:
+def hypervolume_of(study: StudyRecord, losses: Sequence[Sequence[float]]) -> float:
     """Hypervolume of losses between the study's ideal and its reference point, as a share of that box."""
     reference = [study.reference_point[name] for name in study.objective_names]
     ideal = [study.ideal[name] for name in study.objective_names]
