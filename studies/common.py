@@ -15,12 +15,17 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Batches:
-    """Images and labels in batches, to be iterated again and again; shuffled by torch's global generator."""
+    """Images and labels in batches, to be iterated again and again.
+
+    `shuffle` draws a new order each time, `shift` moves each batch by up to so many pixels each way; both by
+    torch's global generator.
+    """
 
     images: Tensor
     labels: Tensor
     size: int
     shuffle: bool = False
+    shift: int = 0
 
     def __len__(self) -> int:
         return -(-len(self.labels) // self.size)
@@ -29,7 +34,15 @@ class Batches:
         count = len(self.labels)
         order = torch.randperm(count) if self.shuffle else torch.arange(count)
         for some in torch.split(order, self.size):
-            yield self.images[some], self.labels[some]
+            yield self._shifted(self.images[some]), self.labels[some]
+
+    def _shifted(self, images: Tensor) -> Tensor:
+        if not self.shift:
+            return images
+        height, width = images.shape[-2:]
+        top, left = torch.randint(0, 2 * self.shift + 1, (2,)).tolist()
+        padded = F.pad(images, (self.shift,) * 4)
+        return padded[..., top : top + height, left : left + width]
 
 
 def trained_once(

@@ -49,9 +49,9 @@ def splits() -> list[tuple[Tensor, Tensor]]:
 def task() -> rs.Supervised:
     """What the study file's factory returns."""
     train, selection, test = splits()
-    batches = Batches(*train, size=50, shuffle=True)
+    batches = Batches(*train, size=50, shuffle=True, shift=1)
     return rs.Supervised(
-        network=trained_once(network, batches, CACHE / "digits.safetensors", epochs=30, learning_rate=3e-3),
+        network=trained_once(network, batches, CACHE / "digits.safetensors", epochs=40, learning_rate=3e-3),
         training_batches=batches,
         selection_batches=Batches(*selection, size=200),
         test_batches=Batches(*test, size=200),
