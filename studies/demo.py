@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
     shutil.rmtree(exported, ignore_errors=True)
     show("rank-search", "run", STUDY, "--store", store)
     show("rank-search", "front", store, "digits", "--where", "error <= 0.05", "--sort", "error")
-    trial = smallest_without_loss(store)
+    trial = smallest_within_a_point(store)
     show("rank-search", "show", store, "digits", trial)
     show("rank-search", "export", store, "digits", trial, "-o", exported)
     show("rank-search", "check", store, "digits")
@@ -42,11 +42,11 @@ def show(program: str, *arguments: object) -> None:
         sys.exit(code)
 
 
-def smallest_without_loss(path: Path) -> int:
-    """The front member of the fewest bits whose selection error is no higher than the dense model's."""
+def smallest_within_a_point(path: Path) -> int:
+    """The front member of the fewest bits whose selection error is at most a point above the dense model's."""
     with rs.Store.open(path) as store:
         study = store.study("digits")
-        bound = rs.Bound.parse("error <= 1 * dense")
+        bound = rs.Bound.parse(f"error <= {study.dense['error'] + 0.01}")
         return store.front(study, where=[bound], sort="bits", limit=1)[0].number
 
 
