@@ -105,7 +105,7 @@ def uninterrupted(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dic
     [
         ("tpe", "launch/driver.py", 200),
         ("nsga2", "fronts/ledger.py", 50),
-        ("tpe", "commit", 40),
+        ("tpe", "commit", 28),
         ("nsga2", "execute", 150),
         ("tpe", "trials/training.py", 100),
         ("nsga2", "trials/artifacts.py", 15),
