@@ -2,65 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from rank_search.fronts import PriorRow, Store, StudyRecord, TrialRow, artifact_folder
+from rank_search.fronts import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.launch import Executor, InProcess, Job, LaunchSettings, Processes, Runner
 from rank_search.launch.driver import Driver, Plan
 from rank_search.launch.progress import Progress
-from rank_search.layers import installed
-from rank_search.point import Objective, Outcome, Point
-from rank_search.priors import AxisPrior, SpectraCache, axis_priors
-from rank_search.search import (
-    CostModel,
-    Searcher,
-    SearchSettings,
-    Seed,
-    Space,
-    build_space,
-    check_counted,
-    require_possible,
-    seed_points,
-)
+from rank_search.point import Outcome, Point
+from rank_search.prepare import Prepared, cache_folder, prepare, weight_of
+from rank_search.priors import SpectraCache
+from rank_search.record import join_study
+from rank_search.search import Searcher, check_counted
 from rank_search.study import Study
-from rank_search.subject import Subject, read_subject, resolved
+from rank_search.subject import Subject, read_subject
 from rank_search.trials import (
     Task,
     Workbench,
     build,
-    dense_measurements,
     from_safetensors,
     read_artifact,
     rehearse,
     run_trial,
     test_measurements,
+    threads,
 )
 
-_COUNTED = ("params", "macs", "bits", "latency")
 _LEFT_BY_TRIALS = (".safetensors", ".coded", ".part")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that is made once, in the driver, before the first trial (steps 2 to 7)."""
-
-    subject: Subject
-    priors: tuple[AxisPrior, ...]
-    space: Space
-    costs: CostModel
-    seeds: tuple[Seed, ...]
-    cache: SpectraCache
 
 
 @dataclass(frozen=True)
@@ -74,32 +47,6 @@ class Result:
     front: tuple[TrialRow, ...]
     complete: bool
     added: int
-
-
-def prepare(study: Study, task: Task | None = None) -> Prepared:
-    """Read the task, the layers, the spectra and the priors, and build the search space.
-
-    Raises:
-        TaskError, PluginError, LayerError, StudyFileError: whichever of them cannot be used.
-    """
-    subject = read_subject(study, task)
-    cache = SpectraCache(cache_folder(study))
-    priors = layer_priors(subject, cache)
-    layers, plugins = subject.inventory.layers, subject.plugins
-    space = build_space(layers, plugins, priors, study.search, subject.groups, subject.choices)
-    costs = CostModel(layers, plugins, subject.inventory.rest)
-    seeds = tuple(seed_points(space, costs, study.search))
-    require_possible(study.search.constraints, space, costs, seeds)
-    return Prepared(subject, priors, space, costs, seeds, cache)
-
-
-def layer_priors(subject: Subject, cache: SpectraCache) -> tuple[AxisPrior, ...]:
-    """What the weights say about every axis of every layer."""
-    found: list[AxisPrior] = []
-    for name, layer in subject.inventory.layers.items():
-        plugins = {key: subject.plugins[key] for key in subject.choices[name]}
-        found += axis_priors(layer, _weight(subject.model, name), plugins, cache)
-    return tuple(found)
 
 
 def run_study(
@@ -123,12 +70,12 @@ def run_study(
     """
     location = store or study.store
     launch = study.launch if workers is None else study.launch.model_copy(update={"workers": workers})
-    with _threads(launch.threads if task is None else torch.get_num_threads()):
+    with threads(launch.threads if task is None else torch.get_num_threads()):
         prepared = prepare(study, task)
         workbench = make_workbench(prepared.subject, prepared.cache)
         rehearse(workbench.task, workbench.dense, workbench.training)
         with Store.open(location, create=True) as opened:
-            record = _joined(opened, prepared, workbench)
+            record = join_study(opened, prepared, workbench)
             folder = artifact_folder(location, study.name)
             alone = task is not None or (launch.workers == 1 and launch.time_limit is None)
             executor = _in_driver(workbench, folder) if alone else _in_workers(prepared, launch, folder)
@@ -138,17 +85,6 @@ def run_study(
             _sweep(opened, record, folder)
             _report_on_test(opened, record, workbench, folder)
             return Result(record, location, tuple(opened.front(record)), complete, driver.done_here)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """PyTorch with so many threads, and afterwards with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _searcher(prepared: Prepared, record: StudyRecord) -> Searcher:
@@ -171,7 +107,7 @@ def _decompose(prepared: Prepared) -> None:
     """Decompose every unfolding that a fit may ask for."""
     subject = prepared.subject
     for name, layer in subject.inventory.layers.items():
-        bases = prepared.cache.bases(name, _weight(subject.model, name))
+        bases = prepared.cache.bases(name, weight_of(subject.model, name))
         for plugin in subject.choices[name]:
             for axis in subject.plugins[plugin].axes(layer):
                 for unfolding in axis.unfoldings:
@@ -185,7 +121,7 @@ def make_workbench(subject: Subject, cache: SpectraCache) -> Workbench:
     """What all trials in this process share: task, model, layers, plugins, bases."""
     study = subject.study
     wanted = {each.name for each in study.search.objectives} | {each.name for each in study.search.constraints}
-    bases = {name: cache.bases(name, _weight(subject.model, name)) for name in subject.inventory.layers}
+    bases = {name: cache.bases(name, weight_of(subject.model, name)) for name in subject.inventory.layers}
     return Workbench(
         task=subject.task,
         dense=subject.model,
@@ -206,127 +142,6 @@ def _make_runner(study: Study, folder: Path) -> Runner:
 
 def _run(workbench: Workbench, folder: Path, job: Job) -> Outcome:
     return run_trial(workbench, job.point, job.rng_seed, folder)
-
-
-def cache_folder(study: Study) -> Path:
-    """Where spectra and bases are kept."""
-    if study.study.cache:
-        return study.folder / study.study.cache
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "rank-search" / "spectra"
-
-
-def _weight(model: nn.Module, layer: str) -> torch.Tensor:
-    weight: torch.Tensor = model.get_submodule(layer).get_parameter("weight")
-    return weight.detach()
-
-
-# ---- the study's record ----------------------------------------------------------------------------------
-
-
-def _joined(store: Store, prepared: Prepared, workbench: Workbench) -> StudyRecord:
-    """The study as the store has it; the dense model is measured only for a new one."""
-    subject = prepared.subject
-    study, seen = subject.study, {each.name for each in store.studies()}
-    record = StudyRecord(
-        name=study.name,
-        fingerprint=fingerprint(subject),
-        space={
-            "study": _as_kept(study),
-            "folder": str(study.folder),
-            "coordinates": prepared.space.to_json(),
-        },
-        objectives=study.search.objectives,
-        reference_point={},
-        ideal={},
-        dense={},
-        budget=study.training.epochs,
-        priors=tuple(map(_prior_row, prepared.priors)),
-    )
-    if study.name not in seen:
-        record = _measured(record, workbench, study.search)
-    return store.join(record)
-
-
-def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings) -> StudyRecord:
-    """The record with the dense model's measurements, and the box that hypervolumes are measured in."""
-    dense, wanted = dense_measurements(workbench), search.reference
-    search.require_measured(dense)
-    boxes = {each.name: _box(each, dense[each.name], wanted.get(each.name)) for each in record.objectives}
-    return replace(
-        record,
-        dense=dense | test_measurements(workbench.task, workbench.dense),
-        ideal={name: ideal for name, (ideal, _) in boxes.items()},
-        reference_point={name: reference for name, (_, reference) in boxes.items()},
-    )
-
-
-def _box(objective: Objective, dense: float, wanted: float | None) -> tuple[float, float]:
-    """Ideal and reference loss of one objective.
-
-    Costs lie between 0 and the dense model's. What a task measures lies between 0 (maximized: the larger of 1 and
-    the dense model's) and a tenth, or half its own size if that is more, beyond the dense model's.
-    """
-    loss = objective.loss(dense)
-    margin = 0.0 if objective.name in _COUNTED else max(0.1, abs(loss) / 2)
-    reference = loss + margin if wanted is None else objective.loss(wanted)
-    ideal = min(0.0, loss) if objective.direction == "minimize" else objective.loss(max(1.0, dense))
-    return ideal, max(reference, ideal + 1e-12)
-
-
-def _prior_row(prior: AxisPrior) -> PriorRow:
-    return PriorRow(
-        layer=prior.layer,
-        factorization=prior.factorization,
-        axis=prior.axis,
-        rank=int(prior.prior),
-        full_rank=int(prior.full),
-        noise_variance=prior.noise_variance,
-        energy_kept=prior.energy_kept,
-        break_even=prior.break_even,
-    )
-
-
-def _as_kept(study: Study) -> dict[str, Any]:
-    """The study file as the store keeps it."""
-    return study.model_dump(mode="json")
-
-
-def fingerprint(subject: Subject) -> dict[str, str]:
-    """What the study was made from, part by part: every key but those of [launch] and how long and where it goes
-    on; the weights; the versions of the plugins.
-    """
-    study = subject.study
-    kept = _as_kept(study)
-    del kept["launch"]
-    for key in ("trials", "store", "cache"):
-        del kept["study"][key]
-    parts = {key: str(value) for table, keys in kept.items() for key, value in _flat(table, keys)}
-    parts["weights"] = _digest(subject.model)
-    return parts | {f"plugin {name}": _plugin_version(resolved(name, study.folder)) for name in subject.plugins}
-
-
-def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
-    if not isinstance(value, dict) or not value:
-        return [(path, value)]
-    return [pair for key, inner in value.items() for pair in _flat(f"{path}.{key}", inner)]
-
-
-def _digest(model: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-def _plugin_version(name: str) -> str:
-    """The version of its package; of a plugin in a file, what the file holds."""
-    file, in_file, _ = name.rpartition(":")
-    if in_file:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    entry = installed().get(name)
-    return entry.dist.version if entry is not None and entry.dist is not None else version("rank-search")
 
 
 # ---- around the search -----------------------------------------------------------------------------------

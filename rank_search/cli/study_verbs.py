@@ -14,7 +14,7 @@ from rank_search.cli.output import Format, Row, print_rows
 
 if TYPE_CHECKING:
     from rank_search.layers import Skipped
-    from rank_search.run import Prepared
+    from rank_search.prepare import Prepared
     from rank_search.subject import Subject
 
 StudyArgument = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")]
@@ -44,8 +44,8 @@ def priors(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
 
     Example: rank-search priors studies/digits.toml
     """
+    from rank_search.prepare import cache_folder, layer_priors
     from rank_search.priors import SpectraCache
-    from rank_search.run import cache_folder, layer_priors
     from rank_search.study import load_study
     from rank_search.subject import read_subject
 
@@ -72,7 +72,7 @@ def space(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
 
     Example: rank-search space studies/digits.toml
     """
-    from rank_search.run import prepare
+    from rank_search.prepare import prepare
     from rank_search.study import load_study
 
     prepared = prepare(load_study(study))

@@ -2,7 +2,7 @@
 
 from rank_search.trials.artifacts import from_safetensors, read_artifact, to_safetensors, write_artifact
 from rank_search.trials.coding import decode, encode
-from rank_search.trials.measure import measure, measure_latency, test_measurements
+from rank_search.trials.measure import measure, measure_latency, test_measurements, threads
 from rank_search.trials.penalties import orthogonality, soft_orthogonality, srip
 from rank_search.trials.rate import Quantizer, laplace_bits
 from rank_search.trials.rehearsal import rehearse
@@ -42,6 +42,7 @@ __all__ = [
     "soft_orthogonality",
     "srip",
     "test_measurements",
+    "threads",
     "to_safetensors",
     "write_artifact",
 ]

@@ -57,7 +57,7 @@ def measure_latency(model: nn.Module, example: Example, settings: LatencySetting
     The number of threads is put back afterwards. On an accelerator the model is waited for.
     """
     batch = _repeated(example, settings.batch)
-    with _threads(settings.threads):
+    with threads(settings.threads):
         for _ in range(max(3, settings.repeats // 10)):
             forward(model, batch)
         return statistics.median(_seconds(model, batch) for _ in range(settings.repeats))
@@ -83,7 +83,8 @@ def _repeated(example: Example, times: int) -> Example:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """PyTorch with so many threads, and afterwards with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -30,8 +30,14 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "study": (CELLAR | {"layers", "search", "trials", "launch"}, set()),
     "subject": (CELLAR | {"layers", "fronts", "trials", "study"}, {"torch"}),
     "mirror": (CELLAR | {"fronts", "search"}, {"optuna"}),
+    "prepare": (CELLAR | {"priors", "search", "study", "subject", "trials"}, {"torch"}),
+    "record": (
+        CELLAR | {"layers", "fronts", "priors", "search", "study", "subject", "trials", "prepare"},
+        {"torch"},
+    ),
     "run": (
-        CELLAR | {"layers", "priors", "search", "trials", "fronts", "launch", "study", "subject"},
+        CELLAR
+        | {"fronts", "launch", "priors", "search", "study", "subject", "trials", "prepare", "record"},
         {"torch"},
     ),
     "export": (
