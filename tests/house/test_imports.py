@@ -36,8 +36,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"torch"},
     ),
     "run": (
-        CELLAR
-        | {"fronts", "launch", "priors", "search", "study", "subject", "trials", "prepare", "record"},
+        CELLAR | {"fronts", "launch", "priors", "search", "study", "subject", "trials", "prepare", "record"},
         {"torch"},
     ),
     "export": (
