@@ -1,5 +1,6 @@
 # make demo   a real search on real data, its front, one exported and checked model
-# make test   the whole test suite
+# make test   the test suite, but for those that kill things
+# make faults the tests that kill workers, nodes, drivers and databases: some minutes
 # make lint   ruff and mypy --strict
 # make docs   the pages that are generated from the code
 
@@ -9,13 +10,16 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test faults lint docs clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/python studies/demo.py $(DEMO)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not faults"
+
+faults: $(VENV)/.installed
+	$(BIN)/python -m pytest -m faults
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

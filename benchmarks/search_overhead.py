@@ -24,6 +24,7 @@ from unittest.mock import patch
 
 import optuna
 
+from rank_search.artifacts import ArtifactStore
 from rank_search.fronts import Store, StudyRecord
 from rank_search.launch import InProcess
 from rank_search.launch.driver import Driver, Plan
@@ -34,6 +35,7 @@ from rank_search.priors import AxisPrior
 from rank_search.search import (
     SAMPLERS,
     CostModel,
+    Rungs,
     Searcher,
     SearchSettings,
     build_space,
@@ -144,7 +146,7 @@ def ours(folder: Path, sampler: str, trials: int) -> Meter:
         budget=1,
     )
     with Store.open(folder / "ours.sqlite", create=True) as store, meter.around(SAMPLERS[sampler]):
-        plan = Plan(trials, 1.0, 0, constraints=(), judge=lambda point: None, max_retries=0, artifacts=folder)
+        plan = Plan(trials, Rungs(None, 1.0), 0, (), lambda point: None, max_retries=0, artifacts=ArtifactStore(folder))
         executor = InProcess(lambda job: problem.outcome(job.point))
         Driver(store, store.join(record), problem.searcher, executor, plan, meter.tick).run()
     return meter

@@ -68,6 +68,7 @@ def compress(
     search: Table | None = None,
     training: Table | None = None,
     latency: Table | None = None,
+    launch: Table | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Compressed:
     """Search the factorizations and ranks of a model's layers, and return the Pareto front.
@@ -83,6 +84,7 @@ def compress(
         trials, seed, name: as in the `[study]` table of a study file.
         store: SQLAlchemy URL or path of an SQLite file; default `<name>.sqlite`.
         layers, search, training, latency: the tables of a study file, as dictionaries.
+        launch: the same; the trials run in this process, or with `{"with": "ray"}` on a cluster.
         report: told after every trial how far the search is.
 
     Raises:
@@ -105,6 +107,7 @@ def compress(
             "search": {"objectives": (metric_name, "macs"), **(search or {})},
             "training": dict(training or {}),
             "latency": dict(latency or {}),
+            "launch": dict(launch or {}),
         }
     )
     result = run_study(study, task=task, report=report)

@@ -11,6 +11,9 @@
     ├── LayerError          (ValueError)    a layer, its weights or a choice made for it
     ├── QueryError          (ValueError)    a question to a store that cannot be answered as asked
     ├── StoreError          (RuntimeError)  the store cannot be reached, read or written
+    │   └── StoreAwayError                      its server does not answer just now
+    ├── ArtifactError       (RuntimeError)  a trial's file cannot be written, or is not what was written
+    ├── LaunchError         (RuntimeError)  workers or a cluster cannot be used
     ├── TrialError          (RuntimeError)  a trial cannot be carried out
     └── ExportError         (RuntimeError)  a model could not be exported and verified
 
@@ -63,6 +66,18 @@ class QueryError(RankSearchError, ValueError):
 
 class StoreError(RankSearchError, RuntimeError):
     """The store cannot be reached, read or written."""
+
+
+class StoreAwayError(StoreError):
+    """The store's server does not answer just now: it is starting, stopping, or out of reach."""
+
+
+class ArtifactError(RankSearchError, RuntimeError):
+    """A trial's file cannot be written, cannot be read, or is not what was written."""
+
+
+class LaunchError(RankSearchError, RuntimeError):
+    """Workers, or a cluster, cannot be used."""
 
 
 class TrialError(RankSearchError, RuntimeError):

@@ -74,6 +74,7 @@ class State(StrEnum):
     """How a trial ended."""
 
     COMPLETE = "complete"
+    STOPPED = "stopped"  # measured at a rung below the full budget; it may be promoted yet
     INFEASIBLE = "infeasible"  # breaks a constraint of the study
     DIVERGED = "diverged"  # training or evaluation left the finite numbers
     FAILED = "failed"  # it raised, ran out of time, or its worker died
@@ -81,7 +82,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A file that a trial left: its kind, its path relative to the artifact folder, its digest and length."""
+    """A file that a trial left: its kind, its name in the study's artifact store, its digest and length."""
 
     kind: str
     location: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,21 +29,8 @@ class Prepared:
     cache: SpectraCache
 
 
-def prepare(study: Study, task: Task | None = None) -> Prepared:
-    """Read the task, the layers, the spectra and the priors, and build the search space.
-
-    Raises:
-        TaskError, PluginError, LayerError, StudyFileError: whichever of them cannot be used.
-    """
-    subject = read_subject(study, task)
-    cache = SpectraCache(cache_folder(study))
-    priors = layer_priors(subject, cache)
-    layers, plugins = subject.inventory.layers, subject.plugins
-    space = build_space(layers, plugins, priors, study.search, subject.groups, subject.choices)
-    costs = CostModel(layers, plugins, subject.inventory.rest)
-    seeds = tuple(seed_points(space, costs, study.search))
-    require_possible(study.search.constraints, space, costs, seeds)
-    return Prepared(subject, priors, space, costs, seeds, cache)
+Reader = Callable[[Subject, SpectraCache], tuple[AxisPrior, ...]]
+"""Reads the priors of all layers off their spectra."""
 
 
 def layer_priors(subject: Subject, cache: SpectraCache) -> tuple[AxisPrior, ...]:
@@ -54,10 +42,32 @@ def layer_priors(subject: Subject, cache: SpectraCache) -> tuple[AxisPrior, ...]
     return tuple(found)
 
 
+def prepare(study: Study, task: Task | None = None, reader: Reader = layer_priors) -> Prepared:
+    """Read the task, the layers, the spectra and the priors, and build the search space.
+
+    Raises:
+        TaskError, PluginError, LayerError, StudyFileError: whichever of them cannot be used.
+    """
+    subject = read_subject(study, task)
+    cache = SpectraCache(cache_folder(study))
+    priors = reader(subject, cache)
+    layers, plugins = subject.inventory.layers, subject.plugins
+    space = build_space(layers, plugins, priors, study.search, subject.groups, subject.choices)
+    costs = CostModel(layers, plugins, subject.inventory.rest)
+    seeds = tuple(seed_points(space, costs, study.search))
+    require_possible(study.search.constraints, space, costs, seeds)
+    return Prepared(subject, priors, space, costs, seeds, cache)
+
+
 def cache_folder(study: Study) -> Path:
     """Where spectra and bases are kept."""
     if study.study.cache:
         return study.folder / study.study.cache
+    return user_cache_folder()
+
+
+def user_cache_folder() -> Path:
+    """Where spectra and bases are kept if a study says nothing."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "rank-search" / "spectra"
 

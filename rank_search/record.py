@@ -7,11 +7,15 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import torch
 from torch import nn
 
-from rank_search.fronts import PriorRow, Store, StudyRecord
+from rank_search.artifacts import ArtifactStore
+from rank_search.errors import StudyFileError, StudyMismatchError
+from rank_search.fronts import PriorRow, Store, StudyRecord, artifact_folder
+from rank_search.fronts.database import locate
 from rank_search.layers import installed
 from rank_search.point import Objective
 from rank_search.prepare import Prepared
@@ -24,8 +28,12 @@ from rank_search.trials import Workbench, dense_measurements, test_measurements
 _COUNTED = ("params", "macs", "bits", "latency")
 
 
-def join_study(store: Store, prepared: Prepared, workbench: Workbench) -> StudyRecord:
-    """The study as the store has it; the dense model is measured only for a new one."""
+def join_study(store: Store, location: str, prepared: Prepared, workbench: Workbench) -> StudyRecord:
+    """The study as the store has it; the dense model is measured only for a new one.
+
+    Args:
+        location: of the store, as given.
+    """
     subject = prepared.subject
     study, seen = subject.study, {each.name for each in store.studies()}
     record = StudyRecord(
@@ -42,10 +50,18 @@ def join_study(store: Store, prepared: Prepared, workbench: Workbench) -> StudyR
         dense={},
         budget=study.training.epochs,
         priors=tuple(map(_prior_row, prepared.priors)),
+        artifacts=_artifacts(study, location),
     )
     if study.name not in seen:
         record = _measured(record, workbench, study.search)
-    return store.join(record)
+    joined = store.join(record)
+    if study.study.artifacts and joined.artifacts != record.artifacts:
+        raise StudyMismatchError(
+            f"A study's files stay in one place; those of {study.name!r} are in "
+            f"{joined.artifacts or 'the folder beside its store'}, and [study] artifacts says {record.artifacts}. "
+            "Leave the key out, or give the study another name."
+        )
+    return joined
 
 
 def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings) -> StudyRecord:
@@ -87,9 +103,31 @@ def _prior_row(prior: AxisPrior) -> PriorRow:
     )
 
 
+def _artifacts(study: Study, location: str) -> str:
+    """Where the study's files are, for whoever opens the store from wherever; nothing if beside the store itself."""
+    given = study.study.artifacts
+    if ArtifactStore(given).location != given:
+        raise StudyFileError(
+            "study.artifacts is kept in the store for all to read, so it holds no credentials; found some. Put them in "
+            "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or fsspec's configuration of every machine."
+        )
+    if given:
+        place = given.rstrip("/") if "://" in given else str(Path(given).absolute())
+        return f"{place}/{quote(study.name, safe=' ')}"
+    is_file = locate(location).get_backend_name() == "sqlite"
+    return "" if is_file else str(artifact_folder(location, study.name))
+
+
 def _as_kept(study: Study) -> dict[str, Any]:
-    """The study file as the store keeps it."""
-    return study.model_dump(mode="json")
+    """The study file as the store keeps it: without where the store is, which may hold a password, and without what
+    says only how trials are run."""
+    kept = study.model_dump(mode="json", by_alias=True)
+    del kept["launch"]
+    for key in ("store", "artifacts"):
+        del kept["study"][key]
+    if kept["search"]["rungs"] is None:
+        del kept["search"]["rungs"]  # as in stores from before there were rungs
+    return kept
 
 
 def fingerprint(subject: Subject) -> dict[str, str]:
@@ -98,8 +136,7 @@ def fingerprint(subject: Subject) -> dict[str, str]:
     """
     study = subject.study
     kept = _as_kept(study)
-    del kept["launch"]
-    for key in ("trials", "store", "cache"):
+    for key in ("trials", "cache"):
         del kept["study"][key]
     parts = {key: str(value) for table, keys in kept.items() for key, value in _flat(table, keys)}
     parts["weights"] = _digest(subject.model)

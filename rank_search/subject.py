@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import StudyMismatchError, TaskError
 from rank_search.fronts import StudyRecord
-from rank_search.layers import Example, Inventory, Plugins, load_plugin, take_inventory
+from rank_search.layers import Example, Inventory, Plugins, Unfolding, load_plugin, take_inventory
 from rank_search.study import Study, load_task
 from rank_search.trials import Task, asked
 
@@ -31,6 +31,12 @@ class Subject:
     plugins: Plugins
     choices: Mapping[str, tuple[str, ...]]
     groups: Mapping[str, tuple[str, ...]]
+
+    def unfoldings(self, layer: str) -> tuple[Unfolding, ...]:
+        """Every unfolding of a layer's weight that a fit may ask the basis of."""
+        plugins = [self.plugins[name] for name in self.choices[layer]]
+        axes = [axis for plugin in plugins for axis in plugin.axes(self.inventory.layers[layer])]
+        return tuple(unfolding for axis in axes for unfolding in axis.unfoldings)
 
 
 def read_subject(study: Study, task: Task | None = None) -> Subject:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from rank_search.cli import model_verbs, store_verbs, study_verbs
+from rank_search.cli import cluster_verbs, model_verbs, status_verb, store_verbs, study_verbs
 from rank_search.errors import RankSearchError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for verbs in (study_verbs, store_verbs, model_verbs):
+for verbs in (study_verbs, cluster_verbs, store_verbs, status_verb, model_verbs):
     verbs.add_to(app)
 
 

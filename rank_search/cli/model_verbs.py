@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from rank_search.cli.output import Format, print_rows
 from rank_search.cli.store_verbs import NameArgument, StoreArgument, TrialArgument
+
+_FOLLOW: Final = timedelta(seconds=3)
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
 
@@ -94,7 +97,7 @@ def dashboard(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
 ) -> None:
-    """Mirror the store into an Optuna storage and open optuna-dashboard on it, until Ctrl-C.
+    """Open optuna-dashboard on a mirror of the store, which follows it every few seconds, until Ctrl-C.
 
     Example: rank-search dashboard digits.sqlite
     """
@@ -103,16 +106,16 @@ def dashboard(
     import optuna
     from optuna_dashboard import wsgi
 
+    from rank_search.cli.server import ThreadedServer
     from rank_search.fronts import Store
-    from rank_search.mirror import mirrored
+    from rank_search.mirror import following
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with Store.open(store) as opened:
-        application = wsgi(mirrored(opened))
-    try:
-        server = make_server(host, port, application)
-    except OSError as error:
-        raise typer.BadParameter(f"{host}:{port} cannot be listened on: {error.strerror}. Try --port 0.") from error
-    with server, suppress(KeyboardInterrupt):
-        typer.echo(f"optuna-dashboard on http://{host}:{server.server_port} (Ctrl-C ends it)", err=True)
-        server.serve_forever()
+    with Store.open(store) as opened, following(opened, every=_FOLLOW) as mirror:
+        try:
+            server = make_server(host, port, wsgi(mirror), server_class=ThreadedServer)
+        except OSError as error:
+            raise typer.BadParameter(f"{host}:{port} cannot be listened on: {error.strerror}. Try --port 0.") from error
+        with server, suppress(KeyboardInterrupt):
+            typer.echo(f"optuna-dashboard on http://{host}:{server.server_port} (Ctrl-C ends it)", err=True)
+            server.serve_forever()

@@ -30,14 +30,13 @@ def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str 
     if format is Format.JSON:
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
         return
-    flat = [_flatten(row) for row in rows]
-    columns = _columns(flat)
     if format is Format.CSV:
-        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        flat = [_flatten(row) for row in rows]
+        writer = csv.DictWriter(sys.stdout, _columns(flat), lineterminator="\n")
         writer.writeheader()
         writer.writerows(flat)
     elif rows:
-        _print_table(flat, columns, title)
+        _console().print(table_of(rows, title))
     else:
         _console().print(f"{title}: {empty}" if title else empty, markup=False, highlight=False)
 
@@ -79,14 +78,17 @@ def _choice_in_short(choice: Mapping[str, Any] | str) -> str:
     return f"{choice['factorization']} {values}"
 
 
-def _print_table(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
+def table_of(rows: Sequence[Row], title: str = "") -> Table:
+    """The rows as a table for people."""
+    flat = [_flatten(row) for row in rows]
+    columns = _columns(flat)
     table = Table(title=title or None, title_justify="left")
     for column in columns:
-        numeric = all(isinstance(row.get(column), int | float | None) for row in rows)
+        numeric = all(isinstance(row.get(column), int | float | None) for row in flat)
         table.add_column(column.replace(".", "\n", 1), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
+    for row in flat:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    _console().print(table)
+    return table
 
 
 def _console() -> Console:
@@ -109,3 +111,16 @@ def number(value: float) -> str:
     if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e15):
         return f"{int(value):,}"
     return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def clock(seconds: float | None) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock(3725.2), clock(61), clock(None)
+    ('1:02:05', '1:01', '?')
+    """
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

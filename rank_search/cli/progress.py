@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rank_search.cli.output import number
+from rank_search.cli.output import clock, number
 from rank_search.launch.progress import Progress
 
 _MOST_MEMBERS: Final = 12
@@ -51,18 +51,25 @@ class ProgressDisplay:
 
 def _line(progress: Progress) -> str:
     states = ", ".join(f"{count} {state}" for state, count in progress.states.items() if count)
-    return (
-        f"{progress.finished}/{progress.target} trials ({states or 'none yet'}) · front {len(progress.front)} · "
-        f"hypervolume {progress.hypervolume:.4f} · {_clock(progress.seconds)} · left {_clock(progress.seconds_left)}"
-    )
+    parts = [
+        f"{progress.finished}/{progress.target} trials ({states or 'none yet'})",
+        f"front {len(progress.front)}",
+        f"hypervolume {progress.hypervolume:.4f}",
+        *_crowd(progress),
+        *([] if progress.rate is None else [f"{number(progress.rate)} a minute"]),
+        clock(progress.seconds),
+        f"left {clock(progress.seconds_left)}",
+    ]
+    return " · ".join(parts)
 
 
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def _crowd(progress: Progress) -> list[str]:
+    """Who is at work, unless it is this process alone."""
+    if progress.workers == 1 and not progress.elsewhere:
+        return []
+    workers = "1 worker" if progress.workers == 1 else f"{progress.workers or 'no'} workers"
+    elsewhere = f", {progress.elsewhere} elsewhere" if progress.elsewhere else ""
+    return [workers, f"{progress.in_flight} in flight{elsewhere}"]
 
 
 def _picture(progress: Progress) -> Group:

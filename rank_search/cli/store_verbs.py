@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Annotated, Any
 
 import typer
 
+from rank_search.artifacts import artifacts_at
 from rank_search.cli.output import Format, Row, print_rows
 from rank_search.fronts import Store, StudySummary, TrialRow, artifact_folder
 from rank_search.point import Bound
@@ -37,7 +39,7 @@ def trials(store: StoreArgument, name: NameArgument, format: FormatOption = Form
     Example: rank-search trials digits.sqlite digits --format csv
     """
     with Store.open(store) as opened:
-        rows = opened.trials(opened.study(name))
+        rows = sorted(opened.trials(opened.study(name)), key=attrgetter("number"))
     print_rows([_short_row(row) for row in rows], format, f"trials of {name}", empty="no trials yet")
 
 
@@ -91,7 +93,7 @@ def check(store: StoreArgument, name: NameArgument, format: FormatOption = Forma
     """
     with Store.open(store) as opened:
         study = opened.study(name)
-        problems = opened.check(study, artifact_folder(store, name))
+        problems = opened.check(study, artifacts_at(study.artifacts, artifact_folder(store, name)))
         count = len(opened.trials(study))
     fine = f"{count} trials, their front and its artifacts are as they should be"
     print_rows([{"problem": problem} for problem in problems], format, f"check of {name}", empty=fine)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import signal
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from rank_search.layers import Skipped
     from rank_search.prepare import Prepared
     from rank_search.subject import Subject
+
+
+class Launcher(StrEnum):
+    """What `--on` takes."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
 
 StudyArgument = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
@@ -91,25 +100,34 @@ def run(
         int | None, typer.Option(min=1, help="Finished trials to reach in all; default: the study file's.")
     ] = None,
     store: Annotated[str | None, typer.Option(help="SQLAlchemy URL or path; default: the study file's.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; default: the study file's.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: the study file's.")] = None,
+    on: Annotated[Launcher | None, typer.Option(help="Where trials run; default: the study file's.")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or ray://HOST:10001.", metavar="ADDRESS")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Append what happens to this file, a JSON object a line.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Run a study, or go on with it, until it has so many finished trials in all; Ctrl-C leaves it resumable.
 
-    Example: rank-search run studies/digits.toml --workers 2
+    Example: rank-search run studies/digits.toml --on ray --workers 8
     """
     import optuna
 
+    from rank_search import logs
     from rank_search.cli.progress import ProgressDisplay
+    from rank_search.launch import this_process
     from rank_search.run import run_study
     from rank_search.study import load_study
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: as tidy as Ctrl-C
     loaded = load_study(study)
-    where = store or loaded.store
+    launch = {"workers": workers, "on": on and on.value, "address": address}
     try:
-        with ProgressDisplay() as display:
-            result = run_study(loaded, store=store, trials=trials, workers=workers, report=display)
+        with ProgressDisplay() as display, logs.configure(log), logs.bound(study=loaded.name, worker=this_process()):
+            result = run_study(loaded.launched(launch), store=store, trials=trials, report=display)
     except KeyboardInterrupt:
         typer.echo(f"Interrupted; nothing finished is lost. The same command goes on with {loaded.name!r}.", err=True)
         raise typer.Exit(1) from None
@@ -117,7 +135,7 @@ def run(
         typer.echo("Nothing to do: the study has that many finished trials. --trials N goes on to N in all.", err=True)
     if not result.complete:
         typer.echo("Every point of the search space has been tried: the study is complete.", err=True)
-    typer.echo(_ending(len(result.front), shlex.join([where, loaded.name])), err=True)
+    typer.echo(_ending(len(result.front), shlex.join([result.shown, loaded.name])), err=True)
 
 
 def _ending(members: int, where: str) -> str:

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from rank_search.artifacts import ArtifactStore, artifacts_at
 from rank_search.errors import ExportError
 from rank_search.export.formats import CODED, GRAPH, MANIFEST, READERS, TENSORS, WRITERS, read_safetensors
 from rank_search.fronts import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.layers import forward
-from rank_search.point import Artifact
+from rank_search.point import Artifact, State
 from rank_search.subject import Subject, subject_of
-from rank_search.trials import Task, build, decode, from_safetensors, read_artifact
+from rank_search.trials import Task, build, decode, from_safetensors
 
 _CLOSE = 1e-4  # another runtime, or another layout in memory, adds in another order
 
@@ -34,11 +35,11 @@ def build_model(store: Store, study: str, number: int, task: Task | None = None)
 
     Raises:
         QueryError: there is no such study or trial.
-        ExportError: the trial kept no model.
-        TrialError: its file is missing or damaged.
+        ExportError: the trial kept no model, or was stopped before its full budget.
+        ArtifactError: its file is missing or damaged.
     """
     record = store.study(study)
-    return _rebuilt(subject_of(record, task), store.trial(record, number), _folder(store, study))
+    return _rebuilt(subject_of(record, task), store.trial(record, number), _artifacts(store, record))
 
 
 def export_trial(
@@ -51,7 +52,8 @@ def export_trial(
     get its name.
 
     Raises:
-        ExportError: the folder exists already, or a verification fails; nothing is left then.
+        ExportError: the folder exists already, the trial has no model, or a verification fails; nothing is left then.
+        ArtifactError: a file of the trial is missing or damaged.
     """
     folder = Path(folder)
     if folder.exists():
@@ -59,11 +61,11 @@ def export_trial(
     if format not in WRITERS:
         raise ExportError(f"A format is one of {', '.join(WRITERS)}; found {format!r}.")
     record = store.study(study)
-    row, source = store.trial(record, number), _folder(store, study)
+    row, source = store.trial(record, number), _artifacts(store, record)
     subject = subject_of(record, task)
     model = _rebuilt(subject, row, source)
     _check_measurements(subject, model, row)
-    coded = read_artifact(source, _artifact(row, "coded"))
+    coded = source.read(_artifact(row, "coded"))
     _check_coded(model, coded)
     temporary = _temporary_beside(folder)
     try:
@@ -108,8 +110,8 @@ def load(folder: str | Path) -> nn.Module:
     return read_safetensors(folder)
 
 
-def _rebuilt(subject: Subject, row: TrialRow, folder: Path) -> nn.Module:
-    state = from_safetensors(read_artifact(folder, _artifact(row, "model")))
+def _rebuilt(subject: Subject, row: TrialRow, artifacts: ArtifactStore) -> nn.Module:
+    state = from_safetensors(artifacts.read(_artifact(row, "model")))
     try:
         return build(subject.model, row.point, subject.inventory.layers, subject.plugins, state)
     except RuntimeError as error:
@@ -123,6 +125,11 @@ def _artifact(row: TrialRow, kind: str) -> Artifact:
     for artifact in row.artifacts:
         if artifact.kind == kind:
             return artifact
+    if row.state is State.STOPPED:
+        raise ExportError(
+            f"Only what was trained to the full budget is a model to deploy; trial {row.number} was stopped after "
+            f"{row.budget:g} epochs. Choose a trial that `rank-search front` lists."
+        )
     raise ExportError(
         f"Models of front members are kept; trial {row.number} ({row.state}"
         + (f", dominated by trial {row.dominated_by}" if row.dominated_by is not None else "")
@@ -219,5 +226,5 @@ def _temporary_beside(folder: Path) -> Path:
     return made
 
 
-def _folder(store: Store, study: str) -> Path:
-    return artifact_folder(store.location, study)
+def _artifacts(store: Store, record: StudyRecord) -> ArtifactStore:
+    return artifacts_at(record.artifacts, artifact_folder(store.location, record.name))

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from rank_search.fronts.artifacts import artifact_folder
 from rank_search.fronts.dominance import dominates, hypervolume, nondominated
-from rank_search.fronts.records import Claim, PriorRow, StudyRecord, StudySummary, TrialRow
+from rank_search.fronts.records import Activity, Claim, PriorRow, StudyRecord, StudySummary, TrialRow
 from rank_search.fronts.store import Store
 
 __all__ = [
+    "Activity",
     "Claim",
     "PriorRow",
     "Store",

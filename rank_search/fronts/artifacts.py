@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
-from rank_search.fronts.database import locate
+from rank_search.fronts.address import locate
 
 
 def artifact_folder(store: str | Path, study: str) -> Path:

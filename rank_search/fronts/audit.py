@@ -2,34 +2,82 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, Row, select
 
+from rank_search.errors import ArtifactError
 from rank_search.fronts import rows, tables
 from rank_search.fronts.dominance import nondominated
 from rank_search.fronts.records import StudyRecord, TrialRow
 from rank_search.fronts.tables import claim, trial
 from rank_search.point import Artifact, State
 
+if TYPE_CHECKING:
+    from rank_search.artifacts import ArtifactStore
+
 _AT_ONCE: Final = 1_000
 
 Choices = set[tuple[str, str, str, float | None]]
 
+Files = list[tuple[int, Artifact]]
+"""Number of a trial, and one of its artifacts."""
 
-def problems(connection: Connection, study: StudyRecord, folder: Path | None) -> list[str]:
-    """Everything that does not agree, in the order of recording; nothing if all is well."""
+
+@dataclass(frozen=True)
+class Suspect:
+    """A file that is not as its row says, unless the row has gone meanwhile."""
+
+    number: int
+    artifact: Artifact
+    message: str
+
+
+def problems(connection: Connection, study: StudyRecord) -> tuple[list[str], Files]:
+    """Everything that does not agree, in the order of recording (nothing if all is well), and the files to look at."""
     columns = select(trial.c.id, trial.c.number, trial.c.point_key, trial.c.eligible, trial.c.dominated_by)
     recorded = connection.execute(columns.where(trial.c.study_id == study.id).order_by(trial.c.id)).all()
     found = [*_front_problems(connection, study, recorded), *_claim_problems(connection, study)]
+    files: Files = []
     for start in range(0, len(recorded), _AT_ONCE):
-        found += _trial_problems(connection, study, recorded[start : start + _AT_ONCE], folder)
+        some = recorded[start : start + _AT_ONCE]
+        trials = rows.read(connection, study, [row.id for row in some])
+        found += _trial_problems(connection, study, some, trials)
+        files += [(each.number, artifact) for each in trials for artifact in each.artifacts]
+    return found, files
+
+
+def file_problems(files: Files, artifacts: ArtifactStore) -> list[Suspect]:
+    """The files that are missing, cut off or altered."""
+    found = []
+    for number, artifact in files:
+        try:
+            artifacts.read(artifact)
+        except ArtifactError as error:
+            found.append(Suspect(number, artifact, str(error)))
     return found
+
+
+def confirmed(connection: Connection, study: StudyRecord, suspects: Sequence[Suspect]) -> list[str]:
+    """Those that the store still lists."""
+    table = tables.artifact.c
+    listed = select(trial.c.number, table.kind, table.location).join(trial, trial.c.id == table.trial_id)
+    numbers = {suspect.number for suspect in suspects}
+    of_study = listed.where(trial.c.study_id == study.id)
+    found = {
+        tuple(row)
+        for some in rows.batches(sorted(numbers))
+        for row in connection.execute(of_study.where(trial.c.number.in_(some)))
+    }
+    return [
+        f"Trial {each.number}: its {each.artifact.kind}, {each.artifact.location}: {each.message}"
+        for each in suspects
+        if (each.number, each.artifact.kind, each.artifact.location) in found
+    ]
 
 
 def _front_problems(
@@ -77,20 +125,20 @@ def _claim_problems(connection: Connection, study: StudyRecord) -> Iterator[str]
     both = select(claim.c.number).join(
         trial, (trial.c.study_id == claim.c.study_id) & (trial.c.number == claim.c.number)
     )
-    for number in connection.scalars(both.where(claim.c.study_id == study.id)):
+    no_promotion = both.where(claim.c.study_id == study.id, claim.c.budget <= trial.c.budget)
+    for number in connection.scalars(no_promotion.order_by(claim.c.number)):
         yield f"Trial {number} is finished, and yet still claimed."
 
 
 def _trial_problems(
-    connection: Connection, study: StudyRecord, recorded: Sequence[Row[*tuple[Any, ...]]], folder: Path | None
+    connection: Connection, study: StudyRecord, recorded: Sequence[Row[*tuple[Any, ...]]], trials: Sequence[TrialRow]
 ) -> Iterator[str]:
-    ids = [row.id for row in recorded]
-    chosen = _choices(connection, ids)
-    for row, found in zip(recorded, rows.read(connection, study, ids), strict=True):
+    chosen = _choices(connection, [row.id for row in recorded])
+    for row, found in zip(recorded, trials, strict=True):
         yield from _point_problems(found, row.point_key, chosen[row.id])
-        yield from _number_problems(found, study, row.eligible)
-        if folder is not None:
-            yield from _file_problems(found, folder)
+        yield from _number_problems(found, study)
+        yield from _earlier_problems(found)
+        yield from _eligibility_problems(found, study, row.eligible)
 
 
 def _choices(connection: Connection, ids: Sequence[int]) -> Mapping[int, Choices]:
@@ -108,39 +156,33 @@ def _point_problems(row: TrialRow, key: str, chosen: Choices) -> Iterator[str]:
         yield f"Trial {row.number}: its choices, row by row, are not those of its point."
 
 
-def _number_problems(row: TrialRow, study: StudyRecord, eligible: bool) -> Iterator[str]:
+def _number_problems(row: TrialRow, study: StudyRecord) -> Iterator[str]:
     for name, value in row.measurements.items():
         if not math.isfinite(value):
             yield f"Trial {row.number}: {name} is {value}, which is not a finite number."
-    complete = row.state is State.COMPLETE
-    if complete and len(row.losses) < len(study.objectives):
+    is_measured = row.state in (State.COMPLETE, State.STOPPED)
+    if is_measured and len(row.losses) < len(study.objectives):
         missing = [name for name in study.objective_names if name not in row.losses]
-        yield f"Trial {row.number} is complete, and yet has no {', '.join(missing)}."
-    if eligible != (complete and row.budget >= study.budget):
+        yield f"Trial {row.number} is {row.state}, and yet has no {', '.join(missing)}."
+
+
+def _earlier_problems(row: TrialRow) -> Iterator[str]:
+    for budget, measured in row.earlier.items():
+        if budget > row.budget:
+            yield f"Trial {row.number} has measurements at budget {budget:g}, above its own of {row.budget:g}."
+        for name, value in measured.items():
+            if not math.isfinite(value):
+                yield f"Trial {row.number}: {name} at budget {budget:g} is {value}, which is not a finite number."
+
+
+def _eligibility_problems(row: TrialRow, study: StudyRecord, eligible: bool) -> Iterator[str]:
+    if eligible != (row.state is State.COMPLETE and row.budget >= study.budget):
         yield (
             f"Trial {row.number} is {row.state} at budget {row.budget:g} of {study.budget:g}; "
             f"the store says that it {'takes' if eligible else 'does not take'} part in the front."
         )
     if row.dominated_by is not None and not eligible:
         yield f"Trial {row.number} takes no part in the front, and yet the store says who dominates it."
-
-
-def _file_problems(row: TrialRow, folder: Path) -> Iterator[str]:
-    for artifact in row.artifacts:
-        complaint = _complaint(artifact, folder / artifact.location)
-        if complaint:
-            yield f"Trial {row.number}: its {artifact.kind}, {artifact.location}, {complaint}."
-
-
-def _complaint(artifact: Artifact, file: Path) -> str:
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    if len(content) != artifact.bytes:
-        return f"has {len(content)} bytes, and had {artifact.bytes} when it was recorded"
-    digest = hashlib.sha256(content).hexdigest()
-    return "" if digest == artifact.sha256 else "has other content than when it was recorded"
 
 
 def _name(numbers: Mapping[int, int], trial_id: int | None) -> str:

@@ -1,5 +1,7 @@
 """Claims: a point is claimed by one worker, kept alive by heartbeats, and handed on when the worker dies.
 
+A trial that was stopped at a rung is claimed again, under its number, to go on: see `promote`.
+
 Whoever gives a number or records a trial first locks the study's row, so that there is one such writer at a time.
 SQLite locks the whole file when the transaction begins, and ignores `FOR UPDATE`.
 """
@@ -31,7 +33,7 @@ from rank_search.errors import StoreError
 from rank_search.fronts import tables
 from rank_search.fronts.records import NEVER, Claim, StudyRecord
 from rank_search.fronts.tables import claim, trial
-from rank_search.point import Point
+from rank_search.point import Point, State
 
 _LOCK: Final = (
     select(tables.study.c.id)
@@ -50,6 +52,13 @@ _HIGHEST: Final = union_all(
     *(select(func.max(table.c.number)).where(table.c.study_id == bindparam("study")) for table in (claim, trial))
 )
 _INSERT: Final = insert(claim)
+_PROMOTABLE: Final = select(trial.c.point, trial.c.point_key, trial.c.sampler).where(
+    trial.c.study_id == bindparam("study"),
+    trial.c.number == bindparam("of"),
+    trial.c.state == State.STOPPED.value,
+    trial.c.budget < bindparam("budget"),
+    ~exists().where(claim.c.study_id == bindparam("study"), claim.c.number == bindparam("of")),
+)
 _HELD: Final = select(claim).where(claim.c.study_id == bindparam("study")).order_by(claim.c.number)
 
 
@@ -70,26 +79,46 @@ def take(
     worker: str,
     sampler: Mapping[str, Any],
     below: int | None,
+    budget: float,
 ) -> Claim | None:
     """Claim the point under the next free number; `None` if it has been claimed or tried before, or none is left."""
     lock(connection, study)
     key, number = point.key, next_number(connection, study)
     if (below is not None and number >= below) or connection.scalar(_IS_TAKEN, {"study": study.id, "key": key}):
         return None
-    taken = Claim(number, point, worker, attempt=1, started=datetime.now(UTC), sampler=sampler)
+    return _insert(connection, study, _new(number, point, worker, sampler, budget))
+
+
+def promote(connection: Connection, study: StudyRecord, number: int, worker: str, budget: float) -> Claim | None:
+    """Claim a stopped trial again; `None` if it is claimed, or not stopped below that budget."""
+    lock(connection, study)
+    row = connection.execute(_PROMOTABLE, {"study": study.id, "of": number, "budget": budget}).one_or_none()
+    if row is None:
+        return None
+    claimed = _new(number, Point.from_json(row.point), worker, json.loads(row.sampler), budget)
+    return _insert(connection, study, claimed)
+
+
+def _new(number: int, point: Point, worker: str, sampler: Mapping[str, Any], budget: float) -> Claim:
+    now = datetime.now(UTC)
+    return Claim(number, point, worker, attempt=1, started=now, sampler=sampler, budget=budget, heartbeat=now)
+
+
+def _insert(connection: Connection, study: StudyRecord, new: Claim) -> Claim:
     values = {
         "study_id": study.id,
-        "number": number,
-        "point": point.to_json(),
-        "point_key": key,
-        "worker": worker,
-        "attempt": 1,
-        "started": taken.started,
-        "heartbeat": taken.started,
-        "sampler": json.dumps(dict(sampler)),
+        "number": new.number,
+        "point": new.point.to_json(),
+        "point_key": new.point.key,
+        "worker": new.worker,
+        "attempt": new.attempt,
+        "started": new.started,
+        "heartbeat": new.heartbeat,
+        "sampler": json.dumps(dict(new.sampler)),
+        "budget": new.budget,
     }
     connection.execute(_INSERT, values)
-    return taken
+    return new
 
 
 def next_number(connection: Connection, study: StudyRecord) -> int:
@@ -104,27 +133,23 @@ def held(connection: Connection, study: StudyRecord) -> list[Claim]:
 
 
 def first_orphan(
-    connection: Connection, study: StudyRecord, before: datetime, dead: Callable[[str], bool]
+    connection: Connection, study: StudyRecord, before: datetime, dead: Callable[[Claim], bool]
 ) -> Claim | None:
-    """The first claim that nobody keeps alive: its heartbeat is old, or its worker dead."""
-    rows = connection.execute(_HELD, {"study": study.id}).all()
-    return next((_claim(row) for row in rows if row.heartbeat < before or dead(row.worker)), None)
+    """The first claim that nobody keeps alive: its heartbeat is old, or it is called dead."""
+    return next((each for each in held(connection, study) if each.heartbeat < before or dead(each)), None)
 
 
 def adopt(
-    connection: Connection, study: StudyRecord, worker: str, before: datetime, dead: Callable[[str], bool]
+    connection: Connection, study: StudyRecord, worker: str, before: datetime, dead: Callable[[Claim], bool]
 ) -> Claim | None:
-    """Hand the first orphan on to the worker."""
+    """Hand the first orphan on to the worker, who may be the one that it had."""
     lock(connection, study)
     orphan = first_orphan(connection, study, before, dead)
     if orphan is None:
         return None
-    adopted = replace(orphan, worker=worker, attempt=orphan.attempt + 1)
-    connection.execute(
-        update(claim)
-        .where(_still_held(study, orphan))
-        .values(worker=worker, attempt=adopted.attempt, heartbeat=datetime.now(UTC))
-    )
+    adopted = replace(orphan, worker=worker, attempt=orphan.attempt + 1, heartbeat=datetime.now(UTC))
+    changed = {"worker": worker, "attempt": adopted.attempt, "heartbeat": adopted.heartbeat}
+    connection.execute(update(claim).where(_still_held(study, orphan)).values(changed))
     return adopted
 
 
@@ -159,4 +184,6 @@ def _claim(row: Row[*tuple[Any, ...]]) -> Claim:
         attempt=row.attempt,
         started=row.started,
         sampler=json.loads(row.sampler),
+        budget=row.budget,
+        heartbeat=row.heartbeat,
     )

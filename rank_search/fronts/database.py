@@ -2,27 +2,43 @@
 
 Every transaction goes through a door, which turns whatever the driver raises into one `StoreError`. SQLite runs in
 WAL mode and takes its write lock when a write begins, so that nobody who has read is refused when he then writes.
+
+A transaction that finds the server away is repeated as a whole; so it is given as a function of the connection, which
+changes nothing but the database.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar, final
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
-from rank_search.errors import StoreError
+from rank_search.errors import StoreAwayError, StoreError
+from rank_search.fronts import postgresql
+from rank_search.fronts.address import locate as locate
+from rank_search.fronts.address import masked, without_secrets
+
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
+
+_log: Final = logging.getLogger(__name__)
 
 _BUSY_SECONDS: Final = 60
-_CONNECT_SECONDS: Final = 10
 _QUEUE: Final = 7_261_110_000  # any number that nothing else in the database locks
 _BEGIN: Final = "rank_search_begin"
+_FIRST_PAUSE: Final = 0.05
+_LONGEST_PAUSE: Final = 2.0
+_CONFLICT_SECONDS: Final = 10.0
 _ADVICE: Final = {
     "readonly database": "It is read-only. Make the file and its folder writable, or use another store.",
     "not a database": "The file is something else. Give the path of a store, or of a new file.",
@@ -30,6 +46,10 @@ _ADVICE: Final = {
     "unable to open": "Check that it is a file, that its folder exists, and that you may write there.",
     "locked": f"Another process has held it for {_BUSY_SECONDS} s. Try again when that one is done.",
     "is full": "Free some disk space and run the same command again; nothing recorded before is lost.",
+    "password authentication failed": "Check the user and the password.",
+    "no password supplied": "Put the password into ~/.pgpass or PGPASSWORD.",
+    "does not exist": "Check the name.",
+    "too many clients": "Let the server take more connections (max_connections), or run fewer drivers.",
     "connection failed": "Check the address, and that the server is running.",
     "failed to resolve": "Check the address.",
     "timeout expired": "Check the address, and that the server is running.",
@@ -38,22 +58,57 @@ _ADVICE: Final = {
 }
 
 
+class _ConflictError(StoreError):
+    """Two transactions got into each other's way: one of them has to be repeated."""
+
+
 @final
 class Database:
-    """An open database; `location` says where, without any secret."""
+    """An open database; `location` says where, without any secret.
 
-    def __init__(self, url: URL) -> None:
-        self._url = url
-        self.location = _masked(url)
+    `patience` is how many seconds a transaction is repeated while the server is away.
+    """
+
+    def __init__(self, url: URL, patience: float = 0.0) -> None:
+        self._url, self._patience = url, patience
+        self.location = masked(url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._engine = self._make_engine()
         self._reader, self._writer = self._doors()
+        self._closed = threading.Event()
+        self._absence = _Absence(self.location, patience)
+        self._reached = False
 
     @property
     def file(self) -> Path | None:
         """The file of an SQLite database that is given by a plain path."""
         plain = self.is_sqlite and self._url.database and "uri" not in self._url.query
         return Path(str(self._url.database)) if plain else None
+
+    def read(
+        self, ask: Callable[Concatenate[Connection, Asked], Answer], *given: Asked.args, **named: Asked.kwargs
+    ) -> Answer:
+        """What the function finds in one snapshot.
+
+        Raises:
+            StoreAwayError: the server is away, and patience is over.
+            StoreError: the database cannot be read.
+        """
+        return self._patiently(self.reading, lambda connection: ask(connection, *given, **named))
+
+    def write(
+        self, change: Callable[Concatenate[Connection, Asked], Answer], *given: Asked.args, **named: Asked.kwargs
+    ) -> Answer:
+        """What the function returns, once all that it does has been written in one transaction.
+
+        A server that goes away while it confirms leaves open whether it has written: the function is called again
+        then, and has to find out.
+
+        Raises:
+            StoreAwayError: the server is away, and patience is over.
+            StoreError: the database cannot be written.
+        """
+        return self._patiently(self.writing, lambda connection: change(connection, *given, **named))
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -65,6 +120,8 @@ class Database:
     def writing(self) -> Iterator[Connection]:
         """One transaction: all of it is written, or nothing."""
         with self._translating("written"), self._writer.begin() as connection:
+            if not self.is_sqlite:
+                connection.exec_driver_sql(postgresql.LET_GO_OF_LOCKS)
             yield connection
 
     def use_write_ahead_log(self) -> None:
@@ -79,25 +136,47 @@ class Database:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _QUEUE})
 
     def close(self) -> None:
+        """Let go of all connections; whoever waits for the server is told that it is away."""
+        self._closed.set()
         self._engine.dispose()
+
+    def _patiently(
+        self, door: Callable[[], AbstractContextManager[Connection]], act: Callable[[Connection], Answer]
+    ) -> Answer:
+        pauses = {StoreAwayError: _pauses(self._patience), _ConflictError: _pauses(_CONFLICT_SECONDS)}
+        while True:
+            try:
+                with door() as connection:
+                    answer = act(connection)
+            except (StoreAwayError, _ConflictError) as error:
+                pause = next(pauses[type(error)], None)
+                if pause is None:
+                    raise
+                self._absence.note(error)
+                if self._closed.wait(pause):
+                    raise
+            else:
+                self._reached = True
+                self._absence.end()
+                return answer
 
     def _make_engine(self) -> Engine:
         try:
-            return create_engine(_as_it_can_be_read(self._url), connect_args=self._connect_arguments())
+            if self.is_sqlite:
+                how = {"timeout": _BUSY_SECONDS, "isolation_level": None}
+                return create_engine(_as_it_can_be_read(self._url), connect_args=how)
+            return postgresql.engine(self._url)
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError(
                 f"A store is an SQLite file or a PostgreSQL database. {self.location} needs a driver that is not "
                 f"installed: {error}. For PostgreSQL: pip install 'rank-search[postgresql]'."
             ) from None
 
-    def _connect_arguments(self) -> dict[str, Any]:
-        if self.is_sqlite:
-            return {"timeout": _BUSY_SECONDS, "isolation_level": None}
-        return {"connect_timeout": _CONNECT_SECONDS}
-
     def _doors(self) -> tuple[Engine, Engine]:
         if not self.is_sqlite:
-            return self._engine.execution_options(isolation_level="REPEATABLE READ"), self._engine
+            levels = ("REPEATABLE READ", "READ COMMITTED")  # who writes locks first, and reads what is there then
+            reader, writer = (self._engine.execution_options(isolation_level=level) for level in levels)
+            return reader, writer
         event.listen(self._engine, "connect", _prepare_sqlite)
         event.listen(self._engine, "begin", _begin_sqlite)
         return self._engine, self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
@@ -107,50 +186,49 @@ class Database:
         try:
             yield
         except DBAPIError as error:
-            said = self._in_one_line(str(error.orig or error))
+            said = without_secrets(str(error.orig or error), self._url)
             advice = next((advice for sign, advice in _ADVICE.items() if sign in said), "")
-            raise StoreError(f"The store {self.location} could not be {done}: {said}. {advice}".strip()) from None
+            message = f"The store {self.location} could not be {done}: {said}. {advice}".strip()
+            raise self._kind_of(error)(message) from None
 
-    def _in_one_line(self, said: str) -> str:
-        """What the driver said, without the password."""
-        line = " ".join(said.split()).rstrip(".?! ")
-        return line.replace(str(self._url.password), "***") if self._url.password else line
-
-
-def locate(where: str | Path) -> URL:
-    """The URL of a store given as a path or as an SQLAlchemy URL.
-
-    Raises:
-        StoreError: it is neither a file nor a PostgreSQL database.
-    """
-    is_path = isinstance(where, Path) or "://" not in where
-    url = URL.create("sqlite", database=str(where)) if is_path else _parsed(str(where))
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise StoreError("A store outlives the process, so it cannot be in memory. Give the path of a file.")
-    if url.get_backend_name() not in ("sqlite", "postgresql"):
-        raise StoreError(
-            f"A store is an SQLite file or a PostgreSQL database; found {_masked(url)}. "
-            "Give a path, or postgresql://USER@HOST/DATABASE."
-        )
-    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+    def _kind_of(self, error: DBAPIError) -> type[StoreError]:
+        if self.is_sqlite:
+            return StoreError
+        if postgresql.is_conflict(error):
+            return _ConflictError
+        return StoreAwayError if postgresql.is_away(error, self._engine, self._reached) else StoreError
 
 
-def _parsed(given: str) -> URL:
-    try:
-        return make_url(given.replace("postgres://", "postgresql://", 1))
-    except (ArgumentError, ValueError):
-        shown = re.sub(r"//.*@", "//***@", given)
-        raise StoreError(
-            f"A store is a path or a URL such as postgresql://USER:PASSWORD@HOST/DATABASE; {shown!r} is neither. "
-            "Check the port, and write special characters in the password as %XX."
-        ) from None
+@final
+class _Absence:
+    """Says once that the server went away, and once that it is back, whoever of the threads notices."""
+
+    def __init__(self, location: str, patience: float) -> None:
+        self._location, self._patience = location, patience
+        self._lock = threading.Lock()
+        self._since: float | None = None
+
+    def note(self, error: StoreError) -> None:
+        with self._lock:
+            if self._since is None and isinstance(error, StoreAwayError):
+                self._since = time.monotonic()
+                _log.warning("%s Trying again for up to %g s.", error, self._patience)
+
+    def end(self) -> None:
+        if self._since is None:
+            return
+        with self._lock:
+            since, self._since = self._since, None
+            if since is not None:
+                _log.warning("The store %s is back after %.1f s.", self._location, time.monotonic() - since)
 
 
-def _masked(url: URL) -> str:
-    """Where a store is, without the password and without the query, which may hold one too."""
-    if url.get_backend_name() == "sqlite":
-        return str(url.database)
-    return url.set(query={}, drivername=url.get_backend_name()).render_as_string(hide_password=True)
+def _pauses(patience: float) -> Iterator[float]:
+    """Longer and longer ones, until patience is over, counted from when the first is asked for."""
+    end, longest = time.monotonic() + patience, _FIRST_PAUSE
+    while (left := end - time.monotonic()) > 0:
+        yield min(random.uniform(0.5, 1.0) * longest, left)  # noqa: S311 - so that drivers do not come back as one
+        longest = min(2 * longest, _LONGEST_PAUSE)
 
 
 def _as_it_can_be_read(url: URL) -> URL:

@@ -1,4 +1,8 @@
-"""Recording: a claim becomes a trial with its place on the front, in one transaction."""
+"""Recording: a claim becomes a trial with its place on the front, in one transaction.
+
+A trial that was promoted gets a new row in place of its old one: its number stays, its id is a new, larger one, so that
+ids grow in the order of recording, and its measurements at smaller budgets stay with it.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,21 @@ _CLAIMED: Final = select(claim).where(claim.c.study_id == bindparam("study"), cl
 _DROP_CLAIM: Final = delete(claim).where(claim.c.study_id == bindparam("study"), claim.c.number == bindparam("of"))
 _OBJECTIVES: Final = queries.PRESENT.where(measurement.c.name.in_(bindparam("names", expanding=True)))
 _INSERT_TRIAL: Final = insert(trial).returning(trial.c.id)
+_STANDING: Final = select(trial.c.id, trial.c.budget).where(
+    trial.c.study_id == bindparam("study"), trial.c.number == bindparam("of")
+)
+# The old row is renamed, and goes only after the new one has come: no id is given twice, on SQLite neither.
+_SET_ASIDE: Final = (
+    update(trial).where(trial.c.id == bindparam("old")).values(number=-1 - trial.c.number, point_key="set aside")
+)
+_HAND_ON: Final = [
+    update(each).where(each.c.trial_id == bindparam("old")).values(trial_id=bindparam("new"))
+    for each in (tables.choice, measurement)
+]
+_REMOVE: Final = [
+    delete(tables.artifact).where(tables.artifact.c.trial_id == bindparam("old")),
+    delete(trial).where(trial.c.id == bindparam("old")),
+]
 _INSERT_CHOICES: Final = insert(tables.choice)
 _INSERT_MEASUREMENTS: Final = insert(measurement)
 _INSERT_ARTIFACTS: Final = insert(tables.artifact)
@@ -39,38 +58,69 @@ class Ending:
     rng_seed: int
     started: datetime
     finished: datetime
+    worker: str
 
 
 def record(connection: Connection, study: StudyRecord, held: Claim, ending: Ending) -> None:
     """Turn the claim into a trial, unless that has been done already.
 
     Raises:
-        StoreError: a complete trial lacks an objective, or there is no such claim.
+        StoreError: a complete or stopped trial lacks an objective, or there is no such claim.
     """
     _require_objectives(study, held, ending.outcome)
     lock(connection, study)
-    if queries.id_of(connection, study, held.number) is not None:
+    before = connection.execute(_STANDING, {"study": study.id, "of": held.number}).one_or_none()
+    if before is not None and before.budget >= ending.budget:
         return
     row = _claimed(connection, study, held)
+    trial_id = _write(connection, study, row, held, ending, None if before is None else before.id)
     measured = finite(ending.outcome.measurements)
-    eligible = ending.outcome.state is State.COMPLETE and ending.budget >= study.budget
-    trial_id = _insert_trial(connection, row, held, ending, eligible)
-    _insert_choices(connection, trial_id, held.point)
     _insert_measurements(connection, trial_id, ending.budget, measured)
     _insert_artifacts(connection, trial_id, ending.outcome.artifacts)
-    if eligible:
+    if _is_eligible(study, ending):
         _judge(connection, study, trial_id, measured)
     connection.execute(_DROP_CLAIM, {"study": study.id, "of": held.number})
 
 
-def amend(connection: Connection, study: StudyRecord, row: TrialRow, measured: Mapping[str, float]) -> None:
-    """Add measurements to a finished trial.
+def _is_eligible(study: StudyRecord, ending: Ending) -> bool:
+    return ending.outcome.state is State.COMPLETE and ending.budget >= study.budget
+
+
+def _write(
+    connection: Connection,
+    study: StudyRecord,
+    row: Row[*tuple[Any, ...]],
+    held: Claim,
+    ending: Ending,
+    old: int | None,
+) -> int:
+    """The trial's row and its choices: new ones, or in place of the old row, whose measurements are handed on."""
+    if old is None:
+        trial_id = _insert_trial(connection, study, row, held, ending)
+        _insert_choices(connection, trial_id, held.point)
+        return trial_id
+    connection.execute(_SET_ASIDE, {"old": old})
+    trial_id = _insert_trial(connection, study, row, held, ending)
+    _replace(connection, old, trial_id)
+    return trial_id
+
+
+def _replace(connection: Connection, old: int, new: int) -> None:
+    for handing_on in _HAND_ON:
+        connection.execute(handing_on, {"old": old, "new": new})
+    for removing in _REMOVE:
+        connection.execute(removing, {"old": old})
+
+
+def amend(connection: Connection, study: StudyRecord, number: int, measurements: Mapping[str, float]) -> TrialRow:
+    """Add measurements to a finished trial; returns it as it is then.
 
     Raises:
         StoreError: the trial already has another value under one of the names.
+        QueryError: there is no such trial.
     """
     lock(connection, study)
-    measured = finite(measured)
+    row, measured = queries.one_trial(connection, study, number), finite(measurements)
     there = rows.measurements(connection, [row.id]).get(row.id, {})
     for name, value in measured.items():
         if there.get(name, value) != value:
@@ -80,15 +130,18 @@ def amend(connection: Connection, study: StudyRecord, row: TrialRow, measured: M
             )
     new = {name: value for name, value in measured.items() if name not in there}
     _insert_measurements(connection, row.id, row.budget, new)
+    return queries.one_trial(connection, study, number)
 
 
-def forget_artifacts(connection: Connection, study: StudyRecord, row: TrialRow) -> None:
-    """Remove the artifact rows of a trial.
+def forget_artifacts(connection: Connection, study: StudyRecord, number: int) -> tuple[Artifact, ...]:
+    """Remove the artifact rows of a trial, and return them.
 
     Raises:
         StoreError: the trial is on the front.
+        QueryError: there is no such trial.
     """
     lock(connection, study)
+    row = queries.one_trial(connection, study, number)
     still = select(trial.c.id).where(trial.c.id == row.id, trial.c.eligible, trial.c.dominated_by.is_(None))
     if connection.scalar(still) is not None:
         raise StoreError(
@@ -96,17 +149,18 @@ def forget_artifacts(connection: Connection, study: StudyRecord, row: TrialRow) 
             "on the front. Drop those of dominated trials only."
         )
     connection.execute(delete(tables.artifact).where(tables.artifact.c.trial_id == row.id))
+    return row.artifacts
 
 
 def _require_objectives(study: StudyRecord, held: Claim, outcome: Outcome) -> None:
-    if outcome.state is not State.COMPLETE:
+    if outcome.state not in (State.COMPLETE, State.STOPPED):
         return
     measured = finite(outcome.measurements)
     for name in study.objective_names:
         if name not in measured:
             found = outcome.measurements.get(name, "nothing")
             raise StoreError(
-                f"A complete trial has a finite number for every objective; trial {held.number} of study "
+                f"A {outcome.state} trial has a finite number for every objective; trial {held.number} of study "
                 f"{study.name!r} has {found} for {name!r}. Record it as diverged or failed, with the reason."
             )
 
@@ -123,7 +177,7 @@ def _claimed(connection: Connection, study: StudyRecord, held: Claim) -> Row[*tu
 
 
 def _insert_trial(
-    connection: Connection, row: Row[*tuple[Any, ...]], held: Claim, ending: Ending, eligible: bool
+    connection: Connection, study: StudyRecord, row: Row[*tuple[Any, ...]], held: Claim, ending: Ending
 ) -> int:
     values = {
         "study_id": row.study_id,
@@ -133,13 +187,13 @@ def _insert_trial(
         "state": ending.outcome.state.value,
         "budget": ending.budget,
         "rng_seed": ending.rng_seed,
-        "worker": held.worker,
+        "worker": ending.worker or held.worker,
         "attempt": held.attempt,
         "started": ending.started,
         "finished": ending.finished,
         "reason": _storable(ending.outcome.reason),
         "sampler": row.sampler,
-        "eligible": eligible,
+        "eligible": _is_eligible(study, ending),
     }
     return connection.execute(_INSERT_TRIAL, values).scalar_one()
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Integer, Select, and_, bindparam, func, or_, select
 
 from rank_search.errors import QueryError
-from rank_search.fronts import rows
+from rank_search.fronts import names, rows
 from rank_search.fronts.dominance import nondominated
 from rank_search.fronts.records import StudyRecord, TrialRow
 from rank_search.fronts.studies import nearest
@@ -21,11 +21,13 @@ _OF_STUDY: Final = trial.c.study_id == bindparam("study")
 _MOMENT: Final = bindparam("moment", type_=Integer)
 _TOOK_PART: Final = and_(_OF_STUDY, trial.c.eligible)
 PRESENT: Final = rows.MEASUREMENTS.where(_TOOK_PART, trial.c.dominated_by.is_(None))
+# A trial that was dominated when it came has a `dominated_by` below its id, and was never on the front.
+_WAS_MEMBER: Final = or_(trial.c.dominated_by.is_(None), trial.c.dominated_by > trial.c.id)
 _PAST: Final = rows.MEASUREMENTS.where(
-    _TOOK_PART, trial.c.id <= _MOMENT, or_(trial.c.dominated_by.is_(None), trial.c.dominated_by > _MOMENT)
+    _TOOK_PART, _WAS_MEMBER, trial.c.id <= _MOMENT, or_(trial.c.dominated_by.is_(None), trial.c.dominated_by > _MOMENT)
 )
 _ID: Final = select(trial.c.id).where(_OF_STUDY, trial.c.number == bindparam("number"))
-_IDS: Final = select(trial.c.id).where(_OF_STUDY).order_by(trial.c.id).offset(bindparam("skip"))
+_IDS: Final = select(trial.c.id).where(_OF_STUDY, trial.c.id > bindparam("after")).order_by(trial.c.id)
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,20 @@ class FrontQuery:
     as_of: int | None = None
 
     @property
-    def names(self) -> list[str]:
-        """Every measurement that is named."""
-        sort = [] if self.sort is None else [self.sort]
-        return [*(bound.name for bound in self.where), *sort, *(self.objectives or ())]
+    def bound_names(self) -> list[str]:
+        """Every name in a bound: of a measurement, or of an axis of a layer."""
+        return [bound.name for bound in self.where]
+
+    @property
+    def measurement_names(self) -> list[str]:
+        """Every other name; these are of measurements."""
+        return [*([] if self.sort is None else [self.sort]), *(self.objectives or ())]
 
 
-def trials(connection: Connection, study: StudyRecord, skip: int = 0) -> list[TrialRow]:
-    """Every finished trial but the first `skip` that were recorded, by number."""
-    ids = connection.scalars(_IDS, {"study": study.id, "skip": skip}).all()
-    return sorted(rows.read(connection, study, ids), key=lambda row: row.number)
+def trials(connection: Connection, study: StudyRecord, after: int) -> list[TrialRow]:
+    """Every finished trial whose id is larger than `after`, in the order of recording."""
+    ids = connection.scalars(_IDS, {"study": study.id, "after": after}).all()
+    return rows.read(connection, study, ids)
 
 
 def id_of(connection: Connection, study: StudyRecord, number: int) -> int | None:
@@ -74,11 +80,13 @@ def front(connection: Connection, study: StudyRecord, query: FrontQuery) -> list
     Raises:
         QueryError: a name that was never measured, an unknown trial, a limit below one.
     """
-    _require_answerable(connection, study, query)
+    _require_answerable(study, query)
     measured = _members(connection, study, query)
+    names.require_known(connection, study, query.bound_names, query.measurement_names, measured)
+    bounded = names.with_choices(connection, query.bound_names, measured)
     kept = [
         trial_id
-        for trial_id, numbers in measured.items()
+        for trial_id, numbers in bounded.items()
         if all(bound.holds(numbers, study.dense) for bound in query.where)
     ]
     order = _order(study, query)
@@ -116,29 +124,17 @@ def _recomputed(connection: Connection, study: StudyRecord, names: Sequence[str]
     return [row.id for row, kept in zip(found, nondominated(losses), strict=True) if kept]
 
 
-def _require_answerable(connection: Connection, study: StudyRecord, query: FrontQuery) -> None:
+def _require_answerable(study: StudyRecord, query: FrontQuery) -> None:
     if query.limit is not None and query.limit < 1:
         raise QueryError(f"A limit is a whole number of at least 1; found {query.limit}.")
     if query.objectives is not None and not query.objectives:
         raise QueryError("A front needs at least one objective; found none. Name one, or leave the option out.")
-    _require_measured(connection, study, query.names)
     for bound in query.where:
         if bound.of_dense and bound.name not in study.dense:
             raise QueryError(
                 f"A bound relative to the dense model needs its measurement; {str(bound)!r} asks for "
                 f"{bound.name!r}, which study {study.name!r} does not have.{nearest(bound.name, study.dense)}"
             )
-
-
-def _require_measured(connection: Connection, study: StudyRecord, names: Sequence[str]) -> None:
-    known = {*study.objective_names, *study.dense}
-    if known.issuperset(names):
-        return
-    of_study = select(measurement.c.name).join(trial, trial.c.id == measurement.c.trial_id)
-    known |= set(connection.scalars(of_study.where(trial.c.study_id == study.id).distinct()))
-    for name in names:
-        if name not in known:
-            raise QueryError(f"Study {study.name!r} has no measurement {name!r}.{nearest(name, known)}")
 
 
 def _order(study: StudyRecord, query: FrontQuery) -> Objective:

@@ -39,6 +39,8 @@ class StudyRecord:
         ideal: its best corner, in losses.
         dense: measurements of the untouched model.
         budget: the full budget, in epochs.
+        artifacts: where the files of its trials lie; empty: in the default place, see `artifact_folder`.
+        target: how many trials the drivers are to reach, as far as one has said so: see `Store.aim`.
         id: 0 until the study has been joined to a store.
     """
 
@@ -51,6 +53,8 @@ class StudyRecord:
     dense: Mapping[str, float]
     budget: float
     priors: tuple[PriorRow, ...] = ()
+    artifacts: str = ""
+    target: int | None = None
     id: int = 0
     created: datetime = NEVER
 
@@ -78,9 +82,10 @@ class StudySummary:
 
 @dataclass(frozen=True)
 class Claim:
-    """The right of one worker to carry out one trial.
+    """The right of one worker to carry out one trial, up to a budget.
 
-    `attempt` counts from 1 and grows with each take-over, unless the worker before gave the claim up.
+    `attempt` counts from 1 and grows with each take-over, unless the worker before gave the claim up. `heartbeat` is
+    when the worker was last known to be alive; it says nothing about which claim this is.
     """
 
     number: int
@@ -89,12 +94,34 @@ class Claim:
     attempt: int
     started: datetime
     sampler: Mapping[str, Any] = field(default_factory=dict)
+    budget: float = field(kw_only=True)
+    heartbeat: datetime = field(default=NEVER, compare=False, kw_only=True)
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What goes on in a study.
+
+    Attributes:
+        trials: how many there are in each state.
+        claims: the trials in flight, by number.
+        finished: how many finished since the moment that was asked about.
+        by_worker: the same, by worker.
+        last_finished: when the last trial finished; `None` if none has.
+    """
+
+    trials: Mapping[State, int]
+    claims: tuple[Claim, ...]
+    finished: int
+    by_worker: Mapping[str, int]
+    last_finished: datetime | None
 
 
 @dataclass(frozen=True)
 class TrialRow:
     """One finished trial. Its `id` grows in the order of recording, its `number` in the order of asking.
 
+    `measurements` are those at its `budget`, `earlier` those at smaller ones, by budget, of a trial that was promoted.
     `dominated_by` is the number of the first trial that dominated it, `None` while none does. `point` and
     `sampler` are decoded when first asked for: a front of hundreds of members is mostly read for its numbers.
     """
@@ -113,6 +140,7 @@ class TrialRow:
     reason: str
     dominated_by: int | None
     artifacts: tuple[Artifact, ...]
+    earlier: Mapping[float, Mapping[str, float]]
     point_json: str = field(repr=False)
     sampler_json: str = field(repr=False)
 

@@ -19,12 +19,21 @@ from rank_search.point import Artifact, Point, State
 Measured = dict[int, dict[str, float]]
 """Measurements by trial id and name."""
 
+Earlier = dict[float, dict[str, float]]
+"""Measurements by budget and name."""
+
 # SQLite takes at most 32,766 parameters in one statement.
 _BATCH: Final = 10_000
 
 AT_ITS_BUDGET: Final = and_(measurement.c.trial_id == trial.c.id, measurement.c.budget == trial.c.budget)
 MEASUREMENTS: Final = select(trial.c.id, measurement.c.name, measurement.c.value).join(measurement, AT_ITS_BUDGET)
 _MEASUREMENTS_OF_IDS: Final = MEASUREMENTS.where(trial.c.id.in_(bindparam("ids", expanding=True)))
+_EARLIER: Final = (
+    select(measurement.c.trial_id, measurement.c.budget, measurement.c.name, measurement.c.value)
+    .join(trial, and_(measurement.c.trial_id == trial.c.id, measurement.c.budget != trial.c.budget))
+    .where(trial.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(measurement.c.trial_id, measurement.c.budget)
+)
 
 _ARTIFACTS: Final = (
     select(artifact.c.trial_id, artifact.c.kind, artifact.c.location, artifact.c.sha256, artifact.c.bytes)
@@ -55,15 +64,16 @@ _TRIALS: Final[Select[*tuple[Any, ...]]] = (
 
 
 def read(
-    connection: Connection, study: StudyRecord, ids: Sequence[int], measured: Measured | None = None
+    connection: Connection, study: StudyRecord, ids: Sequence[int], known: Measured | None = None
 ) -> list[TrialRow]:
-    """The trials of the study with these ids, in this order; `measured` saves reading their measurements again."""
+    """The trials of the study with these ids, in this order; `known` saves reading their measurements again."""
     found: dict[int, TrialRow] = {}
     for some in batches(ids):
-        numbers = measurements(connection, some) if measured is None else measured
-        files = _artifacts(connection, some)
+        numbers = measurements(connection, some) if known is None else known
+        files, earlier = _artifacts(connection, some), _earlier(connection, some)
         for row in connection.execute(_TRIALS, {"ids": some}).all():
-            found[row[0]] = _trial(row, study, numbers.get(row[0], {}), files.get(row[0], ()))
+            measured = numbers.get(row[0], {})
+            found[row[0]] = _trial(row, study, measured, earlier.get(row[0], {}), files.get(row[0], ()))
     return [found[trial_id] for trial_id in ids]
 
 
@@ -98,6 +108,13 @@ def choices_of(point: Point) -> Iterator[tuple[str, str, str, float | None]]:
             yield layer, choice.factorization, axis, value
 
 
+def _earlier(connection: Connection, ids: Sequence[int]) -> Mapping[int, Earlier]:
+    found: defaultdict[int, Earlier] = defaultdict(dict)
+    for trial_id, budget, name, value in connection.execute(_EARLIER, {"ids": ids}).all():
+        found[trial_id].setdefault(budget, {})[name] = value
+    return found
+
+
 def _artifacts(connection: Connection, ids: Sequence[int]) -> Mapping[int, tuple[Artifact, ...]]:
     found: defaultdict[int, tuple[Artifact, ...]] = defaultdict(tuple)
     for trial_id, kind, location, sha256, length in connection.execute(_ARTIFACTS, {"ids": ids}).all():
@@ -109,6 +126,7 @@ def _trial(
     row: Row[*tuple[Any, ...]],
     study: StudyRecord,
     measured: Mapping[str, float],
+    earlier: Earlier,
     artifacts: tuple[Artifact, ...],
 ) -> TrialRow:
     """`row`: one of `_TRIALS`."""
@@ -128,6 +146,7 @@ def _trial(
         reason=reason,
         dominated_by=by,
         artifacts=artifacts,
+        earlier=earlier,
         point_json=point,
         sampler_json=sampler,
     )

@@ -16,7 +16,7 @@ from rank_search.fronts.database import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 VERSION_TABLE: Final = "rs_version"
 
 
@@ -26,12 +26,12 @@ def prepare(database: Database, create: bool) -> None:
     Raises:
         StoreError: there is no store and `create` is false, or it was written by a newer version.
     """
-    with database.reading() as connection:
-        found = version(connection)
+    found = database.read(version)
     if found is None and not create:
         raise StoreError(f"{database.location} holds no rank-search store. Check the path; `run` makes a store.")
     if found != HEAD:
-        _upgrade(database)
+        database.use_write_ahead_log()
+        database.write(_bring_up_to_date, database)
 
 
 def version(connection: Connection) -> str | None:
@@ -42,16 +42,14 @@ def version(connection: Connection) -> str | None:
     return None if found is None else str(found)
 
 
-def _upgrade(database: Database) -> None:
+def _bring_up_to_date(connection: Connection, database: Database) -> None:
     from alembic import command
 
-    database.use_write_ahead_log()
-    with database.writing() as connection:
-        database.queue(connection)
-        config = _config()
-        _require_known(version(connection), config, database.location)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+    database.queue(connection)
+    config = _config()
+    _require_known(version(connection), config, database.location)
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _config() -> Config:

@@ -6,14 +6,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
+
+from sqlalchemy import Connection
 
 from rank_search.errors import StoreError
-from rank_search.fronts import audit, claims, ledger, queries, schema, studies
-from rank_search.fronts.database import Database, locate
+from rank_search.fronts import activity, audit, claims, ledger, queries, schema, studies
+from rank_search.fronts.address import locate
+from rank_search.fronts.database import Database
 from rank_search.fronts.queries import FrontQuery
-from rank_search.fronts.records import Claim, StudyRecord, StudySummary, TrialRow
+from rank_search.fronts.records import Activity, Claim, StudyRecord, StudySummary, TrialRow
 from rank_search.point import Artifact, Bound, Outcome, Point
+
+if TYPE_CHECKING:
+    from rank_search.artifacts import ArtifactStore
 
 
 @final
@@ -22,19 +28,24 @@ class Store:
 
     Every method is one transaction, or reads from one snapshot; a process that is killed in the middle leaves what
     was there before. Every method raises `StoreError` if the database cannot be reached, read or written.
+
+    While the server of a store is away (it restarts, the network is down), every method tries again, up to `patience`
+    seconds, and raises `StoreAwayError` then. What it had written when the server went, it does not write again; but
+    `claim`, `promote` and `take_over` may then return `None` with a claim in the worker's name that it does not know:
+    `take_over` finds that one too, if its `dead` says so.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @classmethod
-    def open(cls, where: str | Path, create: bool = False) -> Store:
-        """Open the store at a path or an SQLAlchemy URL.
+    def open(cls, where: str | Path, create: bool = False, patience: float = 0.0) -> Store:
+        """Open the store at a path or an SQLAlchemy URL; one of an older version is brought up to date.
 
         Raises:
             StoreError: it is missing and `create` is false, no store, unreachable, or of a newer version.
         """
-        database = Database(locate(where))
+        database = Database(locate(where), patience)
         try:
             _see_to_file(database, create)
             schema.prepare(database, create)
@@ -67,14 +78,19 @@ class Store:
         Raises:
             StudyMismatchError: the study in the store was made from something else.
         """
-        with self._database.writing() as connection:
-            self._database.queue(connection)
-            return studies.join(connection, record, self.location)
+        return self._database.write(self._join, record)
+
+    def _join(self, connection: Connection, record: StudyRecord) -> StudyRecord:
+        self._database.queue(connection)
+        return studies.join(connection, record, self.location)
+
+    def aim(self, study: StudyRecord, target: int) -> None:
+        """Note how many trials the drivers are to reach, for whoever watches."""
+        self._database.write(studies.aim, study, target)
 
     def studies(self) -> list[StudySummary]:
         """All studies, in the order they were begun."""
-        with self._database.reading() as connection:
-            return studies.summaries(connection)
+        return self._database.read(studies.summaries)
 
     def study(self, name: str) -> StudyRecord:
         """The study of that name.
@@ -82,8 +98,7 @@ class Store:
         Raises:
             QueryError: there is none.
         """
-        with self._database.reading() as connection:
-            return studies.get(connection, name, self.location)
+        return self._database.read(studies.get, name, self.location)
 
     # claims ----------------------------------------------------------------------------------------------
 
@@ -94,52 +109,55 @@ class Store:
         worker: str,
         sampler: Mapping[str, Any] | None = None,
         below: int | None = None,
+        budget: float | None = None,
     ) -> Claim | None:
         """Claim the point for the worker under the next free number, counted from 0.
 
-        `sampler` is whatever the searcher needs to be told about this trial again; it must fit into JSON.
-        Returns `None` if the point has been claimed or tried before in this study, or if the next free number
-        is not below `below`: so several drivers make exactly as many trials as were asked for.
+        `sampler` is whatever the searcher needs to be told about this trial again; it must fit into JSON. `budget` is
+        how far the trial is to go; by default, all the way. Returns `None` if the point has been claimed or tried
+        before in this study, or if the next free number is not below `below`: so several drivers make exactly as many
+        trials as were asked for.
         """
-        with self._database.writing() as connection:
-            return claims.take(connection, study, point, worker, sampler or {}, below)
+        up_to = study.budget if budget is None else budget
+        return self._database.write(claims.take, study, point, worker, sampler or {}, below, up_to)
+
+    def promote(self, study: StudyRecord, number: int, worker: str, budget: float) -> Claim | None:
+        """Claim a stopped trial again, to go on to a larger budget.
+
+        Returns `None` if it is claimed already, or is not (or no longer) stopped below that budget.
+        """
+        return self._database.write(claims.promote, study, number, worker, budget)
 
     def claims(self, study: StudyRecord) -> list[Claim]:
         """The trials in flight, by number."""
-        with self._database.reading() as connection:
-            return claims.held(connection, study)
+        return self._database.read(claims.held, study)
 
     def next_number(self, study: StudyRecord) -> int:
         """The number that the next claim gets, unless another process claims before."""
-        with self._database.reading() as connection:
-            return claims.next_number(connection, study)
+        return self._database.read(claims.next_number, study)
 
     def take_over(
         self,
         study: StudyRecord,
         worker: str,
         expired_before: datetime,
-        dead: Callable[[str], bool] = lambda worker: False,
+        dead: Callable[[Claim], bool] = lambda claim: False,
     ) -> Claim | None:
-        """Adopt the first claim whose last heartbeat is older than `expired_before`, or whose worker is `dead`.
+        """Adopt the first claim whose last heartbeat is older than `expired_before`, or which is `dead`.
 
-        Returns `None` if there is no such claim. No claim goes to two workers.
+        Returns `None` if there is no such claim. No claim goes to two workers; one may go to its own worker again.
         """
-        with self._database.reading() as connection:
-            if claims.first_orphan(connection, study, expired_before, dead) is None:
-                return None
-        with self._database.writing() as connection:
-            return claims.adopt(connection, study, worker, expired_before, dead)
+        if self._database.read(claims.first_orphan, study, expired_before, dead) is None:
+            return None
+        return self._database.write(claims.adopt, study, worker, expired_before, dead)
 
     def heartbeat(self, study: StudyRecord, held: Iterable[Claim]) -> list[Claim]:
         """Keep the claims alive; returns those that are lost: handed on, or recorded meanwhile."""
-        with self._database.writing() as connection:
-            return claims.keep_alive(connection, study, held)
+        return self._database.write(claims.keep_alive, study, list(held))
 
     def release(self, study: StudyRecord, held: Iterable[Claim]) -> None:
         """Give the claims up, so that the next `take_over` gets them at once, with as many attempts as before."""
-        with self._database.writing() as connection:
-            claims.give_up(connection, study, held)
+        self._database.write(claims.give_up, study, list(held))
 
     # trials ----------------------------------------------------------------------------------------------
 
@@ -153,18 +171,20 @@ class Store:
         rng_seed: int,
         started: datetime,
         finished: datetime,
+        worker: str = "",
     ) -> None:
         """Turn the claim into a finished trial, and judge it against the front, in one transaction.
 
-        A claim is recorded once: if another worker took it over and was faster, or this call is repeated, the row
-        that is already there stays as it is. Measurements that are not finite are not stored.
+        `worker` is where it ran, if that is not whose claim it was. A claim is recorded once: if another worker took
+        it over and was faster, or this call is repeated, the row that is already there stays as it is. The row of a
+        promoted trial takes the place of its former one: its number stays, its id is a new and larger one, and the
+        measurements at smaller budgets stay with it. Measurements that are not finite are not stored.
 
         Raises:
-            StoreError: a complete trial lacks a finite objective, or the point was never claimed.
+            StoreError: a complete or stopped trial lacks a finite objective, or the point was never claimed.
         """
-        ending = ledger.Ending(outcome, budget, rng_seed, started, finished)
-        with self._database.writing() as connection:
-            ledger.record(connection, study, held, ending)
+        ending = ledger.Ending(outcome, budget, rng_seed, started, finished, worker)
+        self._database.write(ledger.record, study, held, ending)
 
     def amend(self, study: StudyRecord, number: int, measurements: Mapping[str, float]) -> TrialRow:
         """Add measurements to a finished trial; those it already has, with the same values, are left alone.
@@ -173,10 +193,7 @@ class Store:
             StoreError: the trial has another value under one of the names.
             QueryError: there is no such trial.
         """
-        with self._database.writing() as connection:
-            row = queries.one_trial(connection, study, number)
-            ledger.amend(connection, study, row, measurements)
-            return queries.one_trial(connection, study, number)
+        return self._database.write(ledger.amend, study, number, measurements)
 
     def forget_artifacts(self, study: StudyRecord, number: int) -> tuple[Artifact, ...]:
         """Remove the artifact rows of a trial that is not on the front, and return them.
@@ -187,15 +204,14 @@ class Store:
             StoreError: the trial is on the front.
             QueryError: there is no such trial.
         """
-        with self._database.writing() as connection:
-            row = queries.one_trial(connection, study, number)
-            ledger.forget_artifacts(connection, study, row)
-            return row.artifacts
+        return self._database.write(ledger.forget_artifacts, study, number)
 
-    def trials(self, study: StudyRecord, skip: int = 0) -> list[TrialRow]:
-        """Every finished trial but the first `skip` that were recorded, by number."""
-        with self._database.reading() as connection:
-            return queries.trials(connection, study, skip)
+    def trials(self, study: StudyRecord, after: int = 0) -> list[TrialRow]:
+        """Every finished trial whose id is larger than `after`, in the order of recording.
+
+        Asking again after the last id that was seen finds whatever has been recorded since, promoted trials included.
+        """
+        return self._database.read(queries.trials, study, after)
 
     def trial(self, study: StudyRecord, number: int) -> TrialRow:
         """The finished trial of that number.
@@ -203,8 +219,11 @@ class Store:
         Raises:
             QueryError: there is none.
         """
-        with self._database.reading() as connection:
-            return queries.one_trial(connection, study, number)
+        return self._database.read(queries.one_trial, study, number)
+
+    def activity(self, study: StudyRecord, since: datetime) -> Activity:
+        """What goes on: trials by state, claims, what has finished since that moment, and when the last one did."""
+        return self._database.read(activity.activity, study, since)
 
     # fronts ----------------------------------------------------------------------------------------------
 
@@ -219,26 +238,32 @@ class Store:
     ) -> list[TrialRow]:
         """The Pareto front: complete trials at full budget that no other one dominates.
 
-        `where` keeps the members within every bound. `sort` names a measurement, best first; without it, the
-        first objective. What is no objective is better when smaller, members that lack it come last, and ties
-        stand as they were recorded. `limit` keeps the first few. `objectives` recomputes the front for these
-        measurements alone. `as_of` shows the front as it was when that trial had just been recorded.
+        `where` keeps the members within every bound, be it on a measurement or on what was chosen for an axis of a
+        layer (`conv2.rank <= 16`); a layer without that axis, such as a dense one, is not within. `sort` names a
+        measurement, best first; without it, the first objective. What is no objective is better when smaller, members
+        that lack it come last, and ties stand as they were recorded. `limit` keeps the first few. `objectives`
+        recomputes the front for these measurements alone. `as_of` shows the front as it was when that trial had just
+        been recorded.
 
         Raises:
             QueryError: a name that was never measured, no such trial, or a limit below 1.
         """
         query = FrontQuery(where, sort, limit, objectives, as_of)
-        with self._database.reading() as connection:
-            return queries.front(connection, study, query)
+        return self._database.read(queries.front, study, query)
 
-    def check(self, study: StudyRecord, artifact_folder: Path | None = None) -> list[str]:
+    def check(self, study: StudyRecord, artifacts: ArtifactStore | None = None) -> list[str]:
         """Recompute what the store says about the study, and return every disagreement in words.
 
-        The front and its whole past from the losses alone, the choice rows and keys from the points, and, with a
-        folder, the length and digest of every artifact.
+        The front and its whole past from the losses alone, the choice rows and keys from the points, and, with the
+        study's artifacts, the content of each.
         """
-        with self._database.reading() as connection:
-            return audit.problems(connection, study, artifact_folder)
+        found, files = self._database.read(audit.problems, study)
+        return found if artifacts is None else found + self._check_files(study, files, artifacts)
+
+    def _check_files(self, study: StudyRecord, files: audit.Files, artifacts: ArtifactStore) -> list[str]:
+        """A file that is not there is a problem only if no driver has dropped it meanwhile, with its row."""
+        suspects = audit.file_problems(files, artifacts)
+        return self._database.read(audit.confirmed, study, suspects) if suspects else []
 
 
 def _see_to_file(database: Database, create: bool) -> None:

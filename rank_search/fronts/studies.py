@@ -10,12 +10,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from rank_search.errors import QueryError, StudyMismatchError
 from rank_search.fronts import tables
+from rank_search.fronts.activity import by_state
+from rank_search.fronts.claims import lock
 from rank_search.fronts.records import PriorRow, StudyRecord, StudySummary
-from rank_search.point import Objective, State
+from rank_search.point import Objective
 
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
 
@@ -64,6 +66,16 @@ def get(connection: Connection, name: str, location: str) -> StudyRecord:
     return found
 
 
+def aim(connection: Connection, study: StudyRecord, target: int) -> None:
+    """Note how many trials are to be reached.
+
+    Raises:
+        StoreError: the study is not in this store.
+    """
+    lock(connection, study)
+    connection.execute(update(tables.study).where(tables.study.c.id == study.id).values(target=target))
+
+
 def summaries(connection: Connection) -> list[StudySummary]:
     """All studies, in the order they were made."""
     rows = connection.execute(select(tables.study).order_by(tables.study.c.id)).all()
@@ -83,6 +95,8 @@ def _create(connection: Connection, wanted: StudyRecord) -> StudyRecord:
             dense=made.dense,
             budget=made.budget,
             created=made.created,
+            artifacts=made.artifacts,
+            target=made.target,
         )
         .returning(tables.study.c.id)
     )
@@ -117,6 +131,8 @@ def _record(connection: Connection, row: Row[*tuple[object, ...]]) -> StudyRecor
         dense=row.dense,
         budget=row.budget,
         priors=_priors(connection, row.id),
+        artifacts=row.artifacts,
+        target=row.target,
         id=row.id,
         created=row.created,
     )
@@ -137,14 +153,13 @@ def _priors(connection: Connection, study_id: int) -> tuple[PriorRow, ...]:
 
 def _summary(connection: Connection, row: Row[*tuple[object, ...]]) -> StudySummary:
     trial = tables.trial.c
-    by_state = select(trial.state, func.count()).where(trial.study_id == row.id).group_by(trial.state)
     on_front = select(func.count()).where(trial.study_id == row.id, trial.eligible, trial.dominated_by.is_(None))
     in_flight = select(func.count()).where(tables.claim.c.study_id == row.id)
     return StudySummary(
         name=row.name,
         created=row.created,
         objectives=_objectives(connection, row.id),
-        trials={State(state): count for state, count in connection.execute(by_state)},
+        trials=by_state(connection, row.id),
         in_flight=connection.scalar(in_flight) or 0,
         on_front=connection.scalar(on_front) or 0,
     )

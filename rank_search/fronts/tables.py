@@ -26,6 +26,7 @@ from sqlalchemy import (
     TypedColumns,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
 metadata: Final = MetaData()
@@ -54,6 +55,8 @@ class _StudyColumns(TypedColumns):
     dense: Named[dict[str, float]] = Column(JSON)
     budget: Named[float] = Column(Double)
     created: Named[datetime] = Column(UtcDateTime)
+    artifacts: Named[str] = Column(Text, server_default="")
+    target: Named[int | None] = Column(Integer)
 
 
 class _ObjectiveColumns(TypedColumns):
@@ -85,6 +88,7 @@ class _ClaimColumns(TypedColumns):
     started: Named[datetime] = Column(UtcDateTime)
     heartbeat: Named[datetime] = Column(UtcDateTime)
     sampler: Named[str] = Column(Text)
+    budget: Named[float] = Column(Double, server_default="0")
 
 
 class _TrialColumns(TypedColumns):
@@ -142,9 +146,22 @@ trial: Final = Table(
     _TrialColumns,
     UniqueConstraint("study_id", "number"),
     UniqueConstraint("study_id", "point_key"),
-    # Both hold all that a front, present or past, needs to know of a trial: its long row stays unread.
-    Index("rs_trial_front", "study_id", "dominated_by", "eligible", "id", "budget"),
+    # They hold all that is asked of many trials at once: their long rows stay unread. The first serves the present
+    # front, and finds whom a trial dominates; the third the past ones: it knows only the few that were ever members.
+    Index("rs_trial_front", "dominated_by", "study_id", "eligible", "id", "budget"),
     Index("rs_trial_recorded", "study_id", "id", "dominated_by", "eligible", "budget"),
+    Index(
+        "rs_trial_member",
+        "study_id",
+        "eligible",  # no condition can be read back from a partial index, so it is a column too
+        "id",
+        "dominated_by",
+        "budget",
+        sqlite_where=text("eligible = 1 AND (dominated_by IS NULL OR dominated_by > id)"),
+        postgresql_where=text("eligible AND (dominated_by IS NULL OR dominated_by > id)"),
+    ),
+    Index("rs_trial_state", "study_id", "state"),
+    Index("rs_trial_finished", "study_id", "finished", "worker"),
 )
 # The rows of a trial lie together, in the order of their key: SQLite's `WITHOUT ROWID`.
 choice: Final = Table("rs_choice", metadata, _ChoiceColumns, sqlite_with_rowid=False)

@@ -1,10 +1,11 @@
 """Where trials run, and the driver that gives them out and records them.
 
-The driver and its progress are imported from their own modules: a worker process needs neither the search nor the
-store.
+The driver, its progress and the Ray launcher are imported from their own modules: a worker process needs neither
+the search nor the store, and Ray only where it is used.
 """
 
-from rank_search.launch.executors import Executor, Finished, InProcess, Job, Processes, Runner, trial_seed
+from rank_search.launch.executors import Executor, Finished, InProcess, Job, Runner, carry_out, this_process, trial_seed
+from rank_search.launch.processes import Processes
 from rank_search.launch.settings import LaunchSettings
 
 __all__ = [
@@ -15,5 +16,7 @@ __all__ = [
     "LaunchSettings",
     "Processes",
     "Runner",
+    "carry_out",
+    "this_process",
     "trial_seed",
 ]

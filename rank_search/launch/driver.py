@@ -7,26 +7,31 @@ behind; the next one takes them over under the same numbers.
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
+import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
-from rank_search.fronts import Claim, Store, StudyRecord, TrialRow, dominates, hypervolume
-from rank_search.launch.executors import Executor, Finished, Job, trial_seed
+from rank_search import logs
+from rank_search.artifacts import ArtifactStore
+from rank_search.errors import ArtifactError, LaunchError
+from rank_search.fronts import Claim, Store, StudyRecord, TrialRow, hypervolume
+from rank_search.launch.executors import Executor, Finished, Job, this_process, trial_seed
+from rank_search.launch.known import Known
 from rank_search.launch.progress import Progress
-from rank_search.point import Bound, Outcome, Point, State
-from rank_search.search import Past, Searcher, check
+from rank_search.launch.watchers import Watcher
+from rank_search.launch.workers import died_here
+from rank_search.point import Artifact, Bound, Outcome, Point, State
+from rank_search.search import Past, Rungs, Searcher, check
 
 HEARTBEAT: Final = timedelta(seconds=15)
 EXPIRED: Final = timedelta(seconds=90)
 PATIENCE: Final = timedelta(seconds=1)
+
+_log = logging.getLogger(__name__)
 
 Judge = Callable[[Point], Outcome | None]
 """The outcome of a point that need not be trained, None for one that must be."""
@@ -38,21 +43,23 @@ class Plan:
 
     Attributes:
         target: finished trials to reach in all, by whomever.
-        budget: epochs of each trial.
+        rungs: the budgets that a trial is measured at, in epochs; the last is the full one.
         rng_seed: of the study.
         constraints: bounds that a complete trial must keep to count as feasible.
         judge: says which points are infeasible before training.
-        max_retries: how often a trial is taken over after its driver died in it.
-        artifacts: the study's artifact folder.
+        max_retries: how often a trial is tried again after its driver or its worker died in it.
+        artifacts: where the study's files are.
+        patience: seconds to wait for room in there.
     """
 
     target: int
-    budget: float
+    rungs: Rungs
     rng_seed: int
     constraints: tuple[Bound, ...]
     judge: Judge
     max_retries: int
-    artifacts: Path
+    artifacts: ArtifactStore
+    patience: float = 0.0
 
 
 class Driver:
@@ -66,14 +73,18 @@ class Driver:
         executor: Executor,
         plan: Plan,
         report: Callable[[Progress], None],
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         self._store, self._study, self._searcher = store, study, searcher
         self._executor, self._plan, self._report = executor, plan, report
-        self._worker = f"{socket.gethostname()}:{os.getpid()}"
+        self._watchers = tuple(watchers)
+        self._worker = this_process()
         self._held: dict[int, Claim] = {}
-        self._states: Counter[State] = Counter()
-        self._front: list[TrialRow] = []
+        self._again: list[Job] = []
+        self._known = Known(study)
+        self._elsewhere = 0
         self._begun, self._done_here = time.monotonic(), 0
+        self._next_look = 0.0  # for claims that nobody keeps alive: all are read for that
         self._exhausted = False
 
     @property
@@ -88,24 +99,30 @@ class Driver:
         flight, and takes over those of one that dies. Interrupted (Ctrl-C, an error, anything), it gives its claims
         up, so that the next driver takes them at once.
         """
+        self._store.aim(self._study, self._plan.target)
         self._catch_up()
         self._learn_claims()
         self._show()
+        logs.study_joined(self._store.location, self._plan.target, self._known.finished)
+        complete = False
         try:
             with self._heartbeat():
-                return self._until_done()
+                complete = self._until_done()
+                return complete
         finally:
+            logs.driver_done(complete, self._done_here, time.monotonic() - self._begun)
             self._executor.close()
+            self._tell(lambda watcher: watcher.close())
             with contextlib.suppress(Exception):  # the reason for stopping matters more
                 self._store.release(self._study, self._held.values())
 
     def _until_done(self) -> bool:
         while True:
             self._fill()
-            if self._held:
+            if self._held or not self._executor.free:  # nothing held and nothing free: workers are starting
                 for finished in self._executor.collect(seconds=5):
-                    self._record(self._held[finished.job.number], finished)
-            elif self._finished >= self._plan.target:
+                    self._settle(finished)
+            elif self._known.finished >= self._plan.target:
                 return True
             elif self._exhausted:
                 return False
@@ -115,37 +132,64 @@ class Driver:
     def _wait_for_others(self) -> None:
         time.sleep(PATIENCE.total_seconds())
         self._catch_up()
+        self._learn_claims()
         self._show()
 
-    @property
-    def _finished(self) -> int:
-        return sum(self._states.values())
-
-    def _catch_up(self) -> None:
-        """Learn of every trial that was recorded since the last time, by this driver or another."""
-        rows = self._store.trials(self._study, skip=self._finished)
-        self._searcher.feed(Past(row.number, row.point, row.sampler, outcome_of(row)) for row in rows)
-        self._states.update(row.state for row in rows)
-        self._keep_front(rows)
-
-    def _learn_claims(self) -> None:
-        """Learn which trials others have in flight."""
-        claims = self._store.claims(self._study)
-        self._searcher.feed(Past(each.number, each.point, each.sampler) for each in claims)
+    # what there is to do ---------------------------------------------------------------------------------
 
     def _fill(self) -> None:
         """Give every free slot a job, as far as there is one to be had."""
-        while self._executor.free > 0 and self._finished + len(self._held) < self._plan.target:
-            claim = self._take_over() or self._claim_next()
-            if claim is None:
+        while self._executor.free > 0:
+            if self._again:
+                self._submit(self._again.pop())
+            elif (claim := self._next_claim()) is not None:
+                self._held[claim.number] = claim
+                self._start(claim)
+            else:
                 return
-            self._held[claim.number] = claim
-            self._start(claim)
+
+    def _next_claim(self) -> Claim | None:
+        """A trial of a driver that died, else one that goes on to a larger budget, else a new one."""
+        claim = self._take_over() or self._promote() if self._short or len(self._plan.rungs.budgets) > 1 else None
+        return claim or (self._claim_next() if self._short else None)
+
+    @property
+    def _short(self) -> bool:
+        """Whether the trials that have finished and those in flight here do not make up the target."""
+        return len(self._known.numbers | self._held.keys()) < self._plan.target
 
     def _take_over(self) -> Claim | None:
-        return self._store.take_over(
-            self._study, self._worker, expired_before=datetime.now(UTC) - EXPIRED, dead=died_here
-        )
+        """A claim that nobody keeps alive, or one in this driver's name whose granting it never heard of."""
+
+        last_holder = ""
+
+        def dead(claim: Claim) -> bool:
+            nonlocal last_holder
+            last_holder = claim.worker
+            if claim.worker == self._worker:
+                return claim.number not in self._held
+            return died_here(claim.worker)
+
+        if time.monotonic() < self._next_look:
+            return None
+        claim = self._store.take_over(self._study, self._worker, datetime.now(UTC) - EXPIRED, dead)
+        if claim is None:
+            self._next_look = time.monotonic() + PATIENCE.total_seconds()
+        else:
+            logs.claim_taken_over(claim.number, last_holder, attempt=claim.attempt)
+        return claim
+
+    def _promote(self) -> Claim | None:
+        """Claim the trial that deserves a larger budget most, if there is one."""
+        busy = set(self._held)
+        while (found := self._plan.rungs.promotable(busy)) is not None:
+            number, budget = found
+            claim = self._store.promote(self._study, number, self._worker, budget)
+            if claim is not None:
+                logs.trial_promoted(number, budget)
+                return claim
+            busy.add(number)
+        return None
 
     def _claim_next(self) -> Claim | None:
         """Claim the searcher's next point; another driver may have been faster with the same one.
@@ -158,7 +202,12 @@ class Driver:
                 self._exhausted = True
                 return None
             claim = self._store.claim(
-                self._study, suggestion.point, self._worker, suggestion.sampler, below=self._plan.target
+                self._study,
+                suggestion.point,
+                self._worker,
+                suggestion.sampler,
+                below=self._plan.target,
+                budget=self._plan.rungs.budgets[0],
             )
             if claim is not None:
                 return claim
@@ -168,88 +217,149 @@ class Driver:
         return None
 
     def _start(self, claim: Claim) -> None:
-        job = Job(claim.number, claim.point, trial_seed(self._plan.rng_seed, claim.number), claim.attempt)
+        checkpoint = self._known.checkpoint(claim.number)
+        rng_seed = trial_seed(self._plan.rng_seed, claim.number)
+        job = Job(claim.number, claim.point, rng_seed, claim.budget, claim.attempt, checkpoint)
         outcome = self._plan.judge(claim.point)
         if outcome is None and claim.attempt > self._plan.max_retries + 1:
             outcome = Outcome(State.FAILED, reason=f"its process died in each of {claim.attempt - 1} tries")
         if outcome is None:
-            self._executor.submit(job)
+            self._submit(job)
         else:
             now = datetime.now(UTC)
-            self._record(claim, Finished(job, outcome, now, now))
+            self._record(Finished(job, outcome, now, now, self._worker))
 
-    def _record(self, claim: Claim, finished: Finished) -> None:
+    def _submit(self, job: Job) -> None:
+        logs.trial_started(job.number, budget=job.budget, attempt=job.attempt)
+        self._executor.submit(job)
+
+    # what came of it -------------------------------------------------------------------------------------
+
+    def _settle(self, finished: Finished) -> None:
+        """Record what has finished; what could not be carried out is tried again, so often and no more.
+
+        Raises:
+            RankSearchError: it will not work for any trial.
+        """
+        job, trouble = finished.job, finished.trouble
+        if trouble is not None and not isinstance(trouble, ArtifactError | LaunchError):
+            raise trouble
+        if isinstance(trouble, ArtifactError):
+            self._await_artifacts(trouble)
+            job = replace(job, checkpoint=None)  # it may be the one that cannot be read
+        if trouble is None or job.attempt > self._plan.max_retries:
+            self._record(finished)
+        else:
+            again = replace(job, attempt=job.attempt + 1)
+            logs.trial_retried(again.number, str(trouble), attempt=again.attempt, worker=finished.worker)
+            self._again.append(again)
+
+    def _await_artifacts(self, trouble: ArtifactError) -> None:
+        """Wait until files can be written again: no trial is spent on a full disk.
+
+        Raises:
+            ArtifactError: they still cannot after the plan's patience.
+        """
+        deadline = time.monotonic() + self._plan.patience
+        while (reason := _in_the_way(self._plan.artifacts)) is not None:
+            logs.artifacts_unwritable(self._plan.artifacts.location, str(reason))
+            if time.monotonic() >= deadline:
+                raise reason from trouble
+            time.sleep(PATIENCE.total_seconds())
+
+    def _record(self, finished: Finished) -> None:
+        job, claim = finished.job, self._held[finished.job.number]
+        outcome = self._verdict(job, finished.outcome)
         self._store.record(
             self._study,
-            claim,
-            self._feasible(finished.outcome),
-            budget=self._plan.budget,
-            rng_seed=finished.job.rng_seed,
+            replace(claim, attempt=job.attempt),
+            outcome,
+            budget=job.budget,
+            rng_seed=job.rng_seed,
             started=finished.started,
             finished=finished.finished,
+            worker=finished.worker,
         )
-        del self._held[claim.number]
+        seconds = (finished.finished - finished.started).total_seconds()
+        logs.trial_finished(
+            job.number, outcome.state, seconds, reason=outcome.reason, attempt=job.attempt, worker=finished.worker
+        )
+        self._tell(lambda watcher: watcher.recorded(finished, outcome))
+        before = self._known.checkpoint(job.number)
+        del self._held[job.number]
         self._done_here += 1
         self._catch_up()
+        self._drop([before] if before else [])
         self._show()
 
-    def _feasible(self, outcome: Outcome) -> Outcome:
-        """A complete trial that breaks a measured constraint is infeasible."""
+    def _verdict(self, job: Job, outcome: Outcome) -> Outcome:
+        """Below the full budget a trial has only stopped; at it, one that breaks a constraint is infeasible."""
         if outcome.state is not State.COMPLETE:
             return outcome
+        if job.budget < self._study.budget:
+            return replace(outcome, state=State.STOPPED)
         broken = check(self._plan.constraints, outcome.measurements, self._study.dense)
-        if not broken:
-            return outcome
-        return Outcome(State.INFEASIBLE, outcome.measurements, "; ".join(broken), outcome.artifacts)
+        return replace(outcome, state=State.INFEASIBLE, reason="; ".join(broken)) if broken else outcome
 
-    def _keep_front(self, rows: list[TrialRow]) -> None:
-        """Let newcomers onto the front, and let go of the files of all that are not, or no longer, on it.
+    def _catch_up(self) -> None:
+        """Learn of every trial that was recorded since the last time, by this driver or another."""
+        rows = self._store.trials(self._study, after=self._known.last_id)
+        full = self._study.budget
+        self._searcher.feed(
+            Past(row.number, row.point, row.sampler, outcome_of(row), min(1.0, row.budget / full) if full else 1.0)
+            for row in rows
+        )
+        for row in rows:
+            self._note(row)
+        for row in self._known.learn(rows):
+            self._drop(self._store.forget_artifacts(self._study, row.number))
 
-        The store has judged them already; this repeats it for those that a newcomer pushes off, instead of reading
-        the whole front after every trial.
-        """
-        newcomers = [row for row in rows if self._is_member(row)]
-        beaten = {
-            member.number
-            for member in self._front
-            for newcomer in newcomers
-            if dominates(self._losses(newcomer), self._losses(member))
-        }
-        gone = [row for row in (*rows, *self._front) if row.number in beaten or not self._is_member(row)]
-        stay = [member for member in self._front if member.number not in beaten]
-        self._front = sorted([*stay, *newcomers], key=self._losses)
-        for row in gone:
-            self._let_go(row)
+    def _note(self, row: TrialRow) -> None:
+        """Tell the rungs how a trial did at each budget."""
+        for budget, measured in row.earlier.items():
+            self._plan.rungs.note(row.number, budget, list(self._study.losses(measured).values()))
+        judged = row.state in (State.COMPLETE, State.STOPPED)
+        self._plan.rungs.note(row.number, row.budget, list(row.losses.values()) if judged else None)
 
-    def _is_member(self, row: TrialRow) -> bool:
-        return row.state is State.COMPLETE and row.budget == self._study.budget and row.dominated_by is None
+    def _learn_claims(self) -> None:
+        """Learn which trials others have in flight."""
+        claims = self._store.claims(self._study)
+        self._elsewhere = sum(each.number not in self._held for each in claims)
+        self._searcher.feed(Past(each.number, each.point, each.sampler) for each in claims)
 
-    def _losses(self, row: TrialRow) -> tuple[float, ...]:
-        return tuple(row.losses[name] for name in self._study.objective_names)
-
-    def _let_go(self, row: TrialRow) -> None:
-        for artifact in self._store.forget_artifacts(self._study, row.number) if row.artifacts else ():
-            (self._plan.artifacts / artifact.location).unlink(missing_ok=True)
+    def _drop(self, artifacts: Sequence[Artifact]) -> None:
+        """Delete files that no trial needs any longer; what cannot be deleted now is swept up at the end."""
+        for artifact in artifacts:
+            with contextlib.suppress(ArtifactError):
+                self._plan.artifacts.delete(artifact.location)
 
     def _show(self) -> None:
-        self._report(
-            Progress(
-                study=self._study,
-                target=self._plan.target,
-                states=dict(self._states),
-                in_flight=len(self._held),
-                front=tuple(self._front),
-                hypervolume=hypervolume_of(self._study, list(map(self._losses, self._front))),
-                seconds=time.monotonic() - self._begun,
-                seconds_left=self._seconds_left(),
-            )
+        seconds = time.monotonic() - self._begun
+        pace = seconds / self._done_here if self._done_here else None
+        progress = Progress(
+            study=self._study,
+            target=self._plan.target,
+            states=self._known.states,
+            in_flight=len(self._held),
+            elsewhere=self._elsewhere,
+            workers=self._executor.workers,
+            front=self._known.front,
+            hypervolume=hypervolume_of(self._study, [self._known.losses(row) for row in self._known.front]),
+            seconds=seconds,
+            seconds_left=None if pace is None else pace * max(0, self._plan.target - self._known.finished),
+            rate=None if pace is None else 60 / pace,
         )
+        self._report(progress)
+        self._tell(lambda watcher: watcher.progressed(progress))
 
-    def _seconds_left(self) -> float | None:
-        if not self._done_here:
-            return None
-        pace = (time.monotonic() - self._begun) / self._done_here
-        return pace * max(0, self._plan.target - self._finished)
+    def _tell(self, news: Callable[[Watcher], None]) -> None:
+        """Tell the watchers; one that fails is told nothing more, and the search goes on."""
+        for watcher in self._watchers:
+            try:
+                news(watcher)
+            except Exception as error:  # noqa: BLE001  a full disk of logs must not end a search
+                _log.warning("%s shows nothing more: %s", type(watcher).__name__, error)
+                self._watchers = tuple(each for each in self._watchers if each is not watcher)
 
     @contextlib.contextmanager
     def _heartbeat(self) -> Iterator[None]:
@@ -261,7 +371,7 @@ class Driver:
                 with contextlib.suppress(Exception):  # the store may be away for a while; recording will tell
                     self._store.heartbeat(self._study, list(self._held.values()))
 
-        thread = threading.Thread(target=beat, daemon=True)
+        thread = threading.Thread(target=logs.carried(beat), daemon=True)
         thread.start()
         try:
             yield
@@ -282,15 +392,10 @@ def hypervolume_of(study: StudyRecord, losses: Sequence[Sequence[float]]) -> flo
     return hypervolume(losses, reference, ideal) if losses else 0.0
 
 
-def died_here(worker: str) -> bool:
-    """Whether a driver ran on this machine and its process is gone."""
-    host, _, pid = worker.rpartition(":")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
+def _in_the_way(artifacts: ArtifactStore) -> ArtifactError | None:
+    """Why no file can be written just now."""
     try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+        artifacts.delete(artifacts.write("probe", "probe", ".part", b"room?").location)
+    except ArtifactError as error:
+        return error
+    return None

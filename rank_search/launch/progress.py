@@ -17,19 +17,25 @@ class Progress:
         target: finished trials to reach.
         states: finished trials by state.
         in_flight: trials that are running now, in this driver.
+        elsewhere: trials that other drivers had in flight when this one last looked.
+        workers: how many workers of this driver are alive and ready.
         front: the members of the current front.
         hypervolume: of the front, as a share of the box between the ideal and the reference point.
         seconds, seconds_left: since this driver began, and until the target at the pace so far (None: unknown).
+        rate: trials a minute that this driver has recorded (None: unknown).
     """
 
     study: StudyRecord
     target: int
     states: Mapping[State, int]
     in_flight: int
+    elsewhere: int
+    workers: int
     front: tuple[TrialRow, ...]
     hypervolume: float
     seconds: float
     seconds_left: float | None
+    rate: float | None
 
     @property
     def finished(self) -> int:

@@ -1,24 +1,73 @@
-"""The `[launch]` table of a study file: how trials are run, which never changes what they find."""
+"""The `[launch]` table of a study file: where and how trials run, which never changes what they find."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class LaunchSettings(BaseModel):
-    """Where trials run."""
+    """Where trials run: the same study file runs on one machine and on a cluster."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
 
-    workers: int = Field(
-        1,
-        ge=1,
-        description="Worker processes; 1 runs the trials in the driver itself, unless there is a time limit.",
+    on: Literal["local", "ray"] = Field(
+        "local", alias="with", description="`local`: processes on this machine. `ray`: actors on a Ray cluster."
     )
-    threads: int = Field(1, ge=1, description="Threads that PyTorch may use in each worker.")
-    max_retries: int = Field(2, ge=0, description="How often a trial is tried again after its process died.")
+    address: str = Field(
+        "",
+        description="Of the Ray cluster: `auto`, `HOST:PORT` or `ray://HOST:10001`. Default: `RAY_ADDRESS`, or the "
+        "cluster that runs on this machine, or a new one that ends with the run.",
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="Trials at a time. Locally 1 by default: the trials run in the driver itself, unless there is a "
+        "time limit. On Ray as many as the cluster has room for when the run begins.",
+    )
+    cpus_per_trial: float = Field(
+        1.0, gt=0, allow_inf_nan=False, description="CPUs that Ray sets aside for each worker; fractions are allowed."
+    )
+    gpus_per_trial: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="GPUs that Ray sets aside for each worker; 0.25 puts four on one."
+    )
+    threads: int | None = Field(
+        None,
+        ge=1,
+        description="Threads that PyTorch may use in each worker. Default: the whole part of cpus_per_trial.",
+    )
+    max_retries: int = Field(
+        2,
+        ge=0,
+        description="How often a trial is tried again after its worker died, or its files could not be written.",
+    )
     time_limit: float | None = Field(
         None,
         gt=0,
         description="Seconds after which a trial is ended and recorded as failed.",
     )
+    memory_per_trial: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="GiB of main memory that a trial may take beyond what its worker holds already; one that wants "
+        "more has failed. On Ray it is also set aside for each worker.",
+    )
+    store_patience: float = Field(
+        600.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Seconds to wait for a store that is out of reach, or for room in the artifact store, before the "
+        "run ends with an error; the trials in flight go on meanwhile.",
+    )
+    tensorboard: str = Field(
+        "",
+        description="Folder for TensorBoard's logs of every trial, written by Ray Tune's logger (relative to the "
+        "current folder). Default: none.",
+    )
+
+    @property
+    def torch_threads(self) -> int:
+        """Threads of PyTorch in a worker."""
+        return self.threads or max(1, int(self.cpus_per_trial))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from rank_search.layers import Basis, Unfolding, decompose
 from rank_search.priors.files import TensorFiles, digest
 from rank_search.priors.spectrum import Spectrum
 
+Decompositions = Mapping[str, Mapping[str, Tensor]]
+
 
 class SpectraCache:
     """Spectra and singular bases of the layers' weights, in memory and, given a folder, on disk.
@@ -21,10 +23,15 @@ class SpectraCache:
     A decomposition is known by the *content* of the unfolded matrix, so it holds for any unfolding, layer, model,
     process and version of a plugin that gives this matrix. It keeps the bases of the latest weight of each layer
     name in memory, and a copy of that weight.
+
+    Args:
+        folder: where they are kept; None: nowhere.
+        known: decompositions that were made elsewhere (`CachedBases.decompositions`).
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, known: Decompositions | None = None) -> None:
         self._files = None if folder is None else TensorFiles(folder)
+        self._known = known or {}
         self._latest: dict[str, CachedBases] = {}
 
     def bases(self, layer_name: str, weight: Tensor) -> CachedBases:
@@ -38,7 +45,7 @@ class SpectraCache:
         key = digest({str(weight.device): weight})
         latest = self._latest.get(layer_name)
         if latest is None or latest.key != key:
-            latest = CachedBases(layer_name, weight, key, self._files)
+            latest = CachedBases(layer_name, weight, key, self._files, self._known)
             self._latest[layer_name] = latest
         return latest
 
@@ -53,7 +60,9 @@ class CachedBases:
         key: digest of the weight and its device.
     """
 
-    def __init__(self, layer_name: str, weight: Tensor, key: bytes, files: TensorFiles | None) -> None:
+    def __init__(
+        self, layer_name: str, weight: Tensor, key: bytes, files: TensorFiles | None, known: Decompositions
+    ) -> None:
         self.key = key
         self._layer_name = layer_name
         self._weight = _checked(layer_name, weight.detach().clone())
@@ -61,7 +70,17 @@ class CachedBases:
         self._bases: dict[Hashable, Basis] = {}
         self._spectra: dict[Hashable, Spectrum] = {}
         self._memo: dict[str, Tensor] = {}
-        self._stored: dict[str, dict[str, Tensor]] = {}
+        self._stored: dict[str, Mapping[str, Tensor]] = dict(known)
+
+    @property
+    def decompositions(self) -> Decompositions:
+        """Everything that has been decomposed so far, by names that follow from the contents."""
+        return self._stored
+
+    def decompose(self, unfoldings: Iterable[Unfolding]) -> None:
+        """Decompose all these unfoldings now."""
+        for unfolding in unfoldings:
+            self(unfolding)
 
     def __call__(self, unfolding: Unfolding) -> Basis:
         """The basis of that unfolding of the weight, on the weight's device."""
@@ -100,7 +119,7 @@ class CachedBases:
         rows, columns = stored["sizes"].tolist()
         return Spectrum(stored["values"].numpy(), rows, columns)
 
-    def _once(self, kind: str, matrix: Tensor, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _once(self, kind: str, matrix: Tensor, compute: Callable[[], dict[str, Tensor]]) -> Mapping[str, Tensor]:
         """From memory or disk, or computed and kept in both. `kind` has the version of the computation in it."""
         name = f"{kind}-{digest({'matrix': matrix}).hex()}"
         if name not in self._stored:

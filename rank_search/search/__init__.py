@@ -4,6 +4,7 @@ from rank_search.search.build import build_space
 from rank_search.search.coding import coordinates, decode, encode
 from rank_search.search.constraints import COUNTED, check, check_counted, require_possible, violations
 from rank_search.search.costs import CostModel
+from rank_search.search.rungs import Rungs, RungSettings, require_rungs_fit
 from rank_search.search.samplers import SAMPLERS
 from rank_search.search.searcher import Past, Searcher, Suggestion
 from rank_search.search.seeds import Seed, seed_points
@@ -18,6 +19,8 @@ __all__ = [
     "CostModel",
     "Group",
     "Past",
+    "RungSettings",
+    "Rungs",
     "SearchSettings",
     "Searcher",
     "Seed",
@@ -33,6 +36,7 @@ __all__ = [
     "decode",
     "encode",
     "require_possible",
+    "require_rungs_fit",
     "seed_points",
     "violations",
 ]

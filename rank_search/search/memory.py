@@ -4,22 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, Self, final
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.storages import InMemoryStorage
-from optuna.trial import Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rank_search.search.coding import Coordinates
+from rank_search.search.results import Told
 from rank_search.search.samplers import Distributions
 
 _PARENTS: Final = ":parent:"  # marks the study attributes in which genetic samplers keep a generation's parents
+_CONSTRAINT: Final = "constraints:"  # begins the trial attributes in which Optuna keeps violations
 _REDUNDANT: Final = ("fixed_params", "relative_params", "constraints")  # attributes that follow from the rest
+
+
+@final
+class _Shared(dict[str, BaseDistribution]):
+    """Distributions that all trials have in common: a copy of a trial keeps them as they are."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+@final
+class _Amendable(InMemoryStorage):
+    """Trials that may be told again after they have ended: one that was stopped may go on."""
+
+    def check_trial_is_updatable(self, trial_id: int, trial_state: TrialState) -> None:
+        """All are."""
 
 
 class SamplerMemory:
     """An Optuna study, its trials known by the keys of their points.
+
+    A trial keeps its place however often it is told: samplers see the newest result where the first one was.
 
     Genetic samplers keep two things beside the trials: the generation of each (an attribute of the trial) and the
     parents of each generation (an attribute of the study). `attributes` and `new_parents` hand these out, `add`,
@@ -27,8 +49,8 @@ class SamplerMemory:
     """
 
     def __init__(self, distributions: Distributions, objectives: int) -> None:
-        self._distributions = distributions
-        self._storage = InMemoryStorage()
+        self._distributions = _Shared(distributions)
+        self._storage = _Amendable()
         with _quiet():
             self._study = optuna.create_study(storage=self._storage, directions=["minimize"] * objectives)
         self._study_id = self._storage.get_study_id_from_name(self._study.study_name)
@@ -55,45 +77,53 @@ class SamplerMemory:
         """Know a trial by a key from now on."""
         self._name(key, self._id(trial))
 
-    # Trials are closed in the storage: `Study.tell` would copy the whole trial, to return it.
-
     def reject(self, trial: Trial) -> None:
-        """Close a trial from which a sampler learns nothing."""
+        """Close a trial that was drawn in vain; a sampler learns nothing from it."""
         self._storage.set_trial_state_values(self._id(trial), TrialState.FAIL)
 
-    def finish(self, trial: Trial, losses: Sequence[float], violations: Mapping[str, float]) -> None:
-        """Close a trial with its losses, and how far it breaks each constraint."""
-        for name, violation in violations.items():
-            trial.set_constraint(name, violation)
-        self._storage.set_trial_state_values(self._id(trial), TrialState.COMPLETE, list(losses))
+    def forget(self, key: str) -> None:
+        """Close a trial that came to nothing."""
+        self._storage.set_trial_state_values(self._ids[key], TrialState.FAIL)
 
-    def add(
-        self,
-        key: str,
-        coordinates: Coordinates,
-        attributes: Mapping[str, Any],
-        losses: Sequence[float],
-        violations: Mapping[str, float],
-    ) -> None:
-        """Add a finished trial from elsewhere."""
-        self._study.add_trial(
-            create_trial(
-                values=losses,
-                params=dict(coordinates),
-                distributions=self._distributions,
-                system_attrs=dict(attributes),
-                constraints=dict(violations),
-            )
+    # Trials are closed in the storage: `Study.tell` would copy the whole trial, to return it, and takes none twice.
+
+    def tell(self, key: str, told: Told) -> None:
+        """What came of a trial."""
+        trial_id = self._ids[key]
+        for name, violation in told.violations.items():
+            self._storage.set_trial_system_attr(trial_id, _CONSTRAINT + name, violation)
+        self._storage.set_trial_state_values(trial_id, *_ended(told))
+
+    def add(self, key: str, coordinates: Coordinates, attributes: Mapping[str, Any], told: Told) -> None:
+        """Add a trial from elsewhere that has ended, or was stopped.
+
+        `Study.add_trial` would do the same; it takes ten times as long, because it copies every distribution.
+        """
+        state, values = _ended(told)
+        now = datetime.now()
+        constraints = {_CONSTRAINT + name: violation for name, violation in told.violations.items()}
+        trial = FrozenTrial(
+            number=-1,  # the storage gives it, as it does the id
+            trial_id=-1,
+            state=state,
+            value=None,
+            values=values,
+            datetime_start=now,
+            datetime_complete=now,
+            params=dict(coordinates),
+            distributions=self._distributions,
+            user_attrs={},
+            system_attrs={**attributes, **constraints},
+            intermediate_values={},
         )
-        self._name(key, self._storage.get_n_trials(self._study_id) - 1)
+        self._name(key, self._storage.create_new_trial(self._study_id, trial))
 
-    def reopen(self, key: str, coordinates: Coordinates, attributes: Mapping[str, Any]) -> Trial:
+    def reopen(self, key: str, coordinates: Coordinates, attributes: Mapping[str, Any]) -> None:
         """Add a trial from elsewhere that is still in flight."""
         trial = self.open(coordinates)
         for name, value in attributes.items():
             self._storage.set_trial_system_attr(self._id(trial), name, value)
         self._name(key, self._id(trial))
-        return trial
 
     def attributes(self, trial: Trial) -> dict[str, Any]:
         """What the sampler noted about a trial."""
@@ -119,6 +149,10 @@ class SamplerMemory:
 
     def _id(self, trial: Trial) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+
+
+def _ended(told: Told) -> tuple[TrialState, list[float] | None]:
+    return (TrialState.FAIL, None) if told.losses is None else (TrialState.COMPLETE, list(told.losses))
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,11 +10,11 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
-from rank_search.point import Objective, Outcome, Point, State
+from rank_search.point import Outcome, Point, State
 from rank_search.search.coding import coordinates, decode, encode
-from rank_search.search.constraints import violations
 from rank_search.search.costs import CostModel
 from rank_search.search.memory import SamplerMemory
+from rank_search.search.results import Results
 from rank_search.search.samplers import Distributions, make_sampler, starting_options
 from rank_search.search.seeds import Seed
 from rank_search.search.settings import SearchSettings
@@ -45,12 +44,16 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Past:
-    """A trial as the store knows it; without an outcome it is still in flight."""
+    """A trial as the store knows it; without an outcome it is still in flight.
+
+    `share` is the budget that its outcome came of, as a share of the full one.
+    """
 
     number: int
     point: Point
     sampler: Mapping[str, Any]
     outcome: Outcome | None = None
+    share: float = 1.0
 
     @property
     def suggestion(self) -> Suggestion:
@@ -71,6 +74,11 @@ class Searcher:
     one the worst of every loss, so that it stays away. Of a *failed* one nothing: a crash says nothing about the
     point, which is not asked again all the same.
 
+    With rungs there is one constraint more, the full budget: a *stopped* trial breaks it by the share that it lacks,
+    one whose losses were not all measured by 1. So any trial at full budget that keeps the constraints is better than
+    one that was stopped, and this is the better the further it came. When a trial goes on, its newest result takes
+    the place of the one before.
+
     Args:
         space, costs: what can be chosen, and what it costs.
         settings: sampler, objectives and constraints.
@@ -89,17 +97,17 @@ class Searcher:
         rng_seed: int = 0,
     ) -> None:
         self._space, self._costs, self._settings = space, costs, settings
-        self._seeds, self._dense, self._rng_seed = list(seeds), dict(dense), rng_seed
+        self._seeds, self._rng_seed = list(seeds), rng_seed
         self._options = starting_options(settings.sampler, settings.options, len(seeds))
         distributions = coordinates(space)
         self._searched: Distributions = {
             name: each for name, each in sorted(distributions.items()) if not each.single()
         }
         self._memory = SamplerMemory(distributions, len(settings.objectives))
+        self._results = Results(settings, dict(dense))
         self._labels: set[str] = set()
         self._keys: set[str] = set()
-        self._running: dict[str, Trial] = {}
-        self._worst = [-math.inf] * len(settings.objectives)
+        self._open: dict[str, float] = {}  # keys of points that may yet be told, and the share of the budget told
 
     def ask(self, number: int) -> Suggestion | None:
         """A point that is not known yet; None when none was found.
@@ -120,20 +128,22 @@ class Searcher:
                 return suggestion
         return self._random(number)
 
-    def tell(self, suggestion: Suggestion, outcome: Outcome) -> None:
-        """What came of a suggestion; one that is not in flight here is ignored."""
-        trial = self._running.pop(suggestion.point.key, None)
-        if trial is None:
+    def tell(self, suggestion: Suggestion, outcome: Outcome, share: float = 1.0) -> None:
+        """What came of a suggestion, at a share of the full budget.
+
+        One that is in flight here can be told, and one that was stopped at a smaller share; others are ignored.
+        """
+        key = suggestion.point.key
+        if key not in self._open or (outcome.state is State.STOPPED and share <= self._open[key]):
             return
-        losses = self._losses(outcome)
-        if losses is None:
-            self._memory.reject(trial)
-        else:
-            self._memory.finish(trial, losses, self._violations(outcome))
+        self._keep_open(key, outcome, share)
+        for each, told in self._results.learn(key, outcome, share).items():
+            self._memory.tell(each, told)
 
     def withdraw(self, suggestion: Suggestion) -> None:
         """Forget a suggestion that came to nothing; its point may be asked again, a seed point may not."""
-        self._memory.reject(self._running.pop(suggestion.point.key))
+        self._memory.forget(suggestion.point.key)
+        del self._open[suggestion.point.key]
         self._keys.remove(suggestion.point.key)
 
     def feed(self, trials: Iterable[Past]) -> None:
@@ -142,10 +152,10 @@ class Searcher:
         A trial that is fed in flight can be told later: `searcher.tell(past.suggestion, outcome)`.
         """
         for past in sorted(trials, key=lambda past: past.number):
-            if past.point.key not in self._keys:
-                self._learn(past)
+            if (key := past.point.key) not in self._keys:
+                self._learn(key, past)
             elif past.outcome is not None:
-                self.tell(past.suggestion, past.outcome)
+                self.tell(past.suggestion, past.outcome, past.share)
 
     def _next_seed(self) -> Seed | None:
         while self._seeds:
@@ -182,7 +192,7 @@ class Searcher:
         self._memory.keep(point.key, trial)
         self._keys.add(point.key)
         self._labels.add(label)
-        self._running[point.key] = trial
+        self._open[point.key] = 0.0
         notes = {
             "label": label,
             "coordinates": trial.params,
@@ -191,35 +201,24 @@ class Searcher:
         }
         return Suggestion(number, point, notes)
 
-    def _learn(self, past: Past) -> None:
-        key = past.point.key
+    def _learn(self, key: str, past: Past) -> None:
         self._keys.add(key)
         self._labels.add(past.suggestion.label)
         self._memory.set_parents(past.sampler["parents"])
         known, attributes = past.sampler["coordinates"], past.sampler["attributes"]
         if past.outcome is None:
-            self._running[key] = self._memory.reopen(key, known, attributes)
+            self._open[key] = 0.0
+            self._memory.reopen(key, known, attributes)
             return
-        losses = self._losses(past.outcome)
-        if losses is not None:
-            self._memory.add(key, known, attributes, losses, self._violations(past.outcome))
+        self._keep_open(key, past.outcome, past.share)
+        told = self._results.learn(key, past.outcome, past.share)
+        self._memory.add(key, known, attributes, told.pop(key))
+        for other, again in told.items():
+            self._memory.tell(other, again)
 
-    def _violations(self, outcome: Outcome) -> dict[str, float]:
-        return violations(self._settings.constraints, outcome.measurements, self._dense)
-
-    def _losses(self, outcome: Outcome) -> list[float] | None:
-        """What a sampler is told, None for nothing; the worst loss of each objective is kept in mind."""
-        if outcome.state is State.FAILED:
-            return None
-        losses = [self._loss(objective, outcome) for objective in self._settings.objectives]
-        pairs = list(zip(self._worst, losses, strict=True))
-        self._worst = [max(worst, loss) if math.isfinite(loss) else worst for worst, loss in pairs]
-        told = [loss if math.isfinite(loss) else worst for worst, loss in zip(self._worst, losses, strict=True)]
-        if outcome.state is State.INFEASIBLE:
-            told = [loss if math.isfinite(loss) else 0.0 for loss in told]  # by its violations alone it is known
-        return told if all(map(math.isfinite, told)) else None
-
-    def _loss(self, objective: Objective, outcome: Outcome) -> float:
-        if outcome.state is State.DIVERGED:
-            return math.nan
-        return objective.loss(outcome.measurements.get(objective.name, math.nan))
+    def _keep_open(self, key: str, outcome: Outcome, share: float) -> None:
+        """A trial that was stopped may go on; any other has ended."""
+        if outcome.state is State.STOPPED:
+            self._open[key] = share
+        else:
+            self._open.pop(key, None)

@@ -19,6 +19,7 @@ from pydantic import (
 
 from rank_search.errors import StudyFileError
 from rank_search.point import DENSE, Bound, Objective
+from rank_search.search.rungs import RungSettings
 from rank_search.search.samplers import SAMPLERS, check_options
 from rank_search.search.strength import Strength
 
@@ -171,6 +172,11 @@ class SearchSettings(BaseModel):
         "{low, high} to search.",
     )
     seeds: SeedSettings = Field(default=SeedSettings(), description="Points to ask before the sampler takes over.")
+    rungs: RungSettings | None = Field(
+        default=None,
+        description="Early stopping: what is measured at small budgets decides which trials go on. Default: off, "
+        "every trial is trained to the full budget.",
+    )
 
     @field_validator("objectives")
     @classmethod

@@ -68,7 +68,7 @@ def _keys_at(path: list[int | str], model: type[BaseModel]) -> list[str]:
             if part in table.model_fields
             for inner in _models_in(table.model_fields[part].annotation)
         ]
-    return [key for table in tables for key, field in table.model_fields.items() if not field.exclude]
+    return [field.alias or key for table in tables for key, field in table.model_fields.items() if not field.exclude]
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

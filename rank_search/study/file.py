@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,14 @@ class StudySettings(BaseModel):
     store: str = Field(
         "",
         description="SQLAlchemy URL, or path of an SQLite file (relative to the current folder). "
-        "Default: `<name>.sqlite`.",
+        "Default: what `RANK_SEARCH_STORE` says, or `<name>.sqlite`.",
+    )
+    artifacts: str = Field(
+        "",
+        description="Where trials leave their files: a folder (relative to the current folder), or a URL that fsspec "
+        "knows, such as `s3://BUCKET/PREFIX`; on a cluster, one that all nodes share. Each study has a folder of its "
+        "name there. Fixed when the study begins. "
+        "Default: a folder beside an SQLite file, or in the folder where a study on a server is begun.",
     )
     cache: str = Field(
         "",
@@ -68,10 +77,15 @@ class Study(BaseModel):
     def name(self) -> str:
         return self.study.name
 
+    def launched(self, changes: Mapping[str, Any]) -> Study:
+        """The study with other keys of [launch]; those that are None stay as they are."""
+        given = {key: value for key, value in changes.items() if value is not None}
+        return self.model_copy(update={"launch": self.launch.model_copy(update=given)})
+
     @property
     def store(self) -> str:
         """URL or path of the store."""
-        return self.study.store or f"{self.name}.sqlite"
+        return self.study.store or os.environ.get("RANK_SEARCH_STORE") or f"{self.name}.sqlite"
 
 
 def load_study(path: str | Path) -> Study:

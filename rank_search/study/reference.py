@@ -42,7 +42,7 @@ def _table(path: list[str], field: FieldInfo) -> str:
     inner = model.model_fields
     lines = [f"\n## `[{'.'.join(path)}]`{_repeats(field.annotation)}\n", _prose(model), ""]
     lines += ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
-    lines += [_row(name, each) for name, each in inner.items()]
+    lines += [_row(each.alias or name, each) for name, each in inner.items()]
     below = (_table([*path, name], each) for name, each in inner.items())
     return "\n".join(lines) + "\n" + "".join(below)
 

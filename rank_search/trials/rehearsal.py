@@ -8,9 +8,9 @@ from copy import deepcopy
 from torch import nn
 
 from rank_search.errors import TaskError
+from rank_search.trials.randomness import seeded
 from rank_search.trials.settings import TrainingSettings
 from rank_search.trials.task import Task, asked, passed, task_loss
-from rank_search.trials.training import seeded
 
 
 def rehearse(task: Task, model: nn.Module, training: TrainingSettings) -> None:

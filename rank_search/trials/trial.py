@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 from torch import Tensor, nn
 
-from rank_search.errors import TaskError, TrialError
-from rank_search.layers import Bases, Layer, Plugins, factorize, skeleton
+from rank_search.artifacts import ArtifactStore
+from rank_search.errors import ArtifactError, TaskError
+from rank_search.layers import factorize
 from rank_search.point import Artifact, Outcome, Point, State
-from rank_search.trials.artifacts import to_safetensors, write_artifact
+from rank_search.trials.batchnorm import reestimate_batchnorm
+from rank_search.trials.checkpoint import Checkpoint
 from rank_search.trials.coding import decode, encode
+from rank_search.trials.effort import Diverged, Effort, EntropyPenalty, Stop, never
+from rank_search.trials.limits import memory_limited
 from rank_search.trials.measure import measure
+from rank_search.trials.randomness import seeded
 from rank_search.trials.rate import Quantizer, latents, weight_count
-from rank_search.trials.settings import LatencySettings, TrainingSettings
-from rank_search.trials.task import Task, asked, not_finite
-from rank_search.trials.training import (
-    Diverged,
-    Effort,
-    EntropyPenalty,
-    Stop,
-    fine_tune,
-    never,
-    reestimate_batchnorm,
-    seeded,
-)
+from rank_search.trials.task import asked, not_finite
+from rank_search.trials.tensors import to_safetensors
+from rank_search.trials.training import MODEL, Training
+from rank_search.trials.workbench import Workbench, build
 
 ORTHOGONALITY: Final = "orthogonality"
 ENTROPY: Final = "entropy"
@@ -38,39 +34,36 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Workbench:
-    """What all trials of a worker share; no trial changes it.
+class _Goal:
+    """Which trial it is, how far it is trained, and from where."""
 
-    Attributes:
-        task: data, loss and metric.
-        dense: the trained dense model.
-        layers: the layers that points choose for (`Inventory.layers`).
-        plugins: factorization classes by name.
-        bases: gives the bases of a layer's weight, by layer name.
-        training: how each trial fine-tunes.
-        latency: how latency is measured, or None to leave it out.
-    """
-
-    task: Task
-    dense: nn.Module
-    layers: Mapping[str, Layer]
-    plugins: Plugins
-    bases: Callable[[str], Bases]
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-    latency: LatencySettings | None = None
+    trial: Mapping[str, Any]
+    budget: float
+    is_full: bool
+    start: Checkpoint | None
+    stop: Stop
 
 
 @dataclass(frozen=True)
 class _Result:
-    """A trial's decoded model, its byte string, and what was measured on it."""
+    """A trial's decoded model, its byte string, what was measured on it, and the way back into its training."""
 
     state: dict[str, Tensor]
     coded: bytes
     measurements: dict[str, float]
+    checkpoint: bytes | None = None
 
 
 def run_trial(
-    workbench: Workbench, point: Point, rng_seed: int, artifact_folder: Path | None = None, stop: Stop = never
+    workbench: Workbench,
+    point: Point,
+    rng_seed: int,
+    artifacts: ArtifactStore | None = None,
+    stop: Stop = never,
+    *,
+    budget: float | None = None,
+    checkpoint: Artifact | None = None,
+    memory: float | None = None,
 ) -> Outcome:
     """Factorize, fine-tune, code, decode, and measure the decoded model.
 
@@ -78,18 +71,32 @@ def run_trial(
     to recover from. What raises on the way (in the task, a plugin or PyTorch) is an outcome, FAILED, and its
     traceback is logged; numbers that are not finite are an outcome too, DIVERGED.
 
+    Below the full budget the measurements are what they would be if the training were over: rounded, with
+    statistics taken again, and coded. The training is kept before that, as it was after its last batch. Gone on
+    with, it ends exactly like one that was never left: see `Training`.
+
     Args:
         rng_seed: the trial is deterministic given this; torch's global generator is left as it was.
-        artifact_folder: where a complete trial leaves `<point key>.safetensors` and `<point key>.coded`;
-            None keeps nothing.
+        artifacts: where a complete trial leaves its `model` and its `coded` bytes, and one below the full budget
+            its `checkpoint` (none if there was nothing to train); None keeps nothing.
         stop: called between batches; what it raises ends the trial.
+        budget: epochs to train to, of those in `workbench.training`, whose schedule holds; None: all of them.
+        checkpoint: of the same trial at a smaller budget, to go on from.
+        memory: GiB that the trial may take beyond what the process holds; see `memory_limited`.
 
     Raises:
-        TrialError: the artifacts could not be written; that is no fault of the trial.
+        ArtifactError: the artifacts could not be written, or the checkpoint could not be read or is of another
+            trial (then start this one over); that is no fault of the trial.
     """
+    full = workbench.training.epochs
+    target = full if budget is None else min(budget, full)
+    trial = {"point": point.key, "rng_seed": rng_seed, "training": workbench.training.model_dump()}
+    start = None if checkpoint is None else _read(artifacts, checkpoint, trial, target)
     try:
-        with seeded(rng_seed):
-            result = _carry_out(workbench, point, stop)
+        with memory_limited(memory), seeded(rng_seed):
+            result = _carry_out(workbench, point, _Goal(trial, target, target == full, start, stop))
+    except ArtifactError:
+        raise
     except Exception as error:  # noqa: BLE001  the one place where any error becomes an outcome
         _log.warning("The trial of point %s failed.", point.key[:12], exc_info=True)
         return Outcome(State.FAILED, reason=_one_line(error))
@@ -98,8 +105,8 @@ def run_trial(
     if names := not_finite(result.measurements):
         found = ", ".join(f"{name} is {result.measurements[name]}" for name in names)
         return Outcome(State.DIVERGED, reason=f"measured after training: {found}")
-    artifacts = () if artifact_folder is None else _keep(result, artifact_folder, point.key)
-    return Outcome(State.COMPLETE, result.measurements, artifacts=artifacts)
+    kept = () if artifacts is None else _keep(result, artifacts, point.key, target == full)
+    return Outcome(State.COMPLETE, result.measurements, artifacts=kept)
 
 
 def dense_measurements(workbench: Workbench) -> dict[str, float]:
@@ -121,46 +128,41 @@ def dense_measurements(workbench: Workbench) -> dict[str, float]:
     return found
 
 
-def build(
-    model: nn.Module, point: Point, layers: Mapping[str, Layer], plugins: Plugins, state: Mapping[str, Tensor]
-) -> nn.Module:
-    """The model of a trial from its point and its state dict, in eval mode.
-
-    Args:
-        model: the dense model; it is not changed, and its weights do not matter.
-
-    Raises:
-        LayerError: the point does not fit the layers.
-        TrialError: the state dict does not fit the point.
-    """
-    built = skeleton(model, point, layers, plugins)
-    try:
-        built.load_state_dict(state)
-    except RuntimeError as error:
-        raise TrialError(
-            f"A trial's weights fit the model that its point makes; these do not: {' '.join(str(error).split())} "
-            "Are they of another trial, or is the dense model another one?"
-        ) from error
-    return built.eval()
-
-
-def _carry_out(workbench: Workbench, point: Point, stop: Stop) -> _Result | Diverged:
-    strength, price = point.penalties.get(ORTHOGONALITY, 0.0), point.penalties.get(ENTROPY, 0.0)
-    factorized = any(not choice.is_dense for choice in point.layers.values())
-    if not factorized and price <= 0:
+def _carry_out(workbench: Workbench, point: Point, goal: _Goal) -> _Result | Diverged:
+    if not _is_factorized(point) and point.penalties.get(ENTROPY, 0.0) <= 0:
         return _measured(workbench, point, encode(_state(workbench.dense)))
-    model = factorize(workbench.dense, point, workbench.layers, workbench.plugins, workbench.bases)
-    task = workbench.task
-    if factorized:
-        reestimate_batchnorm(task, model, stop)
-    entropy = _entropy_penalty(workbench, model, price)
-    if diverged := fine_tune(task, model, Effort(workbench.training, strength, entropy, stop)):
+    model, effort, training = _begun(workbench, point, goal)
+    if diverged := training.advance(goal.budget):
         return diverged
-    steps = None if entropy is None else entropy.quantizer.steps()
-    if entropy is not None:
-        entropy.quantizer.round_(latents(model))
-        reestimate_batchnorm(task, model, stop)
-    return _measured(workbench, point, encode(_state(model), steps))
+    checkpoint = None if goal.is_full else training.kept(**goal.trial, epochs=goal.budget).to_bytes()
+    steps = None
+    if effort.entropy is not None:
+        steps = effort.entropy.quantizer.steps()
+        effort.entropy.quantizer.round_(latents(model))
+        reestimate_batchnorm(workbench.task, model, goal.stop)
+    return replace(_measured(workbench, point, encode(_state(model), steps)), checkpoint=checkpoint)
+
+
+def _is_factorized(point: Point) -> bool:
+    return any(not choice.is_dense for choice in point.layers.values())
+
+
+def _begun(workbench: Workbench, point: Point, goal: _Goal) -> tuple[nn.Module, Effort, Training]:
+    """The model and its training: at the beginning, or where the checkpoint left it."""
+    if goal.start is not None:
+        model = build(workbench.dense, point, workbench.layers, workbench.plugins, goal.start.part(MODEL))
+        effort = _effort(workbench, point, model, goal.stop)
+        return model, effort, Training.restored(workbench.task, model, effort, goal.start)
+    model = factorize(workbench.dense, point, workbench.layers, workbench.plugins, workbench.bases)
+    if _is_factorized(point):
+        reestimate_batchnorm(workbench.task, model, goal.stop)
+    effort = _effort(workbench, point, model, goal.stop)
+    return model, effort, Training(workbench.task, model, effort)
+
+
+def _effort(workbench: Workbench, point: Point, model: nn.Module, stop: Stop) -> Effort:
+    entropy = _entropy_penalty(workbench, model, point.penalties.get(ENTROPY, 0.0))
+    return Effort(workbench.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, stop)
 
 
 def _entropy_penalty(workbench: Workbench, model: nn.Module, price: float) -> EntropyPenalty | None:
@@ -188,12 +190,33 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _keep(result: _Result, folder: Path, name: str) -> tuple[Artifact, ...]:
-    coded = write_artifact(folder, "coded", f"{name}.coded", result.coded)
+def _read(artifacts: ArtifactStore | None, checkpoint: Artifact, trial: Mapping[str, Any], budget: float) -> Checkpoint:
+    """The checkpoint, if it is of this trial, and not past the budget."""
+    if artifacts is None:
+        raise ArtifactError("A checkpoint is read from an artifact store; none was given. Pass the study's.")
+    found = Checkpoint.from_bytes(artifacts.read(checkpoint))
+    if any(found.about.get(key) != value for key, value in trial.items()):
+        raise ArtifactError(
+            f"A checkpoint goes on with the trial that left it; {checkpoint.location} is of another point, another "
+            "rng seed or other training settings. Start the trial over."
+        )
+    if found.about["epochs"] > budget:
+        raise ArtifactError(
+            f"A checkpoint is gone on with to a larger budget; {checkpoint.location} was left after "
+            f"{found.about['epochs']:g} epochs, and {budget:g} are asked for. Start the trial over."
+        )
+    return found
+
+
+def _keep(result: _Result, artifacts: ArtifactStore, stem: str, is_full: bool) -> tuple[Artifact, ...]:
+    if not is_full:
+        data = result.checkpoint
+        return () if data is None else (artifacts.write("checkpoint", stem, ".checkpoint", data),)
+    coded = artifacts.write("coded", stem, ".coded", result.coded)
     try:
-        return write_artifact(folder, "model", f"{name}.safetensors", to_safetensors(result.state)), coded
-    except TrialError:
-        (folder / coded.location).unlink(missing_ok=True)
+        return artifacts.write("model", stem, ".safetensors", to_safetensors(result.state)), coded
+    except ArtifactError:
+        artifacts.delete(coded.location)
         raise
 
 

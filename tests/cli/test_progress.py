@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
+from rank_search import logs
 from rank_search.cli.progress import ProgressDisplay
 from rank_search.fronts import StudyRecord, TrialRow
 from rank_search.fronts.records import NEVER
@@ -42,6 +44,7 @@ def member(number: int, **measured: float) -> TrialRow:
         reason="",
         dominated_by=None,
         artifacts=(),
+        earlier={},
         point_json="{}",
         sampler_json="{}",
     )
@@ -50,7 +53,19 @@ def member(number: int, **measured: float) -> TrialRow:
 def progress(
     states: Mapping[State, int], front: tuple[TrialRow, ...] = (), target: int = 9, left: float | None = None
 ) -> Progress:
-    return Progress(STUDY, target, states, 1, front, 0.25, 61.4, left)
+    return Progress(
+        study=STUDY,
+        target=target,
+        states=states,
+        in_flight=1,
+        elsewhere=0,
+        workers=1,
+        front=front,
+        hypervolume=0.25,
+        seconds=61.4,
+        seconds_left=left,
+        rate=None,
+    )
 
 
 def shown(capsys: Capture, *reports: Progress) -> str:
@@ -75,6 +90,41 @@ def test_lines_without_a_terminal(capsys: Capture) -> None:
         "9/9 trials (6 complete, 3 infeasible) · front 2 · hypervolume 0.2500 · 1:01 · left 1:02:05\n"
     )
     assert shown(capsys, progress({}, target=3)).startswith("0/3 trials (none yet) · front 0")
+
+
+@pytest.mark.parametrize(
+    ("workers", "in_flight", "elsewhere", "said"),
+    [
+        (12, 8, 0, "12 workers · 8 in flight"),
+        (12, 8, 3, "12 workers · 8 in flight, 3 elsewhere"),
+        (1, 1, 3, "1 worker · 1 in flight, 3 elsewhere"),
+        (0, 2, 0, "no workers · 2 in flight"),
+    ],
+)
+def test_who_is_at_work(capsys: Capture, workers: int, in_flight: int, elsewhere: int, said: str) -> None:
+    alone = progress({State.COMPLETE: 4, State.STOPPED: 5})
+    crowd = replace(alone, workers=workers, in_flight=in_flight, elsewhere=elsewhere, rate=12.345)
+    assert shown(capsys, crowd) == (
+        f"9/9 trials (4 complete, 5 stopped) · front 0 · hypervolume 0.2500 · {said} · 12.35 a minute · 1:01 · left ?\n"
+    )
+
+
+@pytest.mark.usefixtures("_terminal")
+def test_who_is_at_work_on_a_terminal(capsys: Capture) -> None:
+    crowd = replace(progress({State.STOPPED: 4}), workers=12, in_flight=8, elsewhere=3, rate=0.5)
+    out = " ".join(shown(capsys, crowd).split())
+    assert "(4 stopped)" in out
+    assert "12 workers · 8 in flight, 3 elsewhere · 0.5 a minute" in out
+
+
+@pytest.mark.usefixtures("_terminal")
+def test_warnings_appear_above_the_table(capsys: Capture) -> None:
+    with logs.configure(), ProgressDisplay() as display:
+        display(progress({State.COMPLETE: 1}))
+        logs.worker_died("there:2", "[red]killed[/red]")
+    out = capsys.readouterr().err
+    assert out.count("worker died · worker there:2 · reason [red]killed[/red]") == 1
+    assert out.index("worker died") < out.rindex("1/9 trials")
 
 
 def test_few_lines_and_always_the_last(capsys: Capture) -> None:

@@ -1,4 +1,4 @@
-"""A process that is killed while it records, at a given step.
+"""A process that is killed while it records, or replaces the row of a promoted trial, at a given step.
 
 Run: python -m tests.fronts.dying URL STUDY STEP
 """
@@ -10,7 +10,7 @@ import signal
 import sys
 
 from rank_search.fronts import ledger
-from tests.fronts import recorder
+from tests.fronts import promoter, recorder
 
 
 def die(*_: object) -> None:
@@ -18,5 +18,7 @@ def die(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    setattr(ledger, sys.argv[3], die)
-    recorder.main(sys.argv[1], sys.argv[2], "victim", 0, 100)
+    url, study, step = sys.argv[1:]
+    setattr(ledger, step, die)
+    promoter.main(url, study, "victim")
+    recorder.main(url, study, "victim", 0, 100)

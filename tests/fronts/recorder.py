@@ -1,6 +1,6 @@
 """A process that claims and records the points of some ranks.
 
-Run: python -m tests.fronts.recorder URL STUDY WORKER FIRST LAST
+Run: python -m tests.fronts.recorder URL STUDY WORKER FIRST LAST [PATIENCE]
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from rank_search.fronts import Store
 from tests.fronts.store_tools import BEGIN, END, a_point, complete
 
 
-def main(url: str, name: str, worker: str, first: int, last: int) -> None:
-    with Store.open(url, create=True) as store:
+def main(url: str, name: str, worker: str, first: int, last: int, patience: float = 0.0) -> None:
+    with Store.open(url, create=True, patience=patience) as store:
         study = store.study(name)
         for rank in range(first, last):
             claim = store.claim(study, a_point(rank), worker)
@@ -29,4 +29,4 @@ def losses_of(rank: int, name: str) -> float:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
+    main(*sys.argv[1:4], *map(int, sys.argv[4:6]), *map(float, sys.argv[6:]))

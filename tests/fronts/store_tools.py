@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rank_search.fronts import Store, StudyRecord, TrialRow
+from rank_search.fronts import Claim, Store, StudyRecord, TrialRow
 from rank_search.point import Artifact, Choice, Objective, Outcome, Point, State
 
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -44,13 +44,29 @@ def complete(**measured: float) -> Outcome:
     return Outcome(State.COMPLETE, measured)
 
 
+def stopped(**measured: float) -> Outcome:
+    return Outcome(State.STOPPED, measured)
+
+
 def finish(
     store: Store, study: StudyRecord, outcome: Outcome, *, point: Point | None = None, budget: float = 2.0
 ) -> TrialRow:
     """Claim a point and record what came of it."""
-    claim = store.claim(study, point or a_point(), "worker", {"label": "x"})
+    claim = store.claim(study, point or a_point(), "worker", {"label": "x"}, budget=budget)
     assert claim is not None
-    store.record(study, claim, outcome, budget=budget, rng_seed=7, started=BEGIN, finished=END)
+    return record(store, study, claim, outcome)
+
+
+def go_on(store: Store, study: StudyRecord, number: int, outcome: Outcome, *, budget: float = 2.0) -> TrialRow:
+    """Promote a stopped trial and record what came of it."""
+    claim = store.promote(study, number, "promoter", budget)
+    assert claim is not None
+    return record(store, study, claim, outcome)
+
+
+def record(store: Store, study: StudyRecord, claim: Claim, outcome: Outcome) -> TrialRow:
+    """Record what came of a claim, at its budget."""
+    store.record(study, claim, outcome, budget=claim.budget, rng_seed=7, started=BEGIN, finished=END)
     return store.trial(study, claim.number)
 
 

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from rank_search.fronts import Store, StudyRecord
+from rank_search.artifacts import ArtifactStore
+from rank_search.errors import ArtifactError
+from rank_search.fronts import Store, StudyRecord, audit
 from rank_search.point import Artifact, Outcome, State
 from tests.fronts.store_tools import a_record, complete, fill, finish
 
@@ -114,29 +116,52 @@ def test_a_wrong_key_is_found(store: Store, filled: StudyRecord, damage: Callabl
 def test_a_claim_of_a_finished_trial_is_found(store: Store, filled: StudyRecord, damage: Callable[[str], None]) -> None:
     damage(
         "INSERT INTO rs_claim "
-        "SELECT study_id, number, point, point_key, worker, attempt, started, finished, sampler "
+        "SELECT study_id, number, point, point_key, worker, attempt, started, finished, sampler, budget "
         "FROM rs_trial WHERE id = :t2"
     )
     assert store.check(filled) == ["Trial 2 is finished, and yet still claimed."]
 
 
-def test_files_are_compared_with_their_rows(store: Store, study: StudyRecord, tmp_path: Path) -> None:
-    (tmp_path / "0").mkdir()
-    file = tmp_path / "0" / "weights"
-    file.write_bytes(b"four")
-    row = Artifact("weights", "0/weights", hashlib.sha256(b"four").hexdigest(), 4)
-    finish(store, study, Outcome(State.COMPLETE, {"a": 1, "b": 1}, artifacts=(row,)))
-    assert store.check(study, tmp_path) == []
-    file.write_bytes(b"five")
-    assert store.check(study, tmp_path) == [
-        "Trial 0: its weights, 0/weights, has other content than when it was recorded."
-    ]
-    file.write_bytes(b"longer")
-    assert store.check(study, tmp_path) == [
-        "Trial 0: its weights, 0/weights, has 6 bytes, and had 4 when it was recorded."
-    ]
-    file.unlink()
-    assert store.check(study, tmp_path) == [
-        "Trial 0: its weights, 0/weights, cannot be read (No such file or directory)."
-    ]
+@pytest.fixture
+def artifacts(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path)
+
+
+def of_a_trial(store: Store, study: StudyRecord, file: Artifact, state: State = State.COMPLETE) -> None:
+    budget = 2.0 if state is State.COMPLETE else 1.0
+    finish(store, study, Outcome(state, {"a": 1, "b": 1}, artifacts=(file,)), budget=budget)
+
+
+@pytest.mark.parametrize(("kind", "state"), [("model", State.COMPLETE), ("checkpoint", State.STOPPED)])
+def test_files_are_compared_with_their_rows(
+    store: Store, study: StudyRecord, artifacts: ArtifactStore, tmp_path: Path, kind: str, state: State
+) -> None:
+    file = artifacts.write(kind, "some point", ".bin", b"four")
+    of_a_trial(store, study, file, state)
+    assert store.check(study, artifacts) == []
+    for content in (b"five", b"longer", b"", None):
+        path = tmp_path / file.location
+        path.unlink() if content is None else path.write_bytes(content)
+        with pytest.raises(ArtifactError) as caught:
+            artifacts.read(file)
+        assert store.check(study, artifacts) == [f"Trial 0: its {kind}, {file.location}: {caught.value}"]
     assert store.check(study) == []
+
+
+def test_a_file_that_is_dropped_during_the_check_is_no_problem(
+    store: Store, study: StudyRecord, artifacts: ArtifactStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dropped, kept = (artifacts.write("model", "point", ".bin", content) for content in (b"1", b"2"))
+    for file in (dropped, kept):
+        of_a_trial(store, study, file)
+        artifacts.delete(file.location)
+    fill(store, study, [[0, 0]])
+    look = audit.file_problems
+
+    def drop_and_look(*given: Any) -> list[audit.Suspect]:
+        store.forget_artifacts(study, 0)
+        return look(*given)
+
+    monkeypatch.setattr(audit, "file_problems", drop_and_look)
+    (problem,) = store.check(study, artifacts)
+    assert problem.startswith(f"Trial 1: its model, {kept.location}: ")

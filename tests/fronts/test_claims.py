@@ -71,7 +71,7 @@ def test_an_expired_claim_is_taken_over_once_lowest_number_first(store: Store, s
     old, later = take(store, study), take(store, study)
     now = datetime.now(UTC)
     taken = store.take_over(study, "v", now)
-    assert taken == Claim(old.number, old.point, "v", 2, old.started, old.sampler)
+    assert taken == Claim(old.number, old.point, "v", 2, old.started, old.sampler, budget=study.budget)
     assert store.take_over(study, "v", now).number == later.number
     assert store.take_over(study, "v", now) is None
 
@@ -79,14 +79,14 @@ def test_an_expired_claim_is_taken_over_once_lowest_number_first(store: Store, s
 def test_a_claim_of_a_dead_worker_is_taken_over_at_once(store: Store, study: StudyRecord) -> None:
     take(store, study, "alive")
     orphan = take(store, study, "dead")
-    taken = store.take_over(study, "v", datetime.now(UTC) - HOUR, dead=lambda worker: worker == "dead")
+    taken = store.take_over(study, "v", datetime.now(UTC) - HOUR, dead=lambda claim: claim.worker == "dead")
     assert taken is not None
     assert taken.number == orphan.number
 
 
 def test_a_heartbeat_keeps_a_claim_and_tells_which_are_lost(store: Store, study: StudyRecord) -> None:
     kept, lost, done = take(store, study), take(store, study, "dead"), take(store, study)
-    assert store.take_over(study, "v", datetime.now(UTC) - HOUR, dead=lambda worker: worker == "dead")
+    assert store.take_over(study, "v", datetime.now(UTC) - HOUR, dead=lambda claim: claim.worker == "dead")
     record(store, study, done, a=1, b=1)
     before = datetime.now(UTC)
     assert store.heartbeat(study, [kept, lost, done]) == [lost, done]
@@ -130,7 +130,7 @@ def test_a_lost_claim_may_still_be_recorded_first(store: Store, study: StudyReco
 def test_only_a_claimed_point_can_be_recorded(store: Store, study: StudyRecord) -> None:
     claim = take(store, study)
     with pytest.raises(StoreError, match="no claim 99"):
-        record(store, study, Claim(99, a_point(), "w", 1, BEGIN), a=1, b=1)
+        record(store, study, Claim(99, a_point(), "w", 1, BEGIN, budget=2.0), a=1, b=1)
     with pytest.raises(StoreError, match="no claim 0 for this point"):
-        record(store, study, Claim(claim.number, a_point(), "w", 1, BEGIN), a=1, b=1)
+        record(store, study, Claim(claim.number, a_point(), "w", 1, BEGIN, budget=2.0), a=1, b=1)
     assert store.claims(study) == [claim]

@@ -155,8 +155,8 @@ def test_the_order_of_recording_is_not_the_order_of_asking(store: Store, study: 
     assert store.trial(study, second.number).dominated_by == first.number
     assert numbers(store.front(study, as_of=second.number)) == [second.number]
     assert numbers(store.front(study, as_of=first.number)) == [first.number]
-    assert numbers(store.trials(study, skip=1)) == [first.number]
-    assert store.trials(study, skip=2) == []
+    assert numbers(store.trials(study, after=store.trial(study, second.number).id)) == [first.number]
+    assert store.trials(study, after=store.trial(study, first.number).id) == []
 
 
 # ---- what comes later ----------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from rank_search.fronts import Store, StudyRecord
+from rank_search.point import State
 from tests.fronts.recorder import losses_of
-from tests.fronts.store_tools import BEGIN, END, a_record, complete, numbers, slow_front
+from tests.fronts.store_tools import BEGIN, END, a_record, complete, finish, numbers, slow_front, stopped
 
 ROOT = Path(__file__).parents[2]
 
 
-def start(program: str, *arguments: str | int) -> subprocess.Popen[str]:
+def start(program: str, *arguments: str | float) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", f"tests.fronts.{program}", *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
@@ -40,7 +41,7 @@ def test_processes_share_a_study_without_repeating_anything(store: Store, url: s
     processes = [start("recorder", url, study.name, f"w{first}", first, last) for first, last in overlapping]
     given = [number for output in finish_all(processes) for number in output]
     trials = store.trials(study)
-    assert sorted(given) == numbers(trials) == list(range(90))
+    assert sorted(given) == sorted(numbers(trials)) == list(range(90))
     assert len({row.point.key for row in trials}) == 90
     assert sorted(row.rng_seed for row in trials) == list(range(90))
     assert sorted(numbers(store.front(study))) == expected_front(store, study)
@@ -69,8 +70,34 @@ def test_killed_processes_leave_whole_trials_and_claims_to_take_over(store: Stor
         rank = int(claim.point.layers["conv"].values["rank_out"])
         outcome = complete(a=losses_of(rank, "a"), b=losses_of(rank, "b"))
         store.record(study, claim, outcome, budget=2.0, rng_seed=rank, started=BEGIN, finished=END)
-    assert numbers(store.trials(study)) == list(range(len(trials) + len(claims)))
+    assert sorted(numbers(store.trials(study))) == list(range(len(trials) + len(claims)))
     assert sorted(numbers(store.front(study))) == expected_front(store, study)
+    assert store.check(study) == []
+
+
+def test_a_stopped_trial_goes_on_in_one_process_only(store: Store, url: str) -> None:
+    study = store.join(a_record())
+    for _ in range(40):
+        finish(store, study, stopped(a=20, b=20), budget=1.0)
+    given = finish_all([start("promoter", url, study.name, f"w{which}") for which in range(3)])
+    assert sorted(number for output in given for number in output) == list(range(40))
+    trials = store.trials(study)
+    assert {(row.state, row.budget) for row in trials} == {(State.COMPLETE, 2.0)}
+    assert all(row.earlier == {1.0: {"a": 20.0, "b": 20.0}} for row in trials)
+    assert sorted(numbers(store.front(study))) == expected_front(store, study)
+    assert store.check(study) == []
+
+
+@pytest.mark.parametrize("step", ["_insert_trial", "_replace", "_insert_measurements", "_judge"])
+def test_a_process_killed_at_any_step_of_replacing_has_replaced_nothing(store: Store, url: str, step: str) -> None:
+    study = store.join(a_record())
+    row = finish(store, study, stopped(a=20, b=20), budget=1.0)
+    victim = start("dying", url, study.name, step)
+    victim.communicate(timeout=60)
+    assert victim.returncode == -signal.SIGKILL
+    (claim,) = store.claims(study)
+    assert (claim.number, claim.budget) == (row.number, 2.0)
+    assert store.trials(study) == [row]
     assert store.check(study) == []
 
 

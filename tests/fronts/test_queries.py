@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rank_search.errors import QueryError
-from rank_search.fronts import Store, StudyRecord
-from rank_search.point import Bound
+from rank_search.fronts import PriorRow, Store, StudyRecord, names
+from rank_search.point import Bound, Choice, Point
 from tests.fronts.store_tools import a_point, a_record, complete, fill, finish, numbers
 
 # a (minimized), b (maximized), size (no objective)
@@ -101,6 +101,93 @@ def test_a_question_that_cannot_be_answered(
 ) -> None:
     with pytest.raises(QueryError, match=message):
         store.front(filled, **options)
+
+
+# ---- bounds on the choice for a layer --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def layered(store: Store) -> StudyRecord:
+    """Four members of the front, with ranks 4, 8 and 16 of `features.0`, of two factorizations, and a dense one."""
+    study = store.join(a_record(priors=(PriorRow("classifier", "svd", "rank", 2, 9),)))
+    choices = [
+        Choice("svd", {"rank": 4}),
+        Choice("svd", {"rank": 8}),
+        Choice("cp", {"rank": 16, "rank.of_it": 2.5}),
+        Choice(),
+    ]
+    for place, choice in enumerate(choices):
+        point = Point({"features.0": choice, "classifier": Choice()})
+        finish(store, study, complete(a=place, b=-place), point=point)
+    finish(store, study, complete(a=9, b=9), point=Point({"features.0": Choice("svd", {"rank": 5})}))
+    return study
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["features.0.rank <= 8"], [0, 1]),
+        (["features.0.rank > 8"], [2]),
+        (["features.0.rank <= 99"], [0, 1, 2]),  # dense has no rank
+        (["features.0.rank >= 8", "a < 2"], [1]),
+        (["features.0.rank <= 8", "features.0.rank >= 5"], [1]),
+        (["classifier.rank <= 99"], []),  # known from its prior, and chosen by nobody
+    ],
+)
+def test_bounds_on_the_choice_for_a_layer(
+    store: Store, layered: StudyRecord, texts: list[str], expected: list[int]
+) -> None:
+    assert numbers(store.front(layered, where=bounds(*texts))) == expected
+    assert numbers(store.front(layered, where=bounds(*texts), as_of=4)) == expected
+
+
+def test_a_measurement_of_the_same_name_wins(store: Store) -> None:
+    study = store.join(a_record())
+    for place in range(2):
+        point = Point({"conv": Choice("svd", {"rank": 10 + place})})
+        finish(store, study, complete(a=place, b=-place), point=point)
+    assert numbers(store.front(study, where=bounds("conv.rank <= 10"))) == [0]
+    store.amend(study, 0, {"conv.rank": 99.0})
+    assert numbers(store.front(study, where=bounds("conv.rank <= 11"))) == [1]
+    store.amend(study, 1, {"conv.rank": 50.0})
+    assert numbers(store.front(study, where=bounds("conv.rank <= 11"))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "features.1.rank <= 8",
+            r"no measurement or axis of a layer 'features.1.rank'\. Did you mean 'features.0.rank'",
+        ),
+        (
+            "features.0.rnk <= 8",
+            r"Did you mean 'features.0.rank'\? There are: a, b, classifier.rank, features.0.rank, ",
+        ),
+        ("rank <= 8", r"no measurement or axis of a layer 'rank'"),
+        ("features.0.rank <= 0.5 * dense", r"does not have\. There are: a, b, size\."),
+    ],
+)
+def test_an_unknown_layer_or_axis(store: Store, layered: StudyRecord, text: str, message: str) -> None:
+    with pytest.raises(QueryError, match=message):
+        store.front(layered, where=bounds(text))
+
+
+def test_axes_are_for_bounds_only(store: Store, layered: StudyRecord) -> None:
+    for options in ({"sort": "features.0.rank"}, {"objectives": ["features.0.rank"]}):
+        with pytest.raises(QueryError, match=r"no measurement 'features.0.rank'"):
+            store.front(layered, **options)
+
+
+def test_a_name_that_only_an_old_trial_has_is_known(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "_LAST", names._LAST.limit(1))
+    study = store.join(a_record())
+    finish(store, study, complete(a=5, b=5, rare=1.0))
+    fill(store, study, [[1, 1], [2, 2]])
+    assert store.front(study, where=bounds("rare <= 1")) == []
+    assert numbers(store.front(study, objectives=["rare"])) == [0]
+    with pytest.raises(QueryError, match=r"Did you mean 'rare'\?"):
+        store.front(study, where=bounds("raer <= 1"))
 
 
 def test_a_trial_that_is_not_there(store: Store, filled: StudyRecord) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from rank_search.fronts import PriorRow, Store, tables
-from tests.fronts.store_tools import a_point, a_record, complete, fill, finish
+from tests.fronts.store_tools import a_point, a_record, complete, fill, finish, go_on, stopped
 
 PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
 EXAMPLES = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
@@ -17,13 +17,15 @@ EXAMPLES = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.fixture(scope="module")
 def answers(new_url) -> list[list[tuple[object, ...]]]:
-    """What each example answers on a study of 13 trials in which 0 and 12 are on the front, and 1 was."""
+    """What each example answers on a study of 14 trials in which 0 and 12 are on the front, 1 was, and 13 went on."""
     url = new_url()
     with Store.open(url, create=True) as store:
         study = store.join(a_record(name="digits", priors=(PriorRow("conv", "tucker2", "rank_in", 2, 9),)))
         finish(store, study, complete(a=1, b=5, error=0.5, macs=7.0), point=a_point(1000))
         fill(store, study, [[3, 3], *[[5, 5]] * 10])
         finish(store, study, complete(a=2, b=2), point=a_point(1012))
+        finish(store, study, stopped(a=9, b=9), point=a_point(1013), budget=1.0)
+        go_on(store, study, 13, complete(a=8, b=8))
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
         found = [[tuple(row) for row in connection.execute(text(sql.rstrip(";\n")))] for sql in EXAMPLES]
@@ -32,14 +34,15 @@ def answers(new_url) -> list[list[tuple[object, ...]]]:
 
 
 def test_the_examples_answer(answers: list[list[tuple[object, ...]]]) -> None:
-    by_trial, ranks, dense, suggested, states, past = answers
+    by_trial, ranks, dense, suggested, states, past, budgets = answers
     assert sorted(row[0] for row in by_trial) == [0, 12]
     assert (0, 0.5, 7.0) in by_trial
     assert ranks == []  # no layer is called conv1 here
     assert dense == [("fc", 2)]
     assert suggested == [(0, "conv", "rank_in", 9, 2, 3.0), (12, "conv", "rank_in", 9, 2, 3.0)]
-    assert states == [("complete", 13, 1)]
+    assert states == [("complete", 14, 1)]
     assert past == [(0,), (12,)]
+    assert budgets == [(13, 1.0, "a", 9.0), (13, 1.0, "b", 9.0), (13, 2.0, "a", 8.0), (13, 2.0, "b", 8.0)]
 
 
 @pytest.mark.parametrize("table", tables.metadata.sorted_tables, ids=str)

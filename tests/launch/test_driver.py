@@ -3,134 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from rank_search.artifacts import ArtifactStore
+from rank_search.errors import ArtifactError, LaunchError, TaskError
 from rank_search.fronts import Claim, Store, StudyRecord
-from rank_search.launch import Executor, Finished, InProcess, Job, driver
-from rank_search.launch.driver import Driver, Plan, died_here, hypervolume_of
+from rank_search.launch import InProcess, Job, driver
+from rank_search.launch.driver import Driver, hypervolume_of
 from rank_search.launch.progress import Progress
-from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
-from rank_search.search import Past, Suggestion
-from rank_search.trials.artifacts import write_artifact
-
-ELSEWHERE = "another-machine:1"
-
-
-class Counting:
-    """A searcher whose points are numbers, as many as there are."""
-
-    def __init__(self, points: int = 1000) -> None:
-        self.points, self.known, self.withdrawn = points, dict[str, State | None](), 0
-
-    def ask(self, number: int) -> Suggestion | None:
-        point = next((each for each in map(a_point, range(self.points)) if each.key not in self.known), None)
-        if point is None:
-            return None
-        self.known[point.key] = None
-        return Suggestion(number, point, {"label": "counting"})
-
-    def feed(self, trials: Iterable[Past]) -> None:
-        self.known |= {past.point.key: past.outcome and past.outcome.state for past in trials}
-
-    def withdraw(self, suggestion: Suggestion) -> None:
-        self.withdrawn += 1
-        del self.known[suggestion.point.key]
-
-
-class LastFirst(Executor):
-    """Takes three jobs, and gives the last one back first."""
-
-    def __init__(self, run: Callable[[Job], Outcome]) -> None:
-        self.run, self.jobs, self.closed = run, list[Job](), False
-
-    @property
-    def free(self) -> int:
-        return 3 - len(self.jobs)
-
-    def submit(self, job: Job) -> None:
-        assert self.free
-        self.jobs.append(job)
-
-    def collect(self, seconds: float) -> list[Finished]:
-        job = self.jobs.pop()
-        return [Finished(job, self.run(job), datetime.now(UTC), datetime.now(UTC))]
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def a_point(rank: int) -> Point:
-    return Point({"layer": Choice("svd", {"rank": rank})})
-
-
-def complete(error: float, macs: float, *artifacts: Any) -> Outcome:
-    return Outcome(State.COMPLETE, {"error": error, "macs": macs}, artifacts=artifacts)
-
-
-def better_and_better(job: Job) -> Outcome:
-    return complete(error=1 / (1 + job.number), macs=10.0)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "store.sqlite", create=True) as opened:
-        yield opened
-
-
-@pytest.fixture
-def study(store: Store) -> StudyRecord:
-    record = StudyRecord(
-        name="study",
-        fingerprint={},
-        space={},
-        objectives=(Objective("error"), Objective("macs")),
-        reference_point={"error": 1.0, "macs": 10.0},
-        ideal={"error": 0.0, "macs": 0.0},
-        dense={"error": 0.5, "macs": 10.0},
-        budget=1.0,
-    )
-    return store.join(record)
-
-
-@pytest.fixture
-def drive(store: Store, study: StudyRecord, tmp_path: Path) -> Callable[..., Driver]:
-    """Makes a driver; what is not said is the simplest there is."""
-
-    def make(executor: Executor | None = None, searcher: Counting | None = None, **changes: Any) -> Driver:
-        report = changes.pop("report", lambda progress: None)
-        plan = Plan(
-            **{
-                "target": 5,
-                "budget": 1.0,
-                "rng_seed": 0,
-                "constraints": (),
-                "judge": lambda point: None,
-                "max_retries": 1,
-                "artifacts": tmp_path / "artifacts",
-                **changes,
-            }
-        )
-        chosen = executor or InProcess(better_and_better)
-        return Driver(store, study, searcher or Counting(), chosen, plan, report)  # type: ignore[arg-type]
-
-    return make
-
-
-def dead_worker() -> str:
-    """A driver of this machine whose process is gone."""
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    process.wait()
-    return f"{socket.gethostname()}:{process.pid}"
-
+from rank_search.launch.workers import died_here
+from rank_search.point import Bound, Outcome, Point, State
+from rank_search.search import Rungs, RungSettings, Suggestion
+from tests.launch.parts import (
+    ELSEWHERE,
+    Counting,
+    LastFirst,
+    a_point,
+    better_and_better,
+    by_number,
+    complete,
+    dead_worker,
+)
 
 # ---- to the target ---------------------------------------------------------------------------------------
 
@@ -142,7 +43,7 @@ def test_it_reaches_the_target_and_tells_how_far_it_is(
     executor = LastFirst(better_and_better)
     made = drive(executor, target=7, report=told.append)
     assert made.run() is True
-    assert [row.number for row in store.trials(study)] == list(range(7))
+    assert [row.number for row in by_number(store, study)] == list(range(7))
     assert store.claims(study) == []
     assert made.done_here == 7
     assert executor.closed
@@ -157,12 +58,12 @@ def test_nothing_is_left_to_do(store: Store, study: StudyRecord, drive: Callable
     drive(target=4).run()
     again = drive(target=2)
     assert again.run() is True
-    assert (again.done_here, len(store.trials(study))) == (0, 4)
+    assert (again.done_here, len(by_number(store, study))) == (0, 4)
 
 
 def test_a_space_that_is_exhausted_ends_it(store: Store, study: StudyRecord, drive: Callable[..., Driver]) -> None:
     assert drive(LastFirst(better_and_better), Counting(points=4), target=9).run() is False
-    assert len(store.trials(study)) == 4
+    assert len(by_number(store, study)) == 4
     assert drive(searcher=Counting(points=4), target=4).run() is True
 
 
@@ -179,7 +80,7 @@ def test_what_can_be_judged_is_not_run(store: Store, study: StudyRecord, drive: 
 
     drive(InProcess(note), judge=judge, target=6).run()
     assert ran == [0, 2, 4]
-    infeasible = [row for row in store.trials(study) if row.state is State.INFEASIBLE]
+    infeasible = [row for row in by_number(store, study) if row.state is State.INFEASIBLE]
     assert [(row.number, row.reason, row.measurements) for row in infeasible] == [
         (number, "too many", {"macs": 99.0}) for number in (1, 3, 5)
     ]
@@ -193,7 +94,7 @@ def test_the_claims_of_the_dead_come_first_under_their_numbers(
 ) -> None:
     lost = [store.claim(study, a_point(rank), dead_worker(), {"label": "lost"}) for rank in (700, 800)]
     drive(LastFirst(better_and_better), target=4).run()
-    rows = store.trials(study)
+    rows = by_number(store, study)
     assert [row.number for row in rows] == [0, 1, 2, 3]
     assert [row.point for row in rows[:2]] == [each.point for each in lost if each]
     assert [row.attempt for row in rows] == [2, 2, 1, 1]
@@ -205,7 +106,7 @@ def test_a_claim_without_a_heartbeat_is_taken_over(
     store.claim(study, a_point(700), ELSEWHERE, {"label": "lost"})
     monkeypatch.setattr(driver, "EXPIRED", timedelta(seconds=-1))
     drive(target=1).run()
-    (row,) = store.trials(study)
+    (row,) = by_number(store, study)
     assert (row.point, row.attempt) == (a_point(700), 2)
 
 
@@ -221,7 +122,7 @@ def test_a_trial_that_ends_its_driver_each_time_is_given_up(
         return better_and_better(job)
 
     drive(InProcess(note), target=2, max_retries=1).run()
-    deadly, other = store.trials(study)
+    deadly, other = by_number(store, study)
     assert (deadly.state, deadly.reason) == (State.FAILED, "its process died in each of 2 tries")
     assert other.state is State.COMPLETE
     assert [job.number for job in ran] == [1]
@@ -246,7 +147,7 @@ def test_the_trials_of_another_driver_are_waited_for(
     made = drive(target=3, report=told.append)
     assert made.run() is True
     assert (made.done_here, waited) == (2, 3)
-    assert [row.number for row in store.trials(study)] == [0, 1, 2]
+    assert [row.number for row in by_number(store, study)] == [0, 1, 2]
     assert told[-1].finished == 3
 
 
@@ -267,8 +168,8 @@ def test_a_point_that_another_driver_has_is_not_tried_twice(
     searcher = Overtaken()
     drive(searcher=searcher, target=4).run()
     assert searcher.withdrawn == 1
-    assert [row.number for row in store.trials(study)] == [0, 1, 2, 3]
-    assert {row.point.key for row in store.trials(study)} == {a_point(rank).key for rank in range(4)}
+    assert [row.number for row in by_number(store, study)] == [0, 1, 2, 3]
+    assert {row.point.key for row in by_number(store, study)} == {a_point(rank).key for rank in range(4)}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of luck")])
@@ -289,7 +190,7 @@ def test_interrupted_it_gives_its_claims_up(
     assert in_flight == [0, 1, 3]
     made = drive(target=4)
     assert made.run() is True
-    assert [row.attempt for row in store.trials(study)] == [1, 1, 1, 1]
+    assert [row.attempt for row in by_number(store, study)] == [1, 1, 1, 1]
 
 
 def test_the_heartbeat_goes_on_during_a_trial(
@@ -312,7 +213,7 @@ def test_the_heartbeat_goes_on_during_a_trial(
 
     monkeypatch.setattr(store, "heartbeat", heartbeat)
     drive(InProcess(long), target=1).run()
-    assert len(store.trials(study)) == 1
+    assert len(by_number(store, study)) == 1
 
 
 # ---- what is recorded, and which files stay --------------------------------------------------------------
@@ -323,7 +224,7 @@ def test_a_measured_constraint_makes_a_trial_infeasible(
 ) -> None:
     bounds = (Bound.parse("error <= 0.5 * dense"),)
     drive(InProcess(leaving_files(tmp_path)), constraints=bounds, target=5).run()
-    rows = store.trials(study)
+    rows = by_number(store, study)
     assert [row.state for row in rows] == [State.INFEASIBLE] * 3 + [State.COMPLETE] * 2
     assert rows[0].reason == "error <= 0.5 * dense does not hold: error is 1"
     assert rows[0].measurements == {"error": 1.0, "macs": 10.0}
@@ -334,14 +235,16 @@ def test_a_measured_constraint_makes_a_trial_infeasible(
 def leaving_files(folder: Path, outcome: Callable[[Job], Outcome] = better_and_better) -> Callable[[Job], Outcome]:
     def run(job: Job) -> Outcome:
         kinds = ("model", "coded")
-        kept = [write_artifact(folder / "artifacts", kind, f"{job.number}.{kind}", b"x") for kind in kinds]
+        store = ArtifactStore(folder / "artifacts")
+        kept = [store.write(kind, str(job.number), f".{kind}", b"x") for kind in kinds]
         return Outcome(State.COMPLETE, outcome(job).measurements, artifacts=tuple(kept))
 
     return run
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in (folder / "artifacts").iterdir()}
+    """What lies there, each without its digest: `3.model`."""
+    return {re.sub("-[0-9a-f]{16}", "", path.name) for path in (folder / "artifacts").iterdir()}
 
 
 def test_only_the_files_of_the_front_stay(
@@ -353,8 +256,8 @@ def test_only_the_files_of_the_front_stay(
     drive(executor, target=6, report=lambda progress: progress.finished and seen.append(files(tmp_path))).run()
     fronts = [{0}, {0}, {0, 2}, {3}, {3, 4}, {3, 4, 5}]
     assert seen == [{f"{number}.{kind}" for number in front for kind in ("model", "coded")} for front in fronts]
-    assert {row.number for row in store.trials(study) if row.artifacts} == {3, 4, 5}
-    assert store.check(study, tmp_path / "artifacts") == []
+    assert {row.number for row in by_number(store, study) if row.artifacts} == {3, 4, 5}
+    assert store.check(study, ArtifactStore(tmp_path / "artifacts")) == []
 
 
 def test_files_that_a_killed_driver_left_in_the_store_are_removed(
@@ -363,7 +266,7 @@ def test_files_that_a_killed_driver_left_in_the_store_are_removed(
     run, now = leaving_files(tmp_path), datetime.now(UTC)
     for rank in (700, 800):  # recorded, and killed before the files of the dominated one were removed
         claim = store.claim(study, a_point(rank), dead_worker(), {"label": "theirs"})
-        outcome = run(Job(claim.number, claim.point, 0))
+        outcome = run(Job(claim.number, claim.point, 0, 1.0))
         store.record(study, claim, outcome, budget=1, rng_seed=0, started=now, finished=now)
     assert files(tmp_path) == {"0.model", "0.coded", "1.model", "1.coded"}
     drive(target=2).run()
@@ -380,6 +283,185 @@ def test_a_searcher_is_told_of_everything(store: Store, study: StudyRecord, driv
         a_point(1).key: State.COMPLETE,
         a_point(700).key: None,
     }
+
+
+# ---- trouble, and another try ------------------------------------------------------------------------------
+
+
+def unlucky(number: int, times: int, trouble: Exception) -> Callable[[Job], Outcome]:
+    """A runner that gets into trouble with one trial, so many times."""
+
+    def run(job: Job) -> Outcome:
+        if job.number == number and job.attempt <= times:
+            raise trouble
+        return better_and_better(job)
+
+    return run
+
+
+@pytest.mark.parametrize("trouble", [LaunchError("its worker died"), ArtifactError("no room")])
+def test_a_trial_in_trouble_is_tried_again(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver], trouble: Exception
+) -> None:
+    drive(InProcess(unlucky(1, 2, trouble)), target=3, max_retries=2).run()
+    assert [(row.state, row.attempt) for row in by_number(store, study)] == [
+        (State.COMPLETE, 1),
+        (State.COMPLETE, 3),
+        (State.COMPLETE, 1),
+    ]
+
+
+@pytest.mark.parametrize("trouble", [LaunchError("its worker died"), ArtifactError("no room")])
+def test_a_trial_that_stays_in_trouble_has_failed_with_the_reason(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver], trouble: Exception
+) -> None:
+    drive(LastFirst(unlucky(1, 9, trouble)), target=4, max_retries=2).run()
+    rows = by_number(store, study)
+    assert [row.state for row in rows] == [State.COMPLETE, State.FAILED, State.COMPLETE, State.COMPLETE]
+    assert (rows[1].reason, rows[1].attempt) == (str(trouble), 3)
+
+
+def test_what_will_work_for_no_trial_ends_the_run(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+) -> None:
+    with pytest.raises(TaskError, match="no data"):
+        drive(InProcess(unlucky(1, 1, TaskError("no data"))), target=3).run()
+    assert [row.number for row in by_number(store, study)] == [0]
+    assert [claim.worker for claim in store.claims(study)] == [""]
+
+
+def test_without_room_for_files_no_trial_is_spent(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "artifacts").write_text("a file where the folder should be")
+    run = leaving_files(tmp_path)
+    with pytest.raises(ArtifactError, match="artifacts"):
+        drive(InProcess(run), target=3, max_retries=9).run()
+    assert by_number(store, study) == []
+    slept: list[float] = []
+
+    def make_room(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 3:
+            (tmp_path / "artifacts").unlink()
+
+    monkeypatch.setattr(driver.time, "sleep", make_room)
+    assert drive(InProcess(run), target=3, max_retries=1, patience=3600.0).run() is True
+    assert len(slept) == 3
+    assert [(row.state, row.attempt) for row in by_number(store, study)] == [
+        (State.COMPLETE, 2),
+        (State.COMPLETE, 1),
+        (State.COMPLETE, 1),
+    ]
+
+
+def test_a_claim_whose_granting_was_not_heard_of_is_taken_up(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+) -> None:
+    made = drive(target=3)
+    granted, real = [], store.claim
+
+    def deaf_once(*arguments: object, **named: object) -> Claim | None:
+        claim = real(*arguments, **named)  # type: ignore[arg-type]
+        granted.append(claim)
+        return None if len(granted) == 1 else claim
+
+    store.claim = deaf_once  # type: ignore[method-assign]
+    assert made.run() is True
+    assert [row.number for row in by_number(store, study)] == [0, 1, 2]
+    assert by_number(store, study)[0].attempt == 2
+
+
+# ---- rungs -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def long_study(store: Store, study: StudyRecord) -> StudyRecord:
+    return store.join(replace(study, name="long", budget=9.0, id=0))
+
+
+@pytest.fixture
+def climb(
+    store: Store, long_study: StudyRecord, tmp_path: Path, drive: Callable[..., Driver]
+) -> Callable[..., tuple[Driver, list[Job]]]:
+    """Makes a driver with rungs at 1, 3 and 9 epochs, and the list of the jobs that it gives out."""
+    artifacts = ArtifactStore(tmp_path / "artifacts")
+
+    def make(target: int = 9, judge: Callable[[Job], Outcome] | None = None) -> tuple[Driver, list[Job]]:
+        jobs: list[Job] = []
+
+        def run(job: Job) -> Outcome:
+            jobs.append(job)
+            found = judge(job) if judge else complete(error=1 / (1 + job.number) / job.budget, macs=10.0)
+            kinds = ("model", "coded") if job.budget == 9 else ("checkpoint",)
+            content = f"{job.number} {job.budget}".encode()
+            kept = [artifacts.write(kind, f"{job.number}", f".{kind}", content) for kind in kinds]
+            return replace(found, artifacts=tuple(kept)) if found.state is State.COMPLETE else found
+
+        rungs = Rungs(RungSettings(first=1.0, factor=3.0), 9.0)
+        return drive(InProcess(run), target=target, rungs=rungs, study=long_study), jobs
+
+    return make
+
+
+def test_the_best_of_a_rung_go_on_from_their_checkpoints(
+    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[Driver, list[Job]]], tmp_path: Path
+) -> None:
+    made, jobs = climb()
+    assert made.run() is True
+    rows = {row.number: row for row in store.trials(long_study)}
+    assert sorted(rows) == list(range(9))
+    assert {row.state for row in rows.values() if row.budget < 9} == {State.STOPPED}
+    assert {row.state for row in rows.values() if row.budget == 9} == {State.COMPLETE}
+    for job in jobs:
+        assert (job.checkpoint is None) == (job.budget == 1), "whoever is promoted goes on from where he stopped"
+    assert [row.number for row in store.front(long_study)] == [max(n for n, row in rows.items() if row.budget == 9)]
+    assert all(row.earlier for row in rows.values() if row.budget > 1)
+    assert store.claims(long_study) == []
+    assert store.check(long_study, ArtifactStore(tmp_path / "artifacts")) == []
+    kept = {artifact.location for row in rows.values() for artifact in row.artifacts}
+    assert set(ArtifactStore(tmp_path / "artifacts").names()) == kept, "used checkpoints are gone, the others are there"
+
+
+def test_no_more_than_a_share_of_each_rung_goes_on(
+    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[Driver, list[Job]]]
+) -> None:
+    made, jobs = climb(target=27)
+    made.run()
+    reached = [sum(job.budget == budget for job in jobs) for budget in (1, 3, 9)]
+    assert reached[0] == 27
+    assert 1 <= reached[1] <= 9
+    assert 1 <= reached[2] <= 3
+
+
+def test_a_failed_promotion_keeps_what_was_measured_before(
+    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[Driver, list[Job]]]
+) -> None:
+    def fail_high(job: Job) -> Outcome:
+        if job.budget > 1:
+            return Outcome(State.FAILED, reason="the GPU fell off")
+        return complete(error=1 / (1 + job.number), macs=10.0)
+
+    made, _ = climb(judge=fail_high)
+    made.run()
+    failed = [row for row in store.trials(long_study) if row.state is State.FAILED]
+    assert failed
+    assert all(row.budget == 3 and row.earlier[1.0]["macs"] == 10 for row in failed)
+    assert store.front(long_study) == []
+
+
+def test_a_damaged_checkpoint_costs_a_fresh_start(
+    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[Driver, list[Job]]]
+) -> None:
+    def unreadable(job: Job) -> Outcome:
+        if job.checkpoint is not None:
+            raise ArtifactError("the checkpoint is damaged")
+        return complete(error=1 / (1 + job.number), macs=10.0)
+
+    made, jobs = climb(judge=unreadable)
+    made.run()
+    assert any(job.budget > 1 and job.checkpoint is None and job.attempt == 2 for job in jobs)
+    assert not any(row.state is State.FAILED for row in store.trials(long_study))
 
 
 # ---- small questions -------------------------------------------------------------------------------------

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from rank_search.errors import TrialError
+from rank_search.errors import ArtifactError, LaunchError, TrialError
 from rank_search.launch import Executor, Finished, InProcess, Job, Processes, Runner, trial_seed
 from rank_search.point import Outcome, Point, State
+from tests.launch.conftest import ray_actors
 
 
 def answer(job: Job) -> Outcome:
@@ -55,6 +58,26 @@ def make_hanging() -> Runner:
     return hang
 
 
+def stuck(job: Job) -> Outcome:
+    """Holds the interpreter in C code, where no signal handler of Python runs."""
+    if job.number == 0:
+        re.match(r"(a+)+$", "a" * 40 + "b")
+    return answer(job)
+
+
+def make_stuck() -> Runner:
+    return stuck
+
+
+def slow(job: Job) -> Outcome:
+    time.sleep(1.5)
+    return answer(job)
+
+
+def make_slow() -> Runner:
+    return slow
+
+
 def die_at_the_start() -> Runner:
     os._exit(3)
 
@@ -64,7 +87,7 @@ def raise_at_the_start() -> Runner:
 
 
 def full_disk(job: Job) -> Outcome:
-    raise TrialError("no space left")
+    raise ArtifactError("no space left")
 
 
 def make_full_disk() -> Runner:
@@ -72,84 +95,128 @@ def make_full_disk() -> Runner:
 
 
 def jobs(count: int) -> list[Job]:
-    return [Job(number, Point({}), trial_seed(0, number)) for number in range(count)]
+    return [Job(number, Point({}), trial_seed(0, number), budget=1.0) for number in range(count)]
 
 
-def finish(executor: Executor, waiting: list[Job], seconds: float = 120) -> list[Finished]:
+def finish(executor: Executor, waiting: list[Job], retries: int = 1, seconds: float = 120) -> list[Finished]:
     """Everything through the executor, as a driver does it."""
     total, done, deadline = len(waiting), [], time.monotonic() + seconds
     while len(done) < total:
         while waiting and executor.free:
             executor.submit(waiting.pop(0))
-        done += executor.collect(1)
+        for each in executor.collect(1):
+            if each.trouble and not isinstance(each.trouble, LaunchError):
+                raise each.trouble
+            if each.trouble and each.job.attempt <= retries:
+                waiting.append(replace(each.job, attempt=each.job.attempt + 1))
+            else:
+                done.append(each)
         assert time.monotonic() < deadline, "the executor does not give its jobs back"
     return done
 
 
-def processes(make: Callable[[], Runner], workers: int = 2, retries: int = 1, limit: float | None = None) -> Processes:
-    return Processes(make, workers, retries, limit)
+def processes(make: Callable[[], Runner], workers: int = 2, limit: float | None = None) -> Processes:
+    return Processes(make, workers, limit)
+
+
+Make = Callable[..., Executor]
+
+
+@pytest.fixture(params=["processes", "ray"])
+def executor(request: pytest.FixtureRequest) -> Iterator[Make]:
+    """Makes an executor of either kind; it is closed after the test."""
+    made: list[Executor] = []
+
+    def make(runner: Callable[[], Runner], workers: int = 2, limit: float | None = None) -> Executor:
+        if request.param == "processes":
+            made.append(processes(runner, workers, limit))
+        else:
+            cluster = request.getfixturevalue("cluster")
+            made.append(ray_actors(cluster, runner, workers, limit))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
 
 
 def test_in_process() -> None:
     executor = InProcess(answer)
-    assert executor.free == 1
+    assert executor.free == executor.workers == 1
     (finished,) = finish(executor, jobs(1))
     assert finished.outcome.measurements["number"] == 0
     assert finished.started <= finished.finished
+    assert finished.worker.endswith(f":{os.getpid()}")
+    assert InProcess(full_disk).collect(0) == []
 
 
-def test_processes_give_every_job_back_once() -> None:
-    executor = processes(make_answer)
-    try:
-        done = finish(executor, jobs(7))
-    finally:
-        executor.close()
+def test_in_process_trouble_comes_back_with_the_job() -> None:
+    executor = InProcess(full_disk)
+    executor.submit(jobs(1)[0])
+    (finished,) = executor.collect(0)
+    assert isinstance(finished.trouble, ArtifactError)
+    assert finished.outcome.state is State.FAILED
+
+
+def test_every_job_is_given_back_once(executor: Make) -> None:
+    made = executor(make_answer)
+    done = finish(made, jobs(7))
     assert sorted(each.outcome.measurements["number"] for each in done) == list(range(7))
     assert {each.job.number for each in done} == set(range(7))
+    assert 1 <= made.workers <= 2
 
 
-def test_a_killed_worker_costs_one_try_of_its_own_job() -> None:
-    executor = processes(make_deadly)
-    try:
-        done = {each.job.number: each.outcome for each in finish(executor, jobs(4))}
-    finally:
-        executor.close()
-    assert done[1].measurements["attempt"] == 2
-    assert all(done[number].measurements["attempt"] == 1 for number in (0, 2, 3))
+def test_workers_stay_warm(executor: Make) -> None:
+    done = finish(executor(make_answer, workers=1), jobs(5))
+    assert len({each.worker for each in done}) == 1
 
 
-def test_a_job_that_kills_every_worker_is_given_up() -> None:
-    executor = processes(make_always_deadly, workers=1)
-    try:
-        (finished,) = finish(executor, jobs(1))
-    finally:
-        executor.close()
+def test_a_killed_worker_costs_one_try_of_its_own_job(executor: Make) -> None:
+    done = {each.job.number: each for each in finish(executor(make_deadly), jobs(4))}
+    assert done[1].outcome.measurements["attempt"] == 2
+    assert all(done[number].outcome.measurements["attempt"] == 1 for number in (0, 2, 3))
+
+
+def test_a_job_that_kills_every_worker_comes_back_with_the_trouble(executor: Make) -> None:
+    (finished,) = finish(executor(make_always_deadly, workers=1), jobs(1))
     assert finished.outcome.state is State.FAILED
+    assert finished.job.attempt == 2
     assert "died" in finished.outcome.reason
+    assert isinstance(finished.trouble, LaunchError)
 
 
-def test_a_job_past_its_time_limit_is_given_up_and_the_others_go_on() -> None:
-    executor = processes(make_hanging, limit=2)
-    try:
-        done = {each.job.number: each.outcome for each in finish(executor, jobs(3))}
-    finally:
-        executor.close()
-    assert done[0].state is State.FAILED
-    assert "time_limit = 2 s" in done[0].reason
-    assert done[1].state is done[2].state is State.COMPLETE
+def test_a_job_past_its_time_limit_is_given_up_and_the_others_go_on(executor: Make) -> None:
+    done = {each.job.number: each for each in finish(executor(make_hanging, limit=2), jobs(3))}
+    assert done[0].outcome.state is State.FAILED
+    assert done[0].trouble is None
+    assert "time_limit = 2 s" in done[0].outcome.reason
+    assert done[1].outcome.state is done[2].outcome.state is State.COMPLETE
+
+
+def test_a_job_that_hangs_with_the_interpreter_held_is_given_up(executor: Make) -> None:
+    done = {each.job.number: each for each in finish(executor(make_stuck, limit=2), jobs(2))}
+    assert "time_limit = 2 s" in done[0].outcome.reason
+    assert done[1].outcome.state is State.COMPLETE
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
-    [(die_at_the_start, "code 3"), (raise_at_the_start, "no task here"), (make_full_disk, "no space left")],
+    ("make", "kind", "message"),
+    [
+        (die_at_the_start, LaunchError, "in a row ended before their first trial"),
+        (raise_at_the_start, TrialError, "no task here"),
+        (make_full_disk, ArtifactError, "no space left"),
+    ],
 )
-def test_what_is_no_fault_of_a_trial_is_raised(make: Callable[[], Runner], message: str) -> None:
-    executor = processes(make, workers=1)
-    try:
-        with pytest.raises(TrialError, match=message):
-            finish(executor, jobs(1))
-    finally:
-        executor.close()
+def test_what_is_no_fault_of_a_trial_is_raised(
+    executor: Make, make: Callable[[], Runner], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=message):
+        finish(executor(make, workers=1), jobs(1))
+
+
+def test_of_many_workers_each_is_used(executor: Make) -> None:
+    done = finish(executor(make_slow, workers=3), jobs(6))
+    assert len({each.worker for each in done}) == 3
 
 
 def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:

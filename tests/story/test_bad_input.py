@@ -30,7 +30,7 @@ STUDY_FILES: list[tuple[str, Tables, list[str]]] = [
     ("key", {"study": {"trails": 3}}, ["study.trails: there is no such key; did you mean 'trials'?"]),
     ("key in a list", {"layers": {"rules": [{"mach": "a"}]}}, ["layers.rules.0.mach", "did you mean 'match'?"]),
     ("key below", {"search": {"seeds": {"fraction": [0.5]}}}, ["search.seeds.fraction", "'fractions'?"]),
-    ("key far from all", {"launch": {"zzz": 1}}, ["launch.zzz", "there are: workers, threads, max_retries"]),
+    ("key far from all", {"launch": {"zzz": 1}}, ["launch.zzz", "there are: with, address, workers"]),
     ("types", {"study": {"trials": "many"}}, ["study.trials: this is a whole number; found 'many'"]),
     ("list", {"layers": {"include": "conv"}}, ["layers.include: this is a list; found 'conv'"]),
     ("range", {"training": {"epochs": -1}}, ["training.epochs", "greater than or equal to 0; found -1"]),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from textwrap import dedent
@@ -20,10 +21,13 @@ import torch
 from torch import Tensor, nn
 
 import rank_search as rs
-from rank_search.errors import ExportError
+from rank_search.artifacts import ArtifactStore
+from rank_search.errors import ArtifactError, ExportError
 from rank_search.export.formats import READERS, WRITERS
 from rank_search.layers import Example
+from rank_search.point import Artifact
 from rank_search.trials import decode
+from tests.artifacts.servers import s3, s3_server  # noqa: F401
 from tests.story.forks import Death, Forks
 from tests.story.small import toml
 
@@ -145,6 +149,65 @@ def test_only_a_front_member_can_be_exported(nets: Nets, tmp_path: Path) -> None
     with pytest.raises(ExportError, match="safetensors, pt2, onnx; found 'pickle'"):
         nets.export("svd", tmp_path / "small", "pickle")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_a_stopped_trial_is_no_model_to_deploy(nets: Nets, tmp_path: Path) -> None:
+    copied = Nets(tmp_path / "copied")
+    shutil.copytree(nets.folder, copied.folder)
+    artifact = Artifact("checkpoint", "some.checkpoint", "0" * 64, 3)
+    stopped = rs.Outcome(rs.State.STOPPED, nets.rows()["svd"].measurements, artifacts=(artifact,))
+    point, now = rs.Point({CONV: rs.Choice("svd", {"rank": 3})}), datetime.now(UTC)
+    with rs.Store.open(copied.store) as store:
+        study = store.study("nets")
+        held = store.claim(study, point, "somebody")
+        assert held is not None
+        store.record(study, held, stopped, budget=0.5, rng_seed=0, started=now, finished=now)
+        for attempt in (
+            lambda: rs.build_model(store, "nets", held.number),
+            lambda: rs.export_trial(store, "nets", held.number, tmp_path / "small"),
+        ):
+            with pytest.raises(ExportError, match=rf"trial {held.number} was stopped after 0\.5 epochs\. Choose"):
+                attempt()
+    assert not (tmp_path / "small").exists()
+
+
+def test_artifacts_are_found_where_the_store_says_they_are(s3: str, tmp_path: Path) -> None:  # noqa: F811
+    made = Nets(tmp_path / "nets")
+    made.folder.mkdir()
+    shutil.copy(HERE / "nets.py", made.folder)
+    tables: dict[str, Any] = {
+        "study": {
+            "name": "nets",
+            "trials": 3,
+            "cache": "spectra",
+            "store": made.store,
+            "artifacts": "s3://bucket/studies/nets",
+        },
+        "task": {"factory": "nets.py:Everything"},
+        "layers": {"factorizations": ["svd"]},
+        "search": {"objectives": ["loss", "params"]},
+        "training": {"epochs": 0.5},
+    }
+    Path(made.file).write_text(toml(tables), encoding="utf-8")
+    assert rs.run_study(rs.load_study(made.file)).complete
+    assert not [path for path in made.folder.rglob("*") if path.suffix in (".coded", ".artifacts")]
+    with rs.Store.open(made.store) as store:
+        study = store.study("nets")
+        artifacts = ArtifactStore(study.artifacts)
+        member = store.front(study)[0]
+        kept = {artifact.location for row in store.trials(study) for artifact in row.artifacts}
+        assert set(artifacts.names()) == kept
+        manifest = rs.export_trial(store, "nets", member.number, tmp_path / "small")
+        assert (
+            rs.build_model(store, "nets", member.number)(BATCHES[0]).shape
+            == rs.load(tmp_path / "small")(BATCHES[0]).shape
+        )
+        assert "s3://" not in json.dumps(manifest)
+        assert not {"store", "artifacts", "folder"} & set(manifest)
+        artifacts.delete(next(each.location for each in member.artifacts if each.kind == "coded"))
+        with pytest.raises(ArtifactError, match=r"kept in s3://bucket/studies/nets.* could not be read"):
+            rs.export_trial(store, "nets", member.number, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
 
 
 # ---- in a process without us -----------------------------------------------------------------------------

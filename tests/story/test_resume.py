@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rank_search.artifacts import ArtifactStore
 from rank_search.errors import QueryError, StoreError
 from rank_search.fronts import Store, TrialRow
 from rank_search.point import State
@@ -40,11 +41,15 @@ def quick_study(folder: Path, sampler: str = "tpe", **changes: dict[str, Any]) -
     return write_study(folder, search=SAMPLERS[sampler], **{**tables, **changes})
 
 
+def by_number(rows: list[TrialRow]) -> list[TrialRow]:
+    return sorted(rows, key=lambda row: row.number)
+
+
 def trials(small: Small) -> list[TrialRow]:
     """All finished trials; none if there is no study yet."""
     try:
         with Store.open(small.store) as store:
-            return store.trials(store.study("stripes"))
+            return by_number(store.trials(store.study("stripes")))
     except (StoreError, QueryError):
         return []
 
@@ -72,9 +77,9 @@ def assert_sound(small: Small, count: int, store_url: str = "", artifacts: Path 
     folder = artifacts or small.artifacts
     with Store.open(store_url or small.store) as store:
         study = store.study("stripes")
-        rows, front = store.trials(study), store.front(study)
+        rows, front = by_number(store.trials(study)), store.front(study)
         assert store.claims(study) == []
-        assert store.check(study, folder) == []
+        assert store.check(study, ArtifactStore(folder)) == []
     assert [row.number for row in rows] == list(range(count))
     assert len({row.point.key for row in rows}) == count
     labels = [label for row in rows if (label := row.sampler["label"]) not in (*SAMPLERS, "random")]
@@ -108,7 +113,7 @@ def uninterrupted(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dic
         ("tpe", "commit", 28),
         ("nsga2", "execute", 150),
         ("tpe", "trials/training.py", 100),
-        ("nsga2", "trials/artifacts.py", 15),
+        ("nsga2", "rank_search/artifacts.py", 15),
         ("tpe", "fsync", 6),
         ("nsga2", "unlink", 5),
     ],

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from rank_search.layers import DirectBases, load_plugin, take_inventory
 from rank_search.point import Choice, Point
 from rank_search.trials import LatencySettings, Supervised, TrainingSettings, Workbench, fine_tune
-from rank_search.trials.training import Effort, seeded
+from rank_search.trials.effort import Effort
+from rank_search.trials.randomness import seeded
 
 
 def stripes(count: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from rank_search.errors import TaskError
 from rank_search.layers import DirectBases, Layer, load_plugin
 from rank_search.trials import Diverged, Quantizer, Supervised, TrainingSettings, fine_tune, reestimate_batchnorm
+from rank_search.trials.effort import Effort, EntropyPenalty
+from rank_search.trials.randomness import seeded
 from rank_search.trials.rate import latents
-from rank_search.trials.training import Effort, EntropyPenalty, seeded
 
 
 def train(task: Supervised, model: nn.Module, rng_seed: int = 0, **given: Any) -> Diverged | None:
@@ -158,6 +159,8 @@ def factorized() -> tuple[nn.Module, Layer]:
     layer = Layer.of(dense)
     factorization = load_plugin("svd")(layer, rank=4)
     factorization.fit(dense.weight.detach(), DirectBases(dense.weight))
+    with torch.no_grad():
+        factorization.bias.copy_(dense.bias)  # a fit leaves it as it is allocated
     return factorization, layer
 
 
@@ -173,7 +176,7 @@ def test_the_orthogonality_penalty_keeps_frames_orthonormal() -> None:
     for strength in (0.0, 30.0):
         model, _ = factorized()
         task = Supervised(model, [BATCH], [BATCH], [BATCH])
-        train(task, model, epochs=60, learning_rate=1e-2, orthogonality=strength)
+        assert train(task, model, epochs=60, learning_rate=1e-2, orthogonality=strength) is None
         ends.append(deviation(model.left))  # type: ignore[arg-type]
     assert ends[1] < 0.3 * ends[0]
 

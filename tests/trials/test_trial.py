@@ -5,6 +5,7 @@ import errno
 import logging
 import math
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from rank_search.errors import TaskError, TrialError
+from rank_search.artifacts import ArtifactStore
+from rank_search.errors import ArtifactError, TaskError, TrialError
 from rank_search.layers import count_params
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.trials import (
@@ -25,7 +27,6 @@ from rank_search.trials import (
     dense_measurements,
     from_safetensors,
     measure,
-    read_artifact,
     run_trial,
     test_measurements,
 )
@@ -35,7 +36,7 @@ MakeWorkbench = Callable[..., Workbench]
 
 
 def rebuilt(made: Any, point: Point, outcome: Outcome, folder: Path) -> tuple[nn.Module, bytes]:
-    artifacts = {artifact.kind: read_artifact(folder, artifact) for artifact in outcome.artifacts}
+    artifacts = {artifact.kind: ArtifactStore(folder).read(artifact) for artifact in outcome.artifacts}
     state = from_safetensors(artifacts["model"])
     return build(made.dense, point, made.layers, made.plugins, state), artifacts["coded"]
 
@@ -45,17 +46,17 @@ def test_the_artifacts_alone_give_the_recorded_measurements(
     workbench: MakeWorkbench, point: MakePoint, tmp_path: Path, penalties: dict[str, float]
 ) -> None:
     made, chosen = workbench(epochs=1.0), point(**penalties)
-    outcome = run_trial(made, chosen, 0, tmp_path)
+    outcome = run_trial(made, chosen, 0, ArtifactStore(tmp_path))
     assert outcome.state is State.COMPLETE, outcome.reason
     model, coded = rebuilt(made, chosen, outcome, tmp_path)
     assert measure(made.task, model, len(coded)) == outcome.measurements
     decoded = decode(coded)
     assert all(torch.equal(tensor, decoded[name]) for name, tensor in model.state_dict().items())
     assert outcome.measurements["params"] == count_params(model) < count_params(made.dense)
-    assert {artifact.location for artifact in outcome.artifacts} == {
-        f"{chosen.key}.safetensors",
-        f"{chosen.key}.coded",
-    }
+    endings = {"model": ".safetensors", "coded": ".coded"}
+    assert {artifact.kind for artifact in outcome.artifacts} == set(endings)
+    for artifact in outcome.artifacts:
+        assert artifact.location == f"{chosen.key[:16]}-{artifact.sha256[:16]}{endings[artifact.kind]}"
 
 
 def test_entropy_makes_a_model_much_smaller_at_little_error(workbench: MakeWorkbench, point: MakePoint) -> None:
@@ -77,13 +78,13 @@ def test_without_entropy_bits_are_those_of_floats(workbench: MakeWorkbench, poin
 def test_a_trial_is_deterministic(workbench: MakeWorkbench, point: MakePoint, tmp_path: Path) -> None:
     made, chosen = workbench(epochs=0.5), point(entropy=0.1, orthogonality=0.1)
     torch.manual_seed(1)
-    first = run_trial(made, chosen, 5, tmp_path)
+    first = run_trial(made, chosen, 5, ArtifactStore(tmp_path))
     torch.manual_seed(2)
     torch.rand(3)
     before = torch.get_rng_state()
-    assert run_trial(made, chosen, 5, tmp_path) == first
+    assert run_trial(made, chosen, 5, ArtifactStore(tmp_path)) == first
     assert torch.equal(torch.get_rng_state(), before)
-    assert run_trial(made, chosen, 6, tmp_path) != first
+    assert run_trial(made, chosen, 6, ArtifactStore(tmp_path)) != first
 
 
 def test_a_trial_changes_nothing_on_the_workbench(workbench: MakeWorkbench, point: MakePoint) -> None:
@@ -133,7 +134,7 @@ def test_test_data_is_never_touched(workbench: MakeWorkbench, task: Supervised, 
 
 def test_divergence_is_an_outcome(workbench: MakeWorkbench, point: MakePoint, tmp_path: Path) -> None:
     made = workbench(optimizer="sgd", learning_rate=1e20, gradient_clip=math.inf)
-    outcome = run_trial(made, point(), 0, tmp_path)
+    outcome = run_trial(made, point(), 0, ArtifactStore(tmp_path))
     assert outcome.state is State.DIVERGED
     assert "epoch 1, step" in outcome.reason
     assert not outcome.measurements
@@ -194,12 +195,12 @@ def test_a_full_disk_is_no_fault_of_the_trial(
 
     def full(handle: int) -> None:
         sync(handle)
-        if next(calls) == file:
+        if stat.S_ISREG(os.fstat(handle).st_mode) and next(calls) == file:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(TrialError, match="No space left"):
-        run_trial(workbench(), dense_point(), 0, tmp_path)
+    with pytest.raises(ArtifactError, match="No space left"):
+        run_trial(workbench(), dense_point(), 0, ArtifactStore(tmp_path))
     assert not any(tmp_path.iterdir())
 
 

@@ -1,0 +1,166 @@
+"""What is made once for a search on Ray, and how workers there come to it.
+
+The layers' spectra, bases and priors are computed in parallel on the cluster, where the bases stay: a worker takes
+those of a layer from its node's shared memory, which fetches them at most once. The task (model and data) is made
+in the driver and goes the same way, so nodes need the Python packages and nothing else.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from rank_search.artifacts import ArtifactStore
+from rank_search.errors import ArtifactError, LaunchError
+from rank_search.launch import Executor, LaunchSettings, Runner
+from rank_search.layers import Bases, Layer, Plugins, Unfolding
+from rank_search.point import Artifact
+from rank_search.prepare import Prepared, prepare, user_cache_folder, weight_of
+from rank_search.priors import AxisPrior, SpectraCache, axis_priors
+from rank_search.study import Study
+from rank_search.subject import Subject
+from rank_search.trials import Task, Workbench
+from rank_search.work import log_as_worker, make_workbench, run_job
+
+if TYPE_CHECKING:
+    from rank_search.launch.ray import Cluster, Shared
+
+Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
+"""Decompositions by name, as arrays: Ray hands them out without copying."""
+
+PROBE: Final = ".probe"
+"""How the name of the file ends by which workers know that they are in the right place."""
+
+
+@contextmanager
+def on_cluster(
+    study: Study, task: Task | None, launch: LaunchSettings
+) -> Iterator[tuple[Prepared, Workbench, Callable[[ArtifactStore], Executor]]]:
+    """Connect to the cluster, prepare the study with its help, and make the way to its workers."""
+    from rank_search.launch.ray import Cluster
+
+    with Cluster(launch.address) as cluster:
+        workers = launch.workers or cluster.room(launch)
+        reader = _Reader(cluster)
+        prepared = prepare(study, task, reader)
+        workbench = make_workbench(prepared.subject, prepared.cache)
+        yield prepared, workbench, partial(_workers, study.name, cluster, workbench, reader.bases, launch, workers)
+
+
+class _Reader:
+    """Reads all layers' priors on the cluster, and keeps hold of the bases there."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.bases: dict[str, Shared[Arrays]] = {}
+
+    def __call__(self, subject: Subject, cache: SpectraCache) -> tuple[AxisPrior, ...]:
+        from rank_search.launch.ray import ship
+
+        ship(subject.study.folder)
+        calls = []
+        for name, layer in subject.inventory.layers.items():
+            plugins = {key: subject.plugins[key] for key in subject.choices[name]}
+            calls.append((layer, weight_of(subject.model, name), plugins, subject.unfoldings(name)))
+        answers = self._cluster.spread(_read_layer, calls)
+        self.bases = {name: large for name, (_, large) in zip(subject.inventory.layers, answers, strict=True)}
+        return tuple(prior for priors, _ in answers for prior in priors)
+
+
+def _read_layer(
+    layer: Layer, weight: Tensor, plugins: Plugins, unfoldings: tuple[Unfolding, ...]
+) -> tuple[tuple[AxisPrior, ...], Arrays]:
+    """On the cluster: one layer's priors, and every decomposition that a fit may ask for."""
+    torch.set_num_threads(1)
+    cache = SpectraCache(user_cache_folder())
+    priors = axis_priors(layer, weight, plugins, cache)
+    bases = cache.bases(layer.name, weight)
+    bases.decompose(unfoldings)
+    arrays = {
+        name: {key: tensor.cpu().numpy() for key, tensor in tensors.items()}
+        for name, tensors in bases.decompositions.items()
+    }
+    return priors, arrays
+
+
+# ---- workers ---------------------------------------------------------------------------------------------
+
+
+def _workers(
+    study: str,
+    cluster: Cluster,
+    workbench: Workbench,
+    arrays: Mapping[str, Shared[Arrays]],
+    launch: LaunchSettings,
+    workers: int,
+    artifacts: ArtifactStore,
+) -> Executor:
+    from rank_search.launch.ray import RayActors
+
+    shared = cluster.share(replace(workbench, bases=_not_here))
+    token = artifacts.write("probe", "probe", PROBE, secrets.token_bytes(16))
+    make = partial(_make_runner, study, shared, dict(arrays), launch, artifacts, token)
+    return RayActors(cluster, make, workers, launch)
+
+
+def _make_runner(
+    study: str,
+    shared: Shared[Workbench],
+    arrays: Mapping[str, Shared[Arrays]],
+    launch: LaunchSettings,
+    artifacts: ArtifactStore,
+    token: Artifact,
+) -> Runner:
+    """What a worker on the cluster does before its first trial."""
+    torch.set_num_threads(launch.torch_threads)
+    log_as_worker(study)
+    _require_same_place(artifacts, token)
+    workbench = shared.get()
+    bases = _SharedBases(workbench.dense, arrays)
+    return partial(run_job, replace(workbench, bases=bases), artifacts, launch.memory_per_trial)
+
+
+def _require_same_place(artifacts: ArtifactStore, token: Artifact) -> None:
+    try:
+        artifacts.read(token)
+    except ArtifactError as error:
+        raise LaunchError(
+            f"Workers leave their files where the driver finds them; the worker on {socket.gethostname()} does not see "
+            f"in {artifacts.location} what the driver wrote there: {error} Share that folder among all nodes, or set "
+            '[study] artifacts = "s3://BUCKET/PREFIX" (docs/cluster.md).'
+        ) from error
+
+
+class _SharedBases:
+    """The bases of the layers, by name, from the node's shared memory when first asked for."""
+
+    def __init__(self, model: nn.Module, arrays: Mapping[str, Shared[Arrays]]) -> None:
+        self._model, self._arrays = model, arrays
+        self._bases: dict[str, Bases] = {}
+
+    def __call__(self, layer: str) -> Bases:
+        if layer not in self._bases:
+            known = {name: _tensors(found) for name, found in self._arrays[layer].get().items()}
+            self._bases[layer] = SpectraCache(known=known).bases(layer, weight_of(self._model, layer))
+        return self._bases[layer]
+
+
+def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Tensors on the same memory; it is read-only, and nobody who takes bases writes to them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+def _not_here(layer: str) -> Bases:
+    raise LaunchError(f"The bases of layer {layer!r} are on the cluster; a worker asks for them there.")

@@ -1,0 +1,88 @@
+"""Addresses of stores, and the secrets in them, which are shown to nobody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from rank_search.errors import StoreError
+
+_HOST: Final = re.compile(r"[\w.:,-]*")
+_HIDDEN: Final = "***"
+_SECRET_PARTS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+
+
+def locate(where: str | Path) -> URL:
+    """The URL of a store given as a path or as an SQLAlchemy URL.
+
+    Raises:
+        StoreError: it is neither a file nor a PostgreSQL database.
+    """
+    is_path = isinstance(where, Path) or "://" not in where
+    url = URL.create("sqlite", database=str(where)) if is_path else _parsed(str(where))
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise StoreError("A store outlives the process, so it cannot be in memory. Give the path of a file.")
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StoreError(
+            f"A store is an SQLite file or a PostgreSQL database; found {masked(url)}. "
+            "Give a path, or postgresql://USER@HOST/DATABASE."
+        )
+    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+def masked(url: URL) -> str:
+    """Where a store is, without the password and without the query, which may hold one too."""
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return url.set(query={}, drivername=url.get_backend_name()).render_as_string(hide_password=True)
+
+
+def without_secrets(said: str, url: URL) -> str:
+    """What a driver said, in one line, with every form of the URL's secrets hidden."""
+    line = " ".join(said.split()).rstrip(".?! ")
+    for secret in sorted(set(_secrets(url)), key=len, reverse=True):
+        line = line.replace(secret, _HIDDEN)
+    return line
+
+
+def _secrets(url: URL) -> Iterator[str]:
+    """The passwords, as they are and as they look in URLs, lines and quotes."""
+    given = [url.password, *(value for part in _SECRET_PARTS for value in _as_many(url.query.get(part)))]
+    for secret in filter(None, given):
+        plain = str(secret)
+        line = " ".join(plain.split())
+        yield from filter(None, (plain, line, quote(plain), quote(plain, safe=""), quote_plus(plain)))
+        yield from (repr(plain)[1:-1], plain.replace("\\", "\\\\").replace("'", "\\'"))
+
+
+def _as_many(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+def _parsed(given: str) -> URL:
+    try:
+        url = make_url(given.replace("postgres://", "postgresql://", 1))
+    except (ArgumentError, ValueError):
+        raise _no_url(given) from None
+    if not _HOST.fullmatch(url.host or ""):  # the rest of a password with an @ in it
+        raise _no_url(given)
+    return url
+
+
+def _no_url(given: str) -> StoreError:
+    """Shows the host only where there is no doubt which part that is."""
+    scheme, _, rest = given.partition("://")
+    is_plain = rest.count("@") == 1 and not set("?#") & set(rest)
+    shown = f"{scheme}://{_HIDDEN}@{rest.rpartition('@')[2]}" if is_plain else f"{scheme}://{_HIDDEN}"
+    return StoreError(
+        f"A store is a path or a URL such as postgresql://USER:PASSWORD@HOST/DATABASE; {shown!r} is neither. "
+        "Check the port, and write special characters in the password as %XX."
+    )

@@ -1,0 +1,60 @@
+"""TensorBoard's logs of every trial, written by Ray Tune's own logger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from ray import tune
+
+from rank_search.launch.executors import Finished
+from rank_search.launch.progress import Progress
+from rank_search.launch.watchers import Watcher
+from rank_search.point import Outcome, Point, State
+
+
+@final
+class TensorBoard(Watcher):
+    """One run of TensorBoard a trial, and one for each rung at which it stopped on the way: choices as
+    hyperparameters, measurements at the budget in epochs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        tuned: Any = tune  # not annotated
+        self._folder, self._logger = folder, tuned.logger.TBXLoggerCallback()
+
+    def recorded(self, finished: Finished, outcome: Outcome) -> None:
+        job = finished.job
+        rung = f"-at-{job.budget:g}" if outcome.state is State.STOPPED else ""
+        shown = _Shown(self._folder / f"trial-{job.number:05}{rung}", job.point)
+        seconds = (finished.finished - finished.started).total_seconds()
+        result = {**outcome.measurements, "seconds": seconds, "training_iteration": max(1, round(job.budget))}
+        self._logger.on_trial_result(iteration=job.number, trials=[shown], trial=shown, result=result)
+        self._logger.on_trial_complete(iteration=job.number, trials=[shown], trial=shown)
+
+    def progressed(self, progress: Progress) -> None:
+        return
+
+    def close(self) -> None:
+        return
+
+
+@final
+class _Shown:
+    """What Tune's logger asks of a trial."""
+
+    def __init__(self, folder: Path, point: Point) -> None:
+        self.local_path = str(folder)
+        self.evaluated_params = _choices(point)
+
+    def init_local_path(self) -> None:
+        Path(self.local_path).mkdir(parents=True, exist_ok=True)
+
+
+def _choices(point: Point) -> Mapping[str, str | float]:
+    chosen: dict[str, str | float] = {}
+    for layer, choice in point.layers.items():
+        chosen[layer] = choice.factorization
+        chosen |= {f"{layer}.{axis}": value for axis, value in choice.values.items()}
+    return chosen | dict(point.penalties)

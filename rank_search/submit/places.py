@@ -1,0 +1,69 @@
+"""Where results go: whatever is to outlive the job has a place that means the same on the cluster, and no secret."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs
+
+from rank_search.errors import LaunchError
+from rank_search.fronts.address import locate
+from rank_search.study import Study
+
+STORE_VARIABLE: Final = "RANK_SEARCH_STORE"
+_PASSWORD: Final = re.compile(r"://[^:/?]*:[^@]*@")
+_SECRET_PARTS: Final = ("password", "secret", "scram_")
+
+
+def check_places(study: Study, store: str | None) -> None:
+    """Check the places in a study file, and the store given instead of its own.
+
+    Raises:
+        StoreError: the store is neither an SQLite file nor a PostgreSQL database.
+        LaunchError: a place is within the job's own folder, or a URL has a password.
+    """
+    for where, value in (("[study] store", study.study.store), ("--store", store or "")):
+        if value:
+            _refuse_secret(where, value)
+    _refuse_secret("[study] artifacts", study.study.artifacts)
+    chosen = store or study.study.store
+    _check_artifacts(study.study.artifacts, needed=not (chosen and _is_on_head(chosen)))
+
+
+def _is_on_head(store: str) -> bool:
+    """Whether it is an SQLite file, which then lies on the head node, with the files of trials beside it."""
+    url = locate(store)
+    if url.get_backend_name() != "sqlite":
+        return False
+    if not Path(str(url.database)).is_absolute():
+        raise LaunchError(
+            f"A job's own folder is temporary, so a store on the cluster is a server or an absolute path; {store!r} "
+            "is neither. Give --store postgresql://USER@HOST/DATABASE, or the absolute path of an SQLite file on the "
+            "head node."
+        )
+    return True
+
+
+def _check_artifacts(place: str, needed: bool) -> None:
+    if (not place and needed) or (place and "://" not in place and not Path(place).is_absolute()):
+        found = repr(place) if place else "there is none"
+        raise LaunchError(
+            "A job's own folder is temporary, so the files of its trials go to a URL or to an absolute path; found in "
+            f"[study] artifacts: {found}. Give s3://BUCKET/FOLDER, or a folder that every node has at the same path."
+        )
+
+
+def _refuse_secret(where: str, value: str) -> None:
+    if _has_secret(value):
+        raise LaunchError(
+            f"A job shows its command and its files to everybody who sees Ray's dashboard; the URL in {where} holds a "
+            "password. Leave it out, and give it on the head node: in ~/.pgpass, in PGPASSFILE or PGPASSWORD, or as "
+            f"the whole URL in {STORE_VARIABLE} (for s3:// in the AWS_ variables, on every node). See docs/cluster.md."
+        )
+
+
+def _has_secret(value: str) -> bool:
+    """Whether a URL has a password, before its host or in its query."""
+    queried = parse_qs(value.partition("?")[2])
+    return bool(_PASSWORD.search(value)) or any(part in key.lower() for key in queried for part in _SECRET_PARTS)

@@ -1,0 +1,51 @@
+"""What a fine-tuning is made of, and how it can end early."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rank_search.trials.rate import Quantizer
+from rank_search.trials.settings import TrainingSettings
+
+Stop = Callable[[], None]
+"""Called between batches; raises to end the trial."""
+
+
+def never() -> None:
+    """Do not stop."""
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """Training left the finite numbers: where, and at which loss."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class EntropyPenalty:
+    """The quantizer of a model's latents, and what a bit costs.
+
+    Attributes:
+        weight: of one bit, as it enters the loss: λ divided by the dense model's number of weights, so that
+            λ means the same at every rank.
+    """
+
+    quantizer: Quantizer
+    weight: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one fine-tuning is made of.
+
+    Attributes:
+        orthogonality: strength of the orthogonality penalty; 0 = off.
+        entropy: the entropy penalty; None = off.
+    """
+
+    settings: TrainingSettings
+    orthogonality: float = 0.0
+    entropy: EntropyPenalty | None = None
+    stop: Stop = field(default=never)

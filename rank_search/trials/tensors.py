@@ -1,0 +1,30 @@
+"""Tensors by name as safetensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from rank_search.errors import TrialError
+
+
+def to_safetensors(state: Mapping[str, Tensor]) -> bytes:
+    """A state dict as safetensors; tensors that share memory are written out one by one."""
+    alone = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    return safetensors.torch.save(alone)
+
+
+def from_safetensors(data: bytes) -> dict[str, Tensor]:
+    """The state dict in safetensors bytes.
+
+    Raises:
+        TrialError: they are no safetensors.
+    """
+    try:
+        loaded: dict[str, Tensor] = safetensors.torch.load(data)
+    except (SafetensorError, ValueError) as error:
+        raise TrialError(f"A model artifact is in safetensors format; these bytes are not: {error}.") from error
+    return loaded

@@ -1,0 +1,60 @@
+"""What all trials share, and the model of any one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from rank_search.errors import TrialError
+from rank_search.layers import Bases, Layer, Plugins, skeleton
+from rank_search.point import Point
+from rank_search.trials.settings import LatencySettings, TrainingSettings
+from rank_search.trials.task import Task
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What all trials of a worker share; no trial changes it.
+
+    Attributes:
+        task: data, loss and metric.
+        dense: the trained dense model.
+        layers: the layers that points choose for (`Inventory.layers`).
+        plugins: factorization classes by name.
+        bases: gives the bases of a layer's weight, by layer name.
+        training: how each trial fine-tunes.
+        latency: how latency is measured, or None to leave it out.
+    """
+
+    task: Task
+    dense: nn.Module
+    layers: Mapping[str, Layer]
+    plugins: Plugins
+    bases: Callable[[str], Bases]
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    latency: LatencySettings | None = None
+
+
+def build(
+    model: nn.Module, point: Point, layers: Mapping[str, Layer], plugins: Plugins, state: Mapping[str, Tensor]
+) -> nn.Module:
+    """The model of a trial from its point and its state dict, in eval mode.
+
+    Args:
+        model: the dense model; it is not changed, and its weights do not matter.
+
+    Raises:
+        LayerError: the point does not fit the layers.
+        TrialError: the state dict does not fit the point.
+    """
+    built = skeleton(model, point, layers, plugins)
+    try:
+        built.load_state_dict(state)
+    except RuntimeError as error:
+        raise TrialError(
+            f"A trial's weights fit the model that its point makes; these do not: {' '.join(str(error).split())} "
+            "Are they of another trial, or is the dense model another one?"
+        ) from error
+    return built.eval()

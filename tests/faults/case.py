@@ -1,0 +1,158 @@
+"""A study that things happen to: its files, what its store and processes say, and what must hold at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from rank_search.errors import QueryError
+from rank_search.fronts import Claim, Store, TrialRow
+from rank_search.point import State
+from tests.fronts.store_tools import slow_front
+from tests.story.forks import Forks, Run, processes
+from tests.story.small import Small, write_study
+
+HERE: Final = Path(__file__).parent
+COUNT: Final = 12
+LONG: Final = 300.0
+"""Seconds: more than anything here takes on a busy machine."""
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = LONG) -> None:
+    """Ask now and then: whoever asks all the time is in the way."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it does not come about"
+        time.sleep(0.2)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study of trials that last a second or so; `url` leads to its store, whatever way the driver takes."""
+
+    forks: Forks
+    small: Small
+    url: str
+    store: Store
+
+    @property
+    def files(self) -> Path:
+        """Where trials leave their files."""
+        return self.small.folder / "files"
+
+    # drivers ---------------------------------------------------------------------------------------------
+
+    def start(self, *options: object) -> Run:
+        return self.forks.start("run", self.small.file, *options, folder=self.small.folder)
+
+    def finish(self, *options: object) -> Run:
+        """The command, which reaches its count."""
+        run = self.start(*options)
+        self.assert_ends(run)
+        return run
+
+    def assert_ends(self, run: Run, code: int = 0) -> None:
+        wait_for(lambda: run.pid not in processes())
+        assert run.wait() == code, run.printed
+
+    def kill(self, run: Run) -> None:
+        """Kill the driver, and let nobody take it for alive."""
+        os.kill(run.pid, signal.SIGKILL)
+        assert run.wait() == -signal.SIGKILL, run.printed
+
+    # what the store says ---------------------------------------------------------------------------------
+
+    def rows(self) -> list[TrialRow]:
+        """All finished trials; none if there is no study yet."""
+        try:
+            return self.store.trials(self.store.study("stripes"))
+        except QueryError:
+            return []
+
+    def claims(self) -> list[Claim]:
+        """The trials in flight."""
+        try:
+            return self.store.claims(self.store.study("stripes"))
+        except QueryError:
+            return []
+
+    def wait_for_trials(self, count: int) -> list[TrialRow]:
+        """Wait until so many have finished, and some are being trained."""
+        wait_for(lambda: len(self.rows()) >= count and bool(self.training()))
+        return self.rows()
+
+    # what the processes do -------------------------------------------------------------------------------
+
+    def trainers(self) -> dict[int, list[str]]:
+        """The trace of each process that has ever trained or measured anything."""
+        return {int(path.name): path.read_text().split() for path in (self.small.folder / "trace").glob("[0-9]*")}
+
+    def training(self, apart_from: Sequence[int] = ()) -> list[int]:
+        """Living processes in the middle of a training."""
+        alive = processes()
+        traces = self.trainers().items()
+        return [pid for pid, trace in traces if pid in alive and trace[-1:] == ["loss"] and pid not in apart_from]
+
+    def kill_worker(self, run: Run) -> int:
+        """Kill a worker in a trial."""
+        wait_for(lambda: bool(self.training(apart_from=[run.pid])))
+        victim = self.training(apart_from=[run.pid])[0]
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: victim not in processes())
+        return victim
+
+    # what must hold --------------------------------------------------------------------------------------
+
+    def assert_sound(self, count: int = COUNT, before: Sequence[TrialRow] = ()) -> list[TrialRow]:
+        """So many trials, each once, those of before unchanged; their front, their files, and nothing left behind."""
+        rows, front = self.rows(), self.store.front(self.store.study("stripes"))
+        assert self.claims() == []
+        assert self.forks.run("check", self.url, "stripes") == 0
+        assert sorted(row.number for row in rows) == list(range(count))
+        assert len({row.point.key for row in rows}) == count
+        now = {row.number: kept(row) for row in rows}
+        assert {row.number: kept(row) for row in before} == {row.number: now[row.number] for row in before}
+        complete = [row for row in rows if row.state is State.COMPLETE]
+        best = slow_front([list(row.losses.values()) for row in complete])
+        assert {row.number for row in front} == {complete[place].number for place in best}
+        self._assert_files(rows, front)
+        wait_for(lambda: not self.trainers().keys() & processes().keys())
+        return rows
+
+    def _assert_files(self, rows: Sequence[TrialRow], front: Sequence[TrialRow]) -> None:
+        known = {artifact.location for row in rows for artifact in row.artifacts}
+        assert {path.name for path in self.files.iterdir()} == known
+        stopped = {row.number for row in rows if row.state is State.STOPPED}
+        assert {row.number for row in rows if row.artifacts} - stopped == {row.number for row in front}
+
+
+def kept(row: TrialRow) -> tuple[Any, ...]:
+    """What of a finished trial never changes: all but its files and what is measured after the search."""
+    measured = {name: value for name, value in row.measurements.items() if not name.startswith("test_")}
+    return (row.id, row.point.key, row.state, measured, row.rng_seed, row.attempt, row.worker, row.finished, row.reason)
+
+
+def in_flight(claims: Sequence[Claim]) -> set[tuple[int, str]]:
+    return {(each.number, each.point.key) for each in claims}
+
+
+def write_case(folder: Path, url: str, launch: Mapping[str, Any], **changes: dict[str, Any]) -> Small:
+    """Write the study, its tables changed key by key."""
+    tables: dict[str, dict[str, Any]] = {
+        "study": {"trials": COUNT, "store": url, "artifacts": str(folder / "files")},
+        "task": {"factory": "trouble.py:troubled", "options": {"pause": 0.05}},
+        "training": {"epochs": 10},
+        "launch": {"max_retries": 5, **launch},
+    }
+    for table, keys in changes.items():
+        tables.setdefault(table, {}).update(keys)
+    small = write_study(folder, **tables)
+    (folder / "trouble.py").write_text((HERE / "trouble.py").read_text(encoding="utf-8"), encoding="utf-8")
+    return small

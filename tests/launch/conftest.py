@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rank_search.artifacts import ArtifactStore
+from rank_search.fronts import Store, StudyRecord
+from rank_search.launch import Executor, InProcess, LaunchSettings, Runner
+from rank_search.launch.driver import Driver, Plan
+from rank_search.point import Objective
+from rank_search.search import Rungs
+from tests.launch.parts import Counting, better_and_better
+
+if TYPE_CHECKING:
+    from rank_search.launch.ray import Cluster
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "store.sqlite", create=True) as opened:
+        yield opened
+
+
+@pytest.fixture
+def study(store: Store) -> StudyRecord:
+    record = StudyRecord(
+        name="study",
+        fingerprint={},
+        space={},
+        objectives=(Objective("error"), Objective("macs")),
+        reference_point={"error": 1.0, "macs": 10.0},
+        ideal={"error": 0.0, "macs": 0.0},
+        dense={"error": 0.5, "macs": 10.0},
+        budget=1.0,
+    )
+    return store.join(record)
+
+
+@pytest.fixture
+def drive(store: Store, study: StudyRecord, tmp_path: Path) -> Callable[..., Driver]:
+    """Makes a driver; what is not said is the simplest there is."""
+
+    def make(executor: Executor | None = None, searcher: Counting | None = None, **changes: Any) -> Driver:
+        driven = changes.pop("study", study)
+        report = changes.pop("report", lambda progress: None)
+        watchers = changes.pop("watchers", ())
+        plan = Plan(
+            **{
+                "target": 5,
+                "rungs": Rungs(None, 1.0),
+                "rng_seed": 0,
+                "constraints": (),
+                "judge": lambda point: None,
+                "max_retries": 1,
+                "artifacts": ArtifactStore(tmp_path / "artifacts"),
+                **changes,
+            }
+        )
+        chosen = executor or InProcess(better_and_better)
+        return Driver(store, driven, searcher or Counting(), chosen, plan, report, watchers)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A Ray cluster of one node with three CPUs, for as long as the tests run."""
+    import ray
+
+    from rank_search.launch.ray import Cluster, ship
+
+    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ship(HERE)
+    with Cluster() as connected:
+        yield connected
+    ray.shutdown()
+
+
+def ray_actors(cluster: Cluster, make: Callable[[], Runner], workers: int, limit: float | None) -> Executor:
+    from rank_search.launch.ray import RayActors, ship
+
+    ship(HERE)
+    return RayActors(cluster, make, workers, LaunchSettings(on="ray", time_limit=limit))
