@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Compressed:
     """
 
     front: tuple[TrialRow, ...]
-    store: str
+    store: str = field(repr=False)  # it may hold a password
     name: str
     dense: Mapping[str, float]
     task: Task

@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 
 from rank_search.errors import StoreError
 
+_DRIVER: Final = "postgresql+psycopg"
 _HOST: Final = re.compile(r"[\w.:,-]*")
 _HIDDEN: Final = "***"
 _SECRET_PARTS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
@@ -33,7 +34,16 @@ def locate(where: str | Path) -> URL:
             f"A store is an SQLite file or a PostgreSQL database; found {masked(url)}. "
             "Give a path, or postgresql://USER@HOST/DATABASE."
         )
-    return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+    return url if url.get_backend_name() == "sqlite" else _with_driver(url)
+
+
+def _with_driver(url: URL) -> URL:
+    if url.drivername not in ("postgresql", _DRIVER):
+        raise StoreError(
+            f"A PostgreSQL store needs a driver of the name psycopg; {masked(url)} asks for {url.get_driver_name()}. "
+            "Leave it out: postgresql://USER@HOST/DATABASE."
+        )
+    return url.set(drivername=_DRIVER)
 
 
 def masked(url: URL) -> str:

@@ -39,8 +39,9 @@ class Suspect:
 
 def problems(connection: Connection, study: StudyRecord) -> tuple[list[str], Files]:
     """Everything that does not agree, in the order of recording (nothing if all is well), and the files to look at."""
-    columns = select(trial.c.id, trial.c.number, trial.c.point_key, trial.c.eligible, trial.c.dominated_by)
-    recorded = connection.execute(columns.where(trial.c.study_id == study.id).order_by(trial.c.id)).all()
+    columns = (trial.c.id, trial.c.number, trial.c.budget, trial.c.point_key, trial.c.eligible, trial.c.dominated_by)
+    of_study = select(*columns).where(trial.c.study_id == study.id)
+    recorded = connection.execute(of_study.order_by(trial.c.id)).all()
     found = [*_front_problems(connection, study, recorded), *_claim_problems(connection, study)]
     files: Files = []
     for start in range(0, len(recorded), _AT_ONCE):
@@ -84,7 +85,8 @@ def _front_problems(
     connection: Connection, study: StudyRecord, recorded: Sequence[Row[*tuple[Any, ...]]]
 ) -> Iterator[str]:
     """The past and present front against the losses alone."""
-    measured = rows.measurements(connection, [row.id for row in recorded if row.eligible])
+    budgets = {row.id: row.budget for row in recorded if row.eligible}
+    measured = rows.at_their_own(budgets, rows.at_every_budget(connection, list(budgets), study.objective_names))
     losses = {trial_id: list(study.losses(each).values()) for trial_id, each in measured.items()}
     judged = [row for row in recorded if row.eligible and len(losses.get(row.id, ())) == len(study.objectives)]
     table = [losses[row.id] for row in judged]

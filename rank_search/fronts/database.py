@@ -168,8 +168,8 @@ class Database:
             return postgresql.engine(self._url)
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError(
-                f"A store is an SQLite file or a PostgreSQL database. {self.location} needs a driver that is not "
-                f"installed: {error}. For PostgreSQL: pip install 'rank-search[postgresql]'."
+                f"The store {self.location} needs a driver that is not installed: {error}. "
+                "For PostgreSQL: pip install 'rank-search[postgresql]'."
             ) from None
 
     def _doors(self) -> tuple[Engine, Engine]:

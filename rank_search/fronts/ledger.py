@@ -24,7 +24,6 @@ from rank_search.point import Artifact, Outcome, Point, State
 
 _CLAIMED: Final = select(claim).where(claim.c.study_id == bindparam("study"), claim.c.number == bindparam("of"))
 _DROP_CLAIM: Final = delete(claim).where(claim.c.study_id == bindparam("study"), claim.c.number == bindparam("of"))
-_OBJECTIVES: Final = queries.PRESENT.where(measurement.c.name.in_(bindparam("names", expanding=True)))
 _INSERT_TRIAL: Final = insert(trial).returning(trial.c.id)
 _STANDING: Final = select(trial.c.id, trial.c.budget).where(
     trial.c.study_id == bindparam("study"), trial.c.number == bindparam("of")
@@ -121,7 +120,7 @@ def amend(connection: Connection, study: StudyRecord, number: int, measurements:
     """
     lock(connection, study)
     row, measured = queries.one_trial(connection, study, number), finite(measurements)
-    there = rows.measurements(connection, [row.id]).get(row.id, {})
+    there = row.measurements
     for name, value in measured.items():
         if there.get(name, value) != value:
             raise StoreError(
@@ -221,14 +220,20 @@ def _insert_artifacts(connection: Connection, trial_id: int, artifacts: tuple[Ar
 def _judge(connection: Connection, study: StudyRecord, newcomer: int, measured: Mapping[str, float]) -> None:
     """Note who dominates the newcomer, the first recorded of them; if nobody does, whom it dominates."""
     losses = tuple(study.losses(measured).values())
-    members = connection.execute(_OBJECTIVES, {"study": study.id, "names": study.objective_names}).all()
-    front = {member: tuple(study.losses(each).values()) for member, each in rows.by_trial(members).items()}
+    front = _losses_of_members(connection, study)
     dominator = min((member for member, others in front.items() if dominates(others, losses)), default=None)
     if dominator is not None:
         _set_dominated(connection, [newcomer], dominator)
     else:
         beaten = [member for member, others in front.items() if dominates(losses, others)]
         _set_dominated(connection, beaten, newcomer)
+
+
+def _losses_of_members(connection: Connection, study: StudyRecord) -> dict[int, tuple[float, ...]]:
+    budgets = queries.present(connection, study)
+    everything = rows.at_every_budget(connection, list(budgets), study.objective_names)
+    measured = rows.at_their_own(budgets, everything)
+    return {member: tuple(study.losses(each).values()) for member, each in measured.items()}
 
 
 def _set_dominated(connection: Connection, beaten: list[int], dominator: int) -> None:

@@ -21,7 +21,9 @@ _OF_STUDY: Final = trial.c.study_id == bindparam("study")
 _LAST: Final = select(trial.c.id).where(_OF_STUDY).order_by(trial.c.id.desc()).limit(_A_FEW)
 _IDS: Final[BindParameter[int]] = bindparam("ids", expanding=True)
 _MEASURED: Final = select(measurement.c.name).where(measurement.c.trial_id.in_(_IDS)).distinct()
-_EVER_MEASURED: Final = select(measurement.c.name).join(trial, rows.AT_ITS_BUDGET).where(_OF_STUDY).distinct()
+_EVER_MEASURED: Final = (
+    select(measurement.c.name).join(trial, trial.c.id == measurement.c.trial_id).where(_OF_STUDY).distinct()
+)
 _CHOSEN: Final = (
     select(choice.c.layer, choice.c.axis).where(choice.c.trial_id.in_(_IDS), choice.c.axis != "").distinct()
 )

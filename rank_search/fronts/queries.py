@@ -20,11 +20,12 @@ from rank_search.point import Bound, Objective
 _OF_STUDY: Final = trial.c.study_id == bindparam("study")
 _MOMENT: Final = bindparam("moment", type_=Integer)
 _TOOK_PART: Final = and_(_OF_STUDY, trial.c.eligible)
-PRESENT: Final = rows.MEASUREMENTS.where(_TOOK_PART, trial.c.dominated_by.is_(None))
 # A trial that was dominated when it came has a `dominated_by` below its id, and was never on the front.
 _WAS_MEMBER: Final = or_(trial.c.dominated_by.is_(None), trial.c.dominated_by > trial.c.id)
-_PAST: Final = rows.MEASUREMENTS.where(
-    _TOOK_PART, _WAS_MEMBER, trial.c.id <= _MOMENT, or_(trial.c.dominated_by.is_(None), trial.c.dominated_by > _MOMENT)
+_MEMBERS: Final = select(trial.c.id, trial.c.budget).where(_TOOK_PART, _WAS_MEMBER)
+_PRESENT: Final = _MEMBERS.where(trial.c.dominated_by.is_(None))
+_PAST: Final = _MEMBERS.where(
+    trial.c.id <= _MOMENT, or_(trial.c.dominated_by.is_(None), trial.c.dominated_by > _MOMENT)
 )
 _ID: Final = select(trial.c.id).where(_OF_STUDY, trial.c.number == bindparam("number"))
 _IDS: Final = select(trial.c.id).where(_OF_STUDY, trial.c.id > bindparam("after")).order_by(trial.c.id)
@@ -81,7 +82,9 @@ def front(connection: Connection, study: StudyRecord, query: FrontQuery) -> list
         QueryError: a name that was never measured, an unknown trial, a limit below one.
     """
     _require_answerable(study, query)
-    measured = _members(connection, study, query)
+    budgets = _members(connection, study, query)
+    everything = rows.at_every_budget(connection, list(budgets))
+    measured = rows.at_their_own(budgets, everything)
     names.require_known(connection, study, query.bound_names, query.measurement_names, measured)
     bounded = names.with_choices(connection, query.bound_names, measured)
     kept = [
@@ -91,23 +94,29 @@ def front(connection: Connection, study: StudyRecord, query: FrontQuery) -> list
     ]
     order = _order(study, query)
     kept.sort(key=lambda trial_id: (_badness(order, measured[trial_id]), trial_id))
-    return rows.read(connection, study, kept[: query.limit], measured)
+    return rows.read(connection, study, kept[: query.limit], everything)
 
 
-def _members(connection: Connection, study: StudyRecord, query: FrontQuery) -> rows.Measured:
-    """The measurements of every member of the front, by trial id."""
+def present(connection: Connection, study: StudyRecord) -> dict[int, float]:
+    """The members of the front, by id, and their budgets."""
+    return {row.id: row.budget for row in connection.execute(_PRESENT, {"study": study.id})}
+
+
+def _members(connection: Connection, study: StudyRecord, query: FrontQuery) -> dict[int, float]:
     moment = None if query.as_of is None else one_trial(connection, study, query.as_of).id
     if query.objectives is not None:
-        return rows.measurements(connection, _recomputed(connection, study, query.objectives, moment))
+        return _recomputed(connection, study, query.objectives, moment)
     if moment is None:
-        return rows.by_trial(connection.execute(PRESENT, {"study": study.id}).all())
-    return rows.by_trial(connection.execute(_PAST, {"study": study.id, "moment": moment}).all())
+        return present(connection, study)
+    return {row.id: row.budget for row in connection.execute(_PAST, {"study": study.id, "moment": moment})}
 
 
-def _recomputed(connection: Connection, study: StudyRecord, names: Sequence[str], moment: int | None) -> list[int]:
-    """The ids that no other trial dominates in these measurements alone."""
+def _recomputed(
+    connection: Connection, study: StudyRecord, names: Sequence[str], moment: int | None
+) -> dict[int, float]:
+    """Those that no other trial dominates in these measurements alone."""
     objectives = [_objective(study, name) for name in dict.fromkeys(names)]
-    query: Select[*tuple[Any, ...]] = select(trial.c.id).where(_TOOK_PART).order_by(trial.c.id)
+    query: Select[*tuple[Any, ...]] = select(trial.c.id, trial.c.budget).where(_TOOK_PART).order_by(trial.c.id)
     if moment is not None:
         query = query.where(trial.c.id <= moment)
     for objective in objectives:
@@ -116,12 +125,12 @@ def _recomputed(connection: Connection, study: StudyRecord, names: Sequence[str]
         query = query.add_columns(value.c.value).join(value, and_(of_trial, value.c.name == objective.name))
     found = connection.execute(query, {"study": study.id}).all()
     if not found:
-        return []
+        return {}
     losses = [
-        [each.loss(value) for each, value in zip(objectives, row[1:], strict=True)]  # row: id, then the values
+        [each.loss(value) for each, value in zip(objectives, row[2:], strict=True)]  # row: id, budget, the values
         for row in found
     ]
-    return [row.id for row, kept in zip(found, nondominated(losses), strict=True) if kept]
+    return {row.id: row.budget for row, kept in zip(found, nondominated(losses), strict=True) if kept}
 
 
 def _require_answerable(study: StudyRecord, query: FrontQuery) -> None:

@@ -7,10 +7,10 @@ together than SQLite takes to answer it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, Text, and_, bindparam, cast, select
+from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, select
 
 from rank_search.fronts.records import StudyRecord, TrialRow
 from rank_search.fronts.tables import artifact, measurement, trial
@@ -19,21 +19,17 @@ from rank_search.point import Artifact, Point, State
 Measured = dict[int, dict[str, float]]
 """Measurements by trial id and name."""
 
-Earlier = dict[float, dict[str, float]]
-"""Measurements by budget and name."""
+AtEveryBudget = Mapping[int, Mapping[float, Mapping[str, float]]]
+"""Measurements by trial id, budget and name."""
 
 # SQLite takes at most 32,766 parameters in one statement.
 _BATCH: Final = 10_000
 
-AT_ITS_BUDGET: Final = and_(measurement.c.trial_id == trial.c.id, measurement.c.budget == trial.c.budget)
-MEASUREMENTS: Final = select(trial.c.id, measurement.c.name, measurement.c.value).join(measurement, AT_ITS_BUDGET)
-_MEASUREMENTS_OF_IDS: Final = MEASUREMENTS.where(trial.c.id.in_(bindparam("ids", expanding=True)))
-_EARLIER: Final = (
-    select(measurement.c.trial_id, measurement.c.budget, measurement.c.name, measurement.c.value)
-    .join(trial, and_(measurement.c.trial_id == trial.c.id, measurement.c.budget != trial.c.budget))
-    .where(trial.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(measurement.c.trial_id, measurement.c.budget)
+# Nothing is joined here: PostgreSQL cannot foresee how few trials a front has, and would read every measurement.
+_MEASURED: Final = select(measurement.c.trial_id, measurement.c.budget, measurement.c.name, measurement.c.value).where(
+    measurement.c.trial_id.in_(bindparam("ids", expanding=True))
 )
+_MEASURED_OF_THAT_NAME: Final = _MEASURED.where(measurement.c.name.in_(bindparam("names", expanding=True)))
 
 _ARTIFACTS: Final = (
     select(artifact.c.trial_id, artifact.c.kind, artifact.c.location, artifact.c.sha256, artifact.c.bytes)
@@ -64,16 +60,15 @@ _TRIALS: Final[Select[*tuple[Any, ...]]] = (
 
 
 def read(
-    connection: Connection, study: StudyRecord, ids: Sequence[int], known: Measured | None = None
+    connection: Connection, study: StudyRecord, ids: Sequence[int], known: AtEveryBudget | None = None
 ) -> list[TrialRow]:
     """The trials of the study with these ids, in this order; `known` saves reading their measurements again."""
     found: dict[int, TrialRow] = {}
     for some in batches(ids):
-        numbers = measurements(connection, some) if known is None else known
-        files, earlier = _artifacts(connection, some), _earlier(connection, some)
+        measured = at_every_budget(connection, some) if known is None else known
+        files = _artifacts(connection, some)
         for row in connection.execute(_TRIALS, {"ids": some}).all():
-            measured = numbers.get(row[0], {})
-            found[row[0]] = _trial(row, study, measured, earlier.get(row[0], {}), files.get(row[0], ()))
+            found[row[0]] = _trial(row, study, measured.get(row[0], {}), files.get(row[0], ()))
     return [found[trial_id] for trial_id in ids]
 
 
@@ -83,20 +78,19 @@ def batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:
         yield ids[start : start + _BATCH]
 
 
-def measurements(connection: Connection, ids: Sequence[int]) -> Measured:
-    """The measurements of these trials at their own budgets."""
-    found: Measured = {}
+def at_every_budget(connection: Connection, ids: Sequence[int], names: Sequence[str] = ()) -> AtEveryBudget:
+    """The measurements of these trials, or only those of these names."""
+    found: defaultdict[int, dict[float, dict[str, float]]] = defaultdict(dict)
+    query = _MEASURED_OF_THAT_NAME if names else _MEASURED
     for some in batches(ids):
-        found |= by_trial(connection.execute(_MEASUREMENTS_OF_IDS, {"ids": some}).all())
+        for trial_id, budget, name, value in connection.execute(query, {"ids": some, "names": names}).all():
+            found[trial_id].setdefault(budget, {})[name] = value
     return found
 
 
-def by_trial(found: Iterable[Row[int, str, float]]) -> Measured:
-    """Rows of `MEASUREMENTS`, gathered."""
-    gathered: defaultdict[int, dict[str, float]] = defaultdict(dict)
-    for trial_id, name, value in found:
-        gathered[trial_id][name] = value
-    return dict(gathered)
+def at_their_own(budgets: Mapping[int, float], measured: AtEveryBudget) -> Measured:
+    """The measurements of each trial at its own budget; `budgets`: by trial id."""
+    return {trial_id: dict(measured.get(trial_id, {}).get(budget, {})) for trial_id, budget in budgets.items()}
 
 
 def choices_of(point: Point) -> Iterator[tuple[str, str, str, float | None]]:
@@ -106,13 +100,6 @@ def choices_of(point: Point) -> Iterator[tuple[str, str, str, float | None]]:
             yield layer, choice.factorization, "", None
         for axis, value in choice.values.items():
             yield layer, choice.factorization, axis, value
-
-
-def _earlier(connection: Connection, ids: Sequence[int]) -> Mapping[int, Earlier]:
-    found: defaultdict[int, Earlier] = defaultdict(dict)
-    for trial_id, budget, name, value in connection.execute(_EARLIER, {"ids": ids}).all():
-        found[trial_id].setdefault(budget, {})[name] = value
-    return found
 
 
 def _artifacts(connection: Connection, ids: Sequence[int]) -> Mapping[int, tuple[Artifact, ...]]:
@@ -125,18 +112,18 @@ def _artifacts(connection: Connection, ids: Sequence[int]) -> Mapping[int, tuple
 def _trial(
     row: Row[*tuple[Any, ...]],
     study: StudyRecord,
-    measured: Mapping[str, float],
-    earlier: Earlier,
+    measured: Mapping[float, Mapping[str, float]],
     artifacts: tuple[Artifact, ...],
 ) -> TrialRow:
-    """`row`: one of `_TRIALS`."""
+    """`row`: one of `_TRIALS`; `measured`: at every budget."""
     trial_id, number, state, budget, rng_seed, worker, attempt, started, finished, reason, sampler, point, by = row
+    own = measured.get(budget, {})
     return TrialRow(
         id=trial_id,
         number=number,
         state=State(state),
-        measurements=measured,
-        losses=study.losses(measured),
+        measurements=own,
+        losses=study.losses(own),
         budget=budget,
         rng_seed=rng_seed,
         worker=worker,
@@ -146,7 +133,7 @@ def _trial(
         reason=reason,
         dominated_by=by,
         artifacts=artifacts,
-        earlier=earlier,
+        earlier={rung: measured[rung] for rung in sorted(measured) if rung != budget},
         point_json=point,
         sampler_json=sampler,
     )

@@ -32,6 +32,7 @@ from rank_search.point import Outcome, State
 T = TypeVar("T")
 _ray: Any = ray  # its own annotations cover only a part of what is used here
 _GIB: Final = 2**30
+_INSTALLED: Final = ("rank_search", "rank_search_plugins")  # on every node, even if they run from their sources here
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,10 @@ class RayMetrics(Watcher):
 
 def ship(folder: Path) -> None:
     """Send the code of modules in this folder along with what is defined in them: no node has to have it."""
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file and folder in Path(file).parents and "site-packages" not in Path(file).parts:
+    for name, module in list(sys.modules.items()):
+        file = Path(getattr(module, "__file__", None) or "/")
+        installed = name.split(".")[0] in _INSTALLED or "site-packages" in file.parts
+        if folder in file.parents and not installed:
             _ray.cloudpickle.register_pickle_by_value(module)
 
 

@@ -1,3 +1,3 @@
-from tests.artifacts.servers import s3, s3_server
+from tests.artifacts.servers import s3
 
-__all__ = ["s3", "s3_server"]
+__all__ = ["s3"]

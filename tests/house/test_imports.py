@@ -48,8 +48,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         {"torch", "numpy"},
     ),
     "run": (
-        CELLAR
-        | {"artifacts", "fronts", "launch", "search", "study", "trials", "prepare", "record", "work", "cluster"},
+        CELLAR | {"artifacts", "fronts", "launch", "search", "study", "trials", "prepare", "record", "work", "cluster"},
         {"torch"},
     ),
     "export": (

@@ -67,20 +67,6 @@ def drive(store: Store, study: StudyRecord, tmp_path: Path) -> Callable[..., Dri
     return make
 
 
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A Ray cluster of one node with three CPUs, for as long as the tests run."""
-    import ray
-
-    from rank_search.launch.ray import Cluster, ship
-
-    ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
-    ship(HERE)
-    with Cluster() as connected:
-        yield connected
-    ray.shutdown()
-
-
 def ray_actors(cluster: Cluster, make: Callable[[], Runner], workers: int, limit: float | None) -> Executor:
     from rank_search.launch.ray import RayActors, ship
 

@@ -1,0 +1,163 @@
+"""The same study file on Ray: what a search finds does not depend on where its trials run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import s3fs
+import torch
+
+import rank_search as rs
+from rank_search.artifacts import ArtifactStore
+from rank_search.fronts import Store, TrialRow
+from rank_search.point import State
+from tests.story.small import Command, Small, write_study
+from tests.story.stripes import batches, network
+
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def trials(small: Small) -> dict[int, TrialRow]:
+    with Store.open(small.store) as store:
+        return {row.number: row for row in store.trials(store.study("stripes"))}
+
+
+def found(rows: dict[int, TrialRow]) -> dict[int, tuple[Any, ...]]:
+    """What was searched and measured, without when and where."""
+    return {
+        number: (row.state, row.point_json, row.sampler_json, dict(row.measurements)) for number, row in rows.items()
+    }
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Small:
+    return write_study(tmp_path / "s", task={"factory": "faulty.py:sound"}, study={"trials": 9})
+
+
+def test_one_worker_finds_the_same_as_the_driver_alone(untrained: Small, tmp_path: Path, command: Command) -> None:
+    alone = untrained.copy_to(tmp_path / "alone")
+    command.fine("run", alone.file)
+    command.fine("run", untrained.file, "--on", "ray", "--workers", 1)
+    assert found(trials(untrained)) == found(trials(alone))
+    assert len(trials(untrained)) == 9
+    assert command.fine("check", untrained.store, "stripes").code == 0
+
+
+def test_a_search_goes_on_elsewhere(untrained: Small, command: Command) -> None:
+    command.fine("run", untrained.file, "--trials", 5)
+    command.fine("run", untrained.file, "--on", "ray", "--workers", 2)
+    command.fine("run", untrained.file, "--trials", 12)
+    rows = trials(untrained)
+    assert sorted(rows) == list(range(12))
+    assert len({row.point.key for row in rows.values()}) == 12
+    assert len({row.worker for row in rows.values()}) >= 3, "the driver, and two actors"
+    command.fine("check", untrained.store, "stripes")
+
+
+def test_the_study_file_says_the_same(tmp_path: Path, command: Command) -> None:
+    launch = {
+        "with": "ray",
+        "workers": 2,
+        "cpus_per_trial": 0.5,
+        "memory_per_trial": 1.0,
+        "tensorboard": str(tmp_path / "tb"),
+    }
+    small = write_study(tmp_path / "s", task={"factory": "faulty.py:sound"}, launch=launch)
+    command.fine("run", small.file, "--log", tmp_path / "run.jsonl")
+    assert sorted(trials(small)) == list(range(9))
+    trained = {number for number, row in trials(small).items() if row.state is State.COMPLETE}
+    shown = {int(path.name.removeprefix("trial-")) for path in (tmp_path / "tb" / "stripes").iterdir()}
+    assert trained <= shown
+    assert '"event": "trial finished", "study": "stripes", "trial": 3' in (tmp_path / "run.jsonl").read_text()
+
+
+def test_rungs_on_ray(tmp_path: Path, command: Command) -> None:
+    search = {"rungs": {"first": 0.25, "factor": 2.0}, "constraints": []}
+    small = write_study(
+        tmp_path, task={"factory": "faulty.py:sound"}, search=search, study={"trials": 12}, training={"epochs": 1.0}
+    )
+    command.fine("run", small.file, "--on", "ray", "--workers", 2)
+    rows = trials(small)
+    assert sorted(rows) == list(range(12))
+    assert {row.budget for row in rows.values()} == {0.25, 0.5, 1.0}
+    assert {row.state for row in rows.values()} == {State.STOPPED, State.COMPLETE}
+    with Store.open(small.store) as store:
+        study = store.study("stripes")
+        assert {row.budget for row in store.front(study)} == {1.0}
+        assert store.check(study, ArtifactStore(small.artifacts)) == []
+
+
+def test_a_folder_that_workers_do_not_see_is_refused(
+    untrained: Small, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rank_search import cluster
+
+    real = ArtifactStore.write
+
+    def elsewhere(self: ArtifactStore, kind: str, stem: str, suffix: str, data: bytes) -> Any:
+        written = real(self, kind, stem, suffix, data)
+        if suffix == cluster.PROBE:
+            self.delete(written.location)  # as if the workers had another folder of the same name
+        return written
+
+    monkeypatch.setattr(ArtifactStore, "write", elsewhere)
+    answer = command("run", untrained.file, "--on", "ray", "--workers", 1)
+    assert answer.code == 2
+    assert "does not see" in answer.err
+    assert "[study] artifacts" in answer.err
+    assert "Traceback" not in answer.err
+    assert trials(untrained) == {}
+
+
+def test_a_cluster_without_room_is_refused(tmp_path: Path, command: Command) -> None:
+    small = write_study(tmp_path, task={"factory": "faulty.py:sound"}, launch={"with": "ray", "gpus_per_trial": 4.0})
+    said = command.refused("run", small.file)
+    assert "4 GPU" in said
+    assert "[launch]" in said
+
+
+def test_a_model_in_memory(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    train, selection, test = (batches(80, seed) for seed in (1, 2, 3))
+    result = rs.compress(
+        network(),
+        train=train,
+        selection=selection,
+        test=test,
+        trials=4,
+        name="memory",
+        store=tmp_path / "memory.sqlite",
+        training={"epochs": 0.2},
+        launch={"with": "ray", "workers": 1},
+    )
+    with Store.open(tmp_path / "memory.sqlite") as store:
+        rows = store.trials(store.study("memory"))
+    assert len(rows) == 4
+    assert result.front
+
+
+def test_artifacts_in_a_bucket_that_all_nodes_see(
+    tmp_path: Path, command: Command, cloud: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in cloud.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    s3fs.S3FileSystem().mkdir("searches")
+    place = {"trials": 9, "artifacts": "s3://searches/ours"}
+    small = write_study(tmp_path, task={"factory": "faulty.py:sound"}, study=place)
+    command.fine("run", small.file, "--on", "ray", "--workers", 2)
+    assert not small.artifacts.exists()
+    command.fine("check", small.store, "stripes")
+    with Store.open(small.store) as store:
+        study = store.study("stripes")
+        assert study.artifacts == "s3://searches/ours/stripes"
+        front = store.front(study)
+        kept = {each.location for row in front for each in row.artifacts}
+        assert set(ArtifactStore(study.artifacts).names()) == kept
+        model = rs.build_model(store, "stripes", front[-1].number)
+    assert sum(each.numel() for each in model.parameters()) > 0
+    command.fine("export", small.store, "stripes", front[-1].number, "-o", tmp_path / "out")
+    s3fs.S3FileSystem.clear_instance_cache()
