@@ -107,7 +107,7 @@ def _workers(
 ) -> Executor:
     from rank_search.launch.ray import RayActors
 
-    shared = cluster.share(replace(workbench, bases=_not_here))
+    shared = cluster.share(replace(workbench, bases=_not_here), "the task, with its model and data,")
     token = artifacts.write("probe", "probe", PROBE, secrets.token_bytes(16))
     make = partial(_make_runner, study, shared, dict(arrays), launch, artifacts, token)
     return RayActors(cluster, make, workers, launch)

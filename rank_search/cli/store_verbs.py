@@ -148,17 +148,20 @@ def _long_row(row: TrialRow) -> dict[str, Any]:
         "started": row.started.isoformat(timespec="seconds"),
         "finished": row.finished.isoformat(timespec="seconds"),
         "artifacts": {each.kind: each.location for each in row.artifacts},
+        "earlier": [{"budget": budget, **measured} for budget, measured in sorted(row.earlier.items())],
     }
 
 
 def _print_trial(shown: dict[str, Any]) -> None:
-    layers, measurements, dense = (shown.pop(key) for key in ("layers", "measurements", "dense"))
+    layers, measurements, dense, earlier = (shown.pop(key) for key in ("layers", "measurements", "dense", "earlier"))
     print_rows([{"field": key, "value": value} for key, value in _pairs(shown)], Format.TABLE, "trial")
     rows = [
         {"measurement": key, "value": value, "dense": dense.get(key), "ratio": _ratio(dense.get(key), value)}
         for key, value in measurements.items()
     ]
     print_rows(rows, Format.TABLE, "measurements", empty="nothing was measured")
+    if earlier:
+        print_rows(earlier, Format.TABLE, "at smaller budgets")
     choices = [{"layer": key, **_choice(choice)} for key, choice in layers.items()]
     print_rows(choices, Format.TABLE, "layers", empty="no layers")
 

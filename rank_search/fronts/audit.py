@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, select
 
 from rank_search.errors import ArtifactError
 from rank_search.fronts import rows, tables
+from rank_search.fronts.among import among
 from rank_search.fronts.dominance import nondominated
 from rank_search.fronts.records import StudyRecord, TrialRow
 from rank_search.fronts.tables import claim, trial
@@ -67,13 +68,9 @@ def confirmed(connection: Connection, study: StudyRecord, suspects: Sequence[Sus
     """Those that the store still lists."""
     table = tables.artifact.c
     listed = select(trial.c.number, table.kind, table.location).join(trial, trial.c.id == table.trial_id)
+    of_study = listed.where(trial.c.study_id == study.id, among(trial.c.number, "numbers"))
     numbers = {suspect.number for suspect in suspects}
-    of_study = listed.where(trial.c.study_id == study.id)
-    found = {
-        tuple(row)
-        for some in rows.batches(sorted(numbers))
-        for row in connection.execute(of_study.where(trial.c.number.in_(some)))
-    }
+    found = {tuple(row) for row in connection.execute(of_study, {"numbers": numbers})}
     return [
         f"Trial {each.number}: its {each.artifact.kind}, {each.artifact.location}: {each.message}"
         for each in suspects
@@ -144,9 +141,9 @@ def _trial_problems(
 
 
 def _choices(connection: Connection, ids: Sequence[int]) -> Mapping[int, Choices]:
-    query = select(tables.choice).where(tables.choice.c.trial_id.in_(ids))
+    query = select(tables.choice).where(among(tables.choice.c.trial_id, "ids"))
     found: defaultdict[int, Choices] = defaultdict(set)
-    for trial_id, layer, factorization, axis, value in connection.execute(query):
+    for trial_id, layer, factorization, axis, value in connection.execute(query, {"ids": ids}):
         found[trial_id].add((layer, factorization, axis, value))
     return found
 

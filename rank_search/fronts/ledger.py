@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from rank_search.errors import StoreError
 from rank_search.fronts import queries, rows, tables
+from rank_search.fronts.among import among
 from rank_search.fronts.claims import lock
 from rank_search.fronts.dominance import dominates
 from rank_search.fronts.records import Claim, StudyRecord, TrialRow
@@ -43,9 +44,7 @@ _REMOVE: Final = [
 _INSERT_CHOICES: Final = insert(tables.choice)
 _INSERT_MEASUREMENTS: Final = insert(measurement)
 _INSERT_ARTIFACTS: Final = insert(tables.artifact)
-_SET_DOMINATED: Final = (
-    update(trial).where(trial.c.id.in_(bindparam("beaten", expanding=True))).values(dominated_by=bindparam("dominator"))
-)
+_SET_DOMINATED: Final = update(trial).where(among(trial.c.id, "beaten")).values(dominated_by=bindparam("dominator"))
 
 
 @dataclass(frozen=True)
@@ -237,8 +236,8 @@ def _losses_of_members(connection: Connection, study: StudyRecord) -> dict[int, 
 
 
 def _set_dominated(connection: Connection, beaten: list[int], dominator: int) -> None:
-    for some in rows.batches(beaten):
-        connection.execute(_SET_DOMINATED, {"beaten": some, "dominator": dominator})
+    if beaten:
+        connection.execute(_SET_DOMINATED, {"beaten": beaten, "dominator": dominator})
 
 
 def _storable(text: str) -> str:

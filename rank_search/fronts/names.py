@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from sqlalchemy import BindParameter, Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, select
 
 from rank_search.errors import QueryError
 from rank_search.fronts import rows
+from rank_search.fronts.among import among
 from rank_search.fronts.records import StudyRecord
 from rank_search.fronts.studies import nearest
 from rank_search.fronts.tables import choice, measurement, prior, trial
@@ -19,17 +20,16 @@ from rank_search.fronts.tables import choice, measurement, prior, trial
 _A_FEW: Final = 100
 _OF_STUDY: Final = trial.c.study_id == bindparam("study")
 _LAST: Final = select(trial.c.id).where(_OF_STUDY).order_by(trial.c.id.desc()).limit(_A_FEW)
-_IDS: Final[BindParameter[int]] = bindparam("ids", expanding=True)
-_MEASURED: Final = select(measurement.c.name).where(measurement.c.trial_id.in_(_IDS)).distinct()
+_MEASURED: Final = select(measurement.c.name).where(among(measurement.c.trial_id, "ids")).distinct()
 _EVER_MEASURED: Final = (
     select(measurement.c.name).join(trial, trial.c.id == measurement.c.trial_id).where(_OF_STUDY).distinct()
 )
 _CHOSEN: Final = (
-    select(choice.c.layer, choice.c.axis).where(choice.c.trial_id.in_(_IDS), choice.c.axis != "").distinct()
+    select(choice.c.layer, choice.c.axis).where(among(choice.c.trial_id, "ids"), choice.c.axis != "").distinct()
 )
 _WITH_PRIORS: Final = select(prior.c.layer, prior.c.axis).where(prior.c.study_id == bindparam("study")).distinct()
 _VALUES: Final = select(choice.c.trial_id, choice.c.value).where(
-    choice.c.trial_id.in_(_IDS), choice.c.layer == bindparam("of_layer"), choice.c.axis == bindparam("of_axis")
+    among(choice.c.trial_id, "ids"), choice.c.layer == bindparam("of_layer"), choice.c.axis == bindparam("of_axis")
 )
 
 

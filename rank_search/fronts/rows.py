@@ -10,8 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, select
+from sqlalchemy import Connection, Row, Select, Text, cast, select
 
+from rank_search.fronts.among import among
 from rank_search.fronts.records import StudyRecord, TrialRow
 from rank_search.fronts.tables import artifact, measurement, trial
 from rank_search.point import Artifact, Point, State
@@ -22,18 +23,17 @@ Measured = dict[int, dict[str, float]]
 AtEveryBudget = Mapping[int, Mapping[float, Mapping[str, float]]]
 """Measurements by trial id, budget and name."""
 
-# SQLite takes at most 32,766 parameters in one statement.
 _BATCH: Final = 10_000
 
 # Nothing is joined here: PostgreSQL cannot foresee how few trials a front has, and would read every measurement.
 _MEASURED: Final = select(measurement.c.trial_id, measurement.c.budget, measurement.c.name, measurement.c.value).where(
-    measurement.c.trial_id.in_(bindparam("ids", expanding=True))
+    among(measurement.c.trial_id, "ids")
 )
-_MEASURED_OF_THAT_NAME: Final = _MEASURED.where(measurement.c.name.in_(bindparam("names", expanding=True)))
+_MEASURED_OF_THAT_NAME: Final = _MEASURED.where(among(measurement.c.name, "names"))
 
 _ARTIFACTS: Final = (
     select(artifact.c.trial_id, artifact.c.kind, artifact.c.location, artifact.c.sha256, artifact.c.bytes)
-    .where(artifact.c.trial_id.in_(bindparam("ids", expanding=True)))
+    .where(among(artifact.c.trial_id, "ids"))
     .order_by(artifact.c.trial_id, artifact.c.kind, artifact.c.location)
 )
 
@@ -55,7 +55,7 @@ _TRIALS: Final[Select[*tuple[Any, ...]]] = (
         _dominator.c.number,
     )
     .outerjoin(_dominator, _dominator.c.id == trial.c.dominated_by)
-    .where(trial.c.id.in_(bindparam("ids", expanding=True)))
+    .where(among(trial.c.id, "ids"))
 )
 
 
@@ -73,7 +73,7 @@ def read(
 
 
 def batches(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """The ids in slices that fit into one statement."""
+    """The ids in slices, so that no answer is very large."""
     for start in range(0, len(ids), _BATCH):
         yield ids[start : start + _BATCH]
 

@@ -315,11 +315,14 @@ class Driver:
             self._drop(self._store.forget_artifacts(self._study, row.number))
 
     def _note(self, row: TrialRow) -> None:
-        """Tell the rungs how a trial did at each budget."""
+        """Tell the rungs how a trial did at each budget; one that was refused before training was at none."""
+        rungs = self._plan.rungs
         for budget, measured in row.earlier.items():
-            self._plan.rungs.note(row.number, budget, list(self._study.losses(measured).values()))
-        judged = row.state in (State.COMPLETE, State.STOPPED)
-        self._plan.rungs.note(row.number, row.budget, list(row.losses.values()) if judged else None)
+            rungs.note(row.number, budget, list(self._study.losses(measured).values()))
+        if row.state in (State.COMPLETE, State.STOPPED):
+            rungs.note(row.number, row.budget, list(row.losses.values()))
+        elif row.state is not State.INFEASIBLE or row.budget == rungs.budgets[-1]:
+            rungs.note(row.number, row.budget, None)
 
     def _learn_claims(self) -> None:
         """Learn which trials others have in flight."""

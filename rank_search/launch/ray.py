@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any, Final, Generic, Self, TypeVar, final
 
 import ray
@@ -63,9 +64,14 @@ class Cluster:
         if self._ours:
             _ray.shutdown()
 
-    def share(self, value: T) -> Shared[T]:
-        """Put a value into the object store."""
-        return Shared(_ray.put(value))
+    def share(self, value: T, what: str) -> Shared[T]:
+        """Put a value into the object store.
+
+        Raises:
+            LaunchError: it cannot be pickled.
+        """
+        with _pickling(what):
+            return Shared(_ray.put(value))
 
     def spread(self, function: Callable[..., tuple[Any, Any]], calls: Iterable[Sequence[Any]]) -> list[tuple[Any, Any]]:
         """Call the function on the cluster, once for each list of arguments, as many at a time as there are CPUs.
@@ -73,13 +79,12 @@ class Cluster:
         It returns a small thing, which is fetched, and a large one, which stays on the cluster as a `Shared`.
         """
         task = _ray.remote(num_cpus=1, num_returns=2, name=f"rank-search {function.__name__}")(function)
-        pairs = [task.remote(*arguments) for arguments in calls]
+        with _pickling("a layer's factorizations"):
+            pairs = [task.remote(*arguments) for arguments in calls]
         try:
             small = _ray.get([first for first, _ in pairs])
         except RayTaskError as error:
-            if isinstance(error.cause, RankSearchError):
-                raise error.cause from None
-            raise
+            raise _raised(error) from None
         return [(found, Shared(large)) for found, (_, large) in zip(small, pairs, strict=True)]
 
     def room(self, launch: LaunchSettings) -> int:
@@ -123,6 +128,27 @@ def _still_heeding_sigterm() -> Iterator[None]:
     yield
     if before is not None and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _pickling(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, AttributeError, PicklingError) as error:
+        raise LaunchError(
+            f"What workers share is sent to them, so it can be pickled; {what} cannot: {str(error).splitlines()[0]}. "
+            "Open files, locks and connections where they are used (for a task in training(), selection(), test())."
+        ) from None
+
+
+def _raised(error: RayTaskError) -> RankSearchError:
+    """What went wrong on a worker, as an error of ours."""
+    if isinstance(error.cause, RankSearchError):
+        return error.cause
+    return LaunchError(
+        f"Workers have every package that the study needs, as the driver has; one says {_short(error)}. "
+        "Install what is missing on every node (docs/cluster.md)."
+    )
 
 
 def _amounts(resources: Any) -> str:
@@ -219,7 +245,7 @@ class RayActors(Executor):
     def __init__(
         self, cluster: Cluster, make_runner: Callable[[], Runner], workers: int, launch: LaunchSettings
     ) -> None:
-        self._make_runner = cluster.share(make_runner)
+        self._make_runner = cluster.share(make_runner, "the way to make a worker")
         self._launch = launch
         self._lost_starts = 0
         self._workers = [self._start() for _ in range(workers)]
@@ -263,6 +289,8 @@ class RayActors(Executor):
     def _collect_once(self, seconds: float) -> tuple[list[Finished], bool]:
         """What has ended, and whether a worker has become ready."""
         by_question = {worker.asked: worker for worker in self._workers if worker.asked is not None}
+        if not by_question:
+            return [], False
         answered, _ = _ray.wait(list(by_question), num_returns=len(by_question), timeout=0)
         if not answered:
             answered, _ = _ray.wait(list(by_question), num_returns=1, timeout=seconds)
@@ -274,6 +302,8 @@ class RayActors(Executor):
         try:
             answer = _ray.get(worker.asked)
         except RayError as error:
+            if isinstance(error, RayTaskError) and not worker.name:
+                raise _raised(error) from None
             return self._lost(worker, error)
         worker.asked = None
         if isinstance(answer, RankSearchError):
@@ -320,5 +350,6 @@ def _failed(worker: _Worker, job: Job, reason: str, trouble: LaunchError | None 
 
 
 def _short(error: RayError) -> str:
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said[:200]}{'…' if len(said) > 200 else ''}"
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    said = " ".join(str(cause).partition("traceback:")[0].split())
+    return f"{type(cause).__name__}: {said[:200]}{'…' if len(said) > 200 else ''}"

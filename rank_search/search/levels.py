@@ -82,7 +82,7 @@ class Levels:
 def farthest(losses: Losses, chosen: NDArray[np.bool_]) -> int:
     """The vector that is farthest from those already chosen: the next point of a greedy ε-net.
 
-    As Salinas, Perrone, Cruchant, Archambeau 2021, section 3.2, spread the members of a front: each next one is
+    As Salinas, Perrone, Cruchant, Archambeau 2021, spread the members of a front: each next one is
 
         argmax over the rest of min over chosen c of ‖(x − c) / span‖
 

@@ -62,7 +62,7 @@ class Rungs:
     Every trial starts towards the first rung; measured there, it is stopped. Whenever there is room for a job, a
     stopped trial that deserves it goes on to the next rung, from its checkpoint; if none does, a new trial is started.
     This is MO-ASHA (Schmucker, Donini, Zafar, Salinas, Archambeau 2021, "Multi-objective Asynchronous Successive
-    Halving", section 3), which is ASHA (Li et al. 2020, Algorithm 2) with a rank for several objectives:
+    Halving"), which is ASHA (Li et al. 2020, Algorithm 2) with a rank for several objectives:
 
         order of a rung = (level in non-dominated sorting, ε-net within a level, number of the trial)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import types
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -164,6 +167,12 @@ class NothingToFactorize(_Task):
         return torch.zeros(1, 1, 4)
 
 
+class HoldsALock(_Task):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 class TestRaises(_Task):
     def test(self) -> Iterable[object]:
         raise PermissionError("the test data is secret")
@@ -171,3 +180,12 @@ class TestRaises(_Task):
 
 def wants_an_answer(answer: int) -> rs.Supervised:
     return sound()
+
+
+def lacking() -> rs.Task:
+    """A task of a package that no other machine has."""
+    module = types.ModuleType("only_on_the_driver")
+    sys.modules[module.__name__] = module
+    kind = type("Lacking", (_Task,), {"__module__": module.__name__})
+    module.Lacking = kind  # type: ignore[attr-defined]
+    return kind()

@@ -88,6 +88,10 @@ def test_rungs_on_ray(tmp_path: Path, command: Command) -> None:
         study = store.study("stripes")
         assert {row.budget for row in store.front(study)} == {1.0}
         assert store.check(study, ArtifactStore(small.artifacts)) == []
+        promoted = store.front(study)[0].number
+    assert "at smaller budgets" in command.fine("show", small.store, "stripes", promoted).out
+    (shown,) = command.fine("show", small.store, "stripes", promoted, "--format", "json").json
+    assert [each["budget"] for each in shown["earlier"]] == [0.25, 0.5]
 
 
 def test_a_folder_that_workers_do_not_see_is_refused(
@@ -110,6 +114,22 @@ def test_a_folder_that_workers_do_not_see_is_refused(
     assert "[study] artifacts" in answer.err
     assert "Traceback" not in answer.err
     assert trials(untrained) == {}
+
+
+def test_a_task_that_cannot_be_sent_is_refused(tmp_path: Path, command: Command) -> None:
+    small = write_study(tmp_path, task={"factory": "faulty.py:HoldsALock"})
+    said = command.refused("run", small.file, "--on", "ray", "--workers", 1)
+    assert "the task, with its model and data, cannot" in said
+    assert "lock" in said
+
+
+def test_a_package_that_a_node_lacks_is_named(tmp_path: Path, command: Command) -> None:
+    small = write_study(tmp_path / "s", task={"factory": "faulty.py:lacking"})
+    said = command("run", small.file, "--on", "ray", "--workers", 1)
+    assert said.code == 2
+    assert "only_on_the_driver" in said.err
+    assert "Install what is missing on every node" in said.err
+    assert "Traceback" not in said.err
 
 
 def test_a_cluster_without_room_is_refused(tmp_path: Path, command: Command) -> None:
