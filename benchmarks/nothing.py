@@ -38,7 +38,7 @@ class Search:
         }
         plugins = {"svd": load_plugin("svd")}
         priors = [AxisPrior(name, "svd", "rank", 64, 1, 20, None, None, None, None) for name in names]
-        settings = SearchSettings(sampler=sampler, entropy={"low": 1e-4, "high": 1e-1})  # type: ignore[arg-type]
+        settings = SearchSettings(sampler=sampler, entropy={"low": 1e-4, "high": 1e-1})
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
         seeds = seed_points(space, costs, settings)

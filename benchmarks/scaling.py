@@ -11,6 +11,7 @@ and two workers, local and on Ray (the data must be at hand: scikit-learn).
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import tempfile
 import time
@@ -34,7 +35,7 @@ def spent(rows: list[TrialRow]) -> float:
 
 
 def sleeping(workers: list[int], seconds: float, rounds: int) -> None:
-    ray.init(num_cpus=max(workers), include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=max(workers), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     print("workers   trials   seconds   trials a minute   efficiency")
     for count in workers:
         with tempfile.TemporaryDirectory() as folder:

@@ -38,6 +38,10 @@ def export(
     trial: TrialArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", metavar="DIR")],
     format: Annotated[str, typer.Option(help="safetensors, pt2 or onnx.")] = "safetensors",
+    study: Annotated[
+        Path | None,
+        typer.Option(help="The study file whose task to take; default: where the study was begun.", metavar="STUDY.toml"),
+    ] = None,
 ) -> None:
     """Write the model of a trial into a new folder, after verifying that it measures what the store says.
 
@@ -48,9 +52,11 @@ def export(
     """
     from rank_search.export import export_trial
     from rank_search.fronts import Store
+    from rank_search.study import load_study, load_task
 
     with Store.open(store) as opened:
-        manifest = export_trial(opened, name, trial, output, format)
+        task = None if study is None else load_task(load_study(study))
+        manifest = export_trial(opened, name, trial, output, format, task)
     measured = ", ".join(f"{key} {value:g}" for key, value in manifest["measurements"].items())
     typer.echo(f"Trial {trial} of {name} is in {output} ({', '.join(manifest['files'])}), verified: {measured}.")
 

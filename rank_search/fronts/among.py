@@ -9,12 +9,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Dialect, Integer, Text, bindparam
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import ARRAY, ColumnElement, Dialect, Integer, Text, bindparam
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import Boolean, TypeDecorator, TypeEngine
+from sqlalchemy.types import NULLTYPE, TypeDecorator, TypeEngine
 
 
 class Many(TypeDecorator[Iterable[Any]]):
@@ -35,20 +34,23 @@ class Many(TypeDecorator[Iterable[Any]]):
         return json.dumps(values) if dialect.name == "sqlite" else values
 
 
-class _Among(FunctionElement[bool]):
-    """Of a column and the parameter that holds its values."""
+class _Among(FunctionElement[Any]):
+    """Of a column and the parameter that holds its values.
 
-    type = Boolean()
+    It has no type: that of a Boolean is compared with 1 in SQLite, which then uses no index.
+    """
+
+    type = NULLTYPE
     inherit_cache = True
 
 
-@compiles(_Among, "sqlite")  # type: ignore[untyped-decorator]
+@compiles(_Among, "sqlite")
 def _in_json(element: _Among, compiler: SQLCompiler, **how: Any) -> str:
     column, values = (compiler.process(each, **how) for each in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({values}))"
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608 - names and parameters of a query
 
 
-@compiles(_Among)  # type: ignore[untyped-decorator]
+@compiles(_Among)
 def _in_array(element: _Among, compiler: SQLCompiler, **how: Any) -> str:
     column, values = (compiler.process(each, **how) for each in element.clauses)
     return f"{column} = ANY ({values})"

@@ -71,12 +71,13 @@ def record(connection: Connection, study: StudyRecord, held: Claim, ending: Endi
     if before is not None and before.budget >= ending.budget:
         return
     row = _claimed(connection, study, held)
-    trial_id = _write(connection, study, row, held, ending, None if before is None else before.id)
-    measured = finite(ending.outcome.measurements)
+    measured, eligible = finite(ending.outcome.measurements), _is_eligible(study, ending)
+    dominator, beaten = _judge(connection, study, measured) if eligible else (None, [])
+    values = {**_values(row, held, ending), "eligible": eligible, "dominated_by": dominator}
+    trial_id = _write(connection, values, held.point, None if before is None else before.id)
     _insert_measurements(connection, trial_id, ending.budget, measured)
     _insert_artifacts(connection, trial_id, ending.outcome.artifacts)
-    if _is_eligible(study, ending):
-        _judge(connection, study, trial_id, measured)
+    _set_dominated(connection, beaten, trial_id)
     connection.execute(_DROP_CLAIM, {"study": study.id, "of": held.number})
 
 
@@ -84,21 +85,14 @@ def _is_eligible(study: StudyRecord, ending: Ending) -> bool:
     return ending.outcome.state is State.COMPLETE and ending.budget >= study.budget
 
 
-def _write(
-    connection: Connection,
-    study: StudyRecord,
-    row: Row[*tuple[Any, ...]],
-    held: Claim,
-    ending: Ending,
-    old: int | None,
-) -> int:
+def _write(connection: Connection, values: Mapping[str, Any], point: Point, old: int | None) -> int:
     """The trial's row and its choices: new ones, or in place of the old row, whose measurements are handed on."""
     if old is None:
-        trial_id = _insert_trial(connection, study, row, held, ending)
-        _insert_choices(connection, trial_id, held.point)
+        trial_id = _insert_trial(connection, values)
+        _insert_choices(connection, trial_id, point)
         return trial_id
     connection.execute(_SET_ASIDE, {"old": old})
-    trial_id = _insert_trial(connection, study, row, held, ending)
+    trial_id = _insert_trial(connection, values)
     _replace(connection, old, trial_id)
     return trial_id
 
@@ -174,10 +168,9 @@ def _claimed(connection: Connection, study: StudyRecord, held: Claim) -> Row[*tu
     return row
 
 
-def _insert_trial(
-    connection: Connection, study: StudyRecord, row: Row[*tuple[Any, ...]], held: Claim, ending: Ending
-) -> int:
-    values = {
+def _values(row: Row[*tuple[Any, ...]], held: Claim, ending: Ending) -> dict[str, Any]:
+    """What the claim's row and the ending say of the trial."""
+    return {
         "study_id": row.study_id,
         "number": row.number,
         "point": row.point,
@@ -191,8 +184,10 @@ def _insert_trial(
         "finished": ending.finished,
         "reason": _storable(ending.outcome.reason),
         "sampler": row.sampler,
-        "eligible": _is_eligible(study, ending),
     }
+
+
+def _insert_trial(connection: Connection, values: Mapping[str, Any]) -> int:
     return connection.execute(_INSERT_TRIAL, values).scalar_one()
 
 
@@ -216,16 +211,12 @@ def _insert_artifacts(connection: Connection, trial_id: int, artifacts: tuple[Ar
         connection.execute(_INSERT_ARTIFACTS, [{"trial_id": trial_id, **vars(each)} for each in artifacts])
 
 
-def _judge(connection: Connection, study: StudyRecord, newcomer: int, measured: Mapping[str, float]) -> None:
-    """Note who dominates the newcomer, the first recorded of them; if nobody does, whom it dominates."""
-    losses = tuple(study.losses(measured).values())
-    front = _losses_of_members(connection, study)
+def _judge(connection: Connection, study: StudyRecord, measured: Mapping[str, float]) -> tuple[int | None, list[int]]:
+    """Who dominates the newcomer, the first recorded of them; if nobody does, whom it dominates."""
+    losses, front = tuple(study.losses(measured).values()), _losses_of_members(connection, study)
     dominator = min((member for member, others in front.items() if dominates(others, losses)), default=None)
-    if dominator is not None:
-        _set_dominated(connection, [newcomer], dominator)
-    else:
-        beaten = [member for member, others in front.items() if dominates(losses, others)]
-        _set_dominated(connection, beaten, newcomer)
+    beaten = [] if dominator is not None else [member for member, others in front.items() if dominates(losses, others)]
+    return dominator, beaten
 
 
 def _losses_of_members(connection: Connection, study: StudyRecord) -> dict[int, tuple[float, ...]]:

@@ -44,7 +44,7 @@ class Case:
     @property
     def files(self) -> Path:
         """Where trials leave their files."""
-        return self.small.folder / "files"
+        return self.small.folder / "files" / "stripes"
 
     # drivers ---------------------------------------------------------------------------------------------
 
@@ -114,7 +114,8 @@ class Case:
         """So many trials, each once, those of before unchanged; their front, their files, and nothing left behind."""
         rows, front = self.rows(), self.store.front(self.store.study("stripes"))
         assert self.claims() == []
-        assert self.forks.run("check", self.url, "stripes") == 0
+        check = self.forks.start("check", self.url, "stripes")
+        assert check.wait() == 0, check.printed
         assert sorted(row.number for row in rows) == list(range(count))
         assert len({row.point.key for row in rows}) == count
         now = {row.number: kept(row) for row in rows}
@@ -128,7 +129,8 @@ class Case:
 
     def _assert_files(self, rows: Sequence[TrialRow], front: Sequence[TrialRow]) -> None:
         known = {artifact.location for row in rows for artifact in row.artifacts}
-        assert {path.name for path in self.files.iterdir()} == known
+        found = {path.name for path in self.files.iterdir()}
+        assert found == known, found ^ known
         stopped = {row.number for row in rows if row.state is State.STOPPED}
         assert {row.number for row in rows if row.artifacts} - stopped == {row.number for row in front}
 

@@ -34,8 +34,10 @@ class Troubled(_Task):
         self.trace.mkdir(exist_ok=True)
 
     def loss(self, model: nn.Module, batch: object) -> Tensor:
-        self.note("loss")
         loss = self.sound.loss(model, batch)
+        if not torch.is_grad_enabled():  # only statistics are taken
+            return loss
+        self.note("loss")
         if any(isinstance(module, Factorization) for module in model.modules()):  # not the driver's rehearsal
             time.sleep(self.pause)
             loss = self.befallen(loss, str([tuple(each.shape) for each in model.parameters()]))

@@ -181,3 +181,17 @@ def test_artifacts_in_a_bucket_that_all_nodes_see(
     assert sum(each.numel() for each in model.parameters()) > 0
     command.fine("export", small.store, "stripes", front[-1].number, "-o", tmp_path / "out")
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_an_export_takes_the_task_from_where_it_is_now(untrained: Small, tmp_path: Path, command: Command) -> None:
+    command.fine("run", untrained.file, "--trials", 4)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in [*untrained.folder.glob("*.py"), *untrained.folder.glob("*.toml")]:
+        path.rename(elsewhere / path.name)
+    with Store.open(untrained.store) as store:
+        number = store.front(store.study("stripes"))[0].number
+    assert "faulty.py" in command.refused("export", untrained.store, "stripes", number, "-o", tmp_path / "out")
+    where = ("--study", elsewhere / "stripes.toml")
+    command.fine("export", untrained.store, "stripes", number, "-o", tmp_path / "out", *where)
+    assert (tmp_path / "out" / "manifest.json").is_file()
