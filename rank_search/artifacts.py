@@ -86,11 +86,12 @@ class ArtifactStore:
         is_outside = Path(location).is_absolute()
         place = _Folder(str(Path(location).parent)) if is_outside else self._place
         name = Path(location).name if is_outside else _plain(location)
-        with self._trying(location, "read", "Restore it from a copy, or run the trial again."):
+        shown = location if is_outside else f"{self.location}/{location}"
+        with self._trying(shown, "read", "Restore it from a copy, or run the trial again."):
             data = place.get(name)
         if (len(data), hashlib.sha256(data).hexdigest()) != (artifact.bytes, artifact.sha256):
             raise ArtifactError(
-                f"An artifact stays as it was written; {location} in {self.location} has {len(data)} bytes and another "
+                f"An artifact stays as it was written; {shown} has {len(data)} bytes and another "
                 f"SHA-256 than recorded ({artifact.bytes} bytes). Restore it from a copy, or run the trial again."
             )
         return data

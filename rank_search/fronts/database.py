@@ -143,7 +143,8 @@ class Database:
     def _patiently(
         self, door: Callable[[], AbstractContextManager[Connection]], act: Callable[[Connection], Answer]
     ) -> Answer:
-        pauses = {StoreAwayError: _pauses(self._patience), _ConflictError: _pauses(_CONFLICT_SECONDS)}
+        patience = self._patience if self._reached else 0.0  # else it is rather the address that is wrong
+        pauses = {StoreAwayError: _pauses(patience), _ConflictError: _pauses(_CONFLICT_SECONDS)}
         while True:
             try:
                 with door() as connection:

@@ -47,6 +47,10 @@ _INSERT_ARTIFACTS: Final = insert(tables.artifact)
 _SET_DOMINATED: Final = update(trial).where(among(trial.c.id, "beaten")).values(dominated_by=bindparam("dominator"))
 
 
+Losses = dict[int, tuple[float, ...]]
+"""The losses of trials that were members of a front, by id. They never change, so they need to be read only once."""
+
+
 @dataclass(frozen=True)
 class Ending:
     """How a claim ended: see `Store.record`."""
@@ -59,8 +63,8 @@ class Ending:
     worker: str
 
 
-def record(connection: Connection, study: StudyRecord, held: Claim, ending: Ending) -> None:
-    """Turn the claim into a trial, unless that has been done already.
+def record(connection: Connection, study: StudyRecord, held: Claim, ending: Ending, known: Losses) -> None:
+    """Turn the claim into a trial, unless that has been done already; `known` is filled with what has been read.
 
     Raises:
         StoreError: a complete or stopped trial lacks an objective, or there is no such claim.
@@ -72,7 +76,7 @@ def record(connection: Connection, study: StudyRecord, held: Claim, ending: Endi
         return
     row = _claimed(connection, study, held)
     measured, eligible = finite(ending.outcome.measurements), _is_eligible(study, ending)
-    dominator, beaten = _judge(connection, study, measured) if eligible else (None, [])
+    dominator, beaten = _judge(connection, study, measured, known) if eligible else (None, [])
     values = {**_values(row, held, ending), "eligible": eligible, "dominated_by": dominator}
     trial_id = _write(connection, values, held.point, None if before is None else before.id)
     _insert_measurements(connection, trial_id, ending.budget, measured)
@@ -211,19 +215,24 @@ def _insert_artifacts(connection: Connection, trial_id: int, artifacts: tuple[Ar
         connection.execute(_INSERT_ARTIFACTS, [{"trial_id": trial_id, **vars(each)} for each in artifacts])
 
 
-def _judge(connection: Connection, study: StudyRecord, measured: Mapping[str, float]) -> tuple[int | None, list[int]]:
+def _judge(
+    connection: Connection, study: StudyRecord, measured: Mapping[str, float], known: Losses
+) -> tuple[int | None, list[int]]:
     """Who dominates the newcomer, the first recorded of them; if nobody does, whom it dominates."""
-    losses, front = tuple(study.losses(measured).values()), _losses_of_members(connection, study)
+    losses, front = tuple(study.losses(measured).values()), _losses_of_members(connection, study, known)
     dominator = min((member for member, others in front.items() if dominates(others, losses)), default=None)
     beaten = [] if dominator is not None else [member for member, others in front.items() if dominates(losses, others)]
     return dominator, beaten
 
 
-def _losses_of_members(connection: Connection, study: StudyRecord) -> dict[int, tuple[float, ...]]:
+def _losses_of_members(connection: Connection, study: StudyRecord, known: Losses) -> Losses:
     budgets = queries.present(connection, study)
-    everything = rows.at_every_budget(connection, list(budgets), study.objective_names)
-    measured = rows.at_their_own(budgets, everything)
-    return {member: tuple(study.losses(each).values()) for member, each in measured.items()}
+    new = {member: budget for member, budget in budgets.items() if member not in known}
+    if new:
+        everything = rows.at_every_budget(connection, list(new), study.objective_names)
+        measured = rows.at_their_own(new, everything)
+        known.update({member: tuple(study.losses(each).values()) for member, each in measured.items()})
+    return {member: known[member] for member in budgets}
 
 
 def _set_dominated(connection: Connection, beaten: list[int], dominator: int) -> None:

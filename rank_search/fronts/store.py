@@ -37,6 +37,7 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._losses: ledger.Losses = {}
 
     @classmethod
     def open(cls, where: str | Path, create: bool = False, patience: float = 0.0) -> Store:
@@ -184,7 +185,7 @@ class Store:
             StoreError: a complete or stopped trial lacks a finite objective, or the point was never claimed.
         """
         ending = ledger.Ending(outcome, budget, rng_seed, started, finished, worker)
-        self._database.write(ledger.record, study, held, ending)
+        self._database.write(ledger.record, study, held, ending, self._losses)
 
     def amend(self, study: StudyRecord, number: int, measurements: Mapping[str, float]) -> TrialRow:
         """Add measurements to a finished trial; those it already has, with the same values, are left alone.

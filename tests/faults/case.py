@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,8 @@ from tests.story.small import Small, write_study
 
 HERE: Final = Path(__file__).parent
 COUNT: Final = 12
+HALFWAY: Final = 10
+"""Of the 20 batches that a trial trains on."""
 LONG: Final = 300.0
 """Seconds: more than anything here takes on a busy machine."""
 
@@ -40,6 +43,7 @@ class Case:
     small: Small
     url: str
     store: Store
+    running: list[Run] = field(default_factory=list)
 
     @property
     def files(self) -> Path:
@@ -49,7 +53,9 @@ class Case:
     # drivers ---------------------------------------------------------------------------------------------
 
     def start(self, *options: object) -> Run:
-        return self.forks.start("run", self.small.file, *options, folder=self.small.folder)
+        run = self.forks.start("run", self.small.file, *options, folder=self.small.folder)
+        self.running.append(run)
+        return run
 
     def finish(self, *options: object) -> Run:
         """The command, which reaches its count."""
@@ -59,12 +65,20 @@ class Case:
 
     def assert_ends(self, run: Run, code: int = 0) -> None:
         wait_for(lambda: run.pid not in processes())
+        self.running.remove(run)
         assert run.wait() == code, run.printed
 
     def kill(self, run: Run) -> None:
         """Kill the driver, and let nobody take it for alive."""
         os.kill(run.pid, signal.SIGKILL)
+        self.running.remove(run)
         assert run.wait() == -signal.SIGKILL, run.printed
+
+    def end_all(self) -> None:
+        """Kill what a failed test has left running."""
+        for run in self.running:
+            with suppress(ProcessLookupError):
+                run.signal_group(signal.SIGKILL)
 
     # what the store says ---------------------------------------------------------------------------------
 
@@ -93,11 +107,10 @@ class Case:
         """The trace of each process that has ever trained or measured anything."""
         return {int(path.name): path.read_text().split() for path in (self.small.folder / "trace").glob("[0-9]*")}
 
-    def training(self, apart_from: Sequence[int] = ()) -> list[int]:
-        """Living processes in the middle of a training."""
-        alive = processes()
-        traces = self.trainers().items()
-        return [pid for pid, trace in traces if pid in alive and trace[-1:] == ["loss"] and pid not in apart_from]
+    def training(self, apart_from: Collection[int] = ()) -> list[int]:
+        """Living processes in the middle of a training, and not about to be done with it."""
+        alive = processes().keys() - set(apart_from)
+        return [pid for pid, trace in self.trainers().items() if pid in alive and 0 < _losses(trace) <= HALFWAY]
 
     def kill_worker(self, run: Run) -> int:
         """Kill a worker in a trial."""
@@ -133,6 +146,11 @@ class Case:
         assert found == known, found ^ known
         stopped = {row.number for row in rows if row.state is State.STOPPED}
         assert {row.number for row in rows if row.artifacts} - stopped == {row.number for row in front}
+
+
+def _losses(trace: Sequence[str]) -> int:
+    """On how many batches a process has trained since it last measured anything."""
+    return len(list(takewhile(lambda line: line == "loss", reversed(trace))))
 
 
 def kept(row: TrialRow) -> tuple[Any, ...]:

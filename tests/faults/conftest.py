@@ -74,6 +74,8 @@ def new_case(forks: Forks, server: Server, tmp_path: Path) -> Iterator[MakeCase]
             way = url if line is None else url.replace(f":{server.port}/", f":{line.port}/")
             small = write_case(tmp_path / "study", way, launch, **changes)
             store = stack.enter_context(Store.open(url, create=True, patience=LONG))
-            return Case(forks, small, url, store)
+            case = Case(forks, small, url, store)
+            stack.callback(case.end_all)
+            return case
 
         yield make

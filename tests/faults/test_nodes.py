@@ -13,27 +13,26 @@ from rank_search.point import State
 from tests.faults.case import wait_for
 from tests.faults.conftest import MakeCase
 from tests.faults.nodes import Node
-from tests.story.forks import processes
 
 pytestmark = pytest.mark.faults
 
 
 def test_a_node_that_dies_takes_its_trial_and_nothing_else(new_case: MakeCase, head: Node, tmp_path: Path) -> None:
     one_a_node = {"with": "ray", "address": head.address, "workers": 2, "cpus_per_trial": 3, "threads": 1}
-    case = new_case(one_a_node)
+    case = new_case(one_a_node, study={"trials": 8}, task={"options": {"pause": 0.15}})
     with Node(tmp_path, cpus=3, address=head.address) as doomed:
         run = case.start()
-        wait_for(lambda: len(case.training()) == 2)
-        before, raylet = case.rows(), doomed.raylet
-        (worker,) = [pid for pid in case.training() if parent(pid) == raylet]
+        raylet = doomed.raylet
+        wait_for(lambda: bool(children(raylet) & set(case.training())))
+        before = case.rows()
         os.kill(raylet, signal.SIGKILL)
         case.assert_ends(run)
-        assert worker not in processes()
-    rows = case.assert_sound(before=before)
+    rows = case.assert_sound(8, before)
     assert sum(row.attempt - 1 for row in rows) == 1
     assert not [row for row in rows if row.state is State.FAILED]
 
 
-def parent(pid: int) -> int:
-    found = subprocess.run(["ps", "-o", "ppid=", "-p", str(pid)], capture_output=True, text=True, check=True)
-    return int(found.stdout)
+def children(pid: int) -> set[int]:
+    listed = subprocess.run(["ps", "-axo", "pid=,ppid="], capture_output=True, text=True, check=True)
+    pairs = (map(int, line.split()) for line in listed.stdout.splitlines())
+    return {child for child, parent in pairs if parent == pid}

@@ -11,6 +11,7 @@ from rank_search.point import State
 from tests.faults.case import wait_for
 from tests.faults.conftest import Launch, MakeCase
 from tests.faults.line import Line
+from tests.faults.nodes import Node
 from tests.fronts.postgres import Server
 
 pytestmark = pytest.mark.faults
@@ -41,22 +42,26 @@ def test_a_server_that_crashes_again_and_again(new_case: MakeCase, server: Serve
 
 
 @pytest.mark.parametrize("happens", ["cut", "fall_silent"])
-def test_a_line_that_is_dead_for_a_while(new_case: MakeCase, launch: Launch, line: Line, happens: str) -> None:
-    case = new_case(launch, line)
-    run = case.start()
-    before = case.wait_for_trials(3)
+def test_a_line_that_is_dead_for_a_while(new_case: MakeCase, head: Node, line: Line, happens: str) -> None:
+    """A driver on Ray and a local one, with two workers each, both behind that line."""
+    case = new_case({"workers": 2}, line, study={"trials": 24}, task={"options": {"pause": 0.1}})
+    runs = [case.start("--on", "ray", "--address", head.address), case.start()]
+    drivers = {run.pid for run in runs}
+    wait_for(lambda: len(case.trainers().keys() - drivers) == 4 and bool(case.training()))
     getattr(line, happens)()
+    before = case.rows()
     time.sleep(AWAY)
-    assert len(case.rows()) <= len(before) + 2, "nobody comes through"
+    assert len(case.rows()) <= len(before) + 1, "nobody comes through"
     line.mend()
-    case.assert_ends(run)
-    rows = case.assert_sound(before=before)
+    for run in runs:
+        case.assert_ends(run)
+        assert happens != "cut" or "is back after" in run.printed
+    rows = case.assert_sound(24, before)
     assert not [row for row in rows if row.state is State.FAILED]
-    assert happens != "cut" or "is back after" in run.printed
 
 
-def test_patience_comes_to_an_end(new_case: MakeCase, launch: Launch, line: Line) -> None:
-    case = new_case({**launch, "store_patience": 3.0}, line)
+def test_patience_comes_to_an_end(new_case: MakeCase, line: Line) -> None:
+    case = new_case({"workers": 2, "store_patience": 3.0}, line)
     run = case.start()
     before = case.wait_for_trials(3)
     line.cut()

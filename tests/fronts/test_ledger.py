@@ -138,6 +138,17 @@ def _first_dominator(losses: list[list[float]], number: int) -> int | None:
     return min(met or later, default=None)
 
 
+def test_two_stores_that_take_turns_judge_alike(store: Store, url: str) -> None:
+    """Each remembers the losses that it has read, and reads those of trials that the other one has recorded."""
+    study = store.join(a_record())
+    table = [[5, 5], [4, 6], [3, 3], [3, 3], [6, 1], [2, 4], [1, 1], [0, 9]]
+    with Store.open(url) as other:
+        for place, row in enumerate(table):
+            fill((store, other)[place % 2], study, [row])
+            assert sorted(numbers(store.front(study))) == slow_front(table[: place + 1])
+    assert store.check(study) == []
+
+
 def test_equal_trials_share_the_front(store: Store, study: StudyRecord) -> None:
     fill(store, study, [[1, 1], [1, 1], [2, 1]])
     assert numbers(store.front(study)) == [0, 1]

@@ -344,7 +344,7 @@ def test_damaged_artifacts(damage: str, copied: Small, tmp_path: Path, command: 
     checked = command("check", copied.store, "stripes", "--format", "json")
     assert checked.code == 1
     (problem,) = checked.json
-    assert f"Trial {member}: its model, {file.name}, " in problem["problem"]
+    assert f"Trial {member}: its model, {file.name}: " in problem["problem"]
 
 
 def test_a_row_that_was_changed_behind_our_back(copied: Small, command: Command) -> None:
@@ -357,8 +357,8 @@ def test_a_row_that_was_changed_behind_our_back(copied: Small, command: Command)
 def test_a_disk_that_is_full_when_artifacts_are_written(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = write_study(tmp_path / "study")
-    synced, room = os.fsync, iter(range(5))  # two trials leave two files each
+    study = write_study(tmp_path / "study", launch={"store_patience": 0.1})
+    synced, room = os.fsync, iter(range(9))  # two trials leave two files each, and file and folder are synced
 
     def full(handle: int) -> None:
         if next(room, None) is None:

@@ -122,8 +122,8 @@ def test_a_disk_that_takes_nothing_for_a_while(small_disk: Path, new_case: MakeC
     assert_waits_for(trouble(small_disk), new_case({"workers": 2}))
 
 
-def test_a_folder_that_stays_away_ends_the_run(new_case: MakeCase, launch: Launch) -> None:
-    case = new_case({**launch, "store_patience": 2.0})
+def test_a_folder_that_stays_away_ends_the_run(new_case: MakeCase) -> None:
+    case = new_case({"workers": 2, "store_patience": 2.0})
     trouble = Gone(case.files)
     run = case.start()
     before = case.wait_for_trials(3)
