@@ -145,7 +145,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ways: list[tuple[str, Callable[[Path, int], float], int]] = [
         ("rank-search on Ray, TPE, SQLite store", partial(ours, "tpe"), arguments.trials),
         ("rank-search on Ray, random, SQLite store", partial(ours, "random"), arguments.trials),

@@ -35,7 +35,7 @@ def spent(rows: list[TrialRow]) -> float:
 
 
 def sleeping(workers: list[int], seconds: float, rounds: int) -> None:
-    ray.init(num_cpus=max(workers), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init("local", num_cpus=max(workers), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     print("workers   trials   seconds   trials a minute   efficiency")
     for count in workers:
         with tempfile.TemporaryDirectory() as folder:

@@ -36,7 +36,7 @@ def cluster(cloud: Mapping[str, str]) -> Iterator[Cluster]:
     before = dict(os.environ)
     os.environ |= {**cloud, "RAY_AUTH_MODE": "disabled"}
     try:
-        ray.init(num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
     finally:
         for name in cloud:
             os.environ.pop(name)

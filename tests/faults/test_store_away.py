@@ -33,8 +33,10 @@ def test_a_server_that_crashes_again_and_again(new_case: MakeCase, server: Serve
         before = case.wait_for_trials(len(before) + 2)
         server.restart("immediate")
     server.stop("immediate")
-    wait_for(lambda: "Trying again" in run.printed)
-    server.start()
+    try:
+        wait_for(lambda: "Trying again" in run.printed)
+    finally:
+        server.start()
     case.assert_ends(run)
     rows = case.assert_sound(24, before)
     assert not [row for row in rows if row.state is State.FAILED]
