@@ -15,7 +15,7 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.errors import QueryError, StoreError
 from rank_search.fronts import Store, TrialRow
 from rank_search.point import State
-from tests.fronts.postgres import binaries, server
+from tests.fronts.postgres import programs_or_skip, server
 from tests.fronts.store_tools import slow_front
 from tests.story.forks import Death, Forks, Run, group, wait_for
 from tests.story.small import Small, write_study
@@ -112,7 +112,7 @@ def uninterrupted(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dic
         ("nsga2", "fronts/ledger.py", 50),
         ("tpe", "commit", 28),
         ("nsga2", "execute", 150),
-        ("tpe", "trials/training.py", 100),
+        ("tpe", "trials/training.py", 40),
         ("nsga2", "rank_search/artifacts.py", 15),
         ("tpe", "fsync", 6),
         ("nsga2", "unlink", 5),
@@ -234,11 +234,7 @@ def test_two_drivers_share_the_work_on_postgresql(forks: Forks, postgresql: str,
 
 @pytest.fixture(scope="module")
 def postgresql() -> Iterator[str]:
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'rank-search[postgresql]'")
-    programs = binaries()
-    if programs is None:
-        pytest.skip("no PostgreSQL on this machine: initdb and pg_ctl were not found")
-    with server(programs) as url:
+    with server(programs_or_skip()) as url:
         yield url.format(database="postgres")
 
 

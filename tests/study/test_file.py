@@ -182,7 +182,7 @@ def settings(model: type[BaseModel], path: str = "") -> list[tuple[str, str]]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found += settings(field.annotation, f"{path}{key}.")
         elif path:
-            found.append((path.rstrip("."), key))
+            found.append((path.rstrip("."), field.alias or key))
     return found
 
 
