@@ -40,7 +40,7 @@ def export(
     format: Annotated[str, typer.Option(help="safetensors, pt2 or onnx.")] = "safetensors",
     study: Annotated[
         Path | None,
-        typer.Option(help="The study file whose task to take; default: where the study was begun.", metavar="STUDY.toml"),
+        typer.Option(help="The study file whose task to take; default: the one it was begun with.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Write the model of a trial into a new folder, after verifying that it measures what the store says.
