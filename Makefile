@@ -1,6 +1,6 @@
 # make demo   a real search on real data, its front, one exported and checked model
-# make test   the test suite, but for those that kill things
-# make faults the tests that kill workers, nodes, drivers and databases: some minutes
+# make test   the test suite, but for what follows
+# make faults the tests that start clusters and kill workers, nodes, drivers and databases: some minutes
 # make lint   ruff and mypy --strict
 # make docs   the pages that are generated from the code
 
@@ -16,10 +16,10 @@ demo: $(VENV)/.installed
 	@$(BIN)/python studies/demo.py $(DEMO)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not faults"
+	$(BIN)/python -m pytest -m "not faults and not cluster"
 
 faults: $(VENV)/.installed
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest -m "faults or cluster"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """How workers multiply the trials: sleeping ones on many logical CPUs, and the digits study on real ones.
 
-Run: python -m benchmarks.scaling [--seconds 2] [--rounds 6] [--digits]
+Run: python -m benchmarks.scaling [--seconds 2] [--rounds 6] [--digits 16]
 
 Sleeping trials: 60 coordinates, random sampling, SQLite, Ray's actors on more logical CPUs than there are; each worker
 has `rounds` trials on average. Efficiency is the rate beside that of as many workers that lose no time at all, from the
@@ -47,12 +47,12 @@ def sleeping(workers: list[int], seconds: float, rounds: int) -> None:
     ray.shutdown()
 
 
-def digits(launcher: str, workers: int) -> None:
+def digits(launcher: str, workers: int, trials: int) -> None:
     study = rs.load_study(STUDIES / "digits.toml").launched({"on": launcher, "workers": workers})
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         store = str(Path(folder) / "digits.sqlite")
-        result = rs.run_study(study, store=store)
+        result = rs.run_study(study, store=store, trials=trials)
         whole = time.perf_counter() - start
         with rs.Store.open(store) as opened:
             rows = opened.trials(result.study)
@@ -64,15 +64,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--digits", action="store_true")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--digits", type=int, default=0, help="trials of the digits study in each case; 0 = none")
     arguments = parser.parse_args()
-    sleeping(arguments.workers, arguments.seconds, arguments.rounds)
+    if arguments.workers:
+        sleeping(arguments.workers, arguments.seconds, arguments.rounds)
     if arguments.digits:
         print("launcher workers   trials   seconds   trials a minute   with start-up")
         for launcher in ("local", "ray"):
             for workers in (1, 2):
-                digits(launcher, workers)
+                digits(launcher, workers, arguments.digits)
 
 
 if __name__ == "__main__":
