@@ -19,7 +19,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not faults and not cluster"
 
 faults: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 -m "faults or cluster"
+	$(BIN)/python -m pytest -m "faults or cluster"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
