@@ -1,5 +1,5 @@
 # make demo   a real search on real data, its front, one exported and checked model
-# make test   the test suite, but for what follows
+# make test   the test suite on all cores, but for what follows
 # make faults the tests that start clusters and kill workers, nodes, drivers and databases: some minutes
 # make lint   ruff and mypy --strict
 # make docs   the pages that are generated from the code
@@ -16,16 +16,16 @@ demo: $(VENV)/.installed
 	@$(BIN)/python studies/demo.py $(DEMO)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "not faults and not cluster"
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "not faults and not cluster"
 
 faults: $(VENV)/.installed
-	$(BIN)/python -m pytest -m "faults or cluster"
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "faults or cluster"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd studies && MYPYPATH=.. ../$(BIN)/mypy --config-file ../pyproject.toml *.py ../docs/pictures/draw.py
+	cd studies && MYPYPATH=.. ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache *.py ../docs/pictures/*.py
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m rank_search.study.reference > docs/study-file.md

@@ -15,10 +15,12 @@ from rank_search.fronts import Store, StudyRecord, TrialRow
 from rank_search.launch import Executor, Job, LaunchSettings, Runner
 from rank_search.launch.driver import Driver, Plan
 from rank_search.layers import Cost, Layer, load_plugin
-from rank_search.point import Objective, Outcome, State
+from rank_search.point import Choice, Objective, Outcome, State
 from rank_search.priors import AxisPrior
-from rank_search.search import CostModel, Rungs, Searcher, SearchSettings, build_space, seed_points
+from rank_search.search import CostModel, Options, Rungs, Searcher, SearchSettings, build_space, seed_points
+from rank_search.search.samplers import AUTO
 
+LADDERS = {"fractions": (0.75, 0.5, 0.35, 0.25, 0.15), "weakenings": (0.25, 0.5, 0.75, 1.0)}
 LAYERS = 29  # with a categorical and a multiplier each, the weakening and the entropy strength: 60 coordinates
 
 
@@ -38,11 +40,19 @@ class Search:
         }
         plugins = {"svd": load_plugin("svd")}
         priors = [AxisPrior(name, "svd", "rank", 64, 1, 20, None, None, None, None) for name in names]
-        settings = SearchSettings(sampler=sampler, entropy={"low": 1e-4, "high": 1e-1})
+        settings = SearchSettings.model_validate(
+            {"sampler": sampler, "entropy": {"low": 1e-4, "high": 1e-1}, "seeds": LADDERS}
+        )
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
         seeds = seed_points(space, costs, settings)
-        return cls(Searcher(space, costs, settings, seeds, costs.dense, rng_seed=0), costs)
+        options = Options(space, costs, _lost) if sampler == AUTO else None
+        return cls(Searcher(space, costs, settings, seeds, {**costs.dense, "error": 0.0}, 0, options), costs)
+
+
+def _lost(layer: str, choice: Choice) -> float:
+    """How far a layer's outputs are off, made up: `auto` has to know."""
+    return 0.0 if choice.is_dense else (1 - choice.values["rank"] / 64) ** 2
 
 
 def make_sleeper(seconds: float) -> Runner:

@@ -1,11 +1,12 @@
 """What a search adds to each trial, beside an Optuna study on its own SQLite storage.
 
-Run: python benchmarks/search_overhead.py [--sampler random|nsga2] [--trials 2000] [--optuna-trials 100]
+Run: python benchmarks/search_overhead.py [--sampler auto|random|nsga2] [--trials 2000] [--optuna-trials 100]
 
 60 coordinates, two objectives, SQLite files, and trials that take no time, one after the other. Ours is the real
 driver, with an executor that answers at once: ask, claim, record, learn, front, hypervolume. Optuna's is ask, 60
 suggests, tell. Both use the same sampler class with the same options; the time inside the sampler's own methods is
-measured apart and taken off ("net"). In Optuna's case the sampler's reading of its storage goes with it, in its favor.
+measured apart and taken off ("net"); beside `auto` Optuna's is random. In Optuna's case the sampler's reading of its
+storage goes with it, in its favor.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from rank_search.launch import InProcess
 from rank_search.launch.driver import Driver, Plan
 from rank_search.launch.progress import Progress
 from rank_search.layers import Cost, Layer, load_plugin
-from rank_search.point import Objective, Outcome, Point, State
+from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors import AxisPrior
 from rank_search.search import (
     SAMPLERS,
+    Auto,
     CostModel,
+    Options,
     Rungs,
     Searcher,
     SearchSettings,
@@ -42,10 +45,12 @@ from rank_search.search import (
     coordinates,
     seed_points,
 )
+from rank_search.search.samplers import AUTO, RANDOM
 
 LAYERS = 29  # with a categorical and a multiplier each, the weakening and the entropy strength: 60 coordinates
 WINDOW = 40
-SEEDS = 11  # before these are asked no sampler is at work
+LADDERS = {"fractions": (0.75, 0.5, 0.35, 0.25, 0.15), "weakenings": (0.25, 0.5, 0.75, 1.0)}
+SEEDS = 11  # these and two dense ones; before they are asked no sampler is at work
 
 
 @dataclass
@@ -86,7 +91,12 @@ class Meter:
         return wrapper
 
     @contextmanager
-    def around(self, sampler: type[optuna.samplers.BaseSampler]) -> Iterator[None]:
+    def around(self, name: str) -> Iterator[None]:
+        if name == AUTO:
+            with patch.object(Auto, "propose", self.timed(Auto.propose)):
+                yield
+            return
+        sampler = SAMPLERS[name]
         relative, independent = self.timed(sampler.sample_relative), self.timed(sampler.sample_independent)
         with (
             patch.object(sampler, "sample_relative", relative),
@@ -120,16 +130,25 @@ class Problem:
         }
         plugins = {"svd": load_plugin("svd")}
         priors = [AxisPrior(name, "svd", "rank", 64, 1, 20, None, None, None, None) for name in names]
-        settings = SearchSettings(sampler=sampler, entropy={"low": 1e-4, "high": 1e-1})
+        settings = SearchSettings.model_validate(
+            {"sampler": sampler, "entropy": {"low": 1e-4, "high": 1e-1}, "seeds": LADDERS}
+        )
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
-        searcher = Searcher(space, costs, settings, seed_points(space, costs, settings), costs.dense, rng_seed=0)
+        options = Options(space, costs, made_up_error) if sampler == AUTO else None
+        dense = {**costs.dense, "error": 0.0}
+        searcher = Searcher(space, costs, settings, seed_points(space, costs, settings), dense, 0, options)
         return cls(searcher, coordinates(space), costs)
 
     def outcome(self, point: Point) -> Outcome:
         ranks = [choice.values.get("rank", 64) for choice in point.layers.values()]
         error = sum(math.exp(-rank / (10 + index)) for index, rank in enumerate(ranks))
         return Outcome(State.COMPLETE, {"error": error, **self.costs.cost(point)})
+
+
+def made_up_error(layer: str, choice: Choice) -> float:
+    """For `auto`, which has to know how far a layer's outputs are off."""
+    return 0.0 if choice.is_dense else (1 - choice.values["rank"] / 64) ** 2
 
 
 def ours(folder: Path, sampler: str, trials: int) -> Meter:
@@ -145,7 +164,7 @@ def ours(folder: Path, sampler: str, trials: int) -> Meter:
         dense=problem.costs.dense,
         budget=1,
     )
-    with Store.open(folder / "ours.sqlite", create=True) as store, meter.around(SAMPLERS[sampler]):
+    with Store.open(folder / "ours.sqlite", create=True) as store, meter.around(sampler):
         plan = Plan(trials, Rungs(None, 1.0), 0, (), lambda point: None, max_retries=0, artifacts=ArtifactStore(folder))
         executor = InProcess(lambda job: problem.outcome(job.point))
         Driver(store, store.join(record), problem.searcher, executor, plan, meter.tick).run()
@@ -154,6 +173,7 @@ def ours(folder: Path, sampler: str, trials: int) -> Meter:
 
 def optunas(folder: Path, sampler: str, trials: int) -> Meter:
     """Optuna alone, on its SQLite storage."""
+    sampler = RANDOM if sampler == AUTO else sampler
     problem, meter = Problem.make(sampler), Meter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options: dict[str, Any] = {"population_size": 24} if sampler == "nsga2" else {}
@@ -162,7 +182,7 @@ def optunas(folder: Path, sampler: str, trials: int) -> Meter:
         sampler=SAMPLERS[sampler](seed=0, **options),  # type: ignore[call-arg]
         directions=["minimize", "minimize"],
     )
-    with meter.around(SAMPLERS[sampler]):
+    with meter.around(sampler):
         for number in range(trials):
             with meter.trial():
                 trial = study.ask(problem.distributions)
@@ -172,7 +192,7 @@ def optunas(folder: Path, sampler: str, trials: int) -> Meter:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sampler", choices=["random", "nsga2"], default="nsga2")
+    parser.add_argument("--sampler", choices=[AUTO, "random", "nsga2"], default="nsga2")
     parser.add_argument("--trials", type=int, default=2000)
     parser.add_argument("--optuna-trials", type=int, default=100)
     arguments = parser.parse_args()

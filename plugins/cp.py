@@ -9,7 +9,7 @@ import torch
 from tensorly.decomposition import parafac
 from torch import Tensor
 
-from rank_search.layers import Axis, Bases, Factorization, Layer
+from rank_search.layers import Axis, Bases, Factorization, Layer, outer_fit, outer_fits
 
 Factors = tuple[Tensor, Tensor, Tensor]
 
@@ -66,6 +66,13 @@ class CP(Factorization):
         stacked = bases.memo(f"cp-{rank}", lambda: torch.cat(components(weight, bases, rank)).to(weight.dtype))
         for factor, solved in zip(factors, torch.split(stacked, [len(factor) for factor in factors]), strict=True):
             factor.copy_(solved)
+        if bases.moment is not None:
+            self.outer.copy_(self._best_outer(weight, bases.moment))
+
+    def _best_outer(self, weight: Tensor, moment: Tensor) -> Tensor:
+        """The last factor again, so that the layer's outputs are met as well as the first two allow."""
+        seen = torch.einsum("ir,sr->isr", self.inner, self.space).flatten(0, 1)
+        return outer_fit(outer_fits(weight, seen, moment), seen.shape[1])
 
     def dense(self) -> Tensor:
         return torch.einsum("or,ir,sr->ois", self.outer, self.inner, self.space).view(self.layer.shape)

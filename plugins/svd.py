@@ -19,7 +19,8 @@ class ChannelSVD(Factorization):
     """W = U·B: U (out × r, orthonormal columns), B (r × in·kh·kw) carries the singular values.
 
     Parameters r·(in·kh·kw + out), MACs r·(in·kh·kw + out) per output position. Equality in the spectrum bound
-    (Eckart–Young): no matrix of rank r is closer.
+    (Eckart–Young): no matrix of rank r is closer. Where the layer's inputs are known, the same holds for its outputs:
+    no weight of rank r comes closer to them (see `output_basis`).
     """
 
     @classmethod
@@ -34,7 +35,7 @@ class ChannelSVD(Factorization):
 
     @torch.no_grad()
     def fit(self, weight: Tensor, bases: Bases) -> None:
-        basis, rank = bases(matrix), self.left.shape[1]
+        basis, rank = bases.outputs(), self.left.shape[1]
         self.left.copy_(basis.left[:, :rank])
         self.right.copy_(basis.projected[:rank].view_as(self.right))
 

@@ -7,13 +7,37 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from rank_search.layers import Axis, Bases, Factorization, Layer
+from rank_search.layers import (
+    Axis,
+    Bases,
+    Factorization,
+    Layer,
+    fit_closer,
+    nested_span,
+    outer_fit,
+    outer_fits,
+)
 
 
 def matrix(weight: Tensor) -> Tensor:
     """The (in·kh) × (out·kw) unfolding: everything the column filters see against all that the row filters do."""
     out_features, in_features, rows, columns = weight.shape
     return weight.permute(1, 2, 0, 3).reshape(in_features * rows, out_features * columns)
+
+
+def column_span(weight: Tensor, moment: Tensor) -> Tensor:
+    """Orthonormal column filters (in·kh × in·kh), the ones that matter most for the outputs first."""
+    _, in_features, rows, columns = weight.shape
+    by_column = moment.view(in_features, rows, columns, in_features, rows, columns).diagonal(dim1=2, dim2=5).mean(-1)
+    size = in_features * rows
+    return nested_span(matrix(weight), by_column.reshape(size, size)).to(weight.dtype)
+
+
+def seen_by_rows(span: Tensor, weight: Tensor) -> Tensor:
+    """What the row filters see of a patch: (in·kh·kw) × (r·kw), a column filter's response at each of kw places."""
+    _, in_features, rows, columns = weight.shape
+    filters = span.T.reshape(-1, in_features, rows, 1, 1) * torch.eye(columns).to(span)
+    return filters.permute(1, 2, 3, 0, 4).reshape(in_features * rows * columns, -1)
 
 
 class SpatialSVD(Factorization):
@@ -42,10 +66,24 @@ class SpatialSVD(Factorization):
 
     @torch.no_grad()
     def fit(self, weight: Tensor, bases: Bases) -> None:
+        fit_closer(self, weight, bases, self._fit_weight, self._fit_outputs)
+
+    def _fit_weight(self, weight: Tensor, bases: Bases) -> None:
         basis, rank = bases(matrix), self.down.shape[0]
         self.down.copy_(basis.left[:, :rank].T.reshape(self.down.shape))
         by_output = basis.projected[:rank].view(rank, self.layer.out_features, 1, -1)
         self.across.copy_(by_output.transpose(0, 1))
+
+    def _fit_outputs(self, weight: Tensor, bases: Bases, moment: Tensor) -> None:
+        """The column filters from the inputs' moment along a column, then the best row filters for these.
+
+        The first are the best only as far as the moment is a product, so the plain fit is kept where it comes closer.
+        """
+        span = bases.memo("svd-spatial-down", lambda: column_span(weight, moment))
+        fits = bases.memo("svd-spatial-across", lambda: outer_fits(weight, seen_by_rows(span, weight), moment))
+        rank, columns = self.down.shape[0], weight.shape[3]
+        self.down.copy_(span[:, :rank].T.reshape(self.down.shape))
+        self.across.copy_(outer_fit(fits, rank * columns).view(-1, rank, 1, columns))
 
     def dense(self) -> Tensor:
         return torch.einsum("riy,orx->oiyx", self.down.squeeze(3), self.across.squeeze(2))

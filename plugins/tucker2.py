@@ -7,7 +7,17 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from rank_search.layers import Axis, Bases, Factorization, Layer
+from rank_search.layers import (
+    Axis,
+    Bases,
+    Factorization,
+    Layer,
+    fit_closer,
+    nested_span,
+    outer_fit,
+    outer_fits,
+    seen_outputs,
+)
 
 
 def out_unfolding(weight: Tensor) -> Tensor:
@@ -50,12 +60,32 @@ class Tucker2(Factorization):
 
     @torch.no_grad()
     def fit(self, weight: Tensor, bases: Bases) -> None:
+        fit_closer(self, weight, bases, self._fit_weight, self._fit_outputs)
+
+    def _fit_weight(self, weight: Tensor, bases: Bases) -> None:
         left, right = bases(out_unfolding).left, bases(in_unfolding).left
         core = bases.memo("tucker2-core", lambda: _full_core(weight, left, right))
         rank_out, rank_in = self.core.shape[:2]
         self.outer.copy_(left[:, :rank_out])
         self.inner.copy_(right[:, :rank_in])
         self.core.copy_(core[:rank_out, :rank_in])
+
+    def _fit_outputs(self, weight: Tensor, bases: Bases, moment: Tensor) -> None:
+        """V from the inputs' moment over channels; then U and the core, the best ones for this V in closed form.
+
+        The best map A from what V lets through to the outputs is cut to its leading rank_out directions. V is the best
+        only as far as the moment is a product of one over channels and one over pixels, so the plain fit is kept where
+        it comes closer.
+        """
+        rank_out, rank_in = self.core.shape[:2]
+        span = bases.memo("tucker2-inner", lambda: channel_span(weight, moment))
+        fits = bases.memo("tucker2-outer", lambda: outer_fits(weight, seen_by_core(span, weight), moment))
+        width = rank_in * weight.shape[2] * weight.shape[3]
+        outputs = seen_outputs(fits, width)
+        outer = torch.linalg.eigh(outputs @ outputs.T).eigenvectors.flip(-1)[:, :rank_out]
+        self.inner.copy_(span[:, :rank_in])
+        self.outer.copy_(outer)
+        self.core.copy_(outer_fit(fits, width, outer).view_as(self.core))
 
     def dense(self) -> Tensor:
         return torch.einsum("oa,abyx,ib->oiyx", self.outer, self.core, self.inner)
@@ -66,6 +96,18 @@ class Tucker2(Factorization):
 
     def frames(self) -> Iterable[Tensor]:
         return (self.outer, self.inner)
+
+
+def channel_span(weight: Tensor, moment: Tensor) -> Tensor:
+    """Orthonormal combinations of input channels (in × in), the ones that matter most for the outputs first."""
+    in_features, pixels = weight.shape[1], weight.shape[2] * weight.shape[3]
+    by_channel = moment.view(in_features, pixels, in_features, pixels).diagonal(dim1=1, dim2=3).mean(-1)
+    return nested_span(in_unfolding(weight), by_channel).to(weight.dtype)
+
+
+def seen_by_core(span: Tensor, weight: Tensor) -> Tensor:
+    """What the core sees of a patch: V ⊗ I, (in·kh·kw) × (rank_in·kh·kw)."""
+    return torch.kron(span.contiguous(), torch.eye(weight.shape[2] * weight.shape[3]).to(span))
 
 
 def _full_core(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:

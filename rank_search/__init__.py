@@ -14,26 +14,32 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from rank_search.coding import decode
     from rank_search.compression import Compressed, compress
+    from rank_search.confirmation import Confirmation, Confirmed, confirm
     from rank_search.errors import RankSearchError
-    from rank_search.export import build_model, export_trial, load
-    from rank_search.fronts import Store, TrialRow
+    from rank_search.export import build_model, export_trial, load, pack_trial, unpack_file
+    from rank_search.fronts import Front, Store, TrialRow
     from rank_search.layers import Axis, Bases, Factorization, Layer
     from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
+    from rank_search.posttraining import PackedModel, pack_model
     from rank_search.run import Result, run_study
     from rank_search.study import Study, load_study
-    from rank_search.trials import Supervised, Task, decode
+    from rank_search.trials import Supervised, Task
 
 _HOMES: Final = {
+    "rank_search.coding": ("decode",),
     "rank_search.compression": ("Compressed", "compress"),
+    "rank_search.confirmation": ("Confirmation", "Confirmed", "confirm"),
     "rank_search.errors": ("RankSearchError",),
-    "rank_search.export": ("build_model", "export_trial", "load"),
-    "rank_search.fronts": ("Store", "TrialRow"),
+    "rank_search.export": ("build_model", "export_trial", "load", "pack_trial", "unpack_file"),
+    "rank_search.fronts": ("Front", "Store", "TrialRow"),
     "rank_search.layers": ("Axis", "Bases", "Factorization", "Layer"),
     "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
+    "rank_search.posttraining": ("PackedModel", "pack_model"),
     "rank_search.run": ("Result", "run_study"),
     "rank_search.study": ("Study", "load_study"),
-    "rank_search.trials": ("Supervised", "Task", "decode"),
+    "rank_search.trials": ("Supervised", "Task"),
 }
 
 __all__ = [
@@ -42,10 +48,14 @@ __all__ = [
     "Bound",
     "Choice",
     "Compressed",
+    "Confirmation",
+    "Confirmed",
     "Factorization",
+    "Front",
     "Layer",
     "Objective",
     "Outcome",
+    "PackedModel",
     "Point",
     "RankSearchError",
     "Result",
@@ -57,11 +67,15 @@ __all__ = [
     "TrialRow",
     "build_model",
     "compress",
+    "confirm",
     "decode",
     "export_trial",
     "load",
     "load_study",
+    "pack_model",
+    "pack_trial",
     "run_study",
+    "unpack_file",
 ]
 
 

@@ -25,18 +25,21 @@ from rank_search.errors import ArtifactError, LaunchError
 from rank_search.launch import Executor, LaunchSettings, Runner
 from rank_search.layers import Bases, Layer, Plugins, Unfolding
 from rank_search.point import Artifact
-from rank_search.prepare import Prepared, prepare, user_cache_folder, weight_of
-from rank_search.priors import AxisPrior, SpectraCache, axis_priors
+from rank_search.prepare import Moments, Prepared, prepare, user_cache_folder, weight_of
+from rank_search.priors import AxisPrior, PriorSettings, SpectraCache, axis_priors
 from rank_search.study import Study
 from rank_search.subject import Subject
 from rank_search.trials import Task, Workbench
-from rank_search.work import log_as_worker, make_workbench, run_job
+from rank_search.work import log_as_worker, make_workbench, run_job, with_dense
 
 if TYPE_CHECKING:
     from rank_search.launch.ray import Cluster, Shared
 
 Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
 """Decompositions by name, as arrays: Ray hands them out without copying."""
+
+_MOMENT: Final = "moment"
+"""Stands among the decompositions for the second moment of the layer's inputs."""
 
 PROBE: Final = ".probe"
 """How the name of the file ends by which workers know that they are in the right place."""
@@ -45,7 +48,7 @@ PROBE: Final = ".probe"
 @contextmanager
 def on_cluster(
     study: Study, task: Task | None, launch: LaunchSettings
-) -> Iterator[tuple[Prepared, Workbench, Callable[[ArtifactStore], Executor]]]:
+) -> Iterator[tuple[Prepared, Workbench, Callable[[ArtifactStore, Mapping[str, float]], Executor]]]:
     """Connect to the cluster, prepare the study with its help, and make the way to its workers."""
     from rank_search.launch.ray import Cluster
 
@@ -53,8 +56,9 @@ def on_cluster(
         workers = launch.workers or cluster.room(launch)
         reader = _Reader(cluster)
         prepared = prepare(study, task, reader)
-        workbench = make_workbench(prepared.subject, prepared.cache)
-        yield prepared, workbench, partial(_workers, study.name, cluster, workbench, reader.bases, launch, workers)
+        subject = prepared.subject
+        workbench = make_workbench(subject, prepared.cache, prepared.moments)
+        yield prepared, workbench, partial(_workers, subject, cluster, workbench, reader.bases, launch, workers)
 
 
 class _Reader:
@@ -64,52 +68,61 @@ class _Reader:
         self._cluster = cluster
         self.bases: dict[str, Shared[Arrays]] = {}
 
-    def __call__(self, subject: Subject, cache: SpectraCache) -> tuple[AxisPrior, ...]:
+    def __call__(self, subject: Subject, cache: SpectraCache, moments: Moments) -> tuple[AxisPrior, ...]:
         from rank_search.launch.ray import ship
 
         ship(subject.study.folder)
         calls = []
         for name, layer in subject.inventory.layers.items():
             plugins = {key: subject.plugins[key] for key in subject.choices[name]}
-            calls.append((layer, weight_of(subject.model, name), plugins, subject.unfoldings(name)))
+            weight, settings = weight_of(subject.model, name), subject.study.priors
+            calls.append((layer, weight, moments.get(name), plugins, subject.unfoldings(name), settings))
         answers = self._cluster.spread(_read_layer, calls)
         self.bases = {name: large for name, (_, large) in zip(subject.inventory.layers, answers, strict=True)}
         return tuple(prior for priors, _ in answers for prior in priors)
 
 
 def _read_layer(
-    layer: Layer, weight: Tensor, plugins: Plugins, unfoldings: tuple[Unfolding, ...]
+    layer: Layer,
+    weight: Tensor,
+    moment: Tensor | None,
+    plugins: Plugins,
+    unfoldings: tuple[Unfolding, ...],
+    settings: PriorSettings,
 ) -> tuple[tuple[AxisPrior, ...], Arrays]:
     """On the cluster: one layer's priors, and every decomposition that a fit may ask for."""
     torch.set_num_threads(1)
     cache = SpectraCache(user_cache_folder())
-    priors = axis_priors(layer, weight, plugins, cache)
-    bases = cache.bases(layer.name, weight)
+    priors = axis_priors(layer, weight, plugins, cache, settings, moment)
+    bases = cache.bases(layer.name, weight, moment)
     bases.decompose(unfoldings)
     arrays = {
         name: {key: tensor.cpu().numpy() for key, tensor in tensors.items()}
         for name, tensors in bases.decompositions.items()
     }
-    return priors, arrays
+    return priors, arrays if moment is None else arrays | {_MOMENT: {_MOMENT: moment.cpu().numpy()}}
 
 
 # ---- workers ---------------------------------------------------------------------------------------------
 
 
 def _workers(
-    study: str,
+    subject: Subject,
     cluster: Cluster,
     workbench: Workbench,
     arrays: Mapping[str, Shared[Arrays]],
     launch: LaunchSettings,
     workers: int,
     artifacts: ArtifactStore,
+    dense: Mapping[str, float],
 ) -> Executor:
     from rank_search.launch.ray import RayActors
 
-    shared = cluster.share(replace(workbench, bases=_not_here), "the task, with its model and data,")
+    shared = cluster.share(
+        replace(with_dense(workbench, subject, dense), bases=_not_here), "the task, with its model and data,"
+    )
     token = artifacts.write("probe", "probe", PROBE, secrets.token_bytes(16))
-    make = partial(_make_runner, study, shared, dict(arrays), launch, artifacts, token)
+    make = partial(_make_runner, subject.study.name, shared, dict(arrays), launch, artifacts, token)
     return RayActors(cluster, make, workers, launch)
 
 
@@ -151,7 +164,8 @@ class _SharedBases:
     def __call__(self, layer: str) -> Bases:
         if layer not in self._bases:
             known = {name: _tensors(found) for name, found in self._arrays[layer].get().items()}
-            self._bases[layer] = SpectraCache(known=known).bases(layer, weight_of(self._model, layer))
+            moment = known.pop(_MOMENT, {}).get(_MOMENT)
+            self._bases[layer] = SpectraCache(known=known).bases(layer, weight_of(self._model, layer), moment)
         return self._bases[layer]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import StudyFileError
 from rank_search.export import build_model, export_trial
-from rank_search.fronts import Store, TrialRow
+from rank_search.fronts import Front, Store
 from rank_search.launch.progress import Progress
 from rank_search.run import run_study
 from rank_search.study import Study
@@ -34,7 +34,7 @@ class Compressed:
         dense: the measurements of the model as it was.
     """
 
-    front: tuple[TrialRow, ...]
+    front: Front
     store: str = field(repr=False)  # it may hold a password
     name: str
     dense: Mapping[str, float]
@@ -67,6 +67,8 @@ def compress(
     layers: Table | None = None,
     search: Table | None = None,
     training: Table | None = None,
+    method: str = "factorized",
+    overparameterized: Table | None = None,
     latency: Table | None = None,
     launch: Table | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -83,7 +85,8 @@ def compress(
         loss: what fine-tuning minimizes.
         trials, seed, name: as in the `[study]` table of a study file.
         store: SQLAlchemy URL or path of an SQLite file; default `<name>.sqlite`.
-        layers, search, training, latency: the tables of a study file, as dictionaries.
+        method: also as in the `[study]` table.
+        layers, search, training, overparameterized, latency: the tables of a study file, as dictionaries.
         launch: the same; the trials run in this process, or with `{"with": "ray"}` on a cluster.
         report: told after every trial how far the search is.
 
@@ -101,11 +104,12 @@ def compress(
     )
     study = _study(
         {
-            "study": {"name": name, "trials": trials, "seed": seed, "store": str(store or "")},
+            "study": {"name": name, "trials": trials, "seed": seed, "method": method, "store": str(store or "")},
             "task": {"factory": IN_PYTHON},
             "layers": dict(layers or {}),
             "search": {"objectives": (metric_name, "macs"), **(search or {})},
             "training": dict(training or {}),
+            "overparameterized": dict(overparameterized or {}),
             "latency": dict(latency or {}),
             "launch": dict(launch or {}),
         }

@@ -139,6 +139,7 @@ class _Study:
             **({"earlier": _as_json(row.earlier)} if row.earlier else {}),
             **row.measurements,
             **row.point.to_json(),
+            "artifacts": {each.kind: each.location for each in row.artifacts},
         }
         return self._trial(
             row.number,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import torch
@@ -16,16 +16,16 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.fronts import PriorRow, Store, StudyRecord, artifact_folder
 from rank_search.fronts.database import locate
-from rank_search.layers import installed
-from rank_search.point import Objective
-from rank_search.prepare import Prepared
+from rank_search.layers import Layer
+from rank_search.point import Choice
+from rank_search.prepare import Prepared, with_forms
 from rank_search.priors import AxisPrior
-from rank_search.search import SearchSettings
+from rank_search.search import Forms, SearchSettings, box_of, measure_forms
 from rank_search.study import Study
-from rank_search.subject import Subject, resolved
-from rank_search.trials import Workbench, dense_measurements, test_measurements
+from rank_search.subject import Subject, plugin_version
+from rank_search.trials import Workbench, dense_measurements, form_ratio, rehearse_test
 
-_COUNTED = ("params", "macs", "bits", "latency")
+_FORMS: Final = "forms"
 
 
 def join_study(store: Store, location: str, prepared: Prepared, workbench: Workbench) -> StudyRecord:
@@ -36,9 +36,12 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
     """
     subject = prepared.subject
     study, seen = subject.study, {each.name for each in store.studies()}
+    parts = fingerprint(subject)
+    if study.name in seen:
+        parts = _since(store.study(study.name).fingerprint, parts, study)
     record = StudyRecord(
         name=study.name,
-        fingerprint=fingerprint(subject),
+        fingerprint=parts,
         space={
             "study": _as_kept(study),
             "folder": str(study.folder),
@@ -53,7 +56,8 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
         artifacts=_artifacts(study, location),
     )
     if study.name not in seen:
-        record = _measured(record, workbench, study.search)
+        record = _measured(record, replace(workbench, dense=subject.original), study.search)
+        record = replace(record, space={**record.space, **_timed(prepared, workbench)})
     joined = store.join(record)
     if study.study.artifacts and joined.artifacts != record.artifacts:
         raise StudyMismatchError(
@@ -68,26 +72,46 @@ def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings)
     """The record with the dense model's measurements, and the box that hypervolumes are measured in."""
     dense, wanted = dense_measurements(workbench), search.reference
     search.require_measured(dense)
-    boxes = {each.name: _box(each, dense[each.name], wanted.get(each.name)) for each in record.objectives}
+    rehearse_test(workbench.task)
+    boxes = {each.name: box_of(each, dense[each.name], wanted.get(each.name)) for each in record.objectives}
     return replace(
         record,
-        dense=dense | test_measurements(workbench.task, workbench.dense),
-        ideal={name: ideal for name, (ideal, _) in boxes.items()},
-        reference_point={name: reference for name, (_, reference) in boxes.items()},
+        dense=dense,
+        ideal={name: box.ideal for name, box in boxes.items()},
+        reference_point={name: box.reference for name, box in boxes.items()},
     )
 
 
-def _box(objective: Objective, dense: float, wanted: float | None) -> tuple[float, float]:
-    """Ideal and reference loss of one objective.
+def _timed(prepared: Prepared, workbench: Workbench) -> dict[str, Any]:
+    """How fast the layers' forms are, if it matters to the study: measured once, so that every driver, now and later,
+    takes the same forms for dense."""
+    settings = workbench.latency
+    if settings is None or settings.slower_forms:
+        return {}
+    device = next(workbench.dense.parameters()).device
 
-    Costs lie between 0 and the dense model's. What a task measures lies between 0 (maximized: the larger of 1 and
-    the dense model's) and a tenth, or half its own size if that is more, beyond the dense model's.
-    """
-    loss = objective.loss(dense)
-    margin = 0.0 if objective.name in _COUNTED else max(0.1, abs(loss) / 2)
-    reference = loss + margin if wanted is None else objective.loss(wanted)
-    ideal = min(0.0, loss) if objective.direction == "minimize" else objective.loss(max(1.0, dense))
-    return ideal, max(reference, ideal + 1e-12)
+    def ratio(layer: Layer, choice: Choice) -> float | None:
+        return form_ratio(layer, workbench.plugins[choice.factorization], choice, settings, device)
+
+    forms = measure_forms(prepared.space, prepared.costs, ratio)
+    _require_possible(prepared, forms)
+    return {_FORMS: forms.to_json()}
+
+
+def _require_possible(prepared: Prepared, forms: Forms) -> None:
+    """Refuse constraints that only slower forms keep, before anything is stored."""
+    try:
+        with_forms(prepared, forms)
+    except StudyFileError as error:
+        raise StudyFileError(
+            f"{error} Forms that are not faster than their layer, as timed here, count as dense where latency matters; "
+            "[latency] slower_forms = true allows them."
+        ) from error
+
+
+def forms_of(record: StudyRecord) -> Forms:
+    """How fast the layers' forms are, as the study keeps it; empty in one that did not ask, or is older."""
+    return Forms.from_json(record.space.get(_FORMS, {}))
 
 
 def _prior_row(prior: AxisPrior) -> PriorRow:
@@ -127,6 +151,10 @@ def _as_kept(study: Study) -> dict[str, Any]:
         del kept["study"][key]
     if kept["search"]["rungs"] is None:
         del kept["search"]["rungs"]  # as in stores from before there were rungs
+    if kept["study"]["method"] == "factorized":
+        del kept["study"]["method"], kept["overparameterized"]  # the same
+    if not kept["latency"]["slower_forms"]:
+        del kept["latency"]["slower_forms"]  # as in stores from before forms were timed
     return kept
 
 
@@ -135,12 +163,25 @@ def fingerprint(subject: Subject) -> dict[str, str]:
     on; the weights; the versions of the plugins.
     """
     study = subject.study
+    parts = _parts(study)
+    parts["weights"] = _digest(subject.original)
+    return parts | {f"plugin {name}": plugin_version(name, study.folder) for name in subject.plugins}
+
+
+def _since(older: Mapping[str, str], parts: dict[str, str], study: Study) -> dict[str, str]:
+    """The parts without keys that are at their defaults and that the older record lacks: it was written before there
+    were such keys. Keys within the entries of lists are not told apart.
+    """
+    needed = {"study": {"name": study.name}, "task": {"factory": study.task.factory}}
+    defaults = _parts(Study.model_validate(needed))
+    return {key: value for key, value in parts.items() if key in older or value != defaults.get(key)}
+
+
+def _parts(study: Study) -> dict[str, str]:
     kept = _as_kept(study)
     for key in ("trials", "cache"):
         del kept["study"][key]
-    parts = {key: str(value) for table, keys in kept.items() for key, value in _flat(table, keys)}
-    parts["weights"] = _digest(subject.model)
-    return parts | {f"plugin {name}": _plugin_version(resolved(name, study.folder)) for name in subject.plugins}
+    return {key: str(value) for table, keys in kept.items() for key, value in _flat(table, keys)}
 
 
 def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
@@ -155,12 +196,3 @@ def _digest(model: nn.Module) -> str:
         found.update(name.encode())
         found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
-
-
-def _plugin_version(name: str) -> str:
-    """The version of its package; of a plugin in a file, what the file holds."""
-    file, in_file, _ = name.rpartition(":")
-    if in_file:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    entry = installed().get(name)
-    return entry.dist.version if entry is not None and entry.dist is not None else version("rank-search")

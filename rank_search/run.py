@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,22 +14,34 @@ from torch import nn
 from rank_search.artifacts import PART, ArtifactStore, artifacts_at
 from rank_search.cluster import PROBE, on_cluster
 from rank_search.errors import ArtifactError
-from rank_search.fronts import Store, StudyRecord, TrialRow, artifact_folder
-from rank_search.launch import Executor, InProcess, LaunchSettings, Processes
+from rank_search.fronts import Front, Store, StudyRecord, TrialRow, artifact_folder
+from rank_search.launch import Executor, LaunchSettings
 from rank_search.launch.driver import Driver, Plan
 from rank_search.launch.progress import Progress
 from rank_search.launch.watchers import Watcher
+from rank_search.local import on_this_machine
 from rank_search.point import Outcome, Point
-from rank_search.prepare import Prepared, prepare, weight_of
-from rank_search.record import join_study
-from rank_search.search import Rungs, Searcher, check_counted, require_rungs_fit
+from rank_search.prepare import Prepared, with_forms
+from rank_search.record import forms_of, join_study
+from rank_search.search import Rungs, Searcher, Source, check_counted, require_rungs_fit
 from rank_search.study import Study
-from rank_search.trials import Task, Workbench, build, from_safetensors, rehearse, test_measurements, threads
-from rank_search.work import make_runner, make_workbench, run_job
+from rank_search.subject import Subject
+from rank_search.trials import (
+    Task,
+    Workbench,
+    build,
+    from_safetensors,
+    on_test,
+    rehearse,
+    test_measurements,
+    threads,
+)
 
 _LEFT_BY_TRIALS = (".safetensors", ".coded", ".checkpoint", PROBE, PART)
 
 Report = Callable[[Progress], None]
+ExecutorFor = Callable[[ArtifactStore, Mapping[str, float]], Executor]
+"""Of the place for artifacts, and what the study has measured of the dense model."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class Result:
     study: StudyRecord
     store: str = field(repr=False)  # it may hold a password
     shown: str
-    front: tuple[TrialRow, ...]
+    front: Front
     complete: bool
     added: int
 
@@ -70,58 +82,74 @@ def run_study(
     Raises:
         RankSearchError: something of the user's cannot be used, or the store has another study of that name.
     """
-    location = store or study.store
-    launch = study.launched({"workers": workers}).launch
-    require_rungs_fit(study.search.rungs, study.training.epochs)
-    own_threads = launch.torch_threads if task is None else torch.get_num_threads()
-    with threads(own_threads), _ready(study, task, launch) as (prepared, workbench, executor_for):
-        rehearse(workbench.task, workbench.dense, workbench.training)
-        with Store.open(location, create=True, patience=launch.store_patience) as opened:
-            record = join_study(opened, location, prepared, workbench)
-            artifacts = artifacts_at(record.artifacts, artifact_folder(location, study.name))
-            executor = executor_for(artifacts)
-            plan = _plan(prepared, record, launch, trials or study.study.trials, artifacts)
-            searcher, watchers = _searcher(prepared, record), _watchers(study.name, launch)
-            driver = Driver(opened, record, searcher, executor, plan, report, watchers)
-            complete = driver.run()
-            _sweep(opened, record, artifacts)
-            _report_on_test(opened, record, workbench, artifacts)
-            return Result(record, location, opened.location, tuple(opened.front(record)), complete, driver.done_here)
+    with at_work(study.launched({"workers": workers}), task, store or study.store) as work:
+        record = work.join()
+        searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)
+        complete, added = work.drive(record, searcher, trials or study.study.trials, report)
+        record = work.finish(record)
+        front = work.store.front(record)
+        return Result(record, work.location, work.store.location, front, complete, added)
 
 
-# ---- where trials run ------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Work:
+    """A study ready to be worked on: all that is made once before its first trial, and its open store.
 
-ExecutorFor = Callable[[ArtifactStore], Executor]
+    Attributes:
+        location: of the store, as given.
+    """
 
+    prepared: Prepared
+    workbench: Workbench
+    executor_for: ExecutorFor
+    store: Store
+    location: str
 
-Ready = tuple[Prepared, Workbench, ExecutorFor]
+    def join(self) -> StudyRecord:
+        """The study as the store has it, begun if it is not there."""
+        return join_study(self.store, self.location, self.prepared, self.workbench)
+
+    def drive(self, record: StudyRecord, source: Source, target: int, report: Report) -> tuple[bool, int]:
+        """Try the source's points until so many trials have finished in all, by whomever.
+
+        Returns whether they have, or the source had no further points; and how many this driver added.
+        """
+        artifacts, launch = self._artifacts(record), self.prepared.subject.study.launch
+        plan = _plan(self.prepared, record, target, artifacts)
+        watchers, executor = _watchers(record.name, launch), self.executor_for(artifacts, record.dense)
+        driver = Driver(self.store, record, source, executor, plan, report, watchers)
+        return driver.run(), driver.done_here
+
+    def finish(self, record: StudyRecord) -> StudyRecord:
+        """Leave everything tidy, and measure the dense model and the front's members on the test data.
+
+        Returns the study as the store has it then.
+        """
+        artifacts = self._artifacts(record)
+        _sweep(self.store, record, artifacts)
+        record = _dense_on_test(self.store, record, self.prepared.subject)
+        _report_on_test(self.store, record, self.workbench, artifacts)
+        return record
+
+    def _artifacts(self, record: StudyRecord) -> ArtifactStore:
+        return artifacts_at(record.artifacts, artifact_folder(self.location, record.name))
 
 
 @contextmanager
-def _ready(study: Study, task: Task | None, launch: LaunchSettings) -> Iterator[Ready]:
-    """All that is made once before the first trial, and the way to the executor."""
-    if launch.on == "ray":
-        with on_cluster(study, task, launch) as made:
-            yield made
-        return
-    prepared = prepare(study, task)
-    workbench = make_workbench(prepared.subject, prepared.cache)
-    alone = task is not None or (launch.workers in (None, 1) and launch.time_limit is None)
-    in_workers = partial(_in_workers, prepared, launch)
-    yield prepared, workbench, partial(_in_driver, workbench, launch) if alone else in_workers
+def at_work(study: Study, task: Task | None, location: str) -> Iterator[Work]:
+    """Make the study ready and open its store, for as long as it is worked on."""
+    launch = study.launch
+    require_rungs_fit(study.search.rungs, study.training.epochs)
+    own_threads = launch.torch_threads if task is None else torch.get_num_threads()
+    with threads(own_threads), _place(study, task) as (prepared, workbench, executor_for):
+        rehearse(workbench.task, workbench.dense, workbench.training)
+        with Store.open(location, create=True, patience=launch.store_patience) as store:
+            yield Work(prepared, workbench, executor_for, store, location)
 
 
-def _in_driver(workbench: Workbench, launch: LaunchSettings, artifacts: ArtifactStore) -> Executor:
-    return InProcess(partial(run_job, workbench, artifacts, launch.memory_per_trial))
-
-
-def _in_workers(prepared: Prepared, launch: LaunchSettings, artifacts: ArtifactStore) -> Executor:
-    """Worker processes; the bases are on disk before they start, so that each is decomposed only once."""
-    subject = prepared.subject
-    for name in subject.inventory.layers:
-        prepared.cache.bases(name, weight_of(subject.model, name)).decompose(subject.unfoldings(name))
-    make = partial(make_runner, subject.study.model_copy(update={"launch": launch}), artifacts)
-    return Processes(make, launch.workers or 1, launch.time_limit)
+def _place(study: Study, task: Task | None) -> AbstractContextManager[tuple[Prepared, Workbench, ExecutorFor]]:
+    """All that is made once before the first trial, and the way to where trials run."""
+    return on_cluster(study, task, study.launch) if study.launch.on == "ray" else on_this_machine(study, task)
 
 
 def _watchers(study: str, launch: LaunchSettings) -> list[Watcher]:
@@ -143,12 +171,12 @@ def _watchers(study: str, launch: LaunchSettings) -> list[Watcher]:
 
 def _searcher(prepared: Prepared, record: StudyRecord) -> Searcher:
     study = prepared.subject.study
-    return Searcher(prepared.space, prepared.costs, study.search, prepared.seeds, record.dense, study.study.seed)
+    return Searcher(
+        prepared.space, prepared.costs, study.search, prepared.seeds, record.dense, study.study.seed, prepared.options
+    )
 
 
-def _plan(
-    prepared: Prepared, record: StudyRecord, launch: LaunchSettings, target: int, artifacts: ArtifactStore
-) -> Plan:
+def _plan(prepared: Prepared, record: StudyRecord, target: int, artifacts: ArtifactStore) -> Plan:
     study = prepared.subject.study
     return Plan(
         target=target,
@@ -156,9 +184,9 @@ def _plan(
         rng_seed=study.study.seed,
         constraints=study.search.constraints,
         judge=partial(_judge, prepared, record.dense),
-        max_retries=launch.max_retries,
+        max_retries=study.launch.max_retries,
         artifacts=artifacts,
-        patience=launch.store_patience,
+        patience=study.launch.store_patience,
     )
 
 
@@ -181,10 +209,18 @@ def _sweep(store: Store, study: StudyRecord, artifacts: ArtifactStore) -> None:
             artifacts.delete(name)
 
 
+def _dense_on_test(store: Store, study: StudyRecord, subject: Subject) -> StudyRecord:
+    """Measure the dense model on the test data, if no driver has done so: after the search, which never sees it."""
+    study = store.study(study.name)
+    if on_test(study.dense):
+        return study
+    return store.amend_dense(study, test_measurements(subject.task, subject.original))
+
+
 def _report_on_test(store: Store, study: StudyRecord, workbench: Workbench, artifacts: ArtifactStore) -> None:
     """Measure the front's members on the test data, each once, after the search."""
     for row in store.front(study):
-        missing = [name for name in study.dense if name.startswith("test_") and name not in row.measurements]
+        missing = [name for name in on_test(study.dense) if name not in row.measurements]
         if missing:
             store.amend(study, row.number, test_measurements(workbench.task, _model(workbench, row, artifacts)))
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from rank_search.errors import StudyMismatchError, TaskError
 from rank_search.fronts import StudyRecord
-from rank_search.layers import Example, Inventory, Plugins, Unfolding, load_plugin, take_inventory
+from rank_search.layers import (
+    Example,
+    Factorization,
+    Inventory,
+    Plugins,
+    Unfolding,
+    installed,
+    load_plugin,
+    take_inventory,
+)
 from rank_search.study import Study, load_task
 from rank_search.trials import Task, asked
 
@@ -20,6 +32,8 @@ class Subject:
     """What a study is about; nothing here depends on where the search goes.
 
     Attributes:
+        model: the network that trials begin from: `original`, or what `overparameterized.started` made of it.
+        original: the user's own network, as the task gave it.
         choices: for each layer, the factorizations that may replace it, in the order of the study file.
         groups: layers that share their coordinates, by the group's first layer.
     """
@@ -27,6 +41,7 @@ class Subject:
     study: Study
     task: Task
     model: nn.Module
+    original: nn.Module
     inventory: Inventory
     plugins: Plugins
     choices: Mapping[str, tuple[str, ...]]
@@ -54,11 +69,11 @@ def read_subject(study: Study, task: Task | None = None) -> Subject:
     model = _model(task)
     inventory = take_inventory(model, _example(task), settings.include, settings.exclude)
     choices = settings.choices(inventory.layers, plugins)
-    return Subject(study, task, model, inventory, plugins, choices, settings.groups(inventory.layers))
+    return Subject(study, task, model, model, inventory, plugins, choices, settings.groups(inventory.layers))
 
 
-def subject_of(record: StudyRecord, task: Task | None = None) -> Subject:
-    """The subject of a study in a store, made from what the store keeps of its study file.
+def study_of(record: StudyRecord, task: Task | None = None) -> Study:
+    """The study file of a study in a store, as far as the store keeps it.
 
     Raises:
         StudyMismatchError: the study was made in Python, so its task has to be handed over.
@@ -69,7 +84,16 @@ def subject_of(record: StudyRecord, task: Task | None = None) -> Subject:
             f"Study {record.name!r} was made in Python from a model in memory, so the store cannot make its task. "
             "Open it from Python, and hand over the same task."
         )
-    return read_subject(Study.model_validate({**kept, "folder": record.space["folder"]}), task)
+    return Study.model_validate({**kept, "folder": record.space["folder"]})
+
+
+def subject_of(record: StudyRecord, task: Task | None = None) -> Subject:
+    """The subject of a study in a store, made from what the store keeps of its study file.
+
+    Raises:
+        StudyMismatchError: the study was made in Python, so its task has to be handed over.
+    """
+    return read_subject(study_of(record, task), task)
 
 
 IN_PYTHON = "(in memory)"
@@ -80,6 +104,28 @@ def resolved(plugin: str, folder: Path) -> str:
     """A plugin in a file is named relative to the study file."""
     file, separator, name = plugin.rpartition(".py:")
     return f"{folder / (file + '.py')}:{name}" if separator else plugin
+
+
+def plugin_version(plugin: str, folder: Path) -> str:
+    """The version of a plugin's package; of a plugin in a file, what the file holds."""
+    file, in_file, _ = resolved(plugin, folder).rpartition(":")
+    if in_file:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    entry = installed().get(plugin)
+    return entry.dist.version if entry is not None and entry.dist is not None else version("rank-search")
+
+
+def plugin_code(name: str, plugin: type[Factorization], folder: Path) -> str:
+    """What a plugin's fits come from: its version and the file that it is written in, and the version of this package.
+
+    A change in what that file imports goes unseen as long as no version changes.
+    """
+    try:
+        source = Path(inspect.getfile(plugin)).read_bytes()
+    except (OSError, TypeError):  # no file, such as a class of an interactive session
+        source = b""
+    code = hashlib.sha256(source).hexdigest()
+    return f"{name} {plugin.__qualname__} {plugin_version(name, folder)} {code} {version('rank-search')}"
 
 
 def _model(task: Task) -> nn.Module:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rank_search import logs
@@ -13,24 +16,26 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Job, Runner, this_process
 from rank_search.layers import Bases
 from rank_search.point import Outcome
-from rank_search.prepare import cache_folder, weight_of
+from rank_search.prepare import Moments, begin, cache_folder, weight_of
 from rank_search.priors import SpectraCache
 from rank_search.study import Study
-from rank_search.subject import Subject, read_subject
-from rank_search.trials import Workbench, run_trial
+from rank_search.subject import Subject
+from rank_search.trials import LATENCY, LATENCY_RATIO, Workbench, on_test, run_trial
 
 
 class Cache(Protocol):
     """Where a workbench takes its bases from."""
 
-    def bases(self, layer_name: str, weight: Tensor) -> Bases: ...
+    def bases(self, layer_name: str, weight: Tensor, moment: Tensor | None = None) -> Bases: ...
 
 
-def make_workbench(subject: Subject, cache: Cache) -> Workbench:
+def make_workbench(subject: Subject, cache: Cache, moments: Moments) -> Workbench:
     """What all trials in this process share: task, model, layers, plugins, bases."""
     study = subject.study
     wanted = {each.name for each in study.search.objectives} | {each.name for each in study.search.constraints}
-    bases = {name: cache.bases(name, weight_of(subject.model, name)) for name in subject.inventory.layers}
+    bases = {
+        name: cache.bases(name, weight_of(subject.model, name), moments.get(name)) for name in subject.inventory.layers
+    }
     return Workbench(
         task=subject.task,
         dense=subject.model,
@@ -38,16 +43,48 @@ def make_workbench(subject: Subject, cache: Cache) -> Workbench:
         plugins=subject.plugins,
         bases=bases.__getitem__,
         training=study.training,
-        latency=study.latency if "latency" in wanted else None,
+        coding=study.coding,
+        latency=study.latency if {LATENCY, LATENCY_RATIO} & wanted else None,
     )
 
 
-def make_runner(study: Study, artifacts: ArtifactStore) -> Runner:
-    """What a worker process on this machine does before its first trial."""
+def with_dense(workbench: Workbench, subject: Subject, dense: Mapping[str, float]) -> Workbench:
+    """The same, with what the study has measured of the dense model, so that no trial measures it again.
+
+    If trials begin from another network than the user's own, their dense model is that one, and only the unit of
+    latency is shared.
+    """
+    tested = on_test(dense)
+    known = {name: value for name, value in dense.items() if name not in tested}
+    is_own = subject.model is subject.original
+    return replace(workbench, dense_latency=dense.get(LATENCY), dense_measured=known if is_own else {})
+
+
+# ---- what a worker process on this machine does before its first trial, step by step -----------------------
+
+
+def wake(study: Study, _: None) -> None:
+    """Whatever takes no look at the task yet; to get here, everything that a worker needs has been imported."""
     torch.set_num_threads(study.launch.torch_threads)
     log_as_worker(study.name)
-    workbench = make_workbench(read_subject(study), SpectraCache(cache_folder(study)))
-    return partial(run_job, workbench, artifacts, study.launch.memory_per_trial)
+
+
+def load(study: Study, _: None) -> Subject:
+    """The worker's own copy of task, model and data; the driver has made its own, so what is made once is there."""
+    return begin(study)
+
+
+def make_runner(
+    moments: Mapping[str, NDArray[Any]], artifacts: ArtifactStore, dense: Mapping[str, float], subject: Subject
+) -> Runner:
+    """What runs trials, with what the driver has found."""
+    study = subject.study
+    known = {name: torch.from_numpy(moment) for name, moment in moments.items()}
+    made = make_workbench(subject, SpectraCache(cache_folder(study)), known)
+    return partial(run_job, with_dense(made, subject, dense), artifacts, study.launch.memory_per_trial)
+
+
+# ---- on any machine ----------------------------------------------------------------------------------------
 
 
 def log_as_worker(study: str) -> None:

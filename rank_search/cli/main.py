@@ -6,7 +6,17 @@ import sys
 
 import typer
 
-from rank_search.cli import cluster_verbs, model_verbs, status_verb, store_verbs, study_verbs
+from rank_search.cli import (
+    cluster_verbs,
+    confirm_verb,
+    figure_verbs,
+    model_verbs,
+    pack_verb,
+    report_verb,
+    status_verb,
+    store_verbs,
+    study_verbs,
+)
 from rank_search.errors import RankSearchError
 
 app = typer.Typer(
@@ -18,7 +28,17 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-for verbs in (study_verbs, cluster_verbs, store_verbs, status_verb, model_verbs):
+for verbs in (
+    study_verbs,
+    cluster_verbs,
+    store_verbs,
+    status_verb,
+    figure_verbs,
+    confirm_verb,
+    report_verb,
+    model_verbs,
+    pack_verb,
+):
     verbs.add_to(app)
 
 

@@ -1,4 +1,4 @@
-"""Verbs that make or check things: `export`, `plugins`, `dashboard`."""
+"""Verbs that make or check things: `export`, `pack`, `unpack`, `plugins`, `dashboard`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
 def add_to(app: typer.Typer) -> None:
     """Register the verbs."""
     app.command()(export)
+    app.command()(pack)
+    app.command()(unpack)
     app.command()(dashboard)
     plugins = typer.Typer(
         help="List the installed factorizations; `plugins check` runs the five laws against one.\n\n"
@@ -42,6 +44,7 @@ def export(
         Path | None,
         typer.Option(help="The study file whose task to take; default: the one it was begun with.", metavar="FILE"),
     ] = None,
+    fuse: Annotated[bool, typer.Option("--fuse", help="Fold batch norms into the layers before them.")] = False,
 ) -> None:
     """Write the model of a trial into a new folder, after verifying that it measures what the store says.
 
@@ -56,9 +59,50 @@ def export(
 
     with Store.open(store) as opened:
         task = None if study is None else load_task(load_study(study))
-        manifest = export_trial(opened, name, trial, output, format, task)
+        manifest = export_trial(opened, name, trial, output, format, task, fuse=fuse)
     measured = ", ".join(f"{key} {value:g}" for key, value in manifest["measurements"].items())
     typer.echo(f"Trial {trial} of {name} is in {output} ({', '.join(manifest['files'])}), verified: {measured}.")
+
+
+def pack(
+    store: StoreArgument,
+    name: NameArgument,
+    trial: TrialArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to make.", metavar="FILE")],
+    study: Annotated[
+        Path | None,
+        typer.Option(help="The study file whose task to take; default: the one it was begun with.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """Write the model of a trial into one file, for rank_search.load(FILE), after verifying it as export does.
+
+    Example: rank-search pack digits.sqlite digits 12 -o small.rsz
+    """
+    from rank_search.export import pack_trial
+    from rank_search.fronts import Store
+    from rank_search.study import load_study, load_task
+
+    with Store.open(store) as opened:
+        task = None if study is None else load_task(load_study(study))
+        packed = pack_trial(opened, name, trial, output, task)
+    sizes = ", ".join(f"{part} {size:,}" for part, size in packed.sizes().items() if size)
+    measured = ", ".join(f"{key} {value:g}" for key, value in packed.manifest["measurements"].items())
+    typer.echo(f"Trial {trial} of {name} is in {output} (bytes: {sizes}), verified: {measured}.")
+
+
+def unpack(
+    file: Annotated[Path, typer.Argument(help="A file of `rank-search pack`.", metavar="FILE")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", metavar="DIR")],
+    largest: Annotated[int, typer.Option(min=1, help="Refuse a file that claims to hold more numbers.")] = 1 << 28,
+) -> None:
+    """Write a packed model into a new folder, as `export --format safetensors` does; needs neither store nor task.
+
+    Example: rank-search unpack small.rsz -o small
+    """
+    from rank_search.export import unpack_file
+
+    manifest = unpack_file(file, output, largest)
+    typer.echo(f"{file} is in {output} ({', '.join(manifest['files'])}).")
 
 
 def list_plugins(context: typer.Context, format: FormatOption = Format.TABLE) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+
+from rank_search.fronts.shown import cell
 
 
 class Format(StrEnum):
@@ -24,9 +26,14 @@ class Format(StrEnum):
 
 Row = Mapping[str, Any]
 
+_FEW_LAYERS: Final = 4
+
 
 def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str = "nothing to show") -> None:
-    """Print rows in the format asked for. In tables and CSV a field inside a field is named `outer.inner`."""
+    """Print rows in the format asked for. In tables and CSV a field inside a field is named `outer.inner`.
+
+    A table that goes to a terminal has to fit into it: see `in_brief`.
+    """
     if format is Format.JSON:
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
         return
@@ -36,7 +43,8 @@ def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str 
         writer.writeheader()
         writer.writerows(flat)
     elif rows:
-        _console().print(table_of(rows, title))
+        shown = in_brief(rows) if sys.stdout.isatty() else rows
+        _console().print(table_of(shown, title))
     else:
         _console().print(f"{title}: {empty}" if title else empty, markup=False, highlight=False)
 
@@ -78,6 +86,29 @@ def _choice_in_short(choice: Mapping[str, Any] | str) -> str:
     return f"{choice['factorization']} {values}"
 
 
+def in_brief(rows: Sequence[Row]) -> list[Row]:
+    """Rows without what repeats their measurements or is 0 throughout, and with many layers only counted.
+
+    >>> row = {"losses": {"error": 0.1}, "layers": {f"conv{k}": {"factorization": "svd", "rank": k} for k in range(9)}}
+    >>> in_brief([row])
+    [{'layers': '9 svd'}]
+    """
+    idle = {name for row in rows for name in row.get("penalties", {})}
+    idle -= {name for row in rows for name, strength in row.get("penalties", {}).items() if strength}
+    return [_row_in_brief(row, idle) for row in rows]
+
+
+def _row_in_brief(row: Row, idle: Container[str]) -> Row:
+    found = {key: value for key, value in row.items() if key != "losses"}
+    if "penalties" in row:
+        found["penalties"] = {name: value for name, value in row["penalties"].items() if name not in idle}
+    layers = row.get("layers")
+    if isinstance(layers, Mapping) and len(layers) > _FEW_LAYERS:
+        names = Counter(each if isinstance(each, str) else each["factorization"] for each in layers.values())
+        found["layers"] = _sequence(f"{count} {name}" for name, count in sorted(names.items()))
+    return found
+
+
 def table_of(rows: Sequence[Row], title: str = "") -> Table:
     """The rows as a table for people."""
     flat = [_flatten(row) for row in rows]
@@ -87,30 +118,13 @@ def table_of(rows: Sequence[Row], title: str = "") -> Table:
         numeric = all(isinstance(row.get(column), int | float | None) for row in flat)
         table.add_column(column.replace(".", "\n", 1), justify="right" if numeric else "left", overflow="fold")
     for row in flat:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        table.add_row(*(cell(row.get(column)) for column in columns))
     return table
 
 
 def _console() -> Console:
     """The terminal's own width; without a terminal, as wide as the table needs."""
     return Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
-
-
-def _cell(value: Any) -> str:
-    if value is None or value == "":
-        return "–"
-    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def number(value: float) -> str:
-    """Four significant digits, thousands apart: 0.0125, 1,234,567.
-
-    >>> number(0.012468), number(1234567), number(3.0)
-    ('0.01247', '1,234,567', '3')
-    """
-    if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e15):
-        return f"{int(value):,}"
-    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def clock(seconds: float | None) -> str:

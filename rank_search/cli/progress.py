@@ -14,7 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rank_search.cli.output import clock, number
+from rank_search.cli.output import clock
+from rank_search.fronts.shown import number
 from rank_search.launch.progress import Progress
 
 _MOST_MEMBERS: Final = 12

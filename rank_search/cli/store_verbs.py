@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from rank_search.artifacts import artifacts_at
 from rank_search.cli.output import Format, Row, print_rows
-from rank_search.fronts import Store, StudySummary, TrialRow, artifact_folder
+from rank_search.errors import QueryError
+from rank_search.fronts import Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
 from rank_search.point import Bound
 
 StoreArgument = Annotated[str, typer.Argument(help="SQLAlchemy URL, or path of an SQLite file.", metavar="STORE")]
 NameArgument = Annotated[str, typer.Argument(help="Name of the study.", metavar="NAME")]
 TrialArgument = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+
+FEWER_MACS: Final = 1.3
+FASTER: Final = 1.05
+"""From which ratio to the dense model on a trial is said to have fewer MACs, and to be faster."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -58,17 +66,64 @@ def front(
     as_of: Annotated[
         int | None, typer.Option(help="The front as it was when this trial had been recorded.", metavar="TRIAL")
     ] = None,
+    knee: Annotated[
+        bool, typer.Option("--knee", help="Only the member from which any gain costs most elsewhere.")
+    ] = False,
+    closest: Annotated[
+        str | None, typer.Option(help="Only the member closest to this: 'error=0.05,macs=0.5*dense'.", metavar="WISH")
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="Only the best member within this: 'latency<=3e-3'. Can be repeated.", metavar="BOUND"),
+    ] = None,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw it in the terminal, above the table.")] = False,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Print the Pareto front of a study: no other trial is at least as good in everything and better in something.
 
     Example: rank-search front digits.sqlite digits --where "error<=0.03" --sort macs --limit 5
     """
+    choose = _chooser(knee, closest, budget)
     bounds = [Bound.parse(text) for text in where or ()]
     names = None if objectives is None else [each for each in map(str.strip, objectives.split(",")) if each]
     with Store.open(store) as opened:
-        rows = opened.front(opened.study(name), where=bounds, sort=sort, limit=limit, objectives=names, as_of=as_of)
-    print_rows([front_row(row) for row in rows], format, f"front of {name}", empty="no trial is on this front")
+        study = opened.study(name)
+        rows = opened.front(study, where=bounds, sort=sort, limit=limit, objectives=names, as_of=as_of)
+        if plot and format is Format.TABLE:
+            _draw(opened, study, names)
+    print_rows(
+        [front_row(row, study.dense) for row in choose(rows)],
+        format,
+        f"front of {name}",
+        empty="no trial is on this front",
+    )
+
+
+def _draw(store: Store, study: StudyRecord, names: Sequence[str] | None) -> None:
+    """Each pair of objectives as characters, as wide as the terminal."""
+    from rank_search.figures import in_terminal, panels_of
+
+    width, height = shutil.get_terminal_size((100, 30))
+    for panel in panels_of(store, study, names):
+        typer.echo(in_terminal(panel, min(width, 120), min(height - 2, 28), color=sys.stdout.isatty()))
+
+
+def _chooser(knee: bool, closest: str | None, budget: list[str] | None) -> Callable[[Front], Sequence[TrialRow]]:
+    """Which members are asked for: one, if one of the three options is given, or all.
+
+    Raises:
+        QueryError: more than one of them is given.
+    """
+    given = [name for name, value in (("--knee", knee), ("--closest", closest), ("--budget", budget)) if value]
+    if len(given) > 1:
+        raise QueryError(f"One member is chosen in one way; found {' and '.join(given)}. Leave all but one out.")
+    if knee:
+        return lambda members: [members.knee()]
+    if closest:
+        return lambda members: [members.closest(closest)]
+    if budget:
+        return lambda members: [members.best(*budget)]
+    return lambda members: members
 
 
 def show(store: StoreArgument, name: NameArgument, trial: TrialArgument, format: FormatOption = Format.TABLE) -> None:
@@ -79,9 +134,10 @@ def show(store: StoreArgument, name: NameArgument, trial: TrialArgument, format:
     with Store.open(store) as opened:
         study = opened.study(name)
         row = opened.trial(study, trial)
-    shown = {**_long_row(row), "dense": dict(study.dense)}
+    shown = {**_long_row(row, study.dense), "dense": dict(study.dense)}
     if format is Format.TABLE:
         _print_trial(shown)
+        typer.echo(not_faster(shown.get("ratios", {})), nl=False)
     else:
         print_rows([shown], format)
 
@@ -101,14 +157,42 @@ def check(store: StoreArgument, name: NameArgument, format: FormatOption = Forma
         raise typer.Exit(1)
 
 
-def front_row(row: TrialRow) -> dict[str, Any]:
-    """A member of a front as printed."""
+def front_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
+    """A member of a front as printed; with its ratios where latency was measured."""
+    found = ratios(row.measurements, dense)
     return {
         "trial": row.number,
         "measurements": dict(row.measurements),
+        **({"ratios": found} if found else {}),
         "losses": dict(row.losses),
         **row.point.to_json(),
     }
+
+
+def ratios(measurements: Mapping[str, float], dense: Mapping[str, float]) -> dict[str, float]:
+    """How many times fewer MACs than the dense model, and how many times faster; nothing without a latency.
+
+    >>> ratios({"macs": 50.0, "latency": 0.02}, {"macs": 100.0, "latency": 0.02})
+    {'macs': 2.0, 'latency': 1.0}
+    """
+    if not (measurements.get("latency") and dense.get("latency")):
+        return {}
+    found = {name: _ratio(dense.get(name), measurements.get(name, 0.0)) for name in ("macs", "latency")}
+    return {name: ratio for name, ratio in found.items() if ratio is not None}
+
+
+def not_faster(found: Mapping[str, float]) -> str:
+    """A sentence where the MACs are fewer and the model is not faster for it; nothing otherwise.
+
+    >>> not_faster({"macs": 2.0, "latency": 1.01})
+    'It has 2.0× fewer MACs than the dense model, but is not faster: 1.01× as measured.\\n'
+    >>> not_faster({"macs": 2.0, "latency": 1.5})
+    ''
+    """
+    macs, latency = found.get("macs", 1.0), found.get("latency", 1.0)
+    if macs < FEWER_MACS or latency >= FASTER:
+        return ""
+    return f"It has {macs:.1f}× fewer MACs than the dense model, but is not faster: {latency:.2f}× as measured.\n"
 
 
 def _summary(summary: StudySummary) -> Row:
@@ -134,9 +218,9 @@ def _short_row(row: TrialRow) -> Row:
     }
 
 
-def _long_row(row: TrialRow) -> dict[str, Any]:
+def _long_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
     return {
-        **front_row(row),
+        **front_row(row, dense),
         "state": str(row.state),
         "reason": row.reason,
         "dominated_by": row.dominated_by,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -28,6 +27,14 @@ class Launcher(StrEnum):
 
 StudyArgument = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+WorkersOption = Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: the study file's.")]
+LauncherOption = Annotated[Launcher | None, typer.Option(help="Where trials run; default: the study file's.")]
+AddressOption = Annotated[
+    str | None, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or ray://HOST:10001.", metavar="ADDRESS")
+]
+LogOption = Annotated[
+    Path | None, typer.Option(help="Append what happens to this file, a JSON object a line.", metavar="FILE")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -49,23 +56,27 @@ def layers(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
 
 
 def priors(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
-    """List what the weights say: full rank, VBMF rank, noise variance, energy kept and break-even rank of each axis.
+    """List what the weights say of each axis: full rank, prior by the rule, VBMF rank, noise, energy kept, break-even.
 
     Example: rank-search priors studies/digits.toml
     """
-    from rank_search.prepare import cache_folder, layer_priors
+    from rank_search.overparameterized import started
+    from rank_search.prepare import cache_folder, layer_moments, layer_priors
     from rank_search.priors import SpectraCache
     from rank_search.study import load_study
     from rank_search.subject import read_subject
 
-    subject = read_subject(load_study(study))
-    found = layer_priors(subject, SpectraCache(cache_folder(subject.study)))
+    loaded = load_study(study)
+    folder = cache_folder(loaded)
+    subject = started(read_subject(loaded), folder)
+    found = layer_priors(subject, SpectraCache(folder), layer_moments(subject))
     rows = [
         {
             "layer": prior.layer,
             "factorization": prior.factorization,
             "axis": prior.axis,
             "full_rank": prior.full,
+            "prior": prior.prior,
             "vbmf_rank": prior.vbmf_rank,
             "noise_variance": prior.noise_variance,
             "energy_kept": prior.energy_kept,
@@ -100,37 +111,23 @@ def run(
         int | None, typer.Option(min=1, help="Finished trials to reach in all; default: the study file's.")
     ] = None,
     store: Annotated[str | None, typer.Option(help="SQLAlchemy URL or path; default: the study file's.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: the study file's.")] = None,
-    on: Annotated[Launcher | None, typer.Option(help="Where trials run; default: the study file's.")] = None,
-    address: Annotated[
-        str | None, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or ray://HOST:10001.", metavar="ADDRESS")
-    ] = None,
-    log: Annotated[
-        Path | None, typer.Option(help="Append what happens to this file, a JSON object a line.", metavar="FILE")
-    ] = None,
+    workers: WorkersOption = None,
+    on: LauncherOption = None,
+    address: AddressOption = None,
+    log: LogOption = None,
 ) -> None:
     """Run a study, or go on with it, until it has so many finished trials in all; Ctrl-C leaves it resumable.
 
     Example: rank-search run studies/digits.toml --on ray --workers 8
     """
-    import optuna
-
-    from rank_search import logs
-    from rank_search.cli.progress import ProgressDisplay
-    from rank_search.launch import this_process
+    from rank_search.cli.foreground import searching
     from rank_search.run import run_study
     from rank_search.study import load_study
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: as tidy as Ctrl-C
     loaded = load_study(study)
     launch = {"workers": workers, "on": on and on.value, "address": address}
-    try:
-        with ProgressDisplay() as display, logs.configure(log), logs.bound(study=loaded.name, worker=this_process()):
-            result = run_study(loaded.launched(launch), store=store, trials=trials, report=display)
-    except KeyboardInterrupt:
-        typer.echo(f"Interrupted; nothing finished is lost. The same command goes on with {loaded.name!r}.", err=True)
-        raise typer.Exit(1) from None
+    with searching(loaded.name, log) as display:
+        result = run_study(loaded.launched(launch), store=store, trials=trials, report=display)
     if result.complete and not result.added:
         typer.echo("Nothing to do: the study has that many finished trials. --trials N goes on to N in all.", err=True)
     if not result.complete:

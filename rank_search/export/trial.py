@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
-from rank_search.artifacts import ArtifactStore, artifacts_at
 from rank_search.errors import ExportError
 from rank_search.export.formats import CODED, GRAPH, MANIFEST, READERS, TENSORS, WRITERS, read_safetensors
-from rank_search.fronts import Store, StudyRecord, TrialRow, artifact_folder
-from rank_search.layers import forward
-from rank_search.point import Artifact, State
+from rank_search.export.packed_file import LARGEST, read_packed
+from rank_search.export.verify import (
+    Beside,
+    artifact_of,
+    artifacts_of,
+    check_coded,
+    check_measurements,
+    check_outputs,
+    rebuilt,
+)
+from rank_search.fronts import Store, StudyRecord, TrialRow
+from rank_search.layers import Example, fuse
 from rank_search.subject import Subject, subject_of
-from rank_search.trials import Task, build, decode, from_safetensors
-
-_CLOSE = 1e-4  # another runtime, or another layout in memory, adds in another order
+from rank_search.trials import Task
 
 
 def build_model(store: Store, study: str, number: int, task: Task | None = None) -> nn.Module:
@@ -39,11 +44,18 @@ def build_model(store: Store, study: str, number: int, task: Task | None = None)
         ArtifactError: its file is missing or damaged.
     """
     record = store.study(study)
-    return _rebuilt(subject_of(record, task), store.trial(record, number), _artifacts(store, record))
+    return rebuilt(subject_of(record, task), store.trial(record, number), artifacts_of(store, record))
 
 
 def export_trial(
-    store: Store, study: str, number: int, folder: Path, format: str = "safetensors", task: Task | None = None
+    store: Store,
+    study: str,
+    number: int,
+    folder: Path,
+    format: str = "safetensors",
+    task: Task | None = None,
+    *,
+    fuse: bool = False,
 ) -> dict[str, Any]:
     """Write a trial's model into a new folder, and return its manifest.
 
@@ -51,8 +63,12 @@ def export_trial(
     same weights, and what was written is read back and must give the same outputs. Only then does the folder
     get its name.
 
+    Args:
+        fuse: write the model with its batch norms folded into the layers before them, as its latency was measured.
+
     Raises:
-        ExportError: the folder exists already, the trial has no model, or a verification fails; nothing is left then.
+        ExportError: the folder exists already, the trial has no model, it cannot be fused, or a verification fails;
+            nothing is left then.
         ArtifactError: a file of the trial is missing or damaged.
     """
     folder = Path(folder)
@@ -61,38 +77,38 @@ def export_trial(
     if format not in WRITERS:
         raise ExportError(f"A format is one of {', '.join(WRITERS)}; found {format!r}.")
     record = store.study(study)
-    row, source = store.trial(record, number), _artifacts(store, record)
+    row, source = store.trial(record, number), artifacts_of(store, record)
     subject = subject_of(record, task)
-    model = _rebuilt(subject, row, source)
-    _check_measurements(subject, model, row)
-    coded = source.read(_artifact(row, "coded"))
-    _check_coded(model, coded)
-    temporary = _temporary_beside(folder)
-    try:
+    model = rebuilt(subject, row, source)
+    check_measurements(subject, model, row)
+    coded = source.read(artifact_of(row, "coded"))
+    check_coded(model, coded)
+    with made_whole(folder) as temporary:
         (temporary / CODED).write_bytes(coded)
-        any_batch = WRITERS[format](model, subject.task.example(), temporary)
-        _check_outputs(subject.task, _Beside(model, READERS[format](temporary)), any_batch)
-        manifest = _manifest(record, row, subject, format, any_batch, temporary)
+        written = _fused(model, subject.task.example()) if fuse else model
+        any_batch = WRITERS[format](written, subject.task.example(), temporary)
+        check_outputs(subject.task, Beside(model, READERS[format](temporary)), any_batch)
+        manifest = manifest_of(record, row, subject, format, any_batch)
+        manifest |= {"files": files_in(temporary), "fused": fuse}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         temporary.rename(folder)
-    except OSError as error:
-        raise ExportError(
-            f"{folder} could not be written: {error.strerror or error}. Nothing is left of it."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 
-def load(folder: str | Path) -> nn.Module:
-    """The model in a folder that `rank-search export --format safetensors` wrote, in evaluation mode.
+def load(folder: str | Path, largest: int = LARGEST) -> nn.Module:
+    """The model in a folder that `rank-search export --format safetensors` wrote, or in a file of `rank-search pack`.
 
-    Runs no code of the folder's and unpickles nothing. Needs neither the store nor the task.
+    In evaluation mode. Runs no code of the folder's and unpickles nothing. Needs neither the store nor the task.
+
+    Args:
+        largest: numbers that a file may claim to hold; a few bytes can stand for any number of equal ones.
 
     Raises:
-        ExportError: the folder was not written by an export, or its files have changed since.
+        ExportError: the folder was not written by an export, or the file by a pack, or they have changed since.
     """
     folder = Path(folder)
+    if folder.is_file():
+        return read_packed(folder).model(largest)
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         kind, files = manifest["format"], dict(manifest["files"])
@@ -110,86 +126,23 @@ def load(folder: str | Path) -> nn.Module:
     return read_safetensors(folder)
 
 
-def _rebuilt(subject: Subject, row: TrialRow, artifacts: ArtifactStore) -> nn.Module:
-    state = from_safetensors(artifacts.read(_artifact(row, "model")))
-    try:
-        return build(subject.model, row.point, subject.inventory.layers, subject.plugins, state)
-    except RuntimeError as error:
+def _fused(model: nn.Module, example: Example) -> nn.Module:
+    found = fuse(model, example)
+    if found is None:
         raise ExportError(
-            f"The model of trial {row.number} must fit the task's network; it does not: {error}. "
-            "Has the network's definition changed since?"
-        ) from error
-
-
-def _artifact(row: TrialRow, kind: str) -> Artifact:
-    for artifact in row.artifacts:
-        if artifact.kind == kind:
-            return artifact
-    if row.state is State.STOPPED:
-        raise ExportError(
-            f"Only what was trained to the full budget is a model to deploy; trial {row.number} was stopped after "
-            f"{row.budget:g} epochs. Choose a trial that `rank-search front` lists."
+            "Only a model that torch.fx can trace, and that gives the same outputs afterwards, can be fused; this one "
+            "cannot. Export it without --fuse."
         )
-    raise ExportError(
-        f"Models of front members are kept; trial {row.number} ({row.state}"
-        + (f", dominated by trial {row.dominated_by}" if row.dominated_by is not None else "")
-        + ") has none. Choose a trial that `rank-search front` lists."
-    )
+    return found
 
 
-def _check_measurements(subject: Subject, model: nn.Module, row: TrialRow) -> None:
-    with torch.no_grad():
-        found = subject.task.evaluate(model, subject.task.selection())
-    for name, value in found.items():
-        if float(value) != row.measurements[name]:
-            raise ExportError(
-                f"The rebuilt model must give the recorded {name} exactly; trial {row.number} was recorded with "
-                f"{row.measurements[name]}, the rebuilt model has {float(value)}. Has the selection data changed?"
-            )
+def files_in(folder: Path) -> dict[str, str]:
+    """The files of a folder, each with its SHA-256."""
+    return {path.name: _sha256(path) for path in sorted(folder.iterdir())}
 
 
-def _check_coded(model: nn.Module, coded: bytes) -> None:
-    decoded, state = decode(coded), model.state_dict()
-    if decoded.keys() != state.keys() or not all(torch.equal(decoded[name], state[name]) for name in state):
-        raise ExportError("The coded bytes must decode to the model's weights; they do not.")
-
-
-class _Beside(nn.Module):
-    """The model, with another one run beside it that must give the same outputs; remembers how far they differ."""
-
-    def __init__(self, model: nn.Module, written: nn.Module) -> None:
-        super().__init__()
-        self.model, self.written, self.worst = model, [written], 0.0
-
-    def forward(self, *inputs: Tensor) -> Any:
-        expected = self.model(*inputs)
-        pairs = zip(pytree.tree_leaves(expected), pytree.tree_leaves(self.written[0](*inputs)), strict=True)
-        distances = [_distance(one, other) for one, other in pairs if isinstance(one, Tensor)]
-        self.worst = max([self.worst, *distances])
-        return expected
-
-
-def _check_outputs(task: Task, beside: _Beside, any_batch: bool) -> None:
-    """Compare outputs on the example, and on all the selection data if what was written takes its batches."""
-    with torch.no_grad():
-        forward(beside, task.example())
-        if any_batch:
-            task.evaluate(beside, task.selection())
-    if not beside.worst <= _CLOSE:
-        raise ExportError(f"What was written must give the model's outputs; they differ by up to {beside.worst:.3g}.")
-
-
-def _distance(expected: Tensor, found: Tensor) -> float:
-    """Largest difference, relative to the largest expected output."""
-    if expected.shape != found.shape:
-        return math.inf
-    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
-    return float((expected.double() - found.double()).abs().max()) / scale if expected.numel() else 0.0
-
-
-def _manifest(
-    record: StudyRecord, row: TrialRow, subject: Subject, format: str, any_batch: bool, folder: Path
-) -> dict[str, Any]:
+def manifest_of(record: StudyRecord, row: TrialRow, subject: Subject, format: str, any_batch: bool) -> dict[str, Any]:
+    """What is known of a trial and its model."""
     example = subject.task.example()
     return {
         "rank_search": version("rank-search"),
@@ -201,7 +154,6 @@ def _manifest(
         **row.point.to_json(),
         "any_batch": any_batch,
         "inputs": [list(each.shape) for each in (example if isinstance(example, tuple) else (example,))],
-        "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
     }
 
 
@@ -217,14 +169,23 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def _temporary_beside(folder: Path) -> Path:
-    made = folder.absolute().with_name(f".{folder.name}.{secrets.token_hex(4)}.part")
+@contextmanager
+def made_whole(target: Path) -> Iterator[Path]:
+    """A new hidden folder beside what is to come, which is gone afterwards: what is not moved out of it leaves nothing.
+
+    Raises:
+        ExportError: it could not be made, or what was done inside raised OSError.
+    """
+    made = target.absolute().with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
         made.mkdir(parents=True)
     except OSError as error:
-        raise ExportError(f"{folder} could not be made: {error.strerror or error}.") from error
-    return made
-
-
-def _artifacts(store: Store, record: StudyRecord) -> ArtifactStore:
-    return artifacts_at(record.artifacts, artifact_folder(store.location, record.name))
+        raise ExportError(f"{target} could not be made: {error.strerror or error}.") from error
+    try:
+        yield made
+    except OSError as error:
+        raise ExportError(
+            f"{target} could not be written: {error.strerror or error}. Nothing is left of it."
+        ) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)

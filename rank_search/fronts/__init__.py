@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from rank_search.fronts.artifacts import artifact_folder
 from rank_search.fronts.dominance import dominates, hypervolume, nondominated
+from rank_search.fronts.front import Front
 from rank_search.fronts.records import Activity, Claim, PriorRow, StudyRecord, StudySummary, TrialRow
 from rank_search.fronts.store import Store
 
 __all__ = [
     "Activity",
     "Claim",
+    "Front",
     "PriorRow",
     "Store",
     "StudyRecord",

@@ -97,6 +97,13 @@ def front(connection: Connection, study: StudyRecord, query: FrontQuery) -> list
     return rows.read(connection, study, kept[: query.limit], everything)
 
 
+def objectives_of(study: StudyRecord, query: FrontQuery) -> tuple[Objective, ...]:
+    """What the front of the query is the front of."""
+    if query.objectives is None:
+        return study.objectives
+    return tuple(_objective(study, name) for name in dict.fromkeys(query.objectives))
+
+
 def present(connection: Connection, study: StudyRecord) -> dict[int, float]:
     """The members of the front, by id, and their budgets."""
     return {row.id: row.budget for row in connection.execute(_PRESENT, {"study": study.id})}

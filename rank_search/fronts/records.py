@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rank_search.point import Artifact, Objective, Point, State
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NEVER: Final = datetime.fromtimestamp(0, UTC)
 
@@ -61,6 +64,17 @@ class StudyRecord:
     @property
     def objective_names(self) -> tuple[str, ...]:
         return tuple(objective.name for objective in self.objectives)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rank priors: a row for each axis of each layer."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(prior) for prior in self.priors], columns=[each.name for each in fields(PriorRow)])
+
+    def _repr_html_(self) -> str:
+        from rank_search.fronts.shown import study_html
+
+        return study_html(self)
 
     def losses(self, measurements: Mapping[str, float]) -> dict[str, float]:
         """Each objective that was measured, turned so that lower is better."""
@@ -143,6 +157,17 @@ class TrialRow:
     earlier: Mapping[float, Mapping[str, float]]
     point_json: str = field(repr=False)
     sampler_json: str = field(repr=False)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row: see `Front.to_pandas`."""
+        from rank_search.fronts.shown import to_pandas
+
+        return to_pandas([self])
+
+    def _repr_html_(self) -> str:
+        from rank_search.fronts.shown import trial_html
+
+        return trial_html(self)
 
     @cached_property
     def point(self) -> Point:

@@ -14,6 +14,7 @@ from rank_search.errors import StoreError
 from rank_search.fronts import activity, audit, claims, ledger, queries, schema, studies
 from rank_search.fronts.address import locate
 from rank_search.fronts.database import Database
+from rank_search.fronts.front import Front
 from rank_search.fronts.queries import FrontQuery
 from rank_search.fronts.records import Activity, Claim, StudyRecord, StudySummary, TrialRow
 from rank_search.point import Artifact, Bound, Outcome, Point
@@ -88,6 +89,10 @@ class Store:
     def aim(self, study: StudyRecord, target: int) -> None:
         """Note how many trials the drivers are to reach, for whoever watches."""
         self._database.write(studies.aim, study, target)
+
+    def amend_dense(self, study: StudyRecord, measurements: Mapping[str, float]) -> StudyRecord:
+        """Add measurements of the dense model; those that the study has already, from whichever driver, stay."""
+        return self._database.write(studies.amend_dense, study, measurements)
 
     def studies(self) -> list[StudySummary]:
         """All studies, in the order they were begun."""
@@ -236,7 +241,7 @@ class Store:
         limit: int | None = None,
         objectives: Sequence[str] | None = None,
         as_of: int | None = None,
-    ) -> list[TrialRow]:
+    ) -> Front:
         """The Pareto front: complete trials at full budget that no other one dominates.
 
         `where` keeps the members within every bound, be it on a measurement or on what was chosen for an axis of a
@@ -250,7 +255,8 @@ class Store:
             QueryError: a name that was never measured, no such trial, or a limit below 1.
         """
         query = FrontQuery(where, sort, limit, objectives, as_of)
-        return self._database.read(queries.front, study, query)
+        found = self._database.read(queries.front, study, query)
+        return Front(found, study, queries.objectives_of(study, query))
 
     def check(self, study: StudyRecord, artifacts: ArtifactStore | None = None) -> list[str]:
         """Recompute what the store says about the study, and return every disagreement in words.

@@ -76,6 +76,19 @@ def aim(connection: Connection, study: StudyRecord, target: int) -> None:
     connection.execute(update(tables.study).where(tables.study.c.id == study.id).values(target=target))
 
 
+def amend_dense(connection: Connection, study: StudyRecord, measurements: Mapping[str, float]) -> StudyRecord:
+    """Add measurements of the dense model; returns the study as it is then.
+
+    Raises:
+        StoreError: the study is not in this store.
+    """
+    lock(connection, study)
+    there = connection.execute(select(tables.study.c.dense).where(tables.study.c.id == study.id)).scalar_one()
+    dense = finite(measurements) | there
+    connection.execute(update(tables.study).where(tables.study.c.id == study.id).values(dense=dense))
+    return replace(study, dense=dense)
+
+
 def summaries(connection: Connection) -> list[StudySummary]:
     """All studies, in the order they were made."""
     rows = connection.execute(select(tables.study).order_by(tables.study.c.id)).all()

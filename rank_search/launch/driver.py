@@ -1,4 +1,4 @@
-"""The driver: asks for points, claims them, has them tried, records what came of them, and tells the searcher.
+"""The driver: asks for points, claims them, has them tried, records what came of them, and tells the source.
 
 Recording comes before telling: whatever happens in between, the store has it. A driver that is killed leaves claims
 behind; the next one takes them over under the same numbers.
@@ -25,7 +25,7 @@ from rank_search.launch.progress import Progress
 from rank_search.launch.watchers import Watcher
 from rank_search.launch.workers import died_here
 from rank_search.point import Artifact, Bound, Outcome, Point, State
-from rank_search.search import Past, Rungs, Searcher, check
+from rank_search.search import Past, Rungs, Source, check
 
 HEARTBEAT: Final = timedelta(seconds=15)
 EXPIRED: Final = timedelta(seconds=90)
@@ -69,13 +69,13 @@ class Driver:
         self,
         store: Store,
         study: StudyRecord,
-        searcher: Searcher,
+        source: Source,
         executor: Executor,
         plan: Plan,
         report: Callable[[Progress], None],
         watchers: Sequence[Watcher] = (),
     ) -> None:
-        self._store, self._study, self._searcher = store, study, searcher
+        self._store, self._study, self._source = store, study, source
         self._executor, self._plan, self._report = executor, plan, report
         self._watchers = tuple(watchers)
         self._worker = this_process()
@@ -192,12 +192,12 @@ class Driver:
         return None
 
     def _claim_next(self) -> Claim | None:
-        """Claim the searcher's next point; another driver may have been faster with the same one.
+        """Claim the source's next point; another driver may have been faster with the same one.
 
-        None if every number has been given, or the searcher has no further point.
+        None if every number has been given, or the source has no further point.
         """
         while not self._exhausted and (number := self._store.next_number(self._study)) < self._plan.target:
-            suggestion = self._searcher.ask(number)
+            suggestion = self._source.ask(number)
             if suggestion is None:
                 self._exhausted = True
                 return None
@@ -211,7 +211,7 @@ class Driver:
             )
             if claim is not None:
                 return claim
-            self._searcher.withdraw(suggestion)
+            self._source.withdraw(suggestion)
             self._catch_up()
             self._learn_claims()
         return None
@@ -305,7 +305,7 @@ class Driver:
         """Learn of every trial that was recorded since the last time, by this driver or another."""
         rows = self._store.trials(self._study, after=self._known.last_id)
         full = self._study.budget
-        self._searcher.feed(
+        self._source.feed(
             Past(row.number, row.point, row.sampler, outcome_of(row), min(1.0, row.budget / full) if full else 1.0)
             for row in rows
         )
@@ -328,7 +328,7 @@ class Driver:
         """Learn which trials others have in flight."""
         claims = self._store.claims(self._study)
         self._elsewhere = sum(each.number not in self._held for each in claims)
-        self._searcher.feed(Past(each.number, each.point, each.sampler) for each in claims)
+        self._source.feed(Past(each.number, each.point, each.sampler) for each in claims)
 
     def _drop(self, artifacts: Sequence[Artifact]) -> None:
         """Delete files that no trial needs any longer; what cannot be deleted now is swept up at the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -14,25 +15,35 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Final, final
+from typing import Any, Final, final
 
 from rank_search import logs
 from rank_search.errors import LaunchError, RankSearchError
-from rank_search.launch.executors import Executor, Finished, Job, Runner, carry_out, this_process
+from rank_search.launch.executors import Executor, Finished, Job, carry_out, this_process
 from rank_search.point import Outcome, State
 
 MOST_LOST_STARTS: Final = 2
 
+Step = Callable[[Any], Any]
+"""Something that a worker does before its first job, with what it made in the step before; the first is given None."""
+
+_STEP_DONE: Final = "step done"
+
 
 @dataclass
 class _Worker:
-    """A process, the driver's end of its pipe, and the job it is busy with."""
+    """A process, the driver's end of its pipe, the steps it has done, and the job it is busy with, or will be."""
 
     process: BaseProcess
     pipe: Connection
+    steps: int = 0
     job: Job | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     ready: bool = False
+
+    def send(self, order: Step | Job) -> None:
+        with contextlib.suppress(OSError):  # it has just died: collect() sees that
+            self.pipe.send(order)
 
     @property
     def name(self) -> str:
@@ -41,24 +52,46 @@ class _Worker:
 
 @final
 class Processes(Executor):
-    """Runs jobs in worker processes, each of which builds its runner once and keeps it warm.
+    """Runs jobs in worker processes, each of which makes its runner once, step by step, and keeps it warm.
+
+    The processes start at once, so that they do their first steps while the driver is still busy with what the later
+    ones need: `then` adds one, `serve` adds the last, whose result is the runner. Steps must pickle. A worker is given
+    a step when it has done the one before, and a job when it has done all of them.
 
     A worker that dies takes its own job with it and nothing else: the job comes back with a `LaunchError`, and a
     fresh worker takes the place. Workers end with the driver, however the driver ends.
 
     Args:
-        make_runner: called once in each worker; must pickle.
+        first: the first step of each worker.
         workers: how many.
         time_limit: seconds after which a job's worker is killed and the job is a failed outcome.
     """
 
-    def __init__(self, make_runner: Callable[[], Runner], workers: int, time_limit: float | None) -> None:
+    def __init__(self, first: Step, workers: int, time_limit: float | None) -> None:
         self._context = multiprocessing.get_context("spawn")
-        self._make_runner = make_runner
+        self._steps, self._serving = [first], False
         self._time_limit = time_limit
         self._workers = [self._start() for _ in range(workers)]
-        self._never_begun: list[Job] = []
         self._lost_starts = 0
+
+    def then(self, step: Step) -> Processes:
+        """What each worker does next; returns the same object.
+
+        Raises:
+            RankSearchError: a step before has raised it, or the workers die.
+        """
+        self._collect_once(0)  # who has done all steps so far?
+        self._steps.append(step)
+        for worker in self._workers:
+            if worker.steps == len(self._steps) - 1:
+                worker.send(step)
+        return self
+
+    def serve(self, last: Step) -> Processes:
+        """The same with the last step, which returns the runner: jobs can be submitted from now on."""
+        self.then(last)
+        self._serving = True  # only now: before, whoever had done all steps was not done with this one
+        return self
 
     @property
     def workers(self) -> int:
@@ -66,16 +99,17 @@ class Processes(Executor):
 
     @property
     def free(self) -> int:
-        idle = sum(worker.job is None for worker in self._workers)
-        return idle - len(self._never_begun)
+        return sum(worker.job is None for worker in self._workers)
 
     def submit(self, job: Job) -> None:
         worker = next(worker for worker in self._workers if worker.job is None)
+        self._assign(worker, job)
+
+    def _assign(self, worker: _Worker, job: Job) -> None:
+        """A worker that is not ready gets its job when it is."""
         worker.job, worker.since = job, datetime.now(UTC)
-        try:
-            worker.pipe.send(job)
-        except OSError:
-            return  # it has just died: collect() sees that
+        if worker.ready:
+            worker.send(job)
 
     def collect(self, seconds: float) -> list[Finished]:
         deadline = time.monotonic() + seconds
@@ -94,16 +128,15 @@ class Processes(Executor):
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, self._make_runner, os.getpid()), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
         with _deaf_to_interrupts():
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        worker = _Worker(process, ours)
+        worker.send(self._steps[0])
+        return worker
 
     def _collect_once(self, seconds: float) -> list[Finished]:
-        jobs, self._never_begun = self._never_begun, []
-        for job in jobs:
-            self.submit(job)
         by_pipe = {worker.pipe: worker for worker in self._workers}
         finished: list[Finished] = []
         for pipe in wait(list(by_pipe), timeout=seconds):
@@ -117,12 +150,21 @@ class Processes(Executor):
             return self._lost(worker)
         if isinstance(message, Exception):
             raise message
-        if message is None:
-            worker.ready, worker.since, self._lost_starts = True, datetime.now(UTC), 0
-            logs.worker_started(worker.name)
+        if message == _STEP_DONE:
+            self._step_done(worker)
             return []
         worker.job = None
         return [message]
+
+    def _step_done(self, worker: _Worker) -> None:
+        worker.steps += 1
+        if worker.steps < len(self._steps):
+            worker.send(self._steps[worker.steps])
+        elif self._serving:
+            worker.ready, self._lost_starts = True, 0
+            logs.worker_started(worker.name)
+            if worker.job is not None:
+                self._assign(worker, worker.job)
 
     def _lost(self, worker: _Worker) -> list[Finished]:
         """A worker has died: start another, and give its job back; one that was never begun is begun again."""
@@ -135,11 +177,11 @@ class Processes(Executor):
             )
         died = f"its worker process died (exit code {worker.process.exitcode})"
         logs.worker_died(worker.name, died)
-        self._replace(worker)
+        successor = self._replace(worker)
         if worker.job is None:
             return []
-        if not worker.ready:
-            self._never_begun.append(worker.job)
+        if not worker.ready:  # it was never begun
+            successor.job = worker.job
             return []
         return [_failed(worker, worker.job, died, LaunchError(died))]
 
@@ -157,9 +199,11 @@ class Processes(Executor):
         running = (datetime.now(UTC) - worker.since).total_seconds()
         return worker.ready and self._time_limit is not None and running > self._time_limit
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker) -> _Worker:
         worker.pipe.close()
-        self._workers[self._workers.index(worker)] = self._start()
+        successor = self._start()
+        self._workers[self._workers.index(worker)] = successor
+        return successor
 
 
 def _failed(worker: _Worker, job: Job, reason: str, trouble: LaunchError | None = None) -> Finished:
@@ -180,15 +224,18 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(pipe: Connection, make_runner: Callable[[], Runner], driver: int) -> None:
-    """The life of a worker: build the runner once, then a job in, an outcome out, until the driver is gone."""
+def _serve(pipe: Connection, driver: int) -> None:
+    """The life of a worker: step by step to the runner, then a job in, an outcome out, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     try:
-        runner = make_runner()
-        pipe.send(None)
+        made: Any = None
+        while not isinstance(order := pipe.recv(), Job):
+            made = order(made)
+            pipe.send(_STEP_DONE)
         while True:
-            pipe.send(carry_out(runner, pipe.recv(), this_process()))
+            pipe.send(carry_out(made, order, this_process()))
+            order = pipe.recv()
     except (EOFError, BrokenPipeError):
         return
     except RankSearchError as error:  # the runner cannot be made: the driver raises it and stops

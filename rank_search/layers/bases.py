@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rank_search.errors import ContractError
 from rank_search.layers.layer import Unfolding
+from rank_search.layers.metric import JITTER
 
 
 class Basis:
@@ -31,28 +32,55 @@ class Basis:
 class Bases(Protocol):
     """The bases of one layer's weight: what `Factorization.fit` takes its slices from.
 
-    `bases(unfolding)` gives the `Basis` of that unfolding of the weight, decomposed at most once. `memo` keeps
-    anything else that depends on the weight alone (such as the full Tucker core), so that the next `fit` of
-    any rank finds it ready. Callers must not change what they are given.
+    `bases(unfolding)` gives the `Basis` of that unfolding of the weight, decomposed at most once. `outputs()` gives
+    that of the out × (in·kh·kw) unfolding in which the first r directions are the best r for the layer's outputs;
+    without a moment the same as that of the plain unfolding. `moment` is what is known of the layer's inputs: their
+    second moment E[x·xᵀ], with x an input patch in the order in · kh · kw (see `rank_search.layers.metric`), or None; a
+    fit that takes it into account comes closer to the layer's outputs. `memo` keeps anything else that depends on the
+    weight and the moment alone (such as the full Tucker core), so that the next `fit` of any rank finds it ready.
+    Callers must not change what they are given.
     """
+
+    @property
+    def moment(self) -> Tensor | None: ...
 
     def __call__(self, unfolding: Unfolding) -> Basis: ...
 
+    def outputs(self) -> Basis: ...
+
     def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor: ...
+
+
+def by_output(weight: Tensor) -> Tensor:
+    """The out × (in·kh·kw) unfolding; a linear weight is its own."""
+    return weight.flatten(1)
 
 
 class DirectBases:
     """Bases computed on the spot and kept for the life of this object: no cache beside it, nothing on disk."""
 
-    def __init__(self, weight: Tensor) -> None:
+    def __init__(self, weight: Tensor, moment: Tensor | None = None) -> None:
         self._weight = weight.detach()
+        self._moment = moment
         self._bases: dict[Unfolding, Basis] = {}
         self._memo: dict[str, Tensor] = {}
+        self._outputs: Basis | None = None
+
+    @property
+    def moment(self) -> Tensor | None:
+        return self._moment
 
     def __call__(self, unfolding: Unfolding) -> Basis:
         if unfolding not in self._bases:
             self._bases[unfolding] = decompose(unfolding(self._weight))
         return self._bases[unfolding]
+
+    def outputs(self) -> Basis:
+        if self._moment is None:
+            return self(by_output)
+        if self._outputs is None:
+            self._outputs = output_basis(self._weight, self._moment)
+        return self._outputs
 
     def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         if key not in self._memo:
@@ -95,6 +123,28 @@ def decompose(matrix: Tensor) -> Basis:
         values[order].to(dtype),
         projected[order].to(dtype).contiguous(),
     )
+
+
+def output_basis(weight: Tensor, moment: Tensor) -> Basis:
+    """The basis in which the first r outputs' directions are the best r for these inputs.
+
+    W·C·Wᵀ = U·diag(s²)·Uᵀ. Of all weights of rank r, U_r·U_rᵀ·W has the smallest output error, the sum of the squared
+    tail of s. It is the truncation of SVD-LLM (Wang et al. 2024, arXiv:2403.07378: the SVD of W·S with S·Sᵀ = C), which
+    needs no inverse when it is written with the left vectors. `left` is U (out × k), `values` is s, `projected` is UᵀW,
+    with k = min(out, n). Where the inputs do not tell outputs apart, the weight decides (C has a trace of the identity
+    added, `JITTER`): without any inputs it is the plain basis, and s is zero. O(out·n² + out³), in float64.
+
+    >>> basis = output_basis(torch.eye(2), torch.diag(torch.tensor([1.0, 9.0])))
+    >>> basis.values.tolist(), (basis.left[:, :1] @ basis.projected[:1]).tolist()
+    ([3.0, 1.0], [[0.0, 0.0], [0.0, 1.0]])
+    """
+    matrix, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), moment))
+    outputs = matrix @ C @ matrix.T
+    trace = JITTER * float(C.diagonal().mean()) or 1.0
+    left = _eigenvectors(outputs + trace * matrix @ matrix.T)[:, : min(matrix.shape)]
+    values = ((outputs @ left) * left).sum(0).clamp_min(0).sqrt()
+    dtype = weight.dtype
+    return Basis(left.to(dtype).contiguous(), values.to(dtype), (left.T @ matrix).to(dtype).contiguous())
 
 
 def _eigenvectors(gram: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ def count_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-class _Dense(nn.Module):
-    """The layer as it is, on the device it is made on: what `dense` costs."""
+class DenseForm(nn.Module):
+    """The layer as it is, its weight not set: what `dense` costs."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ def layer_cost(layer: Layer, plugin: type[Factorization] | None, choice: Choice)
 @lru_cache(maxsize=65536)
 def _layer_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[tuple[str, float], ...]) -> Cost:
     if plugin is None:
-        return _counted(lambda: _Dense(layer), layer)
+        return _counted(lambda: DenseForm(layer), layer)
     made = ", ".join(f"{name}={value:g}" for name, value in values)
     with blamed(plugin, f"a forward on the meta device with {made}", layer):
         return _counted(lambda: plugin(layer, **dict(values)), layer)

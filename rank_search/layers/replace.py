@@ -48,6 +48,30 @@ def factorize(
     return copied
 
 
+def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
+    """The dense model that a factorized one stands for: a copy with `dense()` as the weight of each ordinary layer.
+
+    All else (biases, statistics, other layers) is the factorized model's own; the two compute the same to rounding.
+
+    Args:
+        model: the factorized model; it is not changed.
+        dense: the model that it was made from, for the kinds of its layers; it is not changed.
+        layers: the layers that may have been chosen for, by name.
+    """
+    copied = copy.deepcopy(model)
+    for name, layer in layers.items():
+        factorization = copied.get_submodule(name)
+        if not isinstance(factorization, Factorization):
+            continue
+        ordinary = copy.deepcopy(_dense(dense, name))
+        with torch.no_grad():
+            ordinary.weight.copy_(factorization.dense())
+            if ordinary.bias is not None and factorization.bias is not None:
+                ordinary.bias.copy_(factorization.bias)
+        _put(copied, layer, ordinary)
+    return copied
+
+
 def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> nn.Module:
     """The factorized model with factors allocated but not set: load a state dict into it.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from rank_search.layers import Axis, Factorization, Layer, layer_cost
 from rank_search.point import Choice
 from rank_search.priors.cache import CachedBases, SpectraCache
+from rank_search.priors.settings import PriorSettings
 from rank_search.priors.vbmf import RankPrior, vbmf
 from rank_search.priors.weakening import value_at
 
@@ -20,10 +21,10 @@ class AxisPrior:
     """One axis of one factorization of one layer.
 
     Attributes:
-        layer, factorization, axis: their names.
-        full, low: the axis's largest and smallest value.
-        prior: where the search starts from: the VBMF rank within [low, full]; for an axis without unfoldings
-            the geometric mean of the two, or their middle when `low` is not positive.
+        layer, factorization, axis: their names. full, low: the axis's largest and smallest value. prior: what the
+        weakening is relative to: the rank of the settings' rule (VBMF if nothing else is asked for) within
+            [low, full]; for an axis without unfoldings the geometric mean of the two, or their middle when `low` is not
+            positive.
         vbmf_rank: the largest VBMF rank of the axis's unfoldings; None without unfoldings.
         noise_variance, energy_kept: of that unfolding (see `RankPrior`); None without unfoldings.
         break_even: the largest whole value at which the factorized layer still has fewer parameters and fewer
@@ -44,22 +45,34 @@ class AxisPrior:
 
 
 def axis_priors(
-    layer: Layer, weight: Tensor, plugins: Mapping[str, type[Factorization]], cache: SpectraCache
+    layer: Layer,
+    weight: Tensor,
+    plugins: Mapping[str, type[Factorization]],
+    cache: SpectraCache,
+    settings: PriorSettings | None = None,
+    moment: Tensor | None = None,
 ) -> tuple[AxisPrior, ...]:
     """The priors of every axis that the plugins offer for this layer, in the plugins' and axes' order.
+
+    Args:
+        moment: the second moment of the layer's inputs, if it is known.
 
     Raises:
         LayerError: the weight has NaN or infinite entries.
     """
-    bases = cache.bases(layer.name, weight)
+    bases, settings = cache.bases(layer.name, weight, moment), settings or PriorSettings()
     return tuple(
-        _axis_prior(layer, name, plugin, axis, bases) for name, plugin in plugins.items() for axis in plugin.axes(layer)
+        _axis_prior(layer, name, plugin, axis, bases, settings)
+        for name, plugin in plugins.items()
+        for axis in plugin.axes(layer)
     )
 
 
-def _axis_prior(layer: Layer, name: str, plugin: type[Factorization], axis: Axis, bases: CachedBases) -> AxisPrior:
-    found = _strongest(axis, bases)
-    middle = value_at(1, axis.high, _middle(axis) if found is None else found.rank, axis.low)
+def _axis_prior(
+    layer: Layer, name: str, plugin: type[Factorization], axis: Axis, bases: CachedBases, settings: PriorSettings
+) -> AxisPrior:
+    found, asked = _strongest(axis, bases), _rank(axis, bases, settings)
+    middle = value_at(1, axis.high, _middle(axis) if asked is None else asked, axis.low)
     return AxisPrior(
         layer=layer.name,
         factorization=name,
@@ -78,6 +91,12 @@ def _strongest(axis: Axis, bases: CachedBases) -> RankPrior | None:
     """The prior of the unfolding with the largest VBMF rank: the axis bounds the rank of each of them."""
     found = [vbmf(bases.spectrum(unfolding)) for unfolding in axis.unfoldings]
     return max(found, key=lambda prior: prior.rank, default=None)
+
+
+def _rank(axis: Axis, bases: CachedBases, settings: PriorSettings) -> int | None:
+    """The largest rank that the rule asks for among the axis's unfoldings: the axis bounds the rank of each."""
+    spectrum = bases.spectrum if settings.spectra == "weights" else bases.output_spectrum
+    return max((settings.rank(spectrum(unfolding)) for unfolding in axis.unfoldings), default=None)
 
 
 def _middle(axis: Axis) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from rank_search.errors import LayerError
-from rank_search.layers import Basis, Unfolding, decompose
+from rank_search.layers import Basis, Unfolding, by_output, decompose, output_basis, root
 from rank_search.priors.files import TensorFiles, digest
+from rank_search.priors.numbers import KeptNumbers
 from rank_search.priors.spectrum import Spectrum
 
 Decompositions = Mapping[str, Mapping[str, Tensor]]
@@ -34,20 +36,32 @@ class SpectraCache:
         self._known = known or {}
         self._latest: dict[str, CachedBases] = {}
 
-    def bases(self, layer_name: str, weight: Tensor) -> CachedBases:
-        """The bases of a layer's weight; the same object for as long as the weight stays the same.
+    def bases(self, layer_name: str, weight: Tensor, moment: Tensor | None = None) -> CachedBases:
+        """The bases of a layer's weight; the same object for as long as weight and moment stay the same.
 
-        The weight is hashed in each call, so keep the result for several fits of one weight.
+        Both are hashed in each call, so keep the result for several fits of one weight.
+
+        Args:
+            moment: the second moment of the layer's inputs, if it is known (see `Bases`).
 
         Raises:
             LayerError: the weight has NaN or infinite entries.
         """
-        key = digest({str(weight.device): weight})
+        key = digest({str(weight.device): weight} | ({} if moment is None else {"moment": moment}))
         latest = self._latest.get(layer_name)
         if latest is None or latest.key != key:
-            latest = CachedBases(layer_name, weight, key, self._files, self._known)
+            latest = CachedBases(layer_name, weight, key, self._files, self._known, moment)
             self._latest[layer_name] = latest
         return latest
+
+    def numbers(self, bases: CachedBases, about: str) -> KeptNumbers:
+        """What was computed for this weight and this moment, kept between runs.
+
+        Args:
+            about: everything else that the numbers depend on, versions of code included.
+        """
+        named = hashlib.sha256(bases.key + about.encode()).hexdigest()
+        return KeptNumbers(self._files, f"numbers-1-{named}")
 
 
 class CachedBases:
@@ -57,13 +71,21 @@ class CachedBases:
     a partial made anew is recognized; a lambda made anew is not, and its matrix is unfolded and hashed again.
 
     Attributes:
-        key: digest of the weight and its device.
+        key: digest of the weight, its device, and the moment.
+        moment: the second moment of the layer's inputs, or None; on the weight's device.
     """
 
     def __init__(
-        self, layer_name: str, weight: Tensor, key: bytes, files: TensorFiles | None, known: Decompositions
+        self,
+        layer_name: str,
+        weight: Tensor,
+        key: bytes,
+        files: TensorFiles | None,
+        known: Decompositions,
+        moment: Tensor | None = None,
     ) -> None:
         self.key = key
+        self.moment = None if moment is None else _checked(layer_name, moment.to(weight.device))
         self._layer_name = layer_name
         self._weight = _checked(layer_name, weight.detach().clone())
         self._files = files
@@ -71,6 +93,8 @@ class CachedBases:
         self._spectra: dict[Hashable, Spectrum] = {}
         self._memo: dict[str, Tensor] = {}
         self._stored: dict[str, Mapping[str, Tensor]] = dict(known)
+        self._outputs: Basis | None = None
+        self._weighed: Tensor | None = None
 
     @property
     def decompositions(self) -> Decompositions:
@@ -95,6 +119,27 @@ class CachedBases:
         if name not in self._spectra:
             self._spectra[name] = self._spectrum(unfolding(self._weight))
         return self._spectra[name]
+
+    def outputs(self) -> Basis:
+        """The basis whose first r directions are the best r for the layer's outputs; without a moment the plain one."""
+        if self.moment is None:
+            return self(by_output)
+        if self._outputs is None:
+            self._outputs = output_basis(self._weight, self.moment)
+        return self._outputs
+
+    def output_spectrum(self, unfolding: Unfolding) -> Spectrum:
+        """The spectrum of that unfolding of W·C^½: its tails are errors of the outputs, exactly for out × (in·kh·kw).
+
+        For other unfoldings the modes of the weight stay apart only as far as C is a product of one matrix for each,
+        and the tails are estimates. Without a moment the spectrum of the weight.
+        """
+        if self.moment is None:
+            return self.spectrum(unfolding)
+        if self._weighed is None:
+            weighed = by_output(self._weight).to(torch.float64) @ root(self.moment)
+            self._weighed = weighed.view_as(self._weight).to(self._weight.dtype)
+        return self._spectrum(unfolding(self._weighed))
 
     def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` returned the first time for this key; in memory only."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from optuna.distributions import CategoricalDistribution
 
 from rank_search.errors import StudyFileError
 from rank_search.point import DENSE, Bound, Outcome, Point, State
-from rank_search.search.coding import WEAKENING, coordinates, decode
+from rank_search.search.coordinates import WEAKENING, coordinates, point_at
 from rank_search.search.costs import CostModel
-from rank_search.search.seeds import Seed
 from rank_search.search.space import Group, Space
+
+if TYPE_CHECKING:
+    from rank_search.search.seeds import Seed  # which checks bounds itself
 
 COUNTED: Final = frozenset({"params", "macs"})
 """Measurements that are known before training, because they are counted."""
@@ -84,7 +86,7 @@ def _extremes(space: Space, costs: CostModel, group: Group) -> Iterator[Point]:
         }
         params[WEAKENING] = space.weakening[end == "low"]
         for choice in group.choices:
-            yield decode(space, costs, {**params, group.factorization: choice})
+            yield point_at(space, costs, {**params, group.factorization: choice})
 
 
 def violations(

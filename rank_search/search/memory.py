@@ -13,7 +13,7 @@ from optuna.samplers import BaseGASampler, BaseSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from rank_search.search.coding import Coordinates
+from rank_search.search.coordinates import Coordinates
 from rank_search.search.results import Told
 from rank_search.search.samplers import Distributions
 

@@ -53,6 +53,13 @@ SAMPLERS: Final[Mapping[str, type[BaseSampler]]] = {
     "random": RandomSampler,
 }
 
+AUTO: Final = "auto"
+"""The sampler that is not Optuna's: see `rank_search.search.auto`."""
+
+RANDOM: Final = "random"
+
+NAMES: Final = (AUTO, *SAMPLERS)
+
 _FIXED: Final[Mapping[str, type[_FixedSpace]]] = {
     "tpe": FixedTPE,
     "nsga2": FixedNSGAII,
@@ -96,6 +103,8 @@ def starting_options(name: str, options: Mapping[str, Any], seeds: int) -> dict[
 
 def known_options(name: str) -> dict[str, str]:
     """What the sampler takes from a study file, each with the name of its type: numbers and switches."""
+    if name == AUTO:
+        return {}
     parameters = inspect.signature(SAMPLERS[name]).parameters.values()
     kinds = {each.name: inspect.formatannotation(each.annotation).strip("'") for each in parameters}
     plain = {option: kind.removesuffix(" | None") for option, kind in kinds.items()}
@@ -119,6 +128,8 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         kind, types = _KINDS[known[option]]
         if not isinstance(value, types) or (isinstance(value, bool) and known[option] != "bool"):
             raise ValueError(f"the option {option!r} of the sampler {name!r} is {kind}; found {value!r}")
+    if name == AUTO:
+        return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)

@@ -11,11 +11,13 @@ from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
 from rank_search.point import Outcome, Point, State
-from rank_search.search.coding import coordinates, decode, encode
+from rank_search.search.auto import Auto
+from rank_search.search.coordinates import coordinates, coordinates_of, point_at
 from rank_search.search.costs import CostModel
 from rank_search.search.memory import SamplerMemory
-from rank_search.search.results import Results
-from rank_search.search.samplers import Distributions, make_sampler, starting_options
+from rank_search.search.options import Options
+from rank_search.search.results import Results, Told
+from rank_search.search.samplers import AUTO, RANDOM, Distributions, make_sampler, starting_options
 from rank_search.search.seeds import Seed
 from rank_search.search.settings import SearchSettings
 from rank_search.search.space import Space
@@ -85,6 +87,7 @@ class Searcher:
         seeds: points to ask first (see `seed_points`).
         dense: measurements of the dense model, for constraints relative to it.
         rng_seed: of the study, not negative.
+        options: what each layer may become, for the sampler `auto`, which has to know.
     """
 
     def __init__(
@@ -95,10 +98,13 @@ class Searcher:
         seeds: Sequence[Seed],
         dense: Mapping[str, float],
         rng_seed: int = 0,
+        options: Options | None = None,
     ) -> None:
         self._space, self._costs, self._settings = space, costs, settings
         self._seeds, self._rng_seed = list(seeds), rng_seed
-        self._options = starting_options(settings.sampler, settings.options, len(seeds))
+        self._auto = _auto(space, settings, dense, options) if settings.sampler == AUTO else None
+        self._sampler_name = RANDOM if self._auto else settings.sampler
+        self._options = starting_options(self._sampler_name, settings.options, len(seeds))
         distributions = coordinates(space)
         self._searched: Distributions = {
             name: each for name, each in sorted(distributions.items()) if not each.single()
@@ -107,6 +113,7 @@ class Searcher:
         self._results = Results(settings, dict(dense))
         self._labels: set[str] = set()
         self._keys: set[str] = set()
+        self._diverged: dict[str, tuple[Point, float]] = {}  # with the share of the budget, as far as `auto` is told
         self._open: dict[str, float] = {}  # keys of points that may yet be told, and the share of the budget told
 
     def ask(self, number: int) -> Suggestion | None:
@@ -119,9 +126,10 @@ class Searcher:
         """
         seed = self._next_seed()
         if seed is not None:
-            trial = self._memory.open(encode(self._space, seed.point))
-            self._memory.join_generation(trial, self._sampler(number, 0))
-            return self._suggest(number, trial, seed.point, seed.label)
+            return self._given(number, seed.point, seed.label)
+        if self._auto is not None:
+            point = self._auto.propose(np.random.default_rng(self._derived(number, 0)), self._keys)
+            return self._random(number) if point is None else self._given(number, point, AUTO)
         for attempt in range(SAMPLER_ATTEMPTS):
             trial = self._memory.draw(self._sampler(number, attempt))
             if suggestion := self._new(number, trial, self._settings.sampler):
@@ -137,12 +145,16 @@ class Searcher:
         if key not in self._open or (outcome.state is State.STOPPED and share <= self._open[key]):
             return
         self._keep_open(key, outcome, share)
-        for each, told in self._results.learn(key, outcome, share).items():
-            self._memory.tell(each, told)
+        told = self._results.learn(key, outcome, share)
+        self._teach(suggestion.point, outcome, share, told)
+        for each, again in told.items():
+            self._memory.tell(each, again)
 
     def withdraw(self, suggestion: Suggestion) -> None:
         """Forget a suggestion that came to nothing; its point may be asked again, a seed point may not."""
         self._memory.forget(suggestion.point.key)
+        if self._auto is not None:
+            self._auto.forget(suggestion.point.key)
         del self._open[suggestion.point.key]
         self._keys.remove(suggestion.point.key)
 
@@ -164,25 +176,31 @@ class Searcher:
                 return seed
         return None
 
+    def _given(self, number: int, point: Point, label: str) -> Suggestion:
+        """The suggestion of a point that no sampler of Optuna's drew."""
+        trial = self._memory.open(coordinates_of(self._space, point))
+        self._memory.join_generation(trial, self._sampler(number, 0))
+        return self._suggest(number, trial, point, label)
+
     def _random(self, number: int) -> Suggestion | None:
         """A random point, when the sampler has only repeated itself."""
         for attempt in range(SAMPLER_ATTEMPTS, SAMPLER_ATTEMPTS + RANDOM_ATTEMPTS):
-            trial = self._memory.draw(make_sampler("random", {}, self._derived(number, attempt), self._searched))
+            trial = self._memory.draw(make_sampler(RANDOM, {}, self._derived(number, attempt), self._searched))
             self._memory.join_generation(trial, self._sampler(number, attempt))
-            if suggestion := self._new(number, trial, "random"):
+            if suggestion := self._new(number, trial, RANDOM):
                 return suggestion
         return None
 
     def _sampler(self, number: int, attempt: int) -> BaseSampler:
         rng_seed = self._derived(number, attempt)
-        return make_sampler(self._settings.sampler, self._options, rng_seed, self._searched)
+        return make_sampler(self._sampler_name, self._options, rng_seed, self._searched)
 
     def _derived(self, number: int, attempt: int) -> int:
         return int(np.random.SeedSequence([self._rng_seed, number, attempt]).generate_state(1)[0])
 
     def _new(self, number: int, trial: Trial, label: str) -> Suggestion | None:
         """The suggestion that a drawn trial makes; None if its point is known."""
-        point = decode(self._space, self._costs, trial.params)
+        point = point_at(self._space, self._costs, trial.params)
         if point.key not in self._keys:
             return self._suggest(number, trial, point, label)
         self._memory.reject(trial)
@@ -193,6 +211,7 @@ class Searcher:
         self._keys.add(point.key)
         self._labels.add(label)
         self._open[point.key] = 0.0
+        self._begin(point)
         notes = {
             "label": label,
             "coordinates": trial.params,
@@ -208,13 +227,33 @@ class Searcher:
         known, attributes = past.sampler["coordinates"], past.sampler["attributes"]
         if past.outcome is None:
             self._open[key] = 0.0
+            self._begin(past.point)
             self._memory.reopen(key, known, attributes)
             return
         self._keep_open(key, past.outcome, past.share)
         told = self._results.learn(key, past.outcome, past.share)
+        self._teach(past.point, past.outcome, past.share, told)
         self._memory.add(key, known, attributes, told.pop(key))
         for other, again in told.items():
             self._memory.tell(other, again)
+
+    def _begin(self, point: Point) -> None:
+        if self._auto is not None:
+            self._auto.begin(point)
+
+    def _teach(self, point: Point, outcome: Outcome, share: float, told: Mapping[str, Told]) -> None:
+        """What `auto` learns: losses that were measured, or the worst seen so far of trials that diverged."""
+        if self._auto is None:
+            return
+        self._diverged.pop(point.key, None)
+        if outcome.state is State.DIVERGED:
+            self._diverged[point.key] = point, share
+        elif all(each.name in outcome.measurements for each in self._settings.objectives):
+            self._auto.learn(point, told[point.key].losses, share, outcome.state is State.COMPLETE)
+        else:
+            self._auto.learn(point, None)
+        for key in self._diverged.keys() & told.keys():
+            self._auto.learn(self._diverged[key][0], told[key].losses, self._diverged[key][1], is_complete=False)
 
     def _keep_open(self, key: str, outcome: Outcome, share: float) -> None:
         """A trial that was stopped may go on; any other has ended."""
@@ -222,3 +261,9 @@ class Searcher:
             self._open[key] = share
         else:
             self._open.pop(key, None)
+
+
+def _auto(space: Space, settings: SearchSettings, dense: Mapping[str, float], options: Options | None) -> Auto:
+    if options is None:
+        raise ValueError(f"The sampler {AUTO!r} has to know the layers' options; give them to the Searcher.")
+    return Auto(space, options, settings, dense)

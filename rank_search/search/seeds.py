@@ -1,17 +1,24 @@
-"""Seed points: the dense model, uniform cuts, uniform weakenings, and the user's own."""
+"""Seed points: the dense model, allocations along the front of the layers' errors, ladders, and the user's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Final
 
 from rank_search.errors import StudyFileError
 from rank_search.point import AxisValue, Choice, Point
-from rank_search.search.coding import normalized, without_frames
+from rank_search.search.allocation import Allocation, lagrangian_front, mean_shares, price_of, spread
+from rank_search.search.constraints import check_counted
+from rank_search.search.coordinates import normalized, without_frames
 from rank_search.search.costs import CostModel
+from rank_search.search.options import Option, Options
 from rank_search.search.settings import LayerSetting, SearchSettings, SeedPointSettings
 from rank_search.search.space import AxisRange, Group, Space
+
+WORST_MEAN_ERROR: Final = 0.4
+"""Of the layers' outputs: beyond, an allocation is not worth a trial."""
 
 Rule = Callable[[AxisRange], float]
 
@@ -24,27 +31,30 @@ class Seed:
     point: Point
 
 
-def seed_points(space: Space, costs: CostModel, settings: SearchSettings) -> list[Seed]:
+def seed_points(space: Space, costs: CostModel, settings: SearchSettings, options: Options | None = None) -> list[Seed]:
     """All seed points in the order they are asked; of equal points only the first.
 
-    Dense comes first, without penalties (where these are searched), and once more with the entropy penalty
-    alone where that is searched: quantization with full weights. Then the ladders, each with the first
-    factorization that applies to a group and with penalties at the geometric middle of their ranges; for every
-    further factorization one cut at the middle rung; then the study file's own points.
+    Dense comes first, without penalties (where these are searched), and once more with the entropy penalty alone where
+    that is searched: quantization with full weights. Then allocations, if the options of the layers are known: points
+    of the exact front of Σ error against Σ cost (see `lagrangian_front`). Then the ladders, each with the first
+    factorization that applies to a group and with penalties at the geometric middle of their ranges; for every further
+    factorization one cut at the middle rung; then the study file's own points.
 
     Raises:
         StudyFileError: a point of the study file does not fit the space.
     """
     first: dict[str, Seed] = {}
-    for seed in _candidates(space, costs, settings):
+    for seed in _candidates(space, costs, settings, options):
         first.setdefault(seed.point.key, seed)
     return list(first.values())
 
 
-def _candidates(space: Space, costs: CostModel, settings: SearchSettings) -> Iterator[Seed]:
+def _candidates(space: Space, costs: CostModel, settings: SearchSettings, options: Options | None) -> Iterator[Seed]:
     ladders = settings.seeds
     if ladders.dense:
         yield from _dense(space)
+    if options is not None and ladders.allocations:
+        yield from _allocated(space, options, settings)
     for fraction in ladders.fractions:
         yield _uniform(space, costs, f"fraction {fraction:g}", _cut(fraction))
     for weakening in ladders.weakenings:
@@ -64,6 +74,29 @@ def _dense(space: Space) -> Iterator[Seed]:
     if "entropy" in space.searched_penalties:
         quantized = {**weakest, "entropy": space.penalties["entropy"].middle}
         yield Seed("dense entropy", Point(layers, without_frames(layers, quantized)))
+
+
+def _allocated(space: Space, options: Options, settings: SearchSettings) -> Iterator[Seed]:
+    """Points along the front of errors and costs, as far as they keep the bounds on counted costs."""
+    shares = mean_shares([each.name for each in settings.objectives])
+    menus = [options.of[group.name] for group in space.groups]
+    costs = [[price_of(option, shares, options.dense) for option in menu] for menu in menus]
+    front = lagrangian_front(costs, [[option.error for option in menu] for menu in menus])
+    most = WORST_MEAN_ERROR * len(menus)
+    fixed = sum(shares[name] * options.rest[name] / max(1, options.dense[name]) for name in shares)
+
+    def chosen(allocation: Allocation) -> list[Option]:
+        return [menu[place] for menu, place in zip(menus, allocation.chosen, strict=True)]
+
+    worth = [
+        each
+        for each in front
+        if each.error <= most
+        and check_counted(settings.constraints, options.total(chosen(each)), options.dense) is None
+    ]
+    for allocation in spread(worth, settings.seeds.allocations, fixed):
+        layers = {layer: choice for option in chosen(allocation) for layer, choice in option.choices.items()}
+        yield Seed(f"allocation {allocation.cost + fixed:.2g}", Point(layers, _middle_penalties(space, layers)))
 
 
 def _cut(fraction: float) -> Rule:

@@ -20,7 +20,7 @@ from pydantic import (
 from rank_search.errors import StudyFileError
 from rank_search.point import DENSE, Bound, Objective
 from rank_search.search.rungs import RungSettings
-from rank_search.search.samplers import SAMPLERS, check_options
+from rank_search.search.samplers import AUTO, NAMES, check_options
 from rank_search.search.strength import Strength
 
 
@@ -105,12 +105,18 @@ class SeedSettings(BaseModel):
         description="Start with the dense model; where entropy is searched also with the dense model under the "
         "entropy penalty, which only quantizes.",
     )
+    allocations: int = Field(
+        default=10,
+        ge=0,
+        description="How many points along the exact front of the layers' output errors against their counted costs, "
+        "all factorizations included: the cost is spread so that the sum of the relative errors is least.",
+    )
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        default=(0.75, 0.5, 0.35, 0.25, 0.15),
+        default=(),
         description="A ladder of uniform cuts: every axis at this fraction of its largest value.",
     )
     weakenings: tuple[Annotated[float, Field(ge=0, le=2)], ...] = Field(
-        default=(0.25, 0.5, 0.75, 1.0),
+        default=(),
         description="A ladder of uniform weakenings: 0 = full rank, 1 = the prior's rank, 2 = rank one.",
     )
     points: tuple[SeedPointSettings, ...] = Field(default=(), description="Points of your own.")
@@ -130,7 +136,7 @@ class SearchSettings(BaseModel):
     objectives: tuple[ObjectiveSetting, ...] = Field(
         default=(Objective("error"), Objective("macs")),
         description='Measurements to optimize: names, or {name = "accuracy", direction = "maximize"}. There are '
-        "error, params, macs, bits, latency, and whatever the task measures.",
+        "error, params, macs, bits, latency, latency_ratio, and whatever the task measures.",
     )
     reference: dict[str, float] = Field(
         default_factory=dict,
@@ -143,7 +149,9 @@ class SearchSettings(BaseModel):
         "params and macs are checked before training, so that a trial that breaks one costs milliseconds.",
     )
     sampler: str = Field(
-        default="tpe", description=f"Which sampler asks for points after the seeds: {', '.join(SAMPLERS)}."
+        default=AUTO,
+        description=f"Which sampler asks for points after the seeds: {', '.join(NAMES)}. `auto` learns how much each "
+        "layer's error counts and spreads the cost over the layers accordingly; the others are Optuna's.",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -197,10 +205,10 @@ class SearchSettings(BaseModel):
     @field_validator("sampler")
     @classmethod
     def _is_known(cls, sampler: str) -> str:
-        if sampler not in SAMPLERS:
-            near = difflib.get_close_matches(sampler, SAMPLERS, n=1)
+        if sampler not in NAMES:
+            near = difflib.get_close_matches(sampler, NAMES, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"there is no sampler {sampler!r}; there are {', '.join(SAMPLERS)}{hint}")
+            raise ValueError(f"there is no sampler {sampler!r}; there are {', '.join(NAMES)}{hint}")
         return sampler
 
     @model_validator(mode="after")
@@ -231,6 +239,11 @@ class SearchSettings(BaseModel):
                         f"[search] {key} names what trials measure on the selection data: {', '.join(known)}; "
                         f"found {each.name!r}.{hint}"
                     )
+
+    @property
+    def uses_options(self) -> bool:
+        """Whether seed points or sampler need to know how far each layer's options are off."""
+        return self.sampler == AUTO or self.seeds.allocations > 0
 
     @property
     def penalties(self) -> dict[str, Strength]:

@@ -69,11 +69,11 @@ class Strength:
         """Off where that can be chosen, else the fixed strength."""
         return 0.0 if self.searched else self.low
 
-    def decode(self, coordinate: float) -> float:
+    def at(self, coordinate: float) -> float:
         """The strength that a coordinate means."""
         return rounded(10**coordinate) if coordinate >= math.log10(self.low) else 0.0
 
-    def encode(self, strength: float) -> float:
+    def coordinate_of(self, strength: float) -> float:
         """The coordinate closest to a strength; the middle of the margin for off."""
         margin, high = self.interval
         low = math.log10(self.low)

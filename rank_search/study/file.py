@@ -6,16 +6,17 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rank_search.errors import StudyFileError
 from rank_search.launch.settings import LaunchSettings
 from rank_search.layers.settings import LayersSettings
+from rank_search.priors.settings import PriorSettings
 from rank_search.search.settings import SearchSettings
 from rank_search.study.complaints import complaints
-from rank_search.trials.settings import LatencySettings, TrainingSettings
+from rank_search.trials.settings import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
 
 
 class StudySettings(BaseModel):
@@ -27,6 +28,11 @@ class StudySettings(BaseModel):
     trials: int = Field(60, ge=1, description="Finished trials to reach, seed points and infeasible ones included.")
     seed: int = Field(
         0, ge=0, description="Seed of every random number: the same seed on one worker repeats the study."
+    )
+    method: Literal["factorized", "overparameterized"] = Field(
+        "factorized",
+        description="`factorized`: trials factorize the network as it is. `overparameterized`: it is first trained as "
+        "factors of full rank, once, see `[overparameterized]`.",
     )
     store: str = Field(
         "",
@@ -67,8 +73,11 @@ class Study(BaseModel):
     study: StudySettings
     task: TaskSettings
     layers: LayersSettings = LayersSettings()
+    priors: PriorSettings = PriorSettings()
     search: SearchSettings = SearchSettings()
     training: TrainingSettings = TrainingSettings()
+    coding: CodingSettings = CodingSettings()
+    overparameterized: OverparameterizedSettings = OverparameterizedSettings()
     latency: LatencySettings = LatencySettings()
     launch: LaunchSettings = LaunchSettings()
     folder: Path = Field(Path(), exclude=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 from collections.abc import Iterator
@@ -48,7 +49,7 @@ def _table(path: list[str], field: FieldInfo) -> str:
 
 
 def _prose(model: type[BaseModel]) -> str:
-    return (model.__doc__ or "").strip()
+    return inspect.cleandoc(model.__doc__ or "")
 
 
 def _repeats(annotation: Any) -> str:

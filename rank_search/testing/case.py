@@ -42,6 +42,14 @@ class Case:
         """A weight with no structure at all, the same every time. Laws that risk it take a clone."""
         return normal(self.layer.shape, self.layer.dtype)
 
+    @cached_property
+    def moment(self) -> Tensor:
+        """The second moment of inputs that depend on each other, fewer than there are columns."""
+        size = self.weight[0].numel()
+        drawn = normal((size // 2 + 1, size), torch.float64)
+        inputs = (drawn + drawn.roll(1, 1)).relu()
+        return (inputs.T @ inputs / len(inputs)).to(torch.float32)
+
     def built(self) -> Factorization:
         """Fresh: each parameter full of NaN, so that whatever stays unset is seen; the bias is all ones."""
         module = self.factorization(self.layer, **self.values)

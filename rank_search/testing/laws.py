@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rank_search.layers import Axis, DirectBases, Factorization
+from rank_search.layers import Axis, DirectBases, Factorization, output_error
 from rank_search.testing.case import Case, normal
 
 Law = Callable[[Case], Iterator[str]]
@@ -52,7 +52,10 @@ def rank_law(case: Case) -> Iterator[str]:
 
 
 def spectrum_bound(case: Case) -> Iterator[str]:
-    """3. ‖W − dense()‖ lies between the tail of every named spectrum (Eckart–Young) and ‖W‖."""
+    """3. ‖W − dense()‖ lies between the tail of every named spectrum (Eckart–Young) and ‖W‖.
+
+    A fit that a moment makes another one is, in its outputs, no farther than zero.
+    """
     weight = case.weight.to(torch.float64)
     error = _norm(weight - case.fitted().dense().detach())
     slack = ROUNDING * torch.finfo(case.layer.dtype).eps * _norm(weight)
@@ -64,6 +67,7 @@ def spectrum_bound(case: Case) -> Iterator[str]:
         yield f"the fit is {error:.6g} from the weight, farther than zero is ({_norm(weight):.6g})"
     if case.equality and tails and not error <= max(tails.values()) + slack:
         yield f"the fit is {error:.6g} from the weight; equality claims the tail {max(tails.values()):.6g}"
+    yield from _outputs_bound(case)
 
 
 def skeleton(case: Case) -> Iterator[str]:
@@ -98,6 +102,7 @@ def life(case: Case) -> Iterator[str]:
     yield from _frames(module)
     if not case.fitted(torch.zeros_like(weight)).dense().isfinite().all():
         yield "fit to a weight of zeros gives numbers that are not finite"
+    yield from _with_moments(case)
 
 
 LAWS: Final[Mapping[str, Law]] = MappingProxyType(
@@ -135,6 +140,15 @@ def _unfolded(case: Case, weight: Tensor) -> Iterator[tuple[Axis, str, Tensor]]:
     for axis in case.axes:
         for number, unfolding in enumerate(axis.unfoldings):
             yield axis, f"unfolding {number} of axis {axis.name}", unfolding(weight)
+
+
+def _outputs_bound(case: Case) -> Iterator[str]:
+    weight, found = case.weight, case.fitted(bases=DirectBases(case.weight, case.moment)).dense().detach()
+    if torch.equal(found, case.fitted().dense()):
+        return  # it looks at the weight alone, and may be anywhere
+    error, zero = (output_error(weight, other, case.moment) for other in (found, torch.zeros_like(weight)))
+    if not error <= zero * (1 + ROUNDING * torch.finfo(torch.float32).eps):
+        yield f"with a moment the fit's outputs are {error:.6g} from the layer's, farther than zero is ({zero:.6g})"
 
 
 def _tail(matrix: Tensor, rank: float) -> float:
@@ -218,6 +232,16 @@ def _same_again(case: Case, module: Factorization) -> Iterator[str]:
             parameter.zero_()
     if not torch.equal(case.fitted(bases=bases).dense(), kept):
         yield "training one module changes the bases that the next fit takes (copy them into the factors)"
+
+
+def _with_moments(case: Case) -> Iterator[str]:
+    for inputs, given in (("few inputs", case.moment), ("no inputs", torch.zeros_like(case.moment))):
+        moment = given.clone()
+        module = case.fitted(bases=DirectBases(case.weight.clone(), moment))
+        if not torch.equal(moment, given):
+            yield f"fit changes the moment of {inputs}"
+        if unset := [name for name, tensor in module.named_parameters() if not tensor.isfinite().all()]:
+            yield f"fit with the moment of {inputs} leaves {', '.join(unset)} unset or not finite"
 
 
 def _gradients(case: Case, module: Factorization) -> Iterator[str]:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Final
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from rank_search.trials.effort import Stop, never
+from rank_search.coding import Grid
+from rank_search.trials.stop import Stop, never
 from rank_search.trials.task import Task, passed
 
 
 @torch.no_grad()
-def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never) -> None:
-    """Set every batch norm's statistics to the average over one pass of the training data.
+def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batches: int | None = None) -> None:
+    """Set every batch norm's statistics to the average over the training data.
 
     Everything else runs as in eval mode (no dropout), where it ends; momenta stay as they are. A model without
     batch norms costs nothing. The average is of per-batch statistics (momentum None: cumulative).
+
+    Args:
+        batches: of how many, the first of a pass; None, or more than there are: a whole pass.
     """
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not norms:
@@ -27,10 +37,71 @@ def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never) -> No
         norm.momentum = None
         norm.train()
     try:
-        for batch in passed(task.training(), "training data"):
+        for batch in islice(passed(task.training(), "training data"), batches):
             stop()
             task.loss(model, batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
+        model.eval()
+
+
+_FINE: Final = 2.0**-4  # step of the vectors of a batch norm, in units of their mean magnitude: about six bits each
+
+
+def canonical_norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """Batch norms that are a scale and a shift for each channel: with weights and statistics, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.affine and module.track_running_stats
+    }
+
+
+@torch.no_grad()
+def canonize(model: nn.Module) -> dict[str, Grid]:
+    """Give batch norms their canonical form in place, rounded to a fine grid; returned are the grids.
+
+    Symbols: y = (x − μ)/√(v + ε)·w + b is y = a·x + c with a = w/√(v + ε) and c = b − a·μ. The canonical form has
+    weight a, bias c, mean 0, variance 1 − ε and count 0: two vectors, and the rest constant. The scale a is rounded
+    first, and c is that of the rounded scale, so that the outputs' means stay. It holds in eval mode; statistics that
+    are taken again after it change what the model computes.
+    """
+    grids: dict[str, Grid] = {}
+    for name, norm in canonical_norms(model).items():
+        mean, variance = norm.running_mean.double(), norm.running_var.double()  # type: ignore[union-attr]
+        spread = float(norm.weight.abs().mean())  # of the outputs
+        slope = norm.weight.double() / (variance + norm.eps).sqrt()
+        grids[f"{name}.weight"] = _put(norm.weight, slope, float(slope.abs().mean()), "scale")
+        shift = norm.bias.double() - norm.weight.double() * mean  # of the scale as it was rounded
+        grids[f"{name}.bias"] = _put(norm.bias, shift, spread, "shift")
+        norm.reset_running_stats()
+        norm.running_var.fill_(1 - norm.eps)  # type: ignore[union-attr]
+    return grids
+
+
+def _put(parameter: nn.Parameter, values: Tensor, spread: float, group: str) -> Grid:
+    usable = spread if math.isfinite(spread) and spread > 0 else 1.0
+    grid = Grid.nearest(torch.full((1,), _FINE * usable), group=f"batch norm {group}")
+    parameter.copy_(grid.values(grid.round(values).cpu(), parameter.dtype))
+    return grid
+
+
+@contextmanager
+def batch_statistics(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, but batch norms take the statistics of each batch and keep none of them."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    kept = [(norm.momentum, norm.state_dict()) for norm in norms]
+    kept = [(momentum, {name: each.clone() for name, each in state.items()}) for momentum, state in kept]
+    model.eval()
+    for norm in norms:
+        norm.train()
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, state) in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            for name, buffer in norm.named_buffers():
+                buffer.copy_(state[name])
         model.eval()

@@ -23,7 +23,7 @@ class Checkpoint:
 
     Attributes:
         about: whose it is and how far it is, as JSON data.
-        parts: the tensors of the model, the optimizers, the quantizer and the generators.
+        parts: the tensors of the model, the optimizers, the quantizer, the averaged weights and the generators.
     """
 
     about: Mapping[str, Any]

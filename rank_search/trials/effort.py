@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from torch import nn
 
 from rank_search.trials.rate import Quantizer
 from rank_search.trials.settings import TrainingSettings
-
-Stop = Callable[[], None]
-"""Called between batches; raises to end the trial."""
-
-
-def never() -> None:
-    """Do not stop."""
+from rank_search.trials.stop import Stop, never
 
 
 @dataclass(frozen=True)
@@ -43,9 +38,11 @@ class Effort:
     Attributes:
         orthogonality: strength of the orthogonality penalty; 0 = off.
         entropy: the entropy penalty; None = off.
+        teacher: the dense model, in eval mode, that is distilled; None = off. It is not changed.
     """
 
     settings: TrainingSettings
     orthogonality: float = 0.0
     entropy: EntropyPenalty | None = None
+    teacher: nn.Module | None = None
     stop: Stop = field(default=never)

@@ -1,38 +1,34 @@
-"""Everything measured on a model: the task's own numbers, parameters, MACs, bits and latency."""
+"""What is measured on a model, except its latency: the task's own numbers, parameters, MACs and bits."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Final
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rank_search.layers import Example, count_macs, count_params, forward
-from rank_search.trials.settings import LatencySettings
+from rank_search.layers import count_macs, count_params
 from rank_search.trials.task import Task, asked, task_measurements
 
+_TEST: Final = "test_"
 
-def measure(task: Task, model: nn.Module, coded_bytes: int, latency: LatencySettings | None = None) -> dict[str, float]:
+
+def measure(task: Task, model: nn.Module, coded_bytes: int) -> dict[str, float]:
     """All measurements of a model on the selection data; the model ends in eval mode.
 
     `params` and `macs` are counted (macs on the task's example), `bits` is eight times the length of the coded
-    model, `latency` (seconds) is there only if asked for; the rest is what the task measures.
+    model; the rest is what the task measures.
 
     Raises:
         TaskError: the task's answers cannot be used.
     """
     model.eval()
-    example = task.example()
     measured = task_measurements(task, model, task.selection(), "selection data")
-    measured |= {
+    return measured | {
         "params": float(count_params(model)),
-        "macs": float(count_macs(model, [example])),
+        "macs": float(count_macs(model, [task.example()])),
         "bits": 8.0 * coded_bytes,
     }
-    return measured if latency is None else measured | {"latency": measure_latency(model, example, latency)}
 
 
 def test_measurements(task: Task, model: nn.Module) -> dict[str, float]:
@@ -44,50 +40,20 @@ def test_measurements(task: Task, model: nn.Module) -> dict[str, float]:
     model.eval()
     with asked("test() or evaluate()"):
         found: Mapping[str, float] = task_measurements(task, model, task.test(), "test data")
-    return {f"test_{name}": value for name, value in found.items()}
+    return {f"{_TEST}{name}": value for name, value in found.items()}
+
+
+def on_test(measurements: Mapping[str, float]) -> dict[str, float]:
+    """Those that were measured on the test data: a name that begins with `test_`, and the rest of it is there, too.
+
+    >>> on_test({"error": 0.1, "macs": 9.0, "test_error": 0.2})
+    {'test_error': 0.2}
+    """
+    return {
+        name: value
+        for name, value in measurements.items()
+        if name.startswith(_TEST) and name.removeprefix(_TEST) in measurements
+    }
 
 
 test_measurements.__test__ = False  # type: ignore[attr-defined]  # so that pytest does not collect it
-
-
-@torch.no_grad()
-def measure_latency(model: nn.Module, example: Example, settings: LatencySettings) -> float:
-    """Median seconds of a forward of `settings.batch` examples on `settings.threads` threads, after a warm-up.
-
-    The number of threads is put back afterwards. On an accelerator the model is waited for.
-    """
-    batch = _repeated(example, settings.batch)
-    with threads(settings.threads):
-        for _ in range(max(3, settings.repeats // 10)):
-            forward(model, batch)
-        return statistics.median(_seconds(model, batch) for _ in range(settings.repeats))
-
-
-def _seconds(model: nn.Module, batch: Example) -> float:
-    _wait()
-    start = time.perf_counter()
-    forward(model, batch)
-    _wait()
-    return time.perf_counter() - start
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _repeated(example: Example, times: int) -> Example:
-    if isinstance(example, Tensor):
-        return torch.cat([example] * times)
-    return tuple(torch.cat([part] * times) for part in example)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """PyTorch with so many threads, and afterwards with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,8 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rank_search.trials.effort import Effort
-from rank_search.trials.penalties import frames
-from rank_search.trials.settings import TrainingSettings
+from rank_search.trials.penalties import factor_ids, frames
 
 
 def make_optimizers(model: nn.Module, effort: Effort) -> list[Optimizer]:
@@ -33,14 +31,19 @@ def make_optimizers(model: nn.Module, effort: Effort) -> list[Optimizer]:
 
 
 def _decayed_and_kept(model: nn.Module, effort: Effort) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Parameters with and without weight decay: frames under a penalty and latents are pulled already."""
+    """Parameters with and without weight decay: frames under a penalty, latents and the factors of a product that
+    is decayed as a whole are pulled already.
+    """
+    settings = effort.settings
+    factors = factor_ids(model) if settings.weight_decay_on == "product" else set()
     framed = {frame.untyped_storage().data_ptr() for frame in frames(model)} if effort.orthogonality > 0 else set()
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        pulled = effort.entropy is not None or parameter.untyped_storage().data_ptr() in framed
+        pulled = effort.entropy is not None or id(parameter) in factors
+        pulled = pulled or parameter.untyped_storage().data_ptr() in framed
         (kept if pulled or parameter.dim() < 2 else decayed).append(parameter)
     return decayed, kept
 
@@ -69,20 +72,7 @@ def set_memories(optimizers: Sequence[Optimizer], found: Mapping[str, Tensor]) -
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-# ---- schedules -----------------------------------------------------------------------------------------
-
-
-def rate_factor(settings: TrainingSettings, step: int, total: int) -> float:
-    """The share of the learning rates in this step."""
-    if settings.schedule == "constant":
-        return 1.0
-    return 0.5 * (1 + math.cos(math.pi * step / total))
-
-
-def warmed_up(settings: TrainingSettings, step: int, total: int) -> float:
-    """The share of the entropy penalty in this step."""
-    rise = settings.entropy_warmup * total
-    return min(1.0, (step + 1) / rise) if rise > 0 else 1.0
+# ---- their rates ---------------------------------------------------------------------------------------
 
 
 def set_rates(optimizers: Sequence[Optimizer], bases: Sequence[float], factor: float) -> None:

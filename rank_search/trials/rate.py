@@ -1,75 +1,70 @@
 """The entropy penalty: weights are trained rounded to learned steps, and pay for their bits.
 
-Oktay, Ballé, Singh, Shrivastava, "Scalable Model Compression by Entropy Penalized Reparameterization" (ICLR
-2020), with one step and one Laplace prior for each tensor: the loss sees the rounded weights (gradients pass
-straight through), the rate sees them with uniform noise in place of the rounding.
+Oktay, Ballé, Singh, Shrivastava, "Scalable Model Compression by Entropy Penalized Reparameterization" (ICLR 2020): the
+loss sees the rounded weights (gradients pass straight through), the rate sees them with uniform noise in place of the
+rounding. Which tensors share a prior, and what has a step of its own, is in `lattices`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 
+from rank_search.coding import NOTCHES, Grid
 from rank_search.errors import TrialError
-from rank_search.layers import Factorization
+from rank_search.trials.densities import DENSITIES, Density, spread
+from rank_search.trials.lattices import Lattice, lattices, to_frequencies
+from rank_search.trials.settings import CodingSettings
 
 _SMALLEST: Final = 1e-12
-_LN2: Final = math.log(2)
-
-
-def latents(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter that is rounded and coded: two or more dimensions, and stored if in a factorization."""
-    kept_out = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, Factorization)
-        for parameter in _not_stored(module)
-    }
-    return {
-        name: parameter
-        for name, parameter in model.named_parameters()
-        if parameter.dim() >= 2 and parameter.numel() and id(parameter) not in kept_out
-    }
-
-
-def _not_stored(module: Factorization) -> list[nn.Parameter]:
-    stored = {id(tensor) for tensor in module.stored()}
-    return [parameter for parameter in module.parameters() if id(parameter) not in stored]
-
-
-def weight_count(model: nn.Module) -> int:
-    """Scalars in parameters of two or more dimensions: what the entropy penalty of a model is divided by."""
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.dim() >= 2)
+_TURNS: Final = 1 << 12  # values of the noise that each weight sees
+_FINER: Final = 2.0  # bits more for vectors: there are few of them, and each reaches every weight of its channel
 
 
 @final
 class Quantizer(nn.Module):
-    """A learned step and a learned prior scale for each latent tensor (at least one), both as logarithms.
+    """Learned steps and a learned prior for each group, for at least one latent tensor.
 
-    The first step of a tensor makes a Laplace distribution with its mean magnitude B cost `start_bits` per
-    weight: its entropy is log2(2e·B/step), so step = 2e·B / 2^start_bits. Nothing is rounded away at the start
-    unless start_bits is near 1. A tensor of zeros gets a tiny step.
+    The first step of a tensor makes a Laplace distribution with its mean magnitude B cost `start_bits` per weight (two
+    more for vectors): its entropy is log2(2e·B/step), so step = 2e·B / 2^start_bits. Nothing is rounded away at the
+    start unless start_bits is near 1. A tensor of zeros gets a tiny step. A tensor with many steps begins with all
+    of them equal: that is right where all its weights matter alike.
+
+    Args:
+        tensors: by name.
+        coding: grouping, steps and prior.
+        modes: of a tensor's steps for `steps = "component"`, by name (see `component_modes`).
 
     Raises:
         TrialError: a latent holds NaN or infinity.
     """
 
-    phases: Tensor
+    uniform: Tensor
 
-    def __init__(self, tensors: Mapping[str, Tensor], start_bits: float) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        start_bits: float,
+        coding: CodingSettings | None = None,
+        modes: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
-        self.names = tuple(tensors)
-        ratio = 2 * math.e / 2**start_bits
-        first = [math.log(_mean_magnitude(name, tensor) * ratio) for name, tensor in tensors.items()]
+        coding = coding or CodingSettings()
+        self.lattices = lattices(tensors, coding, modes or {})
+        logarithms, ratio = [], 2 * math.e / 2**start_bits
+        for lattice in self.lattices:
+            finer = 2.0**-_FINER if len(lattice.shape) < 2 else 1.0
+            first = math.log(_mean_magnitude(lattice.name, tensors[lattice.name]) * ratio * finer)
+            logarithms.append(torch.full((lattice.step_count,), first))
         device = next(iter(tensors.values())).device
-        self.log_step = nn.Parameter(torch.tensor(first, device=device))
-        self.log_scale = nn.Parameter(torch.full_like(self.log_step, -math.log(ratio)))
-        self.sizes = [tensor.numel() for tensor in tensors.values()]
-        self.register_buffer("phases", torch.rand(sum(self.sizes), device=device))
+        self.log_step = nn.Parameter(torch.cat(logarithms).to(device))
+        self._groups = _group_sizes(self.lattices)
+        self.prior = DENSITIES[coding.prior](len(self._groups), 1 / ratio).to(device)
+        self.register_buffer("uniform", torch.rand(sum(self._groups) + _TURNS, device=device) - 0.5)
 
     def forward(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """The tensors rounded to whole steps, and the bits that they cost with noise in place of the rounding.
@@ -78,33 +73,90 @@ class Quantizer(nn.Module):
         with respect to Δ (Esser et al., "Learned Step Size Quantization", ICLR 2020). Those of the bits are the
         ordinary ones.
         """
-        weights = [tensors[name] for name in self.names]
-        flat = torch.cat([weight.flatten() for weight in weights])
-        flat, bits = _CodeThrough.apply(flat, self.log_step, self.log_scale, self._noise(), self.sizes)  # type: ignore[no-untyped-call]
-        parts = zip(self.names, weights, torch.split(flat, self.sizes), strict=True)
-        return {name: part.view(weight.shape).to(weight.dtype) for name, weight, part in parts}, bits
+        flat = torch.cat([self._flat(lattice, tensors[lattice.name]) for lattice in self.lattices])
+        learned = (self.log_step, *self.prior.parameters())
+        flat, bits = _CodeThrough.apply(flat, self._noise(), self.lattices, self._groups, self.prior, *learned)  # type: ignore[no-untyped-call]
+        parts = zip(self.lattices, torch.split(flat, [lattice.count for lattice in self.lattices]), strict=True)
+        return {each.name: self._shaped(each, part).to(tensors[each.name].dtype) for each, part in parts}, bits
+
+    @staticmethod
+    def _flat(lattice: Lattice, tensor: Tensor) -> Tensor:
+        return (to_frequencies(tensor) if lattice.frequencies else tensor).flatten()
+
+    @staticmethod
+    def _shaped(lattice: Lattice, flat: Tensor) -> Tensor:
+        tensor = flat.view(lattice.shape)
+        return to_frequencies(tensor, back=True) if lattice.frequencies else tensor
 
     def _noise(self) -> Tensor:
-        """Uniform in (−½, ½): fixed random phases turned by one new angle, far cheaper than new numbers."""
-        turned = self.phases + torch.rand((), device=self.phases.device)
-        return turned.frac_().sub_(0.5)
-
-    def steps(self) -> dict[str, float]:
-        """The step of each tensor, as the float32 number that is stored."""
-        return dict(zip(self.names, self.log_step.detach().float().exp().tolist(), strict=True))
+        """Uniform in (−½, ½): fixed random numbers from a new place on, far cheaper than new numbers."""
+        place = int(torch.randint(_TURNS, ()))
+        return self.uniform[place : place + sum(self._groups)]
 
     @torch.no_grad()
-    def round_(self, tensors: Mapping[str, Tensor]) -> None:
-        """Round the tensors in place to multiples of their steps."""
-        for name, step in self.steps().items():
-            tensors[name].copy_(torch.round(tensors[name] / step) * step)
+    def settle_steps_(self) -> None:
+        """Put the steps to the nearest notches, and learn them no more: what is trained then is what will be stored.
+
+        Weights that were trained rounded gather where rounding turns: with steps that are a few per cent different,
+        many of them would turn over. Once done, doing it again changes nothing.
+        """
+        self.log_step.copy_(torch.round(self.log_step * (NOTCHES / math.log(2))) * (math.log(2) / NOTCHES))
+        self.log_step.requires_grad_(False)
+
+    def grids(self) -> dict[str, Grid]:
+        """The grid of each tensor: its steps, put to the nearest notches."""
+        return {
+            lattice.name: Grid.nearest(step, lattice.frequencies, lattice.group)
+            for lattice, step in zip(self.lattices, self._steps(), strict=True)
+        }
+
+    def exact(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """How many steps each number is, in float64, of the steps as they are learned.
+
+        Those of the grids are a few per cent different as long as they have not been settled: rounded by them, numbers
+        would turn over that training has rounded the other way.
+        """
+        return {
+            name: grid.exact(tensors[name]) * (grid.steps() / step)
+            for (name, grid), step in zip(self.grids().items(), self._steps(), strict=True)
+        }
+
+    @torch.no_grad()
+    def round_(self, tensors: Mapping[str, Tensor]) -> dict[str, Grid]:
+        """Round the tensors in place to their grids, which are returned."""
+        grids = self.grids()
+        for name, exact in self.exact(tensors).items():
+            tensors[name].copy_(grids[name].values(exact.round(), tensors[name].dtype))
+        return grids
+
+    def _steps(self) -> list[Tensor]:
+        """In float64, in the shapes of the lattices."""
+        steps = torch.split(self.log_step.detach().cpu().double().exp(), [each.step_count for each in self.lattices])
+        return [step.view(lattice.steps) for lattice, step in zip(self.lattices, steps, strict=True)]
+
+    @torch.no_grad()
+    def bits(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What each number costs under the learned priors, for tensors of the latents' shapes."""
+        flat = torch.cat([numbers[lattice.name].flatten().to(self.log_step) for lattice in self.lattices])
+        rows = nn.utils.rnn.pad_sequence(list(torch.split(flat, self._groups)), batch_first=True)
+        costs = torch.cat([row[:size] for row, size in zip(self.prior.bits(rows), self._groups, strict=True)])
+        parts = zip(self.lattices, torch.split(costs, [lattice.count for lattice in self.lattices]), strict=True)
+        return {lattice.name: part.view(lattice.shape) for lattice, part in parts}
+
+
+def _group_sizes(found: Sequence[Lattice]) -> list[int]:
+    """Numbers in each group; lattices of a group stand beside each other."""
+    sizes: dict[str, int] = {}
+    for lattice in found:
+        sizes[lattice.group] = sizes.get(lattice.group, 0) + lattice.count
+    return list(sizes.values())
 
 
 def _mean_magnitude(name: str, tensor: Tensor) -> float:
-    spread = float(tensor.detach().double().abs().mean())
-    if not math.isfinite(spread):
+    spread_of = float(tensor.detach().double().abs().mean())
+    if not math.isfinite(spread_of):
         raise TrialError(f"Weights are finite before they are rounded; {name} holds NaN or infinity.")
-    return max(spread, _SMALLEST)
+    return max(spread_of, _SMALLEST)
 
 
 class _CodeThrough(torch.autograd.Function):
@@ -112,56 +164,40 @@ class _CodeThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, flat: Tensor, log_step: Tensor, log_scale: Tensor, noise: Tensor, sizes: list[int]
+        ctx: Any,
+        flat: Tensor,
+        noise: Tensor,
+        lattices: Sequence[Lattice],
+        groups: list[int],
+        prior: Density,
+        log_step: Tensor,
+        *_learned: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        step, scale = _spread(log_step.exp(), sizes), _spread(log_scale.exp(), sizes)
+        step = _spread_steps(log_step.exp(), lattices)
         x = flat / step
         rounded = x.round().mul_(step)
-        bits, by_x, by_scale = laplace_bits(noise.add_(x), scale)
-        ctx.sizes = sizes
-        ctx.save_for_backward(
-            rounded - flat, by_x / step, _sums(x.mul_(by_x), sizes), _sums(by_scale.mul_(scale), sizes)
-        )
-        return rounded, bits.sum()
+        bits, by_x, by_prior = prior.costs(noise + x, groups)
+        ctx.lattices, ctx.priors = lattices, len(by_prior)
+        ctx.save_for_backward(rounded - flat, by_x / step, _step_sums(x.mul_(by_x), lattices), *by_prior)
+        return rounded, bits
 
     @staticmethod
     def backward(ctx: Any, to_rounded: Tensor, to_bits: Tensor) -> tuple[Tensor | None, ...]:
-        residue, bits_by_weight, bits_by_shrinking, bits_by_log_scale = ctx.saved_tensors
+        residue, bits_by_weight, bits_by_shrinking, *by_prior = ctx.saved_tensors
         to_weight = torch.addcmul(to_rounded, bits_by_weight, to_bits)
-        to_log_step = _sums(to_rounded * residue, ctx.sizes) - to_bits * bits_by_shrinking
-        return to_weight, to_log_step, to_bits * bits_by_log_scale, None, None
+        to_log_step = _step_sums(to_rounded * residue, ctx.lattices) - to_bits * bits_by_shrinking
+        return to_weight, None, None, None, None, to_log_step, *(to_bits * each for each in by_prior)
 
 
-def _spread(numbers: Tensor, sizes: list[int]) -> Tensor:
-    """Each number repeated as often as its tensor has elements (several times faster than indexing)."""
-    return torch.cat([number.expand(size) for number, size in zip(numbers, sizes, strict=True)])
+def _spread_steps(steps: Tensor, found: Sequence[Lattice]) -> Tensor:
+    """The step of each number."""
+    if len(steps) == len(found):
+        return spread(steps, [lattice.count for lattice in found])
+    parts = zip(found, torch.split(steps, [lattice.step_count for lattice in found]), strict=True)
+    return torch.cat([part.view(lattice.steps).expand(lattice.shape).reshape(-1) for lattice, part in parts])
 
 
-def _sums(flat: Tensor, sizes: list[int]) -> Tensor:
-    return torch.stack([part.sum() for part in torch.split(flat, sizes)])
-
-
-def laplace_bits(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """−log2 of a Laplace distribution's mass within ½ of each x, and its derivatives by x and by the scale.
-
-    Symbols: mass p(x) = F(x+½) − F(x−½), F the distribution function of Laplace(0, b), b = `scale` > 0, one
-    for each x. With z = min(|x|, ½), u = e^((z−½)/b), v = e^(−(z+½)/b) and m = 1 − (u+v)/2: −ln p(x) =
-    (|x| − z)/b − ln m; by |x| it is g = (u − v)/(2bm); by b it is (1/(2bm) − 1/(2b) − z·g − (|x| − z)/b)/b.
-    At whole numbers these are the bits of the number. No tail is too far and no b too small; in float32 b
-    should stay below 10⁵ (17 bits a weight). NaN gives NaN. O(n).
-
-    >>> float(laplace_bits(torch.tensor(0.0), torch.tensor(0.5 / math.log(2)))[0])
-    1.0
-    """
-    inverse = scale.reciprocal()
-    magnitude = x.abs()
-    z = magnitude.clamp(max=0.5)
-    u = (z - 0.5).mul_(inverse).exp_()
-    v = (z + 0.5).mul_(inverse).neg_().exp_()
-    mass = (u + v).mul_(-0.5).add_(1)
-    half = inverse / mass
-    slope = u.sub_(v).mul_(half).mul_(0.5)
-    outside = magnitude.sub_(z).mul_(inverse)
-    by_scale = half.sub_(inverse).mul_(0.5).addcmul_(z, slope, value=-1).sub_(outside).mul_(inverse)
-    bits = outside.sub_(mass.log_())
-    return bits.div_(_LN2), slope.copysign_(x).div_(_LN2), by_scale.div_(_LN2)
+def _step_sums(flat: Tensor, found: Sequence[Lattice]) -> Tensor:
+    """The sum over the numbers of each step."""
+    parts = zip(found, torch.split(flat, [lattice.count for lattice in found]), strict=True)
+    return torch.cat([part.view(lattice.shape).sum_to_size(lattice.steps).reshape(-1) for lattice, part in parts])

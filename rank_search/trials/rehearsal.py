@@ -1,16 +1,16 @@
-"""Before a search begins, one step of training is rehearsed: what would fail in every trial is said at once."""
+"""Before a search begins, what would fail in every trial, or only at its end, is rehearsed and said at once."""
 
 from __future__ import annotations
 
 import math
 from copy import deepcopy
 
-from torch import nn
+from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.trials.randomness import seeded
 from rank_search.trials.settings import TrainingSettings
-from rank_search.trials.task import Task, asked, passed, task_loss
+from rank_search.trials.task import Task, asked, passed, task_distilled_loss, task_loss
 
 
 def rehearse(task: Task, model: nn.Module, training: TrainingSettings) -> None:
@@ -24,9 +24,7 @@ def rehearse(task: Task, model: nn.Module, training: TrainingSettings) -> None:
     """
     if training.epochs == 0:
         return
-    copied = _trainable(model)
-    with seeded(0), asked("training() or loss()"):
-        loss = task_loss(task, copied, next(passed(task.training(), "training data")))
+    loss = _loss(task, model, training)
     if not loss.requires_grad:
         raise TaskError(
             "A task's loss has a gradient, so that models can be fine-tuned; this one has none. Compute it from "
@@ -37,6 +35,25 @@ def rehearse(task: Task, model: nn.Module, training: TrainingSettings) -> None:
             f"The dense model's loss is where fine-tuning starts from; on the first training batch it is {found}. "
             "Check the loss, the training data and the weights."
         )
+
+
+def rehearse_test(task: Task) -> None:
+    """Ask for the first batch of the test data, which is not measured on before the end of a search.
+
+    Raises:
+        TaskError: there is none.
+    """
+    with seeded(0), asked("test() or evaluate()"):
+        next(passed(task.test(), "test data"))
+
+
+def _loss(task: Task, model: nn.Module, training: TrainingSettings) -> Tensor:
+    copied, distilled = _trainable(model), training.distillation > 0
+    with seeded(0), asked("training(), loss() or distilled_loss()" if distilled else "training() or loss()"):
+        batch = next(passed(task.training(), "training data"))
+        if distilled:
+            return task_distilled_loss(task, copied, model, batch, training)
+        return task_loss(task, copied, batch)
 
 
 def _trainable(model: nn.Module) -> nn.Module:

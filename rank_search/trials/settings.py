@@ -6,6 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+OrthogonalityKind = Literal["so", "dso", "mc", "srip"]
+GroupingKind = Literal["kind", "tensor"]
+StepsKind = Literal["tensor", "channel", "component", "frequency"]
+PriorKind = Literal["laplace", "logistic", "density"]
+RoundingKind = Literal["nearest", "rate"]
+
 
 class TrainingSettings(BaseModel):
     """How each trial fine-tunes the factorized model."""
@@ -19,9 +25,18 @@ class TrainingSettings(BaseModel):
         description="Passes over the training data; fractions are allowed, 0 = none.",
     )
     optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="AdamW, or SGD with Nesterov momentum.")
-    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="Of the weights, at the start.")
-    schedule: Literal["cosine", "constant"] = Field(
-        default="cosine", description="`cosine` lets every learning rate fall to zero at the last step."
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="Of the weights, at its highest.")
+    schedule: Literal["cosine", "one-cycle", "constant"] = Field(
+        default="cosine",
+        description="`cosine` lets every learning rate fall to zero at the last step. `one-cycle` lets it rise from a "
+        "25th, and then fall like a cosine to a 10,000th.",
+    )
+    warmup: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of the training during which every learning rate rises linearly; none: 0.3 for `one-cycle`, "
+        "0 for the others.",
     )
     momentum: float = Field(default=0.9, ge=0, lt=1, description="Of SGD; AdamW does not read it.")
     weight_decay: float = Field(
@@ -31,11 +46,54 @@ class TrainingSettings(BaseModel):
         description="Of weights of two or more dimensions (AdamW: decoupled; SGD: L2). Frames under an "
         "orthogonality penalty and everything under the entropy penalty are never decayed.",
     )
+    weight_decay_on: Literal["factors", "product"] = Field(
+        default="factors",
+        description="What is decayed of a factorized layer. `product`: half the decay times the squared Frobenius "
+        "norm of the weight that its factors make is added to the loss, under either optimizer and also under an "
+        "orthogonality penalty; its factors are not decayed.",
+    )
     gradient_clip: float = Field(
         default=5.0, gt=0, description="Largest norm of the gradient of all weights together; `inf` = no limit."
     )
-    orthogonality_penalty: Literal["so", "srip"] = Field(
-        default="so", description="`so`: squared Frobenius norm of QᵀQ − I, over r². `srip`: its spectral norm."
+    average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Decay per step of a moving average of the weights, such as 0.999; the averaged weights are what "
+        "is measured, after batch norms have taken their statistics again; 0 = off, the last weights. Under the "
+        "entropy penalty the averaged weights are rounded, to the last steps.",
+    )
+    distillation: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the loss that is the distance to the dense model's outputs, in place of the task's own "
+        "loss; 0 = off. Needs a task that says how: `Supervised` does, for classes in the last dimension.",
+    )
+    distillation_temperature: float = Field(
+        default=4.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Both models' outputs are divided by this before they are compared: the higher, the more the "
+        "unlikely classes count.",
+    )
+    batchnorm_batches: int | None = Field(
+        default=None,
+        ge=1,
+        description="Batches of training data from which batch norms take their statistics after weights have "
+        "changed; none = a whole pass.",
+    )
+    orthogonality_penalty: OrthogonalityKind = Field(
+        default="so",
+        description="`so`: squared Frobenius norm of QᵀQ − I, over r². `dso`: the same of QQᵀ − I added; pulls exactly "
+        "twice as hard as `so`. `mc`: the largest entry of QᵀQ − I. `srip`: its spectral norm.",
+    )
+    orthogonality_decay: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Share of the training after which the strength of the orthogonality penalty falls, linearly, to "
+        "zero at the end; 1 = it stays.",
     )
     entropy_start_bits: float = Field(
         default=4.0,
@@ -45,18 +103,94 @@ class TrainingSettings(BaseModel):
         "from the spread of its weights.",
     )
     entropy_learning_rate: float = Field(
-        default=3e-2, gt=0, allow_inf_nan=False, description="Of the logarithms of steps and prior scales (Adam)."
+        default=3e-2,
+        gt=0,
+        allow_inf_nan=False,
+        description="Of the logarithms of steps and prior scales (Adam). In the last quarter of the training the steps "
+        "stay what the file will have.",
     )
     entropy_warmup: float = Field(
         default=0.2, ge=0, le=1, description="Share of the training during which the entropy penalty grows from 0."
     )
 
 
+class CodingSettings(BaseModel):
+    """How weights become whole numbers under the entropy penalty; where it is off, nothing here is read.
+
+    The method is that of Oktay, Ballé, Singh, Shrivastava, "Scalable Model Compression by Entropy Penalized
+    Reparameterization" (ICLR 2020), on dense layers as on factors. Weights, factors and biases are trained rounded,
+    with learned steps; each group shares a prior while training, and a coder in the file. Batch norms are stored as a
+    scale and a shift for each channel. The file's coder is the one that takes least, whichever prior was trained with.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grouping: GroupingKind = Field(
+        default="tensor",
+        description="What shares a prior and a coder: `tensor`: each tensor is alone. `kind`: parameters of one name "
+        "within their layers and of one kernel size, across all layers.",
+    )
+    steps: StepsKind = Field(
+        default="tensor",
+        description="What has a learned step of its own: `tensor`: each tensor. `channel`: each output channel. "
+        "`component`: each component of a factor, such as a column of a frame. `frequency`: each spatial frequency of "
+        "kernels larger than one pixel, which are rounded as frequencies. Where it does not apply, each tensor.",
+    )
+    prior: PriorKind = Field(
+        default="logistic",
+        description="Prior of the whole numbers while training: `laplace` or `logistic`, with a learned scale, or "
+        "`density`, a small network.",
+    )
+    rounding: RoundingKind = Field(
+        default="nearest",
+        description="Of the trained weights: `nearest`, as in training; or `rate`: a weight may go to its other "
+        "neighbour where that saves more bits than it costs of the loss, by its squared gradients on some training "
+        "batches. Kept only if the loss on these batches, with the price of bits, falls.",
+    )
+
+
 class LatencySettings(BaseModel):
-    """How `latency` is measured, in seconds: the median of repeated forwards."""
+    """How `latency_ratio` (the model and the dense one by turns, as deployed) and `latency` (seconds) are measured."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     batch: int = Field(default=1, ge=1, description="Examples in one forward.")
     threads: int = Field(default=1, ge=1, description="Threads that PyTorch may use.")
-    repeats: int = Field(default=30, ge=1, description="Timed forwards; a tenth of as many, at least 3, go before.")
+    repeats: int = Field(
+        default=30, ge=1, description="Rounds of the measurement: in each the two models run twice, A B B A."
+    )
+    slower_forms: bool = Field(
+        default=False,
+        description="Let a layer take a form that saves parameters and MACs, but no time. Else, where latency is an "
+        "objective or a constraint, such a layer stays dense; the forms are timed when the study begins.",
+    )
+
+
+class OverparameterizedSettings(BaseModel):
+    """How the network is trained before the search, with `[study] method = "overparameterized"`; read only then.
+
+    Every layer that is searched is written as factors of full rank, the network is trained so with a penalty that keeps
+    the frames orthogonal, and is put together again as an ordinary dense network. In the manner of He, Jiang and Wu
+    (2024, arXiv:2408.16289), whose coefficients and schedule are not known to us. The search begins from that network:
+    its spectra, VBMF ranks and factors are what trials start with, and a point that leaves all layers dense stands for
+    it. Errors and ratios are still compared with your own network. All that is not said here is as in `[training]`.
+
+    The network is kept in the cache folder, and found there by the weights, the settings and the seed, not by the data:
+    after a change of the data alone, empty the folder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: float = Field(default=10.0, ge=0, allow_inf_nan=False, description="Passes over the training data.")
+    learning_rate: float = Field(default=1e-3, gt=0, allow_inf_nan=False, description="Of the weights, at the start.")
+    orthogonality: float = Field(
+        default=1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Strength of the orthogonality penalty on the frames, of the kind that `[training]` names.",
+    )
+    factorization: str = Field(
+        default="",
+        description="One of `[layers] factorizations`, whose full rank is the whole weight (`cp` has none). "
+        "Where it does not apply, and by default: the first that does.",
+    )

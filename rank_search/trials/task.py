@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.errors import RankSearchError, TaskError
 from rank_search.layers import Example
+from rank_search.trials.settings import TrainingSettings
 
 Batch = Any
 """Whatever a task's iterables yield; only the task itself looks inside."""
 
-MEASURED_HERE: Final = ("params", "macs", "bits", "latency")
+MEASURED_HERE: Final = ("params", "macs", "bits", "latency", "latency_ratio")
 """Measurements that every trial has; a task must not use these names."""
 
 
@@ -61,93 +60,25 @@ class Task(ABC):
         Called with the model in eval mode and gradients off.
         """
 
+    def distilled_loss(
+        self, model: nn.Module, teacher: nn.Module, batch: Batch, share: float, temperature: float
+    ) -> Tensor:
+        """(1 − share) · loss + share · distance between the outputs of the model and of the teacher.
 
-def error_rate(outputs: Tensor, targets: Tensor) -> float:
-    """Share of wrong answers, the class being the last dimension's maximum (the first one on ties).
+        May be written, for `[training] distillation`; `teacher_distance` is there to help. One forward of the model is
+        enough for both terms.
 
-    >>> error_rate(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 0]))
-    0.5
-    """
-    return float((outputs.argmax(-1) != targets).double().mean())
-
-
-@final
-@dataclass(frozen=True, eq=False)
-class Supervised(Task):
-    """A task made of plain objects: a model, three loaders of (input, target) pairs, and a metric.
-
-    Attributes:
-        network: the trained model.
-        training_batches, selection_batches, test_batches: loaders; anything that can be iterated again and
-            again and yields pairs of an input and a target.
-        loss_function: of the model's outputs and the targets, for fine-tuning.
-        metric: of all outputs and all targets of a pass, concatenated.
-        metric_name: the name of that measurement; `"error"` is minimized by default.
-    """
-
-    network: nn.Module
-    training_batches: Iterable[Batch]
-    selection_batches: Iterable[Batch]
-    test_batches: Iterable[Batch]
-    loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
-    metric: Callable[[Tensor, Tensor], float] = error_rate
-    metric_name: str = "error"
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work in any trial.
+        Args:
+            teacher: the dense model in eval mode; call it without gradients.
+            temperature: what outputs are divided by before they are compared.
 
         Raises:
-            TaskError: the network is no module, or a loader cannot be iterated more than once.
+            TaskError: not written.
         """
-        if not isinstance(self.network, nn.Module):
-            raise TaskError(f"A task's network is an nn.Module; found {type(self.network).__name__}. Pass one.")
-        for name in ("training_batches", "selection_batches", "test_batches"):
-            _check_loader(name, getattr(self, name))
-
-    def model(self) -> nn.Module:
-        return self.network
-
-    def example(self) -> Tensor:
-        inputs, _ = _pair(next(passed(self.selection_batches, "selection_batches")))
-        return inputs[:1]
-
-    def training(self) -> Iterable[Batch]:
-        return self.training_batches
-
-    def selection(self) -> Iterable[Batch]:
-        return self.selection_batches
-
-    def test(self) -> Iterable[Batch]:
-        return self.test_batches
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        inputs, targets = _pair(batch)
-        return self.loss_function(model(inputs), targets)
-
-    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
-        pairs = [_pair(batch) for batch in batches]
-        outputs = torch.cat([model(inputs) for inputs, _ in pairs])
-        return {self.metric_name: self.metric(outputs, torch.cat([targets for _, targets in pairs]))}
-
-
-def _check_loader(name: str, loader: object) -> None:
-    if not isinstance(loader, Iterable):
-        raise TaskError(f"{name} is iterated for batches; found {type(loader).__name__}. Pass a DataLoader or a list.")
-    if isinstance(loader, Iterator):
         raise TaskError(
-            f"{name} is iterated once for every epoch of every trial; {type(loader).__name__} can be iterated "
-            "only once. Pass a DataLoader or a list of batches."
+            f"A task whose models are distilled says how; {type(self).__name__} does not. Write its method "
+            "distilled_loss (see rank_search.Task), or leave out [training] distillation."
         )
-
-
-def _pair(batch: Batch) -> tuple[Tensor, Tensor]:
-    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
-        return batch[0], batch[1]
-    found = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
-    raise TaskError(
-        f"A loader yields pairs of tensors (input, target); found a {found}. "
-        "For other batches write a class derived from rank_search.Task."
-    )
 
 
 # ---- what the trials call: the task's own answers, checked ---------------------------------------------
@@ -192,7 +123,22 @@ def task_loss(task: Task, model: nn.Module, batch: Batch) -> Tensor:
     Raises:
         TaskError: it is not a scalar tensor.
     """
-    loss = task.loss(model, batch)
+    return _one_number(task.loss(model, batch))
+
+
+def task_distilled_loss(
+    task: Task, model: nn.Module, teacher: nn.Module, batch: Batch, settings: TrainingSettings
+) -> Tensor:
+    """The task's loss of one batch with its share of distillation.
+
+    Raises:
+        TaskError: it is not a scalar tensor, or the task does not say how.
+    """
+    share, temperature = settings.distillation, settings.distillation_temperature
+    return _one_number(task.distilled_loss(model, teacher, batch, share, temperature))
+
+
+def _one_number(loss: object) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise TaskError(f"A task's loss is one number as a tensor; found {found}. Average it over the batch.")

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.optim import Optimizer
 
+from rank_search.errors import ArtifactError
+from rank_search.trials.average import Average
+from rank_search.trials.batchnorm import reestimate_batchnorm
 from rank_search.trials.checkpoint import Checkpoint
 from rank_search.trials.effort import Diverged, Effort
-from rank_search.trials.optimizers import make_optimizers, memories, rate_factor, set_memories, set_rates, warmed_up
+from rank_search.trials.loss import TrainingLoss
+from rank_search.trials.optimizers import make_optimizers, memories, set_memories, set_rates
 from rank_search.trials.passes import Passes, count_batches
-from rank_search.trials.penalties import orthogonality
 from rank_search.trials.randomness import generators, set_generators
-from rank_search.trials.rate import latents
+from rank_search.trials.schedules import rate_factor
 from rank_search.trials.settings import TrainingSettings
-from rank_search.trials.task import Batch, Task, task_loss
+from rank_search.trials.task import Batch, Task
 
 MODEL: Final = "model"
 """The part of a checkpoint that holds the model's state."""
@@ -27,9 +29,14 @@ MODEL: Final = "model"
 def fine_tune(task: Task, model: nn.Module, effort: Effort) -> Diverged | None:
     """Train the model in place: task loss + strength × orthogonality + λ × rate; it ends in eval mode.
 
+    With `average` it ends with the averaged weights, and statistics of batch norms that go with them.
     Deterministic given the state of torch's global generator (see `seeded`). Returns None, or where it diverged.
     """
-    return Training(task, model, effort).advance(effort.settings.epochs)
+    training, settings = Training(task, model, effort), effort.settings
+    diverged = training.advance(settings.epochs)
+    if diverged is None and training.settle():
+        reestimate_batchnorm(task, model, effort.stop, settings.batchnorm_batches)
+    return diverged
 
 
 @final
@@ -45,15 +52,15 @@ class Training:
     """
 
     def __init__(self, task: Task, model: nn.Module, effort: Effort, per_epoch: int | None = None) -> None:
-        settings = effort.settings
-        self._objective = _Objective(task, model, effort.orthogonality, settings.orthogonality_penalty)
+        self._loss = TrainingLoss(task, model, effort)
         self._model, self._effort = model, effort
         if per_epoch is None:
-            per_epoch = count_batches(task) if settings.epochs > 0 else 0
+            per_epoch = count_batches(task) if effort.settings.epochs > 0 else 0
         self._per_epoch = per_epoch
         self._optimizers = make_optimizers(model, effort)
         self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
         self._batches = Passes(task)
+        self._average = Average(model, effort.settings.average) if effort.settings.average > 0 else None
         self._step = 0
 
     def advance(self, epochs: float) -> Diverged | None:
@@ -76,12 +83,25 @@ class Training:
         settings, step, total = self._effort.settings, self._step, self._steps(self._effort.settings.epochs)
         self._effort.stop()
         set_rates(self._optimizers, self._rates, rate_factor(settings, step, total))
-        loss = _loss(self._objective, batch, self._effort, warmed_up(settings, step, total))
+        loss = self._loss.of(batch, step, total)
         if not math.isfinite(value := float(loss.detach())):
             return Diverged(f"the loss was {value} in epoch {step // self._per_epoch + 1}, step {step + 1} of {total}")
         _descend(self._optimizers, loss, self._model, settings)
         self._step += 1
+        if self._average is not None:
+            self._average.update(self._step)
         return None
+
+    def settle(self) -> bool:
+        """Put what is measured into the model: the averaged weights, if the settings ask for them.
+
+        Returns whether weights have changed: then batch norms have to take their statistics again. The training
+        cannot go on from there; keep it before.
+        """
+        if self._average is None:
+            return False
+        self._average.put()
+        return True
 
     def kept(self, **about: Any) -> Checkpoint:
         """This moment; its tensors are the living ones, so turn it to bytes before anything goes on."""
@@ -91,6 +111,7 @@ class Training:
             MODEL: self._model.state_dict(),
             "quantizer": {} if entropy is None else entropy.quantizer.state_dict(),
             "optimizers": memories(self._optimizers),
+            "average": {} if self._average is None else self._average.tensors,
             "generators at the pass": self._batches.began,
             "generators": generators(),
         }
@@ -101,40 +122,29 @@ class Training:
         """The training at that moment, around a model that has its weights already.
 
         Raises:
-            ArtifactError: the training data has fewer batches than then.
+            ArtifactError: the training data has fewer batches than then, or an older version left the checkpoint.
         """
         training = cls(task, model, effort, kept.about["per_epoch"])
         training._step = kept.about["step"]
         if effort.entropy is not None:
-            effort.entropy.quantizer.load_state_dict(kept.part("quantizer"))
+            _load(effort.entropy.quantizer, kept.part("quantizer"))
         set_memories(training._optimizers, kept.part("optimizers"))
+        if training._average is not None:
+            training._average.load(kept.part("average"))
         if kept.about["taken"] != kept.about["per_epoch"]:  # else the next batch begins a new pass
             training._batches.skip(kept.part("generators at the pass"), kept.about["taken"])
         set_generators(kept.part("generators"))
         return training
 
 
-@final
-class _Objective(nn.Module):
-    """Loss and orthogonality of one batch, as a module so that `functional_call` can swap its parameters."""
-
-    def __init__(self, task: Task, model: nn.Module, strength: float, kind: Literal["so", "srip"]) -> None:
-        super().__init__()
-        self.task, self.model, self.strength, self.kind = task, model, strength, kind
-
-    def forward(self, batch: Batch) -> Tensor:
-        loss = task_loss(self.task, self.model, batch)
-        return loss + self.strength * orthogonality(self.model, self.kind) if self.strength > 0 else loss
-
-
-def _loss(objective: _Objective, batch: Batch, effort: Effort, warmth: float) -> Tensor:
-    if effort.entropy is None:
-        plain: Tensor = objective(batch)
-        return plain
-    rounded, bits = effort.entropy.quantizer(latents(objective.model))
-    swapped = {f"model.{name}": tensor for name, tensor in rounded.items()}
-    penalized: Tensor = functional_call(objective, swapped, (batch,)) + bits * (warmth * effort.entropy.weight)
-    return penalized
+def _load(quantizer: nn.Module, kept: Mapping[str, Tensor]) -> None:
+    try:
+        quantizer.load_state_dict(kept)
+    except RuntimeError as error:
+        raise ArtifactError(
+            "A checkpoint is gone on with by the version that left it; the steps in this one are another version's. "
+            "Start the trial over."
+        ) from error
 
 
 def _descend(optimizers: list[Optimizer], loss: Tensor, model: nn.Module, settings: TrainingSettings) -> None:

@@ -10,17 +10,22 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from rank_search.artifacts import ArtifactStore
+from rank_search.coding import decode, encode
 from rank_search.errors import ArtifactError, TaskError
 from rank_search.layers import factorize
 from rank_search.point import Artifact, Outcome, Point, State
-from rank_search.trials.batchnorm import reestimate_batchnorm
+from rank_search.trials.batchnorm import canonize, reestimate_batchnorm
 from rank_search.trials.checkpoint import Checkpoint
-from rank_search.trials.coding import decode, encode
-from rank_search.trials.effort import Diverged, Effort, EntropyPenalty, Stop, never
+from rank_search.trials.effort import Diverged, Effort, EntropyPenalty
+from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio
+from rank_search.trials.lattices import component_modes, latents, weight_count
 from rank_search.trials.limits import memory_limited
 from rank_search.trials.measure import measure
 from rank_search.trials.randomness import seeded
-from rank_search.trials.rate import Quantizer, latents, weight_count
+from rank_search.trials.rate import Quantizer
+from rank_search.trials.rounding import round_latents
+from rank_search.trials.settings import CodingSettings, TrainingSettings
+from rank_search.trials.stop import Stop, never
 from rank_search.trials.task import asked, not_finite
 from rank_search.trials.tensors import to_safetensors
 from rank_search.trials.training import MODEL, Training
@@ -71,7 +76,7 @@ def run_trial(
     to recover from. What raises on the way (in the task, a plugin or PyTorch) is an outcome, FAILED, and its
     traceback is logged; numbers that are not finite are an outcome too, DIVERGED.
 
-    Below the full budget the measurements are what they would be if the training were over: rounded, with
+    Below the full budget the measurements are what they would be if the training were over: averaged, rounded, with
     statistics taken again, and coded. The training is kept before that, as it was after its last batch. Gone on
     with, it ends exactly like one that was never left: see `Training`.
 
@@ -90,7 +95,8 @@ def run_trial(
     """
     full = workbench.training.epochs
     target = full if budget is None else min(budget, full)
-    trial = {"point": point.key, "rng_seed": rng_seed, "training": workbench.training.model_dump()}
+    settings = {"training": workbench.training.model_dump(), "coding": workbench.coding.model_dump()}
+    trial = {"point": point.key, "rng_seed": rng_seed, **settings}
     start = None if checkpoint is None else _read(artifacts, checkpoint, trial, target)
     try:
         with memory_limited(memory), seeded(rng_seed):
@@ -130,17 +136,27 @@ def dense_measurements(workbench: Workbench) -> dict[str, float]:
 
 def _carry_out(workbench: Workbench, point: Point, goal: _Goal) -> _Result | Diverged:
     if not _is_factorized(point) and point.penalties.get(ENTROPY, 0.0) <= 0:
-        return _measured(workbench, point, encode(_state(workbench.dense)))
+        return _unchanged(workbench, point)
     model, effort, training = _begun(workbench, point, goal)
     if diverged := training.advance(goal.budget):
         return diverged
     checkpoint = None if goal.is_full else training.kept(**goal.trial, epochs=goal.budget).to_bytes()
-    steps = None
+    changed, grids = training.settle(), None
     if effort.entropy is not None:
-        steps = effort.entropy.quantizer.steps()
-        effort.entropy.quantizer.round_(latents(model))
-        reestimate_batchnorm(workbench.task, model, goal.stop)
-    return replace(_measured(workbench, point, encode(_state(model), steps)), checkpoint=checkpoint)
+        grids = round_latents(workbench.task, model, effort.entropy, workbench.coding.rounding, goal.stop)
+    if changed or grids:
+        _reestimate(workbench, model, goal.stop)
+    if grids:
+        grids |= canonize(model)
+    return replace(_measured(workbench, point, encode(_state(model), grids)), checkpoint=checkpoint)
+
+
+def _unchanged(workbench: Workbench, point: Point) -> _Result:
+    """The dense model, measured again only if the study has not done so."""
+    coded, measured = encode(_state(workbench.dense)), workbench.dense_measured
+    if not measured:
+        return _measured(workbench, point, coded)
+    return _Result(decode(coded), coded, {**measured, "bits": 8.0 * len(coded)})
 
 
 def _is_factorized(point: Point) -> bool:
@@ -155,21 +171,28 @@ def _begun(workbench: Workbench, point: Point, goal: _Goal) -> tuple[nn.Module, 
         return model, effort, Training.restored(workbench.task, model, effort, goal.start)
     model = factorize(workbench.dense, point, workbench.layers, workbench.plugins, workbench.bases)
     if _is_factorized(point):
-        reestimate_batchnorm(workbench.task, model, goal.stop)
+        _reestimate(workbench, model, goal.stop)
     effort = _effort(workbench, point, model, goal.stop)
     return model, effort, Training(workbench.task, model, effort)
 
 
 def _effort(workbench: Workbench, point: Point, model: nn.Module, stop: Stop) -> Effort:
     entropy = _entropy_penalty(workbench, model, point.penalties.get(ENTROPY, 0.0))
-    return Effort(workbench.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, stop)
+    teacher = workbench.dense if workbench.training.distillation > 0 else None
+    return Effort(workbench.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, teacher, stop)
+
+
+def _reestimate(workbench: Workbench, model: nn.Module, stop: Stop) -> None:
+    reestimate_batchnorm(workbench.task, model, stop, workbench.training.batchnorm_batches)
 
 
 def _entropy_penalty(workbench: Workbench, model: nn.Module, price: float) -> EntropyPenalty | None:
     tensors = latents(model)
     if price <= 0 or not tensors:
         return None
-    quantizer = Quantizer(tensors, workbench.training.entropy_start_bits)
+    coding = workbench.coding
+    modes = component_modes(model) if coding.steps == "component" else None
+    quantizer = Quantizer(tensors, workbench.training.entropy_start_bits, coding, modes)
     return EntropyPenalty(quantizer, price / weight_count(workbench.dense))
 
 
@@ -177,7 +200,17 @@ def _measured(workbench: Workbench, point: Point, coded: bytes) -> _Result:
     """Decode, rebuild the model as an export does, and measure that."""
     state = decode(coded)
     model = build(workbench.dense, point, workbench.layers, workbench.plugins, state)
-    return _Result(state, coded, measure(workbench.task, model, len(coded), workbench.latency))
+    return _Result(state, coded, measure(workbench.task, model, len(coded)) | _latency(workbench, point, model))
+
+
+def _latency(workbench: Workbench, point: Point, model: nn.Module) -> dict[str, float]:
+    """The ratio to the dense model, which is 1 where no layer is factorized, and seconds in the study's unit."""
+    settings, example = workbench.latency, workbench.task.example()
+    if settings is None:
+        return {}
+    unit = workbench.dense_latency or measure_latency(workbench.dense, example, settings)
+    ratio = measure_latency_ratio(workbench.dense, model, example, settings) if _is_factorized(point) else 1.0
+    return {LATENCY: ratio * unit, LATENCY_RATIO: ratio}
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
@@ -195,7 +228,10 @@ def _read(artifacts: ArtifactStore | None, checkpoint: Artifact, trial: Mapping[
     if artifacts is None:
         raise ArtifactError("A checkpoint is read from an artifact store; none was given. Pass the study's.")
     found = Checkpoint.from_bytes(artifacts.read(checkpoint))
-    if any(found.about.get(key) != value for key, value in trial.items()):
+    # A key that was not there yet when the checkpoint was left counts as its default.
+    defaults = {"training": TrainingSettings().model_dump(), "coding": CodingSettings().model_dump()}
+    about = {**found.about} | {name: each | found.about.get(name, {}) for name, each in defaults.items()}
+    if any(about.get(key) != value for key, value in trial.items()):
         raise ArtifactError(
             f"A checkpoint goes on with the trial that left it; {checkpoint.location} is of another point, another "
             "rng seed or other training settings. Start the trial over."

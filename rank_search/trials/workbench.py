@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rank_search.errors import TrialError
 from rank_search.layers import Bases, Layer, Plugins, skeleton
 from rank_search.point import Point
-from rank_search.trials.settings import LatencySettings, TrainingSettings
+from rank_search.trials.settings import CodingSettings, LatencySettings, TrainingSettings
 from rank_search.trials.task import Task
 
 
@@ -26,6 +26,10 @@ class Workbench:
         bases: gives the bases of a layer's weight, by layer name.
         training: how each trial fine-tunes.
         latency: how latency is measured, or None to leave it out.
+        dense_latency: seconds of the dense model, which trials of a study share; None: they are measured when needed.
+        dense_measured: what has been measured of the dense model; a trial that changes nothing takes it as its own.
+            Nothing: it is measured.
+        coding: how weights become whole numbers under the entropy penalty.
     """
 
     task: Task
@@ -35,6 +39,9 @@ class Workbench:
     bases: Callable[[str], Bases]
     training: TrainingSettings = field(default_factory=TrainingSettings)
     latency: LatencySettings | None = None
+    dense_latency: float | None = None
+    dense_measured: Mapping[str, float] = field(default_factory=dict)
+    coding: CodingSettings = field(default_factory=CodingSettings)
 
 
 def build(

@@ -322,7 +322,9 @@ def test_no_credential_anywhere_in_a_record(file: Path, capsys: Capture, message
     assert SECRET not in err + written
 
 
-def test_odd_values_stay_json(file: Path) -> None:
+def test_odd_values_stay_json(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest would put what is not UTF-8 into its report, which a worker of pytest-xdist could not send
+    monkeypatch.setattr(logging.getLogger("rank_search"), "propagate", False)
     odd = {"nan": float("nan"), "infinite": float("inf"), "path": Path("x"), "many": {1: (None, True, 2.5)}}
     logging.getLogger("rank_search.x").info("odd \ud800", extra=odd)
     (record,) = records(file)

@@ -16,7 +16,7 @@ from rank_search import mirror as mirror_module
 from rank_search.errors import StoreAwayError
 from rank_search.fronts import Claim, Store, StudyRecord
 from rank_search.mirror import Mirror, following, mirrored
-from rank_search.point import Outcome, State
+from rank_search.point import Artifact, Outcome, State
 from rank_search.search import Space
 from tests.fronts.store_tools import a_point, a_record
 from tests.story.forks import wait_for
@@ -51,12 +51,14 @@ def claim(store: Store, study: StudyRecord, budget: float | None = None) -> Clai
     return taken
 
 
-def finish(store: Store, study: StudyRecord, held: Claim, state: State, **measured: float) -> None:
+def finish(
+    store: Store, study: StudyRecord, held: Claim, state: State, *artifacts: Artifact, **measured: float
+) -> None:
     now = datetime.now(UTC)
     store.record(
         study,
         held,
-        Outcome(state, measured, reason="" if measured else "for a reason"),
+        Outcome(state, measured, reason="" if measured else "for a reason", artifacts=artifacts),
         budget=held.budget,
         rng_seed=1,
         started=now - timedelta(seconds=2),
@@ -129,6 +131,16 @@ def test_members_come_and_go_and_are_measured_later(store: Store, study: StudyRe
     mirror.refresh(store)
     assert attributes(mirror, "more") == [None, 0.25]
     assert seen[0].user_attrs["on_front"]  # whoever looks at it is not disturbed
+
+
+def test_ranks_measurements_and_artifacts_are_attributes(store: Store, study: StudyRecord) -> None:
+    file = Artifact("model", "0-1a2b.rsc", "1a2b" * 16, 1234)
+    finish(store, study, claim(store, study), State.COMPLETE, file, a=1.0, b=2.0)
+    (trial,) = trials(mirrored(store))
+    assert trial.user_attrs["artifacts"] == {"model": "0-1a2b.rsc"}
+    layers = trial.user_attrs["layers"]
+    assert (layers["conv"]["factorization"], layers["conv"]["rank_in"], layers["fc"]) == ("tucker2", 3, "dense")
+    assert (trial.user_attrs["a"], trial.user_attrs["b"]) == (1.0, 2.0)
 
 
 def test_what_was_given_up_waits(store: Store, study: StudyRecord) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.text import Text
 
-from rank_search.cli.output import Format, choices_in_short, number, print_rows
+from rank_search.cli.output import Format, choices_in_short, print_rows
+from rank_search.fronts.shown import number
 
 Capture = pytest.CaptureFixture[str]
 
@@ -128,3 +131,26 @@ def test_choices_in_short() -> None:
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_a_front_of_many_layers_fits_into_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    layers = {f"stage{k}.block.conv": {"factorization": "svd" if k % 3 else "tucker2", "rank": k} for k in range(18)}
+    row = {
+        "trial": 7,
+        "measurements": {"error": 0.25, "macs": 1e9},
+        "losses": {"error": 0.25, "macs": 1e9},
+        "layers": layers,
+        "penalties": {"entropy": 0.5, "orthogonality": 0.0},
+    }
+    print_rows([row], Format.TABLE)
+    everything = capsys.readouterr().out
+    assert all(name in everything for name in (*layers, "losses", "orthogonality"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    print_rows([row], Format.TABLE)
+    shown = Text.from_ansi(capsys.readouterr().out).plain
+    assert max(map(len, shown.splitlines())) <= 100
+    assert "12 svd, 6 tucker2" in shown
+    assert "entropy" in shown
+    assert "losses" not in shown
+    assert "orthogonality" not in shown

@@ -14,7 +14,7 @@ from rank_search.point import Artifact, Choice, Objective, Outcome, Point, State
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 END = datetime(2026, 1, 2, 3, 5, 0, tzinfo=UTC)
 
-_ranks = itertools.count(1)
+_ranks = itertools.count(1_000_000)  # far from the ranks that tests name
 
 
 def a_record(*directions: str, **changes: Any) -> StudyRecord:

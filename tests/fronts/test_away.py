@@ -76,7 +76,7 @@ def test_without_patience_a_server_that_is_away_is_an_error(server: Server, url:
                 Store.open(url)
         finally:
             server.start()
-        assert store.front(study) == []
+        assert [*store.front(study)] == []
 
 
 def test_connections_of_before_a_restart_are_not_used_again(server: Server, url: str) -> None:
@@ -89,7 +89,7 @@ def test_connections_of_before_a_restart_are_not_used_again(server: Server, url:
             thread.join()
         server.restart("fast")
         assert store.claim(study, a_point(), "w") is not None
-        assert store.front(study) == []
+        assert [*store.front(study)] == []
 
 
 # ---- what is no absence ----------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def test_patience_ends(server: Server, url: str, caplog: pytest.LogCaptureFixtur
                 store.claim(study, a_point(), "w")
         finally:
             server.start()
-        assert store.front(study) == []
+        assert [*store.front(study)] == []
     assert len(caplog.records) == 2
 
 
@@ -262,7 +262,10 @@ def test_processes_record_everything_once_while_the_server_crashes_again_and_aga
     server: Server, url: str, patient: Store
 ) -> None:
     study = patient.join(a_record())
-    processes = [start("recorder", url, study.name, f"w{which}", 0, 150, PATIENCE) for which in range(2)]
+    ranges = {"w0": (0, 100), "w1": (50, 150)}  # what one of them has alone, it finds whenever it comes
+    processes = [start("recorder", url, study.name, worker, *ranks, PATIENCE) for worker, ranks in ranges.items()]
+    while len({row.worker for row in patient.trials(study)}) < len(processes):  # only who has reached it waits for it
+        time.sleep(0.05)
     for _ in range(3):
         seen = len(patient.trials(study))
         while len(patient.trials(study)) < seen + 10:
@@ -399,7 +402,7 @@ def test_patience_changes_nothing_for_a_file(tmp_path: Path) -> None:
         Store.open(tmp_path / "none.sqlite", patience=PATIENCE)
     with Store.open(tmp_path / "new.sqlite", create=True, patience=PATIENCE) as store:
         study = store.join(a_record())
-        assert fill(store, study, [[1, 1]]) == store.front(study)
+        assert fill(store, study, [[1, 1]]) == [*store.front(study)]
     (tmp_path / "notes.txt").write_text("no database, but long enough to look at: " + "x" * 200)
     with pytest.raises(StoreError, match="file is not a database") as caught:
         Store.open(tmp_path / "notes.txt", patience=PATIENCE)

@@ -81,14 +81,14 @@ def test_a_complete_trial_has_every_objective(store: Store, study: StudyRecord, 
 def test_only_complete_trials_enter_the_front(store: Store, study: StudyRecord, state: State) -> None:
     finish(store, study, Outcome(state, {"a": 0.0, "b": 0.0}))
     worse = finish(store, study, complete(a=1, b=1))
-    assert store.front(study) == [worse]
+    assert [*store.front(study)] == [worse]
     assert store.check(study) == []
 
 
 def test_only_trials_at_full_budget_enter_the_front(store: Store, study: StudyRecord) -> None:
     finish(store, study, complete(a=0, b=0), budget=1.0)
     worse = finish(store, study, complete(a=1, b=1), budget=study.budget)
-    assert store.front(study) == [worse]
+    assert [*store.front(study)] == [worse]
     assert store.check(study) == []
 
 

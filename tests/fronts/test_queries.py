@@ -72,7 +72,7 @@ def test_a_front_can_be_recomputed_for_other_measurements(
 
 def test_trials_that_lack_a_measurement_are_not_on_its_front(store: Store, filled: StudyRecord) -> None:
     assert numbers(store.front(filled, objectives=["test_error"])) == [1]
-    assert store.front(filled, objectives=["test_error"], as_of=0) == []
+    assert [*store.front(filled, objectives=["test_error"], as_of=0)] == []
 
 
 def test_a_past_front_obeys_the_same_options(store: Store, filled: StudyRecord) -> None:
@@ -184,7 +184,7 @@ def test_a_name_that_only_an_old_trial_has_is_known(store: Store, monkeypatch: p
     study = store.join(a_record())
     finish(store, study, complete(a=5, b=5, rare=1.0))
     fill(store, study, [[1, 1], [2, 2]])
-    assert store.front(study, where=bounds("rare <= 1")) == []
+    assert [*store.front(study, where=bounds("rare <= 1"))] == []
     assert numbers(store.front(study, objectives=["rare"])) == [0]
     with pytest.raises(QueryError, match=r"Did you mean 'rare'\?"):
         store.front(study, where=bounds("raer <= 1"))
@@ -198,8 +198,8 @@ def test_a_trial_that_is_not_there(store: Store, filled: StudyRecord) -> None:
 
 
 def test_an_empty_study_has_an_empty_front(store: Store, study: StudyRecord) -> None:
-    assert store.front(study) == []
-    assert store.front(study, objectives=["a"], where=bounds("b <= 2 * dense")) == []
+    assert [*store.front(study)] == []
+    assert [*store.front(study, objectives=["a"], where=bounds("b <= 2 * dense"))] == []
     assert store.trials(study) == []
     assert store.check(study) == []
 

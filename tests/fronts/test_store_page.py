@@ -26,6 +26,8 @@ def answers(new_url) -> list[list[tuple[object, ...]]]:
         finish(store, study, complete(a=2, b=2), point=a_point(1012))
         finish(store, study, stopped(a=9, b=9), point=a_point(1013), budget=1.0)
         go_on(store, study, 13, complete(a=8, b=8))
+        longer = store.join(a_record(name="digits@30"))
+        finish(store, longer, complete(a=1, b=5, error=0.25), point=a_point(1000))
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
         found = [[tuple(row) for row in connection.execute(text(sql.rstrip(";\n")))] for sql in EXAMPLES]
@@ -34,12 +36,13 @@ def answers(new_url) -> list[list[tuple[object, ...]]]:
 
 
 def test_the_examples_answer(answers: list[list[tuple[object, ...]]]) -> None:
-    by_trial, ranks, dense, suggested, states, past, budgets = answers
+    by_trial, ranks, dense, suggested, confirmed, states, past, budgets = answers
     assert sorted(row[0] for row in by_trial) == [0, 12]
     assert (0, 0.5, 7.0) in by_trial
     assert ranks == []  # no layer is called conv1 here
     assert dense == [("fc", 2)]
     assert suggested == [(0, "conv", "rank_in", 9, 2, 3.0), (12, "conv", "rank_in", 9, 2, 3.0)]
+    assert confirmed == [(0, 0, 0.5, 0.25)]
     assert states == [("complete", 14, 1)]
     assert past == [(0,), (12,)]
     assert budgets == [(13, 1.0, "a", 9.0), (13, 1.0, "b", 9.0), (13, 2.0, "a", 8.0), (13, 2.0, "b", 8.0)]

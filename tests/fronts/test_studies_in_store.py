@@ -26,6 +26,13 @@ def test_a_study_comes_back_as_it_was_joined(store: Store) -> None:
     assert store.join(wanted) == joined
 
 
+def test_measurements_of_the_dense_model_are_added_and_never_overwritten(store: Store) -> None:
+    joined = store.join(replace(a_record(), dense={"a": 1.0}))
+    amended = store.amend_dense(joined, {"test_a": 2.0, "bad": math.nan})
+    assert amended == replace(joined, dense={"a": 1.0, "test_a": 2.0})
+    assert store.amend_dense(joined, {"a": 5.0, "test_a": 5.0}) == store.study(joined.name) == amended
+
+
 def test_the_stored_space_wins_when_a_study_goes_on(store: Store) -> None:
     joined = store.join(a_record())
     assert store.join(replace(joined, space={"other": 1})).space == joined.space
@@ -75,7 +82,7 @@ def test_names_are_only_names(store: Store, name: str) -> None:
     row = finish(store, joined, Outcome(State.COMPLETE, {"a": 1, "b": 1, name + "x": 3.0}, reason=name))
     assert row.measurements[name + "x"] == 3.0
     assert row.reason == name
-    assert store.front(store.study(name), sort=name + "x") == [row]
+    assert [*store.front(store.study(name), sort=name + "x")] == [row]
     assert store.check(joined) == []
 
 
@@ -102,4 +109,4 @@ def test_studies_do_not_see_each_other(store: Store, study: StudyRecord) -> None
     finish(store, study, complete(a=1, b=1), point=point)
     row = finish(store, other, complete(a=2, b=2), point=point)
     assert row.number == 0
-    assert store.front(other) == [row]
+    assert [*store.front(other)] == [row]

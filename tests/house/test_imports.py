@@ -23,41 +23,54 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "layers": (CELLAR, {"torch"}),
     "priors": (CELLAR | {"layers"}, {"torch", "numpy", "scipy", "safetensors"}),
     "search": (CELLAR | {"layers", "priors"}, {"optuna", "numpy"}),
-    "trials": (CELLAR | {"layers", "artifacts"}, {"torch", "numpy", "constriction", "safetensors"}),
-    "fronts": (CELLAR | {"artifacts"}, {"numpy", "sqlalchemy", "alembic", "moocore"}),
+    "coding": (CELLAR, {"torch", "numpy", "constriction"}),
+    "trials": (CELLAR | {"layers", "coding", "artifacts"}, {"torch", "numpy", "safetensors"}),
+    "fronts": (CELLAR | {"artifacts"}, {"numpy", "pandas", "sqlalchemy", "alembic", "moocore"}),
+    "figures": (CELLAR | {"fronts"}, {"matplotlib", "plotext"}),
     "testing": (CELLAR | {"layers"}, {"torch", "pytest"}),
     "artifacts": (CELLAR, {"fsspec"}),
     "logs": ({"errors"}, {"structlog"}),
     "launch": (CELLAR | {"search", "fronts", "artifacts", "logs"}, set()),
-    "study": (CELLAR | {"layers", "search", "trials", "launch"}, set()),
+    "study": (CELLAR | {"layers", "priors", "search", "trials", "launch"}, set()),
+    "report": (CELLAR | {"fronts"}, {"numpy", "jinja2", "markupsafe", "plotly"}),
     "status": (CELLAR | {"fronts"}, set()),
     "submit": (CELLAR | {"study", "fronts"}, {"ray"}),
     "subject": (CELLAR | {"layers", "fronts", "trials", "study"}, {"torch"}),
     "mirror": (CELLAR | {"fronts", "search"}, {"optuna"}),
-    "prepare": (CELLAR | {"priors", "search", "study", "subject", "trials"}, {"torch"}),
+    "overparameterized": (CELLAR | {"layers", "priors", "study", "subject", "trials"}, {"torch"}),
+    "prepare": (CELLAR | {"overparameterized", "priors", "search", "study", "subject", "trials"}, {"torch"}),
     "record": (
         CELLAR | {"artifacts", "layers", "fronts", "priors", "search", "study", "subject", "trials", "prepare"},
         {"torch"},
     ),
     "work": (
         CELLAR | {"artifacts", "logs", "launch", "layers", "priors", "study", "subject", "trials", "prepare"},
-        {"torch"},
+        {"torch", "numpy"},
     ),
     "cluster": (
         CELLAR | {"artifacts", "launch", "layers", "priors", "study", "subject", "trials", "prepare", "work"},
         {"torch", "numpy"},
     ),
+    "local": (CELLAR | {"artifacts", "launch", "study", "trials", "prepare", "work"}, set()),
     "run": (
-        CELLAR | {"artifacts", "fronts", "launch", "search", "study", "trials", "prepare", "record", "work", "cluster"},
+        CELLAR
+        | {"artifacts", "fronts", "launch", "search", "study", "subject", "trials", "prepare", "record"}
+        | {"cluster", "local"},
         {"torch"},
     ),
     "export": (
-        CELLAR | {"artifacts", "layers", "trials", "fronts", "study", "subject"},
+        CELLAR | {"artifacts", "coding", "layers", "trials", "fronts", "study", "subject"},
         {"torch", "safetensors", "onnxruntime"},
     ),
+    "confirmation": (CELLAR | {"fronts", "launch", "record", "run", "search", "study", "subject", "trials"}, set()),
+    "posttraining": (CELLAR | {"coding", "export", "layers", "trials"}, {"torch"}),
     "compression": (CELLAR | {"fronts", "launch", "study", "trials", "subject", "run", "export"}, {"torch"}),
 }
-ONLY_IN = {("launch", "ray"): {"ray.py", "tensorboard.py"}}  # a library that some files of a room may import
+ONLY_IN = {  # a library that some files of a room may import
+    ("launch", "ray"): {"ray.py", "tensorboard.py"},
+    ("search", "torch"): {"fits.py"},
+    ("search", "scipy"): {"surrogate.py"},
+}
 SETTINGS_ONLY = {"study"}  # of other rooms it takes the settings models, and the contract of a task
 
 

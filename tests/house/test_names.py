@@ -19,7 +19,7 @@ from rank_search.study.reference import reference
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("export", "fronts", "launch", "layers", "priors", "search", "study", "testing", "trials")
+ROOMS = ("export", "fronts", "launch", "layers", "priors", "report", "search", "study", "testing", "trials")
 
 
 def test_every_public_name_loads() -> None:

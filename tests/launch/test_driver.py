@@ -447,7 +447,7 @@ def test_a_failed_promotion_keeps_what_was_measured_before(
     failed = [row for row in store.trials(long_study) if row.state is State.FAILED]
     assert failed
     assert all(row.budget == 3 and row.earlier[1.0]["macs"] == 10 for row in failed)
-    assert store.front(long_study) == []
+    assert [*store.front(long_study)] == []
 
 
 def test_a_damaged_checkpoint_costs_a_fresh_start(

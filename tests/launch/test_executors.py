@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
 import subprocess
 import sys
 import time
@@ -17,85 +15,28 @@ import pytest
 
 from rank_search.errors import ArtifactError, LaunchError, TrialError
 from rank_search.launch import Executor, Finished, InProcess, Job, Processes, Runner, trial_seed
-from rank_search.point import Outcome, Point, State
+from rank_search.point import State
 from tests.launch.conftest import ray_actors
-
-
-def answer(job: Job) -> Outcome:
-    return Outcome(State.COMPLETE, {"number": float(job.number), "attempt": float(job.attempt)})
-
-
-def make_answer() -> Runner:
-    return answer
-
-
-def die_on_the_first_try(job: Job) -> Outcome:
-    if job.number == 1 and job.attempt == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return answer(job)
-
-
-def make_deadly() -> Runner:
-    return die_on_the_first_try
-
-
-def always_die(job: Job) -> Outcome:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return answer(job)
-
-
-def make_always_deadly() -> Runner:
-    return always_die
-
-
-def hang(job: Job) -> Outcome:
-    if job.number == 0:
-        time.sleep(600)
-    return answer(job)
-
-
-def make_hanging() -> Runner:
-    return hang
-
-
-def stuck(job: Job) -> Outcome:
-    """Holds the interpreter in C code, where no signal handler of Python runs."""
-    if job.number == 0:
-        re.match(r"(a+)+$", "a" * 40 + "b")
-    return answer(job)
-
-
-def make_stuck() -> Runner:
-    return stuck
-
-
-def slow(job: Job) -> Outcome:
-    time.sleep(1.5)
-    return answer(job)
-
-
-def make_slow() -> Runner:
-    return slow
-
-
-def die_at_the_start() -> Runner:
-    os._exit(3)
-
-
-def raise_at_the_start() -> Runner:
-    raise TrialError("no task here")
-
-
-def full_disk(job: Job) -> Outcome:
-    raise ArtifactError("no space left")
-
-
-def make_full_disk() -> Runner:
-    return full_disk
-
-
-def jobs(count: int) -> list[Job]:
-    return [Job(number, Point({}), trial_seed(0, number), budget=1.0) for number in range(count)]
+from tests.launch.runners import (
+    answer,
+    deadly_with_a_log,
+    die_at_the_start,
+    full_disk,
+    go_on_with_it,
+    jobs,
+    make_always_deadly,
+    make_answer,
+    make_deadly,
+    make_full_disk,
+    make_hanging,
+    make_slow,
+    make_stuck,
+    no_step,
+    processes,
+    raise_at_the_start,
+    runner_of,
+    start_a_log,
+)
 
 
 def finish(executor: Executor, waiting: list[Job], retries: int = 1, seconds: float = 120) -> list[Finished]:
@@ -113,10 +54,6 @@ def finish(executor: Executor, waiting: list[Job], retries: int = 1, seconds: fl
                 done.append(each)
         assert time.monotonic() < deadline, "the executor does not give its jobs back"
     return done
-
-
-def processes(make: Callable[[], Runner], workers: int = 2, limit: float | None = None) -> Processes:
-    return Processes(make, workers, limit)
 
 
 Make = Callable[..., Executor]
@@ -214,6 +151,37 @@ def test_what_is_no_fault_of_a_trial_is_raised(
         finish(executor(make, workers=1), jobs(1))
 
 
+def lines(folder: Path) -> list[list[str]]:
+    return [each.read_text().split() for each in folder.iterdir()]
+
+
+def test_a_worker_goes_step_by_step_as_the_driver_finds_them(tmp_path: Path) -> None:
+    executor = Processes(partial(start_a_log, str(tmp_path / "log")), 2, None)
+    try:
+        wait_for(lambda: lines(tmp_path) == [["first"], ["first"]])
+        assert executor.workers == 0
+        executor.then(partial(go_on_with_it, "second"))
+        wait_for(lambda: lines(tmp_path) == [["first", "second"]] * 2 or bool(executor.collect(0)))
+        executor.serve(partial(deadly_with_a_log, "last"))
+        done = {each.job.number: each for each in finish(executor, jobs(6))}
+        assert sorted(done) == list(range(6))
+        assert done[1].outcome.measurements["attempt"] == 2, "its worker died"
+        all_steps = ["first", "second", "last"]
+        wait_for(lambda: not executor.collect(0) and lines(tmp_path) == [all_steps] * 3)  # its successor's, too
+    finally:
+        executor.close()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_step_that_raises_ends_it(late: bool) -> None:
+    executor = Processes(no_step if late else partial(runner_of, raise_at_the_start), 1, None)
+    try:
+        with pytest.raises(TrialError, match="no task here"):
+            finish(executor.serve(partial(runner_of, raise_at_the_start)), jobs(1))
+    finally:
+        executor.close()
+
+
 def test_of_many_workers_each_is_used(executor: Make) -> None:
     done = finish(executor(make_slow, workers=3), jobs(6))
     assert len({each.worker for each in done}) == 3
@@ -222,10 +190,10 @@ def test_of_many_workers_each_is_used(executor: Make) -> None:
 def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     script = (
-        "import test_executors as t\n"
+        "import runners\n"
         "from functools import partial\n"
-        f"executor = t.processes(partial(t.make_writer, {str(pids)!r}))\n"
-        "for job in t.jobs(2):\n"
+        f"executor = runners.processes(partial(runners.make_writer, {str(pids)!r}))\n"
+        "for job in runners.jobs(2):\n"
         "    executor.submit(job)\n"
         "executor.collect(600)\n"
     )
@@ -236,17 +204,6 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     driver.wait()
     workers = [int(pid) for pid in pids.read_text().split()]
     wait_for(lambda: not any(map(is_alive, workers)))
-
-
-def make_writer(path: str) -> Runner:
-    return partial(write_and_hang, path)
-
-
-def write_and_hang(path: str, job: Job) -> Outcome:
-    with open(path, "a") as file:
-        file.write(f"{os.getpid()}\n")
-    time.sleep(600)
-    return answer(job)
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -12,7 +12,7 @@ import torch
 from rank_search_plugins.svd import ChannelSVD, matrix
 from torch import Tensor, nn
 
-from rank_search.layers import Axis, Bases, Factorization, Layer
+from rank_search.layers import Axis, Bases, DirectBases, Factorization, Layer
 from rank_search.testing import GEOMETRIES, FactorizationLaws, LawResult, check_factorization, check_law
 from rank_search.testing.laws import LAWS
 
@@ -199,6 +199,36 @@ class DividesByZero(ChannelSVD):
         self.right.copy_(self.right / weight.norm() * weight.norm())
 
 
+class OppositeOutputs(ChannelSVD):
+    @torch.no_grad()
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        super().fit(weight, bases)
+        if bases.moment is not None:
+            self.right.neg_()
+
+
+class IgnoresMoments(ChannelSVD):
+    @torch.no_grad()
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        super().fit(weight, DirectBases(weight))
+
+
+class InvertsMoments(ChannelSVD):
+    @torch.no_grad()
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        super().fit(weight, bases)
+        if bases.moment is not None:
+            self.left.mul_(bases.moment.trace() / bases.moment.trace())
+
+
+class ChangesMoments(ChannelSVD):
+    @torch.no_grad()
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        super().fit(weight, bases)
+        if bases.moment is not None:
+            bases.moment.mul_(0.5)
+
+
 class NumbersAsFrames(ChannelSVD):
     def frames(self) -> tuple[Tensor, ...]:
         return (self.left.detach(),)
@@ -226,6 +256,10 @@ def test_an_honest_one_breaks_nothing() -> None:
     assert broken(ChannelSVD, equality=True) == []
 
 
+def test_a_fit_may_look_at_the_weight_alone() -> None:
+    assert broken(IgnoresMoments, equality=True) == []
+
+
 @pytest.mark.parametrize(
     ("factorization", "law", "found"),
     [
@@ -237,6 +271,7 @@ def test_an_honest_one_breaks_nothing() -> None:
         (RankTooHigh, "Rank law", "unfolding 0 of axis rank of dense() has rank 8, more than rank=1"),
         (PartialUnfolding, "Rank law", "makes [8, 2] of [8, 6, 3, 3]"),
         (FitsTheOpposite, "Spectrum bound", "farther than zero is"),
+        (OppositeOutputs, "Spectrum bound", "with a moment the fit's outputs are"),
         (ComputesInInit, "Skeleton", "on the meta device __init__ makes real tensors"),
         (SecretState, "Skeleton", "its state dict loaded into a fresh one has another dense()"),
         (UnpicklableUnfolding, "Skeleton", "the unfoldings of axis rank do not pickle"),
@@ -248,6 +283,8 @@ def test_an_honest_one_breaks_nothing() -> None:
         (SharesBases, "Life", "training one module changes the bases"),
         (Restless, "Life", "the same rng seed differ"),
         (DividesByZero, "Life", "weight of zeros gives numbers that are not finite"),
+        (InvertsMoments, "Life", "fit with the moment of no inputs leaves left unset or not finite"),
+        (ChangesMoments, "Life", "fit changes the moment of few inputs"),
         (NumbersAsFrames, "Life", "frame 0 is [8, 1]"),
         (ListOfAxes, "Life", "axes gives a tuple of Axis"),
         (EmptyRange, "Life", "low <= high"),

@@ -9,8 +9,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
-from rank_search.layers import Cost, Factorization, Layer, layer_cost, load_plugin, plugins
+from rank_search.layers import Cost, DirectBases, Factorization, Layer, layer_cost, load_plugin, output_error, plugins
 from rank_search.point import Choice
 from rank_search.testing import GEOMETRIES, check_factorization
 from rank_search.testing.laws import LAWS
@@ -22,7 +23,7 @@ def code(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
-SLOW, FAST_METHODS, TESTS = code("python")
+SLOW, FAST_METHODS, INFORMED, TESTS = code("python")
 (PROJECT,) = code("toml")
 
 
@@ -32,6 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("author")
     (folder / "slow.py").write_text(SLOW, encoding="utf-8")
     (folder / "kronecker.py").write_text(f"{SLOW}\n{FAST_METHODS}", encoding="utf-8")
+    (folder / "informed.py").write_text(f"{SLOW}\n{FAST_METHODS}\n{INFORMED}", encoding="utf-8")
     (folder / "test_kronecker.py").write_text(TESTS, encoding="utf-8")
     return folder
 
@@ -40,6 +42,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_class_obeys_the_laws_before_and_after_section_2(folder: Path, file: str) -> None:
     plugin = load_plugin(f"{folder / file}:Kronecker")
     assert [str(result) for result in check_factorization(plugin, equality=True) if not result.ok] == []
+
+
+def test_the_fit_that_knows_the_inputs_obeys_the_laws_and_comes_closer(folder: Path) -> None:
+    plain, scaled = (load_plugin(f"{folder / 'informed.py'}:{name}") for name in ("Kronecker", "Scaled"))
+    assert [str(result) for result in check_factorization(scaled, equality=True) if not result.ok] == []
+    layer = Layer("x", "linear", (8, 6))
+    generator = torch.Generator().manual_seed(0)
+    weight, X = torch.randn(8, 6, generator=generator), torch.randn(50, 6, generator=generator).relu()
+    bases, errors = DirectBases(weight, X.T @ X / 50), []
+    for plugin in (scaled, plain):
+        module = plugin(layer, rank=1)
+        module.fit(weight, bases)
+        errors.append(output_error(weight, module.dense(), bases.moment))
+    assert errors[0] < errors[1]
 
 
 def test_only_the_faster_forward_saves_anything(folder: Path) -> None:
@@ -77,6 +93,6 @@ def test_it_names_every_law_and_every_method() -> None:
 
 
 def test_it_is_one_page_and_counts_right() -> None:
-    assert len(PAGE.splitlines()) < 170
+    assert len(PAGE.splitlines()) < 200
     assert "five laws on thirty layers" in PAGE
     assert len(GEOMETRIES) == 30

@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ from torch import Tensor
 
 from rank_search.errors import LayerError
 from rank_search.layers import Axis, Bases, Factorization, Layer, load_plugin
-from rank_search.priors import AxisPrior, SpectraCache, axis_priors
+from rank_search.priors import AxisPrior, PriorSettings, SpectraCache, axis_priors, tail_rank
 
 CONV = Layer("conv", "conv2d", (32, 24, 3, 3), padding=((1, 1), (1, 1)), inputs=((1, 24, 10, 10),))
 LINEAR = Layer("fc", "linear", (40, 60), inputs=((1, 60),))
@@ -164,3 +165,26 @@ def test_the_weight_is_not_changed() -> None:
     before = weight.clone()
     priors(CONV, weight, "tucker2", "svd")
     assert torch.equal(weight, before)
+
+
+def test_a_rule_changes_the_prior_and_nothing_else() -> None:
+    weight, plugins = tucker(6, 4, noise=1.0), {"tucker2": load_plugin("tucker2")}
+    cache = SpectraCache()
+    plain = axis_priors(CONV, weight, plugins, cache)
+    ruled = axis_priors(CONV, weight, plugins, cache, PriorSettings(rule="tail", level=0.2))
+    for before, after, unfolding in zip(plain, ruled, (rows, columns), strict=True):
+        expected = tail_rank(cache.bases("conv", weight).spectrum(unfolding), 0.2)
+        assert after == replace(before, prior=expected)
+        assert expected != before.prior
+
+
+def test_spectra_of_the_outputs_look_at_the_inputs() -> None:
+    # Two inputs are all that ever come: two directions are all that the outputs have.
+    weight, known = normal(40, 60), torch.zeros(60, 60)
+    known[3, 3] = known[7, 7] = 1.0
+    settings = PriorSettings(rule="energy", level=0.999, spectra="outputs")
+    plugins = {"svd": load_plugin("svd")}
+    (blind,) = axis_priors(LINEAR, weight, plugins, SpectraCache(), settings)
+    (seeing,) = axis_priors(LINEAR, weight, plugins, SpectraCache(), settings, known)
+    assert (seeing.prior, seeing.vbmf_rank) == (2, blind.vbmf_rank)
+    assert blind.prior > 35

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rank_search.errors import LayerError
-from rank_search.layers import DirectBases, Layer, load_plugin
+from rank_search.layers import DirectBases, Layer, load_plugin, output_basis, output_error
 from rank_search.priors import CachedBases, SpectraCache, Spectrum, cache
 
 
@@ -190,3 +190,68 @@ def test_several_processes_may_fill_one_folder(tmp_path: Path, spy: Spy) -> None
     spy.forbidden = True
     assert first == second == fill(tmp_path)
     assert all(path.suffix == ".safetensors" for path in tmp_path.iterdir())
+
+
+# ---- with what is known of the inputs --------------------------------------------------------------------
+
+
+def moment(seed: int = 0, samples: int = 200) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    X = (torch.randn(samples, 54, generator=generator) @ torch.randn(54, 54, generator=generator)).relu()
+    return X.T @ X / samples
+
+
+def test_the_outputs_have_a_basis_of_their_own() -> None:
+    weight, known = kernel(), moment()
+    bases, direct = SpectraCache().bases("conv", weight, known), DirectBases(weight, known)
+    expected = output_basis(weight, known)
+    for found in (bases.outputs(), direct.outputs()):
+        assert torch.equal(found.left, expected.left)
+        assert torch.equal(found.projected, expected.projected)
+    assert bases.outputs() is bases.outputs()
+    assert bases.moment is not None
+    assert torch.equal(bases.moment, known)
+    plain = SpectraCache().bases("conv", weight)
+    assert plain.moment is None
+    assert torch.equal(plain.outputs().left, plain(rows).left)
+
+
+def test_other_inputs_are_other_bases(spy: Spy) -> None:
+    cached, weight = SpectraCache(), kernel()
+    first = cached.bases("conv", weight, moment())
+    assert cached.bases("conv", weight, moment()) is first
+    first.memo("span", lambda: torch.ones(1))
+    second = cached.bases("conv", weight, moment(1))
+    assert second.memo("span", lambda: torch.zeros(1)) == 0
+    assert cached.bases("conv", weight) is not second
+    assert not torch.equal(second.outputs().left, first.outputs().left)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 4, 7, 8])
+def test_tails_of_an_output_spectrum_are_errors_of_the_best_outputs(rank: int) -> None:
+    weight, known = kernel(), moment()
+    bases = SpectraCache().bases("conv", weight, known)
+    found, basis = bases.output_spectrum(rows), bases.outputs()
+    error = output_error(weight, basis.left[:, :rank] @ basis.projected[:rank], known)
+    total = output_error(weight, torch.zeros_like(weight), known)
+    assert float((found.values[rank:] ** 2).sum()) == pytest.approx(error, rel=1e-4, abs=1e-6 * total)
+    assert found.energy == pytest.approx(total, rel=1e-5)
+
+
+def test_without_a_moment_it_is_the_spectrum_of_the_weight() -> None:
+    bases = SpectraCache().bases("conv", kernel())
+    assert bases.output_spectrum(rows) is bases.spectrum(rows)
+
+
+def test_inputs_that_are_all_alike_leave_the_spectrum(tmp_path: Path) -> None:
+    bases = SpectraCache(tmp_path).bases("conv", kernel(), 4 * torch.eye(54))
+    for unfolding in (rows, partial(mode, index=1), partial(mode, index=2)):
+        expected = bases.spectrum(unfolding)
+        found = bases.output_spectrum(unfolding)
+        assert found.values == pytest.approx(2 * expected.values, rel=1e-5)
+        assert (found.rows, found.columns) == (expected.rows, expected.columns)
+
+
+def test_a_moment_that_is_not_finite_names_its_layer() -> None:
+    with pytest.raises(LayerError, match="'conv'"):
+        SpectraCache().bases("conv", kernel(), torch.full((54, 54), float("nan")))

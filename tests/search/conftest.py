@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from rank_search.layers import Cost, Layer, load_plugin
+from rank_search.point import Choice
 from rank_search.priors import AxisPrior
-from rank_search.search import CostModel, SearchSettings, Space, build_space
+from rank_search.search import CostModel, Options, SearchSettings, Space, build_space
 
 LAYERS = {
     layer.name: layer
@@ -35,6 +36,28 @@ def all_priors(layers: Mapping[str, Layer], plugins: Sequence[str]) -> list[Axis
 
 
 Made = tuple[Space, CostModel, SearchSettings]
+
+LADDERS = {"fractions": [0.75, 0.5, 0.35, 0.25, 0.15], "weakenings": [0.25, 0.5, 0.75, 1]}
+"""Nine seed points, the same whatever the layers' errors are."""
+
+
+def made_up_error(space: Space) -> Callable[[str, Choice], float]:
+    """(1 − value / largest)², averaged over the axes of a choice."""
+    ranges = {layer: by_name for group in space.groups for layer, by_name in group.axes.items()}
+
+    def error_of(layer: str, choice: Choice) -> float:
+        if choice.is_dense:
+            return 0.0
+        axes = ranges[layer][choice.factorization]
+        return sum((1 - choice.values[axis.name] / axis.high) ** 2 for axis in axes) / len(axes)
+
+    return error_of
+
+
+def options_of(made: Made) -> Options:
+    """What each layer may become, with a made-up error."""
+    space, costs, _ = made
+    return Options(space, costs, made_up_error(space))
 
 
 @pytest.fixture

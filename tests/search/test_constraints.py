@@ -16,13 +16,13 @@ from rank_search.search import (
     check,
     check_counted,
     coordinates,
-    decode,
+    point_at,
     require_possible,
     seed_points,
     violations,
 )
 from rank_search.search.constraints import least_costs
-from tests.search.conftest import LAYERS, Made
+from tests.search.conftest import LADDERS, LAYERS, Made
 
 DENSE = {"params": 1000.0, "macs": 200.0}
 
@@ -77,7 +77,7 @@ def test_the_least_costs_are_those_of_the_cheapest_point(make: Callable[..., Mad
         for each in coordinates(space).values()
     ]
     corners = itertools.product(*(values for (values,) in ends))
-    points = [decode(space, costs, dict(zip(coordinates(space), corner, strict=True))) for corner in corners]
+    points = [point_at(space, costs, dict(zip(coordinates(space), corner, strict=True))) for corner in corners]
     found = [costs.cost(point) for point in points]
     assert least_costs(space, costs) == {name: min(cost[name] for cost in found) for name in ("params", "macs")}
 
@@ -101,7 +101,7 @@ def test_what_no_point_keeps_is_refused(make: Callable[..., Made]) -> None:
 
 
 def test_a_seed_point_may_be_what_keeps_a_bound(make: Callable[..., Made]) -> None:
-    space, costs, settings = make(weakening=[0, 0.1], multiplier=0)
+    space, costs, settings = make(weakening=[0, 0.1], multiplier=0, seeds=LADDERS)
     bound = Bound.parse("macs <= 0.6 * dense")
     seeds = seed_points(space, costs, settings)
     with pytest.raises(StudyFileError):

@@ -14,7 +14,8 @@ from rank_search.search import SAMPLERS, SearchSettings, SeedPointSettings, Seed
 
 def test_defaults() -> None:
     settings = SearchSettings()
-    assert settings.sampler == "tpe"
+    assert settings.sampler == "auto"
+    assert settings.seeds == SeedSettings(dense=True, allocations=10, fractions=(), weakenings=(), points=())
     assert settings.penalties == {"orthogonality": Strength(), "entropy": Strength()}
 
 
@@ -51,14 +52,19 @@ def test_every_key_is_described(model: type[BaseModel]) -> None:
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"sampler": "tpee"}, "no sampler 'tpee'; there are tpe, nsga2, nsga3, gp, random; did you mean 'tpe'"),
-        ({"options": {"n_startup": 3}}, "'tpe' has no option 'n_startup'; did you mean 'n_startup_trials'"),
+        ({"sampler": "tpee"}, "no sampler 'tpee'; there are auto, tpe, nsga2, nsga3, gp, random; did you mean 'tpe'"),
+        (
+            {"sampler": "tpe", "options": {"n_startup": 3}},
+            "'tpe' has no option 'n_startup'; did you mean 'n_startup_trials'",
+        ),
+        ({"options": {"n_startup_trials": 3}}, "'auto' has no option 'n_startup_trials'.*It takes: none"),
+        ({"seeds": {"allocations": -1}}, "greater than or equal to 0"),
         ({"sampler": "random", "options": {"depth": 3}}, "'random' has no option 'depth'.*It takes: none"),
         (
             {"sampler": "nsga2", "options": {"population_size": 1}},
             "'nsga2' refuses its options.*greater than",
         ),
-        ({"options": {"seed": 3}}, "'tpe' has no option 'seed'"),
+        ({"sampler": "tpe", "options": {"seed": 3}}, "'tpe' has no option 'seed'"),
         ({"objectives": []}, "at least one objective"),
         ({"objectives": ["error", "error"]}, "objectives have different names; found twice: error"),
         ({"objectives": [3]}, "an objective is the name of a measurement.*found 3"),
@@ -90,6 +96,6 @@ def test_complaints(given: dict[str, Any], complaint: str) -> None:
     assert caught.value.error_count() == 1
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["auto", *SAMPLERS])
 def test_every_sampler_goes_without_options(sampler: str) -> None:
     assert SearchSettings(sampler=sampler).options == {}

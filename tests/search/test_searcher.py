@@ -21,13 +21,18 @@ from rank_search.search import (
     check_counted,
     seed_points,
 )
+from tests.search.conftest import LADDERS, options_of
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
 
 
 def searcher(made: tuple[Space, CostModel, SearchSettings], rng_seed: int = 3) -> Searcher:
+    """With the seed points that need no options, which only the sampler `auto` is given."""
     space, costs, settings = made
-    return Searcher(space, costs, settings, seed_points(space, costs, settings), costs.dense, rng_seed)
+    options = options_of(made) if settings.sampler == "auto" else None
+    return Searcher(
+        space, costs, settings, seed_points(space, costs, settings), {**costs.dense, "error": 0}, rng_seed, options
+    )
 
 
 def measure(costs: CostModel, point: Point) -> Outcome:
@@ -65,7 +70,9 @@ def stored(past: Past) -> Past:
 
 PENALTIES = {"entropy": {"low": 1e-4, "high": 1e-1}, "orthogonality": {"low": 1e-3, "high": 1.0}}
 SAMPLERS: list[dict[str, Any]] = [
-    {"sampler": "tpe"},
+    {"sampler": "auto"},
+    {"sampler": "auto", "constraints": ["macs <= 0.6 * dense", "error <= 2"]},
+    {"sampler": "tpe", "seeds": LADDERS},
     {"sampler": "tpe", "constraints": ["macs <= 0.6 * dense"]},
     {"sampler": "nsga2", "options": {"population_size": 8}},
     {"sampler": "nsga2", "options": {"population_size": 8}, "constraints": ["macs <= 0.6 * dense", "error <= 2"]},
@@ -101,7 +108,7 @@ def test_gp_resumes_too(make: Make) -> None:
     assert straight[5].suggestion.label == "gp"
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "random"])
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "nsga3", "random"])
 def test_no_point_is_asked_twice(make: Make, sampler: str) -> None:
     made = make(sampler=sampler, round_to=8)
     keys = [past.point.key for past in drive(made, searcher(made), range(60))]
@@ -114,14 +121,15 @@ def test_another_rng_seed_is_another_search(make: Make) -> None:
     assert [past.point for past in first] != [past.point for past in second]
 
 
-def test_seeds_come_first_and_once_in_the_life_of_the_study(make: Make) -> None:
-    made = make()
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_seeds_come_first_and_once_in_the_life_of_the_study(make: Make, sampler: str) -> None:
+    made = make(sampler=sampler, seeds=LADDERS)
     labels = [seed.label for seed in seed_points(*made)]
     trials = drive(made, searcher(made), range(3))
     resumed = searcher(made)
     resumed.feed(trials)
     trials += drive(made, resumed, range(3, len(labels) + 2))
-    assert [past.suggestion.label for past in trials] == [*labels, "tpe", "tpe"]
+    assert [past.suggestion.label for past in trials] == [*labels, sampler, sampler]
 
 
 def test_a_small_space_ends(make: Make) -> None:
@@ -140,8 +148,9 @@ def test_a_small_space_ends(make: Make) -> None:
     assert asked.ask(99) is None
 
 
-def test_a_trial_in_flight_is_fed_and_told_later(make: Make) -> None:
-    made = make()
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_a_trial_in_flight_is_fed_and_told_later(make: Make, sampler: str) -> None:
+    made = make(sampler=sampler, seeds=LADDERS)
     first = searcher(made)
     trials = drive(made, first, range(14))
     flying = first.ask(14)
@@ -158,16 +167,18 @@ def test_a_trial_in_flight_is_fed_and_told_later(make: Make) -> None:
     assert again.point == straight.point
 
 
-def test_workers_at_once_get_different_points(make: Make) -> None:
-    made = make(sampler="tpe")
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_workers_at_once_get_different_points(make: Make, sampler: str) -> None:
+    made = make(sampler=sampler, seeds=LADDERS)
     asked = searcher(made)
     drive(made, asked, range(14))
     waiting = [asked.ask(number) for number in range(14, 22)]
     assert len({each.point.key for each in waiting if each}) == 8
 
 
-def test_feeding_again_changes_nothing_and_completes_what_was_in_flight(make: Make) -> None:
-    made = make()
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_feeding_again_changes_nothing_and_completes_what_was_in_flight(make: Make, sampler: str) -> None:
+    made = make(sampler=sampler, seeds=LADDERS)
     trials = drive(made, searcher(made), range(16))
     in_flight = [Past(past.number, past.point, past.sampler) for past in trials[8:]]
     resumed, straight = searcher(made), searcher(made)
@@ -186,8 +197,9 @@ def test_what_another_driver_did_is_not_asked_again(make: Make) -> None:
     assert mine.ask(15) not in [past.suggestion for past in other]
 
 
-def test_a_withdrawn_suggestion_is_forgotten(make: Make) -> None:
-    made = make(sampler="tpe")
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_a_withdrawn_suggestion_is_forgotten(make: Make, sampler: str) -> None:
+    made = make(sampler=sampler, seeds=LADDERS)
     asked = searcher(made)
     drive(made, asked, range(14))
     first = asked.ask(14)
@@ -226,9 +238,12 @@ def test_a_search_beats_random_points(make: Make) -> None:
     assert late("tpe") < 0.7 * late("random")
 
 
-def test_nothing_is_printed_and_loggers_are_left_alone(make: Make, capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_nothing_is_printed_and_loggers_are_left_alone(
+    make: Make, sampler: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     level = logging.getLogger("optuna").level
-    made = make()
-    drive(made, searcher(made), range(3))
+    made = make(sampler=sampler)
+    drive(made, searcher(made), range(5))
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("optuna").level == level

@@ -12,7 +12,7 @@ import pytest
 from rank_search.point import Outcome, Point, State
 from rank_search.search import CostModel, Past, Rungs, Searcher, SearchSettings, Space, check, check_counted
 from rank_search.search.results import BUDGET, Results, Told
-from tests.search.conftest import Made
+from tests.search.conftest import LADDERS, Made
 from tests.search.test_searcher import PENALTIES, SAMPLERS, measure, searcher, stored
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
@@ -124,7 +124,7 @@ FINAL = [
 
 
 @pytest.mark.parametrize("final", FINAL, ids=lambda each: each.state)
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "nsga3", "random"])
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "nsga3", "random"])
 def test_the_newest_result_counts(make: Make, sampler: str, final: Outcome) -> None:
     """As if the trial had never been told before; and after the end nothing is told any more."""
     options = {"population_size": 4} if "nsga" in sampler else {}
@@ -154,8 +154,9 @@ def test_the_newest_result_counts(make: Make, sampler: str, final: Outcome) -> N
             each.tell(mine, judge(made, later, mine.point, 1.0), 1 / 9)
 
 
-def test_feeding_again_changes_nothing_and_completes_what_was_stopped(make: Make) -> None:
-    made = make(**RUNGS)
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_feeding_again_changes_nothing_and_completes_what_was_stopped(make: Make, sampler: str) -> None:
+    made = make(sampler=sampler, seeds=LADDERS, **RUNGS)
     trials = list(run(Drive(made, searcher(made)), 30).newest.values())
     at_first = [replace(past, outcome=judge(made, past.number, past.point, 1.0), share=1 / 9) for past in trials]
     in_flight = [replace(past, outcome=None, share=1.0) for past in trials]

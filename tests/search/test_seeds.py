@@ -9,7 +9,8 @@ import pytest
 
 from rank_search.errors import StudyFileError
 from rank_search.point import Choice
-from rank_search.search import CostModel, SearchSettings, Seed, Space, seed_points
+from rank_search.search import CostModel, SearchSettings, Seed, Space, check_counted, lagrangian_front, seed_points
+from tests.search.conftest import LADDERS, options_of
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
 NONE: dict[str, Any] = {"dense": False, "fractions": [], "weakenings": []}
@@ -20,7 +21,7 @@ def by_label(made: tuple[Space, CostModel, SearchSettings]) -> dict[str, Seed]:
 
 
 def test_labels_in_order(make: Make) -> None:
-    assert list(by_label(make(entropy={"low": 1e-4, "high": 1e-1}))) == [
+    assert list(by_label(make(entropy={"low": 1e-4, "high": 1e-1}, seeds=LADDERS))) == [
         *("dense", "dense entropy"),
         *("fraction 0.75", "fraction 0.5", "fraction 0.35", "fraction 0.25", "fraction 0.15"),
         *("weakening 0.25", "weakening 0.5", "weakening 0.75", "weakening 1"),
@@ -29,7 +30,7 @@ def test_labels_in_order(make: Make) -> None:
 
 
 def test_uniform_fractions_and_weakenings(make: Make) -> None:
-    made = make(("svd",))
+    made = make(("svd",), seeds=LADDERS)
     seeds = by_label(made)
     axes = {group.name: group.axes[group.name]["svd"][0] for group in made[0].groups}
     for name, axis in axes.items():
@@ -38,7 +39,7 @@ def test_uniform_fractions_and_weakenings(make: Make) -> None:
 
 
 def test_what_would_not_save_is_dense(make: Make) -> None:
-    made = make(("svd",))
+    made = make(("svd",), seeds=LADDERS)
     space, costs, _ = made
     layers = by_label(made)["fraction 0.75"].point.layers
     for group in space.groups:
@@ -48,7 +49,7 @@ def test_what_would_not_save_is_dense(make: Make) -> None:
 
 
 def test_further_factorizations_get_one_cut_where_they_apply(make: Make) -> None:
-    layers = by_label(make())["fraction 0.35 tucker2"].point.layers
+    layers = by_label(make(seeds=LADDERS))["fraction 0.35 tucker2"].point.layers
     assert {name: choice.factorization for name, choice in layers.items()} == {
         "stem": "tucker2",
         "body": "tucker2",
@@ -58,11 +59,11 @@ def test_further_factorizations_get_one_cut_where_they_apply(make: Make) -> None
 
 
 def test_penalties_of_seeds(make: Make) -> None:
-    seeds = by_label(make(entropy={"low": 1e-4, "high": 1e-2}, orthogonality={"low": 0.01, "high": 1}))
+    seeds = by_label(make(entropy={"low": 1e-4, "high": 1e-2}, orthogonality={"low": 0.01, "high": 1}, seeds=LADDERS))
     assert seeds["dense"].point.penalties == {"orthogonality": 0, "entropy": 0}
     assert seeds["dense entropy"].point.penalties == {"orthogonality": 0, "entropy": 0.001}
     assert seeds["fraction 0.25"].point.penalties == {"orthogonality": 0.1, "entropy": 0.001}
-    fixed = by_label(make(entropy=0.02))
+    fixed = by_label(make(entropy=0.02, seeds=LADDERS))
     assert fixed["dense"].point.penalties == {"orthogonality": 0, "entropy": 0.02}
     assert "dense entropy" not in fixed
 
@@ -70,7 +71,7 @@ def test_penalties_of_seeds(make: Make) -> None:
 def test_equal_points_are_one_seed(make: Make) -> None:
     made = make(("svd",), seeds={"fractions": [1.0, 0.999, 0.5, 0.5], "weakenings": [0, 1]})
     assert list(by_label(made)) == ["dense", "fraction 0.5", "weakening 1"]
-    assert len(seed_points(*make())) <= 16
+    assert len(seed_points(*make(seeds=LADDERS))) <= 16
 
 
 def test_points_of_the_study_file(make: Make) -> None:
@@ -116,3 +117,48 @@ def test_points_that_do_not_fit_say_why(make: Make, own: dict[str, Any], complai
     made = make(entropy={"low": 1e-4, "high": 1e-2}, seeds={"points": [{"name": "mine", **own}]})
     with pytest.raises(StudyFileError, match=complaint):
         seed_points(*made)
+
+
+def allocated(made: tuple[Space, CostModel, SearchSettings]) -> dict[str, Seed]:
+    seeds = seed_points(*made, options_of(made))
+    assert len({seed.label for seed in seeds}) == len(seeds)
+    assert len({seed.point.key for seed in seeds}) == len(seeds)
+    return {seed.label: seed for seed in seeds}
+
+
+def test_allocations_come_after_dense_and_lie_on_the_front(make: Make) -> None:
+    made = make(seeds={"allocations": 6, "points": [{"name": "mine"}], "fractions": [0.5]}, entropy=0.01)
+    space, costs, _ = made
+    seeds, options = allocated(made), options_of(made)
+    labels = [label.split()[0] for label in seeds]
+    assert labels[0] == "dense"
+    assert labels[-2:] == ["fraction", "fraction"]  # the study file's own point is dense
+    assert labels[1:-2] == ["allocation"] * (len(labels) - 3)
+    assert 4 <= len(labels) - 3 <= 6
+    menus = [options.of[group.name] for group in space.groups]
+    front = lagrangian_front(
+        [[option.macs for option in menu] for menu in menus], [[option.error for option in menu] for menu in menus]
+    )
+    best = {(each.cost + options.rest["macs"], round(each.error, 9)) for each in front}
+    for label, seed in seeds.items():
+        if label.startswith("allocation"):
+            macs, error = costs.cost(seed.point)["macs"], sum(each.error for each in options.describe(seed.point))
+            assert (macs, round(error, 9)) in best
+            assert float(label.split()[1]) == pytest.approx(macs / costs.dense["macs"], rel=0.06)
+            assert error <= 0.4 * len(menus)
+            assert seed.point.penalties["entropy"] == 0.01
+
+
+@pytest.mark.parametrize("bound", ["macs <= 0.5 * dense", "params <= 0.6 * dense", "macs >= 0.4 * dense"])
+def test_allocations_keep_bounds_on_counted_costs(make: Make, bound: str) -> None:
+    made = make(constraints=[bound])
+    _, costs, settings = made
+    found = [seed.point for label, seed in allocated(made).items() if label.startswith("allocation")]
+    assert len(found) >= 3
+    assert all(check_counted(settings.constraints, costs.cost(point), costs.dense) is None for point in found)
+
+
+def test_no_allocations_where_none_are_asked_for_or_none_keeps_the_bounds(make: Make) -> None:
+    assert list(allocated(make(seeds={"allocations": 0}))) == ["dense"]
+    assert list(by_label(make())) == ["dense"]
+    assert list(allocated(make(constraints=["macs <= 0.0001 * dense"]))) == ["dense"]

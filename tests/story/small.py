@@ -25,7 +25,7 @@ TABLES: Mapping[str, dict[str, Any]] = {
         "constraints": ["macs <= 0.95 * dense"],
         "orthogonality": 0.01,
         "entropy": {"low": 0.05, "high": 0.5},
-        "seeds": {"fractions": [0.5, 0.25], "weakenings": [1.0]},
+        "seeds": {"allocations": 0, "fractions": [0.5, 0.25], "weakenings": [1.0]},
     },
     "training": {"epochs": 0.5, "learning_rate": 0.005},
 }

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 import rank_search as rs
 from rank_search.artifacts import ArtifactStore
+from rank_search.coding import decode
 from rank_search.errors import ArtifactError, ExportError
 from rank_search.export.formats import READERS, WRITERS
 from rank_search.layers import Example
 from rank_search.point import Artifact
-from rank_search.trials import decode
 from tests.artifacts.servers import s3, s3_server  # noqa: F401
 from tests.story.forks import Death, Forks
 from tests.story.small import toml
@@ -77,7 +77,7 @@ def nets(tmp_path_factory: pytest.TempPathFactory) -> Nets:
     search = {
         "objectives": ["loss", {"name": "gain", "direction": "maximize"}],
         "entropy": {"low": 0.05, "high": 0.5},
-        "seeds": {"fractions": [], "weakenings": [], "points": points},
+        "seeds": {"allocations": 0, "fractions": [], "weakenings": [], "points": points},
     }
     tables: dict[str, Any] = {
         "study": {"name": "nets", "trials": 7, "cache": "spectra", "store": made.store},

@@ -233,7 +233,7 @@ def test_a_run_says_what_happens(tmp_path: Path, forks: Forks, command: Command,
 
 
 def test_a_failing_task_is_told_to_people_and_programs(tmp_path: Path, command: Command) -> None:
-    small, log = write_study(tmp_path / "study", study={"trials": 3}), tmp_path / "run.jsonl"
+    small, log = write_study(tmp_path / "study", study={"trials": 3}, priors={"calibration": 0}), tmp_path / "run.jsonl"
     task = Path(small.folder / "stripes.py")
     task.write_text(
         task.read_text(encoding="utf-8").replace(

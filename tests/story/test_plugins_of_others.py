@@ -42,7 +42,7 @@ def write_study(folder: Path, plugin: str) -> Path:
         "layers": {"factorizations": [plugin, "svd"]},
         "search": {
             "objectives": ["loss", {"name": "gain", "direction": "maximize"}],
-            "seeds": {"fractions": [0.5, 0.25], "weakenings": [1.0]},
+            "seeds": {"allocations": 0, "fractions": [0.5, 0.25], "weakenings": [1.0]},
         },
         "training": {"epochs": 1},
     }

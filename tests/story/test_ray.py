@@ -195,3 +195,23 @@ def test_an_export_takes_the_task_from_where_it_is_now(untrained: Small, tmp_pat
     where = ("--study", elsewhere / "stripes.toml")
     command.fine("export", untrained.store, "stripes", number, "-o", tmp_path / "out", *where)
     assert (tmp_path / "out" / "manifest.json").is_file()
+
+
+def test_a_network_that_was_trained_over_parameterized_travels_and_is_confirmed_there(
+    tmp_path: Path, command: Command
+) -> None:
+    measured = []
+    for on in ("local", "ray"):
+        own = {"epochs": 0.5, "learning_rate": 0.01}
+        study = {"method": "overparameterized", "trials": 5}
+        task = {"factory": "faulty.py:sound"}
+        small = write_study(tmp_path / on, study=study, task=task, overparameterized=own)
+        command.fine("run", small.file, "--on", on, "--workers", 1)
+        rows = trials(small)
+        best = max(number for number, row in rows.items() if row.state is State.COMPLETE)
+        confirmed = command.fine(
+            "confirm", small.store, "stripes", best, "--epochs", 1, "--on", on, "--workers", 1, "--format", "json"
+        ).json
+        measured.append((found(rows), confirmed))
+        command.fine("check", small.store, "stripes@1")
+    assert measured[0] == measured[1]

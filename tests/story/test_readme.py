@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import rank_search as rs
 from rank_search.cli import main
 from rank_search.study import Study
 
@@ -40,12 +41,14 @@ def test_the_python_examples_and_the_commands(tmp_path: Path, monkeypatch: pytes
         "selection_batches": batches(100),
         "test_batches": batches(150),
     }
-    study, compress = blocks("python")
+    study, pack, compress = blocks("python")
     names: dict[str, Any] = {}
     exec(study, names)
     assert names["result"].complete
     check_the_promise(names["result"])
     assert names["deployed"](torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+    exec(pack, {})
+    assert rs.load("packed.rsz")(torch.zeros(3, 64)).shape == (3, 10)
     exec(compress, mine)
     assert mine["smaller"](torch.zeros(1, 16)).shape == (1, 2)  # type: ignore[operator]
     run_the_commands(monkeypatch, capsys)
@@ -61,7 +64,7 @@ def check_the_promise(result: Any) -> None:
 
 def run_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     commands = [line for block in blocks("") for line in block.splitlines() if line.startswith("rank-search front")]
-    assert len(commands) == 3
+    assert len(commands) == 6
     for command in commands:
         monkeypatch.setattr(sys, "argv", shlex.split(command))
         with pytest.raises(SystemExit) as ended:

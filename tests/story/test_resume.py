@@ -23,9 +23,11 @@ from tests.story.small import Small, write_study
 COUNT = 14
 SLOW = {"epochs": 60}  # a trial that is trained takes a second or so
 PATIENT = {"max_retries": 1000}  # a trial whose driver is killed is tried again, however often
+LADDERS = {"allocations": 0, "fractions": [0.5, 0.25], "weakenings": [1.0]}
 SAMPLERS: Mapping[str, dict[str, Any]] = {
-    "tpe": {"sampler": "tpe"},
-    "nsga2": {"sampler": "nsga2", "options": {"population_size": 4}},
+    "auto": {"sampler": "auto", "seeds": {"allocations": 4}},
+    "tpe": {"sampler": "tpe", "seeds": LADDERS},
+    "nsga2": {"sampler": "nsga2", "options": {"population_size": 4}, "seeds": LADDERS},
 }
 
 
@@ -90,6 +92,7 @@ def assert_sound(small: Small, count: int, store_url: str = "", artifacts: Path 
     kept = {artifact.location for row in rows for artifact in row.artifacts}
     assert {path.name for path in folder.iterdir()} == kept
     assert {row.number for row in rows if row.artifacts} == {row.number for row in front}
+    assert "test_error" in study.dense
     assert all("test_error" in row.measurements for row in front)
 
 
@@ -108,11 +111,14 @@ def uninterrupted(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dic
 @pytest.mark.parametrize(
     ("sampler", "what", "most"),
     [
+        ("auto", "launch/driver.py", 200),
+        ("auto", "commit", 28),
+        ("auto", "trials/training.py", 40),
         ("tpe", "launch/driver.py", 200),
         ("nsga2", "fronts/ledger.py", 50),
         ("tpe", "commit", 28),
         ("nsga2", "execute", 150),
-        ("tpe", "trials/training.py", 40),
+        ("tpe", "trials/training.py", 32),
         ("nsga2", "rank_search/artifacts.py", 15),
         ("tpe", "fsync", 6),
         ("nsga2", "unlink", 5),

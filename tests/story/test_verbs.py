@@ -252,10 +252,11 @@ def test_show_says_who_dominates(small: Small, command: Command) -> None:
 
 
 def test_show_compares_with_the_dense_model(small: Small, command: Command) -> None:
-    (shown,) = rows_of(command, "show", small.store, "stripes", 2)
+    member = rows_of(command, "front", small.store, "stripes")[-1]["trial"]
+    (shown,) = rows_of(command, "show", small.store, "stripes", member)
     assert set(shown["dense"]) == set(shown["measurements"])
     assert set(shown["artifacts"]) == {"model", "coded"}
-    line = next(line for line in body(command.fine("show", small.store, "stripes", 2).out) if " bits " in line)
+    line = next(line for line in body(command.fine("show", small.store, "stripes", member).out) if " bits " in line)
     value, dense = shown["measurements"]["bits"], shown["dense"]["bits"]
     cells = [cell.strip() for cell in line.strip("│").split("│")]
     assert cells == ["bits", f"{value:,.0f}", f"{dense:,.0f}", f"{dense / value:.4g}"]
@@ -278,9 +279,10 @@ def test_export(format: str, small: Small, tmp_path: Path, command: Command) -> 
     if format == "onnx":
         pytest.importorskip("onnxscript")
         pytest.importorskip("onnxruntime")
-    (shown,) = rows_of(command, "show", small.store, "stripes", 2)
+    member = rows_of(command, "front", small.store, "stripes")[-1]["trial"]
+    (shown,) = rows_of(command, "show", small.store, "stripes", member)
     folder = tmp_path / "exported"
-    answer = command.fine("export", small.store, "stripes", 2, "-o", folder, "--format", format)
+    answer = command.fine("export", small.store, "stripes", member, "-o", folder, "--format", format)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "model.coded", *FILES[format]}
     assert set(manifest["files"]) == {"model.coded", *FILES[format]}
@@ -403,7 +405,7 @@ def test_names_are_taken_as_they_are(tmp_path: Path, command: Command) -> None:
         study={"name": name, "trials": 4},
         task={"factory": "stripes.py:oddly_named"},
         layers={"exclude": [], "factorizations": ["svd"]},
-        search={"seeds": {"weakenings": []}},
+        search={"sampler": "tpe", "seeds": {"fractions": [0.75, 0.5, 0.35, 0.25, 0.15]}},
     )
     command.fine("run", study.file)
     for verb in ("layers", "priors", "space"):

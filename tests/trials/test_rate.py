@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from rank_search.errors import TrialError
 from rank_search.layers import DirectBases, Layer, load_plugin
-from rank_search.trials import Quantizer, laplace_bits
-from rank_search.trials.rate import latents, weight_count
+from rank_search.trials import CodingSettings, Quantizer, laplace_bits
+from rank_search.trials.lattices import latents, weight_count
+from rank_search.trials.schedules import steps_are_final
 
 
 def exact_bits(x: Tensor, scale: Tensor) -> Tensor:
@@ -32,7 +33,8 @@ def test_bits_and_their_derivatives_are_those_of_the_distribution(x: float, scal
     expected = exact_bits(points, scales)
     bits, by_x, by_scale = laplace_bits(points.detach(), scales.detach())
     if abs(x) / scale > 300:  # the plain form underflows far in the tail; ours must not
-        assert float(bits) * math.log(2) == pytest.approx((abs(x) - 0.5) / scale + math.log(2), rel=1e-6)
+        far = (abs(x) - 0.5) / scale + math.log(2) - math.log1p(-math.exp(-1 / scale))  # the mass in closed form
+        assert float(bits) * math.log(2) == pytest.approx(far, rel=1e-6)
         assert by_x.isfinite()
         assert by_scale.isfinite()
         return
@@ -52,13 +54,19 @@ def test_bits_of_whole_numbers_add_up_to_a_probability_of_one(scale: float) -> N
 def quantizer_of(*tensors: Tensor, start_bits: float = 4.0) -> tuple[Quantizer, dict[str, Tensor]]:
     named = {f"w{place}": tensor for place, tensor in enumerate(tensors)}
     torch.manual_seed(0)
-    return Quantizer(named, start_bits), named
+    return Quantizer(named, start_bits, CodingSettings(prior="laplace")), named
+
+
+def steps_of(quantizer: Quantizer) -> dict[str, float]:
+    """The learned steps, where each tensor has one."""
+    names = [lattice.name for lattice in quantizer.lattices]
+    return dict(zip(names, quantizer.log_step.detach().exp().tolist(), strict=True))
 
 
 def test_weights_come_out_rounded_to_whole_steps() -> None:
     quantizer, named = quantizer_of(torch.randn(7, 5), 0.01 * torch.randn(3, 4, 2, 2))
     rounded, _ = quantizer(named)
-    for name, step in quantizer.steps().items():
+    for name, step in steps_of(quantizer).items():
         whole = rounded[name].detach() / step
         assert rounded[name].shape == named[name].shape
         assert torch.allclose(whole, whole.round(), atol=1e-4)
@@ -71,12 +79,12 @@ def test_gradients_pass_straight_through_and_reach_the_steps() -> None:
     toward = torch.randn(6, 4)
     rounded, _ = quantizer(named)
     (rounded["w0"] * toward).sum().backward()
-    step = quantizer.steps()["w0"]
+    step = steps_of(quantizer)["w0"]
     x = weight.detach() / step
     residue = x.round() - x
     assert torch.equal(weight.grad, toward)  # type: ignore[arg-type]
     assert float(quantizer.log_step.grad[0]) == pytest.approx(float((residue * toward).sum() * step), rel=1e-4)  # type: ignore[index]
-    assert float(quantizer.log_scale.grad.abs().sum()) == 0  # type: ignore[union-attr]
+    assert float(quantizer.prior.log_scale.grad.abs().sum()) == 0  # type: ignore[union-attr]
 
 
 def test_the_rate_has_the_gradients_of_its_finite_differences() -> None:
@@ -91,7 +99,7 @@ def test_the_rate_has_the_gradients_of_its_finite_differences() -> None:
         bits: Tensor = quantizer(named)[1]
         return bits
 
-    parameters = [quantizer.log_step, quantizer.log_scale, *weights]
+    parameters = [quantizer.log_step, quantizer.prior.log_scale, *weights]
     slopes = torch.autograd.grad(rate(), parameters)
     for parameter, slope in zip(parameters, slopes, strict=True):
         for index in range(parameter.numel()):
@@ -151,7 +159,7 @@ def test_steps_and_scales_learn_the_cost_of_a_distribution() -> None:
         loss.backward()
         optimizer.step()
     # High-rate theory: D = Δ²/12, R = −log2 Δ + constant, so that Δ² = 6·price/ln 2.
-    assert quantizer.steps()["w0"] == pytest.approx(math.sqrt(6 * price / math.log(2)), rel=0.02)
+    assert steps_of(quantizer)["w0"] == pytest.approx(math.sqrt(6 * price / math.log(2)), rel=0.02)
 
 
 def test_noise_is_uniform_and_new_in_each_call() -> None:
@@ -165,19 +173,51 @@ def test_noise_is_uniform_and_new_in_each_call() -> None:
         assert float(noise.var()) == pytest.approx(1 / 12, rel=0.05)
 
 
-def test_latents_are_what_has_two_dimensions_and_is_stored() -> None:
+def test_latents_are_what_is_stored_but_for_the_vectors_of_batch_norms() -> None:
     dense = nn.Conv2d(4, 6, 3)
     factorized = load_plugin("svd")(Layer.of(dense), rank=2)
     factorized.fit(dense.weight.detach(), DirectBases(dense.weight))
     model = nn.Sequential(dense, nn.BatchNorm2d(6), factorized)
-    assert set(latents(model)) == {"0.weight", "2.left", "2.right"}
+    assert set(latents(model)) == {"0.weight", "0.bias", "2.left", "2.right", "2.bias"}
     factorized.stored = lambda: [factorized.left]  # type: ignore[method-assign]
-    assert set(latents(model)) == {"0.weight", "2.left"}
+    assert set(latents(model)) == {"0.weight", "0.bias", "2.left"}
 
 
 def test_a_shared_weight_is_one_latent_and_counts_once() -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
-    assert list(latents(model)) == ["0.weight"]
+    assert list(latents(model)) == ["0.weight", "0.bias", "1.bias"]
     assert weight_count(model) == 9
     assert weight_count(copy.deepcopy(model)) == 9
+
+
+@given(st.integers(0, 2**31))
+def test_rounding_keeps_the_whole_numbers_of_training(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    quantizer, named = quantizer_of(torch.randn(9, 8, generator=generator), torch.randn(6, generator=generator))
+    with torch.no_grad():
+        quantizer.log_step += torch.randn(2, generator=generator)
+        whole = {name: torch.round(named[name].double() / step) for name, step in steps_of(quantizer).items()}
+    grids = quantizer.round_(named)
+    for name, grid in grids.items():
+        assert torch.equal(grid.round(named[name]), whole[name])
+
+
+def test_settled_steps_are_those_that_are_stored_and_stay() -> None:
+    quantizer, named = quantizer_of(torch.randn(40, 30), torch.randn(8))
+    quantizer.settle_steps_()
+    before = steps_of(quantizer)
+    quantizer.settle_steps_()
+    assert steps_of(quantizer) == before
+    for tensor in named.values():
+        tensor.requires_grad_()
+    rounded, bits = quantizer(named)
+    (bits + sum(each.sum() for each in rounded.values())).backward()
+    assert quantizer.log_step.grad is None
+    quantizer.round_({name: tensor.data for name, tensor in named.items()})
+    for name, tensor in named.items():
+        assert torch.allclose(tensor, rounded[name], rtol=1e-6)
+
+
+def test_the_last_quarter_of_a_training_has_settled_steps() -> None:
+    assert [steps_are_final(step, 8) for step in range(8)] == [False] * 6 + [True] * 2

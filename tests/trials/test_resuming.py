@@ -27,6 +27,7 @@ from rank_search.trials import (
     reestimate_batchnorm,
     run_trial,
 )
+from rank_search.trials.checkpoint import Checkpoint
 from rank_search.trials.randomness import seeded
 from tests.trials.conftest import loader, stripes
 
@@ -101,12 +102,18 @@ def climb(made: Workbench, point: Point, budgets: list[float | None], store: Art
 
 
 ways = st.fixed_dictionaries(
-    {"optimizer": st.sampled_from(["adamw", "sgd"]), "schedule": st.sampled_from(["cosine", "constant"])},
+    {"optimizer": st.sampled_from(["adamw", "sgd"]), "schedule": st.sampled_from(["cosine", "one-cycle", "constant"])},
     optional={
         "momentum": st.sampled_from([0.0, 0.5]),
-        "orthogonality_penalty": st.just("srip"),
+        "orthogonality_penalty": st.sampled_from(["dso", "mc", "srip"]),
         "gradient_clip": st.just(math.inf),
         "weight_decay": st.just(0.1),
+        "warmup": st.just(0.2),
+        "distillation": st.just(0.5),
+        "batchnorm_batches": st.just(2),
+        "average": st.sampled_from([0.5, 0.99]),
+        "weight_decay_on": st.just("product"),
+        "orthogonality_decay": st.just(0.4),
     },
 )
 strengths = st.fixed_dictionaries({}, optional={"orthogonality": st.just(0.3), "entropy": st.just(0.3)})
@@ -131,6 +138,42 @@ def test_left_and_gone_on_with_it_ends_the_same(
     assert {artifact.kind for artifact in last.artifacts} == {"model", "coded"}
 
 
+EVERYTHING = {
+    "schedule": "one-cycle",
+    "average": 0.9,
+    "distillation": 0.5,
+    "batchnorm_batches": 3,
+    "weight_decay": 0.1,
+    "weight_decay_on": "product",
+    "orthogonality_decay": 0.3,
+}
+
+
+@pytest.mark.parametrize("penalties", [{}, {"entropy": 0.3, "orthogonality": 0.1}])
+def test_all_that_a_training_has_goes_on_bit_for_bit(
+    bench: Callable[..., Workbench], artifacts: ArtifactStore, penalties: dict[str, float]
+) -> None:
+    made, point = bench(Noisy(150), **EVERYTHING), Point(POINT, penalties)
+    *_, last = climb(made, point, [0.2, 0.6, 1.8, None], artifacts)
+    whole = run_trial(made, point, 3, artifacts)
+    assert last == whole, "files are named by their content: the same weights, bit for bit"
+    without = run_trial(bench(Noisy(150), **EVERYTHING | {"average": 0}), point, 3, artifacts)
+    assert without.artifacts != whole.artifacts
+
+
+def test_the_average_is_kept_as_it_was_and_the_weights_beside_it(
+    bench: Callable[..., Workbench], artifacts: ArtifactStore
+) -> None:
+    kept = [
+        from_safetensors(artifacts.read(run_trial(made, Point(POINT), 3, artifacts, budget=1.0).artifacts[0]))
+        for made in (bench(), bench(average=0.9))
+    ]
+    name = "10.left"
+    assert torch.equal(kept[0][f"model/{name}"], kept[1][f"model/{name}"]), "the trained weights go on, not averaged"
+    assert f"average/{name}" not in kept[0]
+    assert not torch.equal(kept[1][f"average/{name}"], kept[1][f"model/{name}"])
+
+
 @pytest.mark.parametrize("penalties", [{}, {"entropy": 0.3, "orthogonality": 0.1}])
 def test_a_rung_is_the_same_however_it_was_reached(
     bench: Callable[..., Workbench], artifacts: ArtifactStore, penalties: dict[str, float]
@@ -145,14 +188,17 @@ def test_a_rung_is_the_same_however_it_was_reached(
 def test_a_rung_is_what_a_training_that_ends_there_would_give(
     bench: Callable[..., Workbench], artifacts: ArtifactStore
 ) -> None:
-    point = Point(POINT, {"entropy": 0.3})
-    made, shorter = (
-        bench(schedule="constant", entropy_warmup=0.0),
-        bench(epochs=1.0, schedule="constant", entropy_warmup=0.0),
-    )
+    point = Point(POINT, {"orthogonality": 0.3})
+    made, shorter = bench(schedule="constant"), bench(epochs=1.0, schedule="constant")
     at_rung = run_trial(made, point, 3, artifacts, budget=1.0)
     assert at_rung.measurements == run_trial(shorter, point, 3).measurements
-    assert at_rung.measurements["bits"] < run_trial(made, Point(POINT), 3, budget=1.0).measurements["bits"] / 2
+
+
+def test_a_rung_under_the_entropy_penalty_is_coded(bench: Callable[..., Workbench]) -> None:
+    """It is not what a shorter training would give: that would settle its steps in its last quarter."""
+    made = bench(schedule="constant", entropy_warmup=0.0)
+    coded, plain = (run_trial(made, Point(POINT, each), 3, budget=1.0) for each in ({"entropy": 0.3}, {}))
+    assert coded.measurements["bits"] < plain.measurements["bits"] / 2
 
 
 def test_the_schedule_is_that_of_the_full_budget(bench: Callable[..., Workbench], artifacts: ArtifactStore) -> None:
@@ -200,6 +246,23 @@ def test_the_batches_that_were_taken_are_not_trained_on_again(
     for number in range(3):
         taken = torch.cat(trained[5 * number : 5 * number + 5])
         assert torch.equal(taken.sort().values, stripes(150, 1)[1].sort().values), "each pass is a whole one"
+
+
+@pytest.mark.parametrize(("batches", "taken"), [(None, 10), (2, 4)])
+def test_statistics_are_taken_from_as_many_batches_as_asked_for(
+    bench: Callable[..., Workbench], batches: int | None, taken: int
+) -> None:
+    seen: list[int] = []
+
+    class Counting(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            for batch in list.__iter__(self):
+                seen.append(len(seen))
+                yield batch
+
+    made = bench(Counting(loader(150, 1, 30)), epochs=0, batchnorm_batches=batches)
+    run_trial(made, Point(POINT, {"entropy": 0.1}), 3)  # once after factorizing, once after rounding
+    assert len(seen) == taken
 
 
 def test_only_the_pass_it_was_left_in_is_read_again(bench: Callable[..., Workbench], artifacts: ArtifactStore) -> None:
@@ -276,6 +339,21 @@ def test_a_checkpoint_of_another_trial_is_refused(
     ):
         with pytest.raises(ArtifactError, match=r"of another point, another rng seed.*Start the trial over"):
             run_trial(made, point, rng_seed, artifacts, checkpoint=left)
+
+
+def test_a_checkpoint_from_before_there_were_some_keys_is_gone_on_with(
+    bench: Callable[..., Workbench], artifacts: ArtifactStore, left: Artifact
+) -> None:
+    found = Checkpoint.from_bytes(artifacts.read(left))
+    keys = dict(found.about["training"])
+    for key in ("warmup", "distillation", "batchnorm_batches", "average", "weight_decay_on"):
+        del keys[key]
+    data = dataclasses.replace(found, about={**found.about, "training": keys}).to_bytes()
+    older = artifacts.write("checkpoint", "older", ".checkpoint", data)
+    gone_on = run_trial(bench(), Point(POINT), 3, artifacts, checkpoint=older)
+    assert gone_on == run_trial(bench(), Point(POINT), 3, artifacts)
+    with pytest.raises(ArtifactError, match="other training settings"):
+        run_trial(bench(distillation=0.5), Point(POINT), 3, artifacts, checkpoint=older)
 
 
 def test_there_is_no_way_back(bench: Callable[..., Workbench], artifacts: ArtifactStore, left: Artifact) -> None:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ from torch import Tensor, nn
 from rank_search.errors import TaskError
 from rank_search.layers import DirectBases, Layer, load_plugin
 from rank_search.trials import Diverged, Quantizer, Supervised, TrainingSettings, fine_tune, reestimate_batchnorm
+from rank_search.trials.average import Average
 from rank_search.trials.effort import Effort, EntropyPenalty
+from rank_search.trials.lattices import latents
 from rank_search.trials.randomness import seeded
-from rank_search.trials.rate import latents
 
 
 def train(task: Supervised, model: nn.Module, rng_seed: int = 0, **given: Any) -> Diverged | None:
@@ -201,6 +203,108 @@ def test_weight_decay_spares_biases_frames_and_latents(effort: dict[str, Any], d
     assert changed == decayed
 
 
+def test_decay_of_the_product_is_a_step_along_its_gradient() -> None:
+    """One step of plain SGD with and without: the difference is −rate · decay · ∂½‖W‖²_F."""
+    models = [factorized()[0] for _ in range(2)]
+    part = models[0]
+    slopes = torch.autograd.grad(part.dense().square().sum() / 2, [part.left, part.right])  # type: ignore[operator]
+    given = {"optimizer": "sgd", "momentum": 0, "learning_rate": 0.1, "gradient_clip": math.inf}
+    for model, decay in zip(models, (0.0, 0.5), strict=True):
+        train(
+            Supervised(model, [BATCH], [BATCH], [BATCH]), model, weight_decay=decay, weight_decay_on="product", **given
+        )
+    plain, decayed = (dict(model.named_parameters()) for model in models)
+    assert torch.equal(plain["bias"], decayed["bias"])
+    for name, slope in zip(("left", "right"), slopes, strict=True):
+        assert torch.allclose(decayed[name] - plain[name], -0.1 * 0.5 * slope, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("effort", "dense_decays", "factors_decay"),
+    [({}, True, True), ({"orthogonality": 1e-9}, True, True), ({"entropy": 1e-12}, False, False)],
+)
+def test_decay_of_the_product_and_of_the_rest(effort: dict[str, Any], dense_decays: bool, factors_decay: bool) -> None:
+    ends = []
+    for decay in (0.0, 1.0):
+        model = nn.Sequential(factorized()[0], nn.Linear(10, 10))
+        with seeded(0):
+            nn.init.normal_(model[1].weight)  # type: ignore[arg-type]
+        given = dict(effort)
+        if "entropy" in effort:
+            with seeded(1):
+                given["entropy"] = EntropyPenalty(Quantizer(latents(model), 12), effort["entropy"])
+        task = Supervised(model, [BATCH], [BATCH], [BATCH])
+        train(task, model, epochs=5, learning_rate=1e-2, weight_decay=decay, weight_decay_on="product", **given)
+        ends.append([float(model[0].dense().norm().detach()), float(model[1].weight.norm().detach())])  # type: ignore[operator, operator, union-attr, arg-type]
+    (product, dense), (decayed_product, decayed_dense) = ends
+    assert (decayed_product < 0.99 * product) == factors_decay
+    assert (decayed_dense < 0.99 * dense) == dense_decays
+
+
+# ---- averaged weights ------------------------------------------------------------------------------------
+
+
+def trajectory(task: Supervised, model: nn.Module, **given: Any) -> list[dict[str, Tensor]]:
+    """The weights after every step, without an average."""
+    seen: list[dict[str, Tensor]] = []
+
+    def look() -> None:
+        seen.append({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
+
+    train(task, model, stop=look, **given)
+    look()
+    return seen[1:]
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9])
+def test_the_average_is_the_weighted_mean_of_the_weights_after_each_step(task: Supervised, decay: float) -> None:
+    still = with_training(task, [*task.selection_batches, *task.test_batches])
+    given = {"epochs": 2, "learning_rate": 1e-2}
+    after = trajectory(still, copy.deepcopy(task.network), **given)
+    model = copy.deepcopy(task.network)
+    assert train(still, model, average=decay, **given) is None
+    shares = [decay ** (len(after) - 1 - step) for step in range(len(after))]
+    for name, parameter in model.named_parameters():
+        mean = sum(share * each[name].double() for share, each in zip(shares, after, strict=True)) / sum(shares)
+        assert torch.allclose(parameter.double(), mean, atol=1e-6)  # type: ignore[arg-type]
+        assert not torch.allclose(parameter, after[-1][name], atol=1e-5)
+
+
+@pytest.mark.parametrize("batches", [None, 1])
+def test_statistics_go_with_the_averaged_weights(task: Supervised, batches: int | None) -> None:
+    still = with_training(task, [*task.selection_batches, *task.test_batches])
+    model = copy.deepcopy(task.network)
+    train(still, model, epochs=1, learning_rate=2e-2, average=0.9, batchnorm_batches=batches)
+    again = copy.deepcopy(model)
+    reestimate_batchnorm(still, again, batches=batches)
+    assert same(model, again)
+    assert not any(module.training for module in model.modules())
+
+
+def test_frozen_weights_stay_frozen_under_an_average(task: Supervised) -> None:
+    model = copy.deepcopy(task.network)
+    model.get_submodule("4").requires_grad_(False)
+    train(task, model, epochs=0.5, average=0.9)
+    assert torch.equal(model.get_parameter("4.weight"), task.network.get_parameter("4.weight"))
+    assert not torch.equal(model.get_parameter("0.weight"), task.network.get_parameter("0.weight"))
+
+
+def test_half_precision_is_averaged_in_single() -> None:
+    model = nn.Linear(1, 1, bias=False).bfloat16()
+    average, seen = Average(model, 0.999), []
+    for step in range(1, 201):
+        with torch.no_grad():
+            model.weight.fill_(1.0 if step % 2 else 1.5)
+        seen.append(float(model.weight.detach()))
+        average.update(step)
+    shares = [0.999 ** (200 - step) for step in range(1, 201)]
+    mean = sum(share * weight for share, weight in zip(shares, seen, strict=True)) / sum(shares)
+    assert float(average.tensors["weight"]) == pytest.approx(mean, abs=1e-5)
+    average.put()
+    assert float(model.weight.detach()) == 1.25
+    assert model.weight.dtype == torch.bfloat16
+
+
 def test_a_price_on_bits_buys_fewer_of_them(task: Supervised) -> None:
     spent = []
     for price in (1e-9, 1e-3):
@@ -258,6 +362,19 @@ def test_statistics_become_the_average_over_one_pass() -> None:
     assert not norm.training
 
 
+@pytest.mark.parametrize(("batches", "taken"), [(1, 1), (3, 3), (9, 5), (None, 5)])
+def test_statistics_of_so_many_batches_are_those_of_exactly_these(batches: int | None, taken: int) -> None:
+    norm = nn.BatchNorm1d(3)
+    made = [(torch.randn(8, 3) * 4 + number, torch.zeros(8, dtype=torch.long)) for number in range(5)]
+    counted = Counting(made)
+    reestimate_batchnorm(Supervised(norm, counted, made, made), norm, batches=batches)
+    assert counted.taken == taken
+    means = torch.stack([x.sum(0) / 8 for x, _ in made[:taken]])
+    variances = torch.stack([(x - x.mean(0)).square().sum(0) / 7 for x, _ in made[:taken]])
+    assert torch.allclose(norm.running_mean, means.sum(0) / taken, atol=1e-5)  # type: ignore[arg-type]
+    assert torch.allclose(norm.running_var, variances.sum(0) / taken, rtol=1e-5)  # type: ignore[arg-type]
+
+
 def test_reestimation_changes_no_weight_and_drops_nothing(task: Supervised) -> None:
     model = copy.deepcopy(task.network)
     states: list[bool] = []
@@ -289,3 +406,24 @@ def test_statistics_repair_what_a_change_of_weights_broke(task: Supervised) -> N
     assert mean_loss(task, model) > 2 * mean_loss(task, task.network)
     reestimate_batchnorm(task, model)
     assert mean_loss(task, model) == pytest.approx(mean_loss(task, task.network), abs=0.02)
+
+
+def test_steps_are_learned_for_three_quarters_and_then_stay_where_they_are_stored(
+    task: Supervised, batches: list[Any]
+) -> None:
+    model = copy.deepcopy(task.network)
+    quantizer, before = Quantizer(latents(model), 4), list[Tensor]()
+    assert not train(
+        with_training(task, Sized(batches[:1] * 8)),
+        model,
+        entropy=EntropyPenalty(quantizer, 1e-3),
+        stop=lambda: before.append(quantizer.log_step.detach().clone()),
+        epochs=1.0,
+    )
+    learned, settled = before[:7], [*before[7:], quantizer.log_step]
+    assert len(before) == 8
+    assert all(not torch.equal(one, other) for one, other in pairwise(learned))
+    assert all(torch.equal(settled[0], each) for each in settled)
+    stored = torch.stack([grid.steps().log().float().flatten() for grid in quantizer.grids().values()]).flatten()
+    assert torch.allclose(settled[0], stored, atol=1e-5)
+    assert not torch.allclose(learned[-1], stored, atol=1e-3)

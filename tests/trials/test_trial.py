@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from rank_search.artifacts import ArtifactStore
+from rank_search.coding import decode
 from rank_search.errors import ArtifactError, TaskError, TrialError
 from rank_search.layers import count_params
 from rank_search.point import Choice, Outcome, Point, State
@@ -23,10 +24,10 @@ from rank_search.trials import (
     Supervised,
     Workbench,
     build,
-    decode,
     dense_measurements,
     from_safetensors,
     measure,
+    reestimate_batchnorm,
     run_trial,
     test_measurements,
 )
@@ -116,9 +117,63 @@ def test_without_epochs_a_model_is_only_rounded(workbench: MakeWorkbench, dense_
     assert 0.2 < rounded["bits"] / dense["bits"] < 0.4
 
 
-def test_latency_is_measured_if_asked_for(workbench: MakeWorkbench, dense_point: MakePoint) -> None:
-    made = workbench(latency=LatencySettings(repeats=2))
-    assert run_trial(made, dense_point(), 0).measurements["latency"] > 0
+def test_an_average_is_what_is_measured_with_statistics_of_its_own(
+    workbench: MakeWorkbench, point: MakePoint, tmp_path: Path
+) -> None:
+    task = workbench().task
+    still = dataclasses.replace(task, training_batches=[*task.training()])
+    made = workbench(still, epochs=2, learning_rate=2e-2, average=0.9)
+    outcome = run_trial(made, point(), 0, ArtifactStore(tmp_path))
+    model, coded = rebuilt(made, point(), outcome, tmp_path)
+    assert measure(still, model, len(coded)) == outcome.measurements
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    reestimate_batchnorm(still, model)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    last = run_trial(workbench(still, epochs=2, learning_rate=2e-2), point(), 0, ArtifactStore(tmp_path))
+    trained, _ = rebuilt(made, point(), last, tmp_path)
+    assert not any(torch.equal(a, b) for a, b in zip(model.parameters(), trained.parameters(), strict=True))
+
+
+def test_averaged_weights_are_rounded_to_the_last_steps(
+    workbench: MakeWorkbench, point: MakePoint, tmp_path: Path
+) -> None:
+    """Trained alike, with and without an average: the same steps in the end, other multiples of them."""
+    weights = []
+    for average in (0.0, 0.9):
+        made, chosen = workbench(epochs=1, learning_rate=2e-2, average=average), point(entropy=0.3)
+        outcome = run_trial(made, chosen, 0, ArtifactStore(tmp_path))
+        weights.append(rebuilt(made, chosen, outcome, tmp_path)[0].get_parameter("0.weight").detach().double())
+    step = min(float(level) for level in weights[0].abs().unique() if level > 0)
+    multiples = [weight / step for weight in weights]
+    assert all(torch.allclose(each, each.round(), atol=1e-3) for each in multiples)
+    assert not torch.equal(*weights)
+
+
+def test_latency_is_measured_if_asked_for(workbench: MakeWorkbench, point: MakePoint, dense_point: MakePoint) -> None:
+    made = workbench(latency=LatencySettings(repeats=2), epochs=0)
+    dense = dense_measurements(made)
+    assert dense["latency"] > 0
+    assert dense["latency_ratio"] == 1
+    shared = dataclasses.replace(made, dense_latency=0.5)
+    found = run_trial(shared, point(), 0).measurements
+    assert found["latency"] == found["latency_ratio"] * 0.5 > 0
+    assert run_trial(shared, dense_point(), 0).measurements["latency"] == 0.5
+    assert "latency" not in run_trial(workbench(epochs=0), point(), 0).measurements
+
+
+def test_what_is_known_of_the_dense_model_is_not_measured_again(
+    workbench: MakeWorkbench, task: Supervised, point: MakePoint, dense_point: MakePoint, tmp_path: Path
+) -> None:
+    artifacts, made = ArtifactStore(tmp_path), workbench(epochs=0)
+    measured = dense_measurements(made)
+    blind = dataclasses.replace(made, task=dataclasses.replace(task, selection_batches=[]), dense_measured=measured)
+    fresh, known = (run_trial(each, dense_point(), 0, artifacts) for each in (made, blind))
+    assert known.measurements == fresh.measurements == measured
+    assert [(each.kind, each.sha256) for each in known.artifacts] == [
+        (each.kind, each.sha256) for each in fresh.artifacts
+    ]
+    assert run_trial(blind, point(), 0).state is State.FAILED
+    assert run_trial(blind, dense_point(entropy=0.3), 0).state is State.FAILED
 
 
 def test_test_data_is_never_touched(workbench: MakeWorkbench, task: Supervised, point: MakePoint) -> None:

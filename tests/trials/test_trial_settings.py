@@ -25,6 +25,15 @@ def test_every_key_has_a_default_and_a_description(settings: type[BaseModel]) ->
         {"orthogonality_penalty": "hard"},
         {"entropy_start_bits": 0.5},
         {"entropy_warmup": 2},
+        {"schedule": "step"},
+        {"warmup": 1.1},
+        {"batchnorm_batches": 0},
+        {"batchnorm_batches": 1.5},
+        {"distillation": 1.1},
+        {"average": 1},
+        {"weight_decay_on": "frames"},
+        {"orthogonality_decay": 1.1},
+        {"distillation_temperature": 0},
     ],
 )
 def test_impossible_training_is_refused(bad: dict[str, object]) -> None:

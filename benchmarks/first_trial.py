@@ -1,0 +1,159 @@
+"""From the start of a search to its first trials, stage by stage; and a trial beside the evaluation that it contains.
+
+Run: python -m benchmarks.first_trial [STUDY.toml] [--trials 6] [--workers 2] [--pairs 6]
+
+A search is run twice in a process of its own, as `rank-search run` does it, into a new store: first with an empty cache
+folder (*cold*), then with the one that it left (*warm*). Each stage shows when it began after the process was started,
+its wall time, and the driver's own CPU time; stages of the workers lie beside these. Then, without training, each of
+some trials by turns with what it cannot do without: the fit, the batch norms, one pass over the selection data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+AIM_SECONDS, AIM_RATIO = 5.0, 1.2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("study", nargs="?", default="studies/cifar_resnet.toml")
+    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.child:
+        search(chosen.study, chosen.child[0], float(chosen.child[1]), chosen.trials, chosen.workers)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for way in ("cold", "warm"):
+            show(way, measured(chosen, Path(folder), way))
+        os.environ["XDG_CACHE_HOME"] = folder
+        show_ratios(chosen.study, chosen.pairs)
+
+
+# ---- a search, watched ---------------------------------------------------------------------------------------
+
+
+def measured(chosen: argparse.Namespace, folder: Path, way: str) -> list[list[Any]]:
+    """Stages of a search in a new process: name, begun after so many seconds, seconds, CPU seconds."""
+    counts = ["--trials", str(chosen.trials), "--workers", str(chosen.workers)]
+    child = ["--child", str(folder / f"{way}.sqlite"), str(time.time())]
+    command = [sys.executable, "-m", "benchmarks.first_trial", chosen.study, *counts, *child]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
+    answered = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    found: list[list[Any]] = json.loads(answered.stdout.splitlines()[-1])
+    return found
+
+
+def search(study: str, store: str, start: float, trials: int, workers: int) -> None:
+    """Run the search, and print its stages as one line of JSON."""
+    import rank_search.run
+
+    stages: list[list[Any]] = [["imports", 0.0, time.time() - start, time.process_time()]]
+
+    def watch(module: Any, name: str, label: str) -> None:
+        before: Callable[..., Any] = getattr(module, name)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            begun, cpu = time.time(), time.process_time()
+            try:
+                return before(*args, **kwargs)
+            finally:
+                stage = next((each for each in stages if each[0] == label), None)
+                if stage is None:
+                    stages.append(stage := [label, begun - start, 0.0, 0.0])
+                stage[2] += time.time() - begun
+                stage[3] += time.process_time() - cpu
+
+        setattr(module, name, watched)
+
+    watch(rank_search.prepare, "begin", "task and layers")
+    watch(rank_search.local, "begin", "task and layers")
+    watch(rank_search.prepare, "layer_moments", "moments of the inputs")
+    watch(rank_search.prepare, "axis_priors", "rank priors")
+    watch(rank_search.prepare, "_options", "options and their errors")
+    watch(rank_search.prepare, "seed_points", "seed points")
+    watch(rank_search.record, "dense_measurements", "dense model on selection data")
+    watch(rank_search.run, "_dense_on_test", "dense model on test data")
+    watch(rank_search.run, "_report_on_test", "front on test data")
+    result = rank_search.run.run_study(
+        rank_search.study.load_study(Path(study)), store=store, trials=trials, workers=workers
+    )
+    with rank_search.fronts.Store.open(store) as opened:
+        rows = sorted(opened.trials(result.study), key=lambda row: row.number)
+    for row in rows:
+        begun, ended = row.started.timestamp(), row.finished.timestamp()
+        stages.append([f"trial {row.number}: {row.sampler['label']}", begun - start, ended - begun, None])
+    print(json.dumps(stages))
+
+
+def show(way: str, stages: list[list[Any]]) -> None:
+    print(f"\n{way:<36} {'begins at s':>11} {'wall s':>8} {'CPU s':>8}")
+    for name, begun, wall, cpu in sorted(stages, key=lambda stage: float(stage[1])):
+        print(f"{name:<36} {begun:>11.2f} {wall:>8.2f} {'–' if cpu is None else f'{cpu:.2f}':>8}")
+    dense = next(begun for name, begun, *_ in stages if name.startswith("dense model on selection"))
+    other = min(begun for name, begun, *_ in stages if name.startswith("trial") and not name.endswith(": dense"))
+    print(f"first evaluation (the dense model) begins after {dense:.1f} s, aim {AIM_SECONDS:g} s; ", end="")
+    print(f"the first factorized model's after {other:.1f} s")
+
+
+# ---- a trial beside what it contains -------------------------------------------------------------------------
+
+
+def show_ratios(path: str, pairs: int) -> None:
+    import torch
+
+    from rank_search.layers import factorize
+    from rank_search.prepare import prepare
+    from rank_search.study import load_study
+    from rank_search.trials import Workbench, run_trial
+    from rank_search.trials.batchnorm import reestimate_batchnorm
+    from rank_search.work import make_workbench
+
+    study = load_study(Path(path))
+    untrained = study.training.model_copy(update={"epochs": 0.0})
+    torch.set_num_threads(study.launch.torch_threads)
+    prepared = prepare(study.model_copy(update={"training": untrained}))
+    made: Workbench = make_workbench(prepared.subject, prepared.cache, prepared.moments)
+    points = [seed.point for seed in prepared.seeds if seed.label != "dense"][:pairs]
+
+    def trial(place: int) -> None:
+        run_trial(made, points[place], 0)
+
+    @torch.no_grad()
+    def bare(place: int) -> None:
+        model = factorize(made.dense, points[place], made.layers, made.plugins, made.bases).eval()
+        reestimate_batchnorm(made.task, model, batches=untrained.batchnorm_batches)
+        made.task.evaluate(model, made.task.selection())
+
+    trial(0)
+    print(f"\n{'by turns, CPU s':<36} {'trial':>11} {'bare':>8} {'ratio':>8}")
+    ratios = []
+    for place in range(len(points)):
+        first, second = (trial, bare) if place % 2 else (bare, trial)
+        seconds = {each: cpu_seconds(each, place) for each in (first, second)}
+        ratios.append(seconds[trial] / seconds[bare])
+        print(f"{'':<36} {seconds[trial]:>11.2f} {seconds[bare]:>8.2f} {ratios[-1]:>8.3f}")
+    print(f"a trial takes {statistics.median(ratios):.3f} times the bare evaluation (median), aim {AIM_RATIO:g}")
+
+
+def cpu_seconds(work: Callable[[int], None], place: int) -> float:
+    start = time.process_time()
+    work(place)
+    return time.process_time() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Verbs that draw: `plot` and `compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rank_search.cli.output import Format, print_rows
+from rank_search.cli.store_verbs import FormatOption, NameArgument, StoreArgument
+from rank_search.fronts import Store
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Picture to write: .svg, .png or .pdf.")]
+ObjectivesOption = Annotated[
+    str | None, typer.Option(help="Measurements to set against each other, with commas: 'error,bits'.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verbs."""
+    app.command()(plot)
+    app.command()(compare)
+
+
+def plot(store: StoreArgument, name: NameArgument, output: OutputOption, objectives: ObjectivesOption = None) -> None:
+    """Draw the front of a study for a paper or a README: each pair of objectives, the dense model, the knee.
+
+    Example: rank-search plot digits.sqlite digits -o front.svg
+    """
+    from rank_search.figures import draw_front, panels_of
+
+    with Store.open(store) as opened:
+        panels = panels_of(opened, opened.study(name), names_in(objectives))
+    draw_front(panels, output)
+    typer.echo(f"wrote {output}")
+
+
+def compare(
+    store: StoreArgument,
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Two or more studies; LABEL=NAME,NAME,… puts several under one label.", metavar="NAME..."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Picture to write as well: .svg, .png or .pdf.")
+    ] = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Set studies of the same objectives side by side: hypervolume after as many trials, and their fronts drawn.
+
+    Example: rank-search compare digits.sqlite digits digits-tpe -o compare.svg
+    """
+    from rank_search.figures import compare_studies, draw_comparison
+    from rank_search.figures.comparison import rows_of
+
+    with Store.open(store) as opened:
+        found = compare_studies(opened, names)
+    print_rows(rows_of(found), format, "hypervolume after so many trials")
+    if output is not None:
+        draw_comparison(found, output)
+        typer.echo(f"wrote {output}", err=format is not Format.TABLE)
+
+
+def names_in(text: str | None) -> list[str] | None:
+    """Names with commas between them; None stays None."""
+    return None if text is None else [each for each in map(str.strip, text.split(",")) if each]

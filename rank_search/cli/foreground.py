@@ -1,0 +1,28 @@
+"""A search in the foreground of a terminal: shown while it runs, and left resumable when it is interrupted."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+import typer
+
+from rank_search import logs
+from rank_search.cli.progress import ProgressDisplay
+from rank_search.launch import this_process
+
+
+@contextmanager
+def searching(study: str, log: Path | None) -> Iterator[ProgressDisplay]:
+    """The display of a search, for as long as it runs; Ctrl-C says how to go on and exits with 1."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: as tidy as Ctrl-C
+    try:
+        with ProgressDisplay() as display, logs.configure(log), logs.bound(study=study, worker=this_process()):
+            yield display
+    except KeyboardInterrupt:
+        typer.echo(f"Interrupted; nothing finished is lost. The same command goes on with {study!r}.", err=True)
+        raise typer.Exit(1) from None

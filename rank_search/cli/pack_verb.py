@@ -1,0 +1,79 @@
+"""The verb `pack-model`: a trained network becomes a small file, without a search and without training."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from rank_search.cli.output import Format, Row, print_rows
+
+if TYPE_CHECKING:
+    from rank_search.posttraining import PackedModel
+    from rank_search.trials import Task
+
+COUNTED: Final = ("params", "macs", "bits")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command("pack-model")(pack_model)
+
+
+def pack_model(
+    task: Annotated[
+        str, typer.Argument(help="A study file, or the factory of a task.", metavar="STUDY.toml|TASK.py:factory")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", metavar="FILE.rsz")],
+    calibration: Annotated[int, typer.Option(min=1, help="Batches of training data to look at.")] = 8,
+    slope: Annotated[
+        float | None,
+        typer.Option(help="Relative squared error of the outputs that a kilobyte is worth; default 0.001."),
+    ] = None,
+    size: Annotated[float | None, typer.Option(help="Largest size in KB (1024 bytes), instead of a slope.")] = None,
+    format: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+) -> None:
+    """Round and code a trained model as it is, with a look at some training data: minutes, no training, no labels.
+
+    Example: rank-search pack-model studies/digits.toml --size 16 -o digits.rsz
+    """
+    from rank_search.errors import ExportError
+    from rank_search.posttraining import pack
+    from rank_search.trials import asked, measure, seeded
+
+    if output.exists():
+        raise ExportError(f"A pack makes its own file; {output} is there already. Name another one.")
+    found = _task(task)
+    with seeded(0), asked("training()"):
+        batches = list(islice(found.training(), calibration))
+    most = None if size is None else int(size * 1024)
+    packed = pack(found.model(), found.loss, batches, found.example(), slope, most)
+    packed.write(output)
+    print_rows(_rows(packed), format, f"layers of {output}", empty="no layers")
+    with asked("selection() or evaluate()"):
+        before, after = (measure(found, model, packed.size) for model in (found.model(), packed.model))
+    changes = ", ".join(f"{name} {before[name]:g} → {after[name]:g}" for name in after if name not in COUNTED)
+    weights = int(after["params"])
+    typer.echo(
+        f"{output}: {packed.size:,} bytes coded, {8 * packed.size / weights:.2f} bits a weight, at slope "
+        f"{packed.slope:.3g}; {changes} on the selection data.",
+        err=format is not Format.TABLE,
+    )
+
+
+def _task(reference: str) -> Task:
+    from rank_search.study import Study, load_study, load_task
+
+    if reference.endswith(".toml"):
+        return load_task(load_study(reference))
+    tables = {"study": {"name": "pack-model"}, "task": {"factory": reference}, "folder": Path.cwd()}
+    return load_task(Study.model_validate(tables))
+
+
+def _rows(packed: PackedModel) -> list[Row]:
+    return [
+        {"layer": each.name, "weights": each.weights, "step": each.step, "zeros": each.zeros, "error": each.error}
+        for each in packed.layers
+    ]

@@ -1,0 +1,74 @@
+"""The verb that makes a page of a study: `report`. It imports torch only if it is asked for spectra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rank_search.cli.store_verbs import NameArgument, StoreArgument
+from rank_search.fronts import Store
+
+if TYPE_CHECKING:
+    from rank_search.fronts import StudyRecord
+    from rank_search.report import Spectrum
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the verb."""
+    app.command()(report)
+
+
+def report(
+    store: StoreArgument,
+    name: NameArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.", metavar="FILE")] = Path(
+        "report.html"
+    ),
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A point to compare with, such as a published one: 'ours:error=0.05,macs=0.5*dense'. Can be repeated.",
+            metavar="NAME:MEASUREMENT=NUMBER,…",
+        ),
+    ] = None,
+    spectra: Annotated[
+        bool, typer.Option("--spectra", help="Ask the study's task for its model, and show the layers' spectra.")
+    ] = False,
+) -> None:
+    """Write one HTML file that shows the front, what was chosen for each layer and why, and whether it converged.
+
+    It needs no network and no server: send it to whoever must choose a model.
+
+    Example: rank-search report digits.sqlite digits -o digits.html --reference "ours:error=0.02,macs=0.3*dense"
+    """
+    from rank_search.report import Reference, write_report
+
+    references = [Reference.parse(text) for text in reference or ()]
+    with Store.open(store) as opened:
+        found = _spectra(opened.study(name)) if spectra else None
+        write_report(opened, store, name, output, references, found)
+    typer.echo(f"The report of {name} is in {output}.", err=True)
+
+
+def _spectra(record: StudyRecord) -> list[Spectrum]:
+    """Of every unfolding that an axis of a layer is about; of equal ones only the first, with the axes of all."""
+    from rank_search.overparameterized import started
+    from rank_search.prepare import cache_folder, weight_of
+    from rank_search.priors import SpectraCache
+    from rank_search.report import Spectrum
+    from rank_search.subject import read_subject, study_of
+
+    study = study_of(record)
+    folder = cache_folder(study)
+    subject, cache = started(read_subject(study), folder), SpectraCache(folder)
+    found: dict[tuple[str, tuple[float, ...]], list[tuple[str, str]]] = {}
+    for layer, names in subject.choices.items():
+        bases = cache.bases(layer, weight_of(subject.model, layer))
+        for name in names:
+            for axis in subject.plugins[name].axes(subject.inventory.layers[layer]):
+                for unfolding in axis.unfoldings:
+                    key = layer, tuple(bases.spectrum(unfolding).values.tolist())
+                    found.setdefault(key, []).append((name, axis.name))
+    return [Spectrum(layer, axes, values) for (layer, values), axes in found.items()]

@@ -1,0 +1,95 @@
+"""What the adaptive coder will take, without coding: its shares in closed form, a context at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rank_search.coding.binary import CONTEXTS, FAST, FLOOR, RAW, SLOW, START, Question
+
+_BLOCK: Final = 128
+_Shares = NDArray[np.float64]
+
+
+@dataclass
+class Learned:
+    """What the contexts of the coder would have learned."""
+
+    fast: _Shares = field(default_factory=lambda: np.full(CONTEXTS, 0.5))
+    slow: _Shares = field(default_factory=lambda: np.full(CONTEXTS, 0.5))
+    uses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(CONTEXTS, np.int64))
+
+    def taken_over(self) -> Learned:
+        """The same shares, ready to learn anew."""
+        return Learned(self.fast.copy(), self.slow.copy(), np.minimum(self.uses, START))
+
+
+def adaptive_bits(asked: Iterable[Question], learned: Learned) -> float:
+    """Bits that the answers take, within 0.1 % of what the coder writes; `learned` learns.
+
+    Symbols: answers a₁ … aₙ of one context, shares pₖ before answer k. While k < 2^rate the coder's rule
+    p ← p + (a − p)/(k + 1.5) is a mean: pₖ = ((k₀ + ½)·p₀ + Σ a)/(k + ½); from then on it is a sum with
+    geometric weights, which is found for blocks of answers by one matrix product. Bits: −Σ log₂ of the mean of
+    the fast and the slow share, or of 1 minus it. Raw answers take one bit each. O(n) in numpy, tens of
+    nanoseconds for each answer.
+    """
+    bits = 0.0
+    for question in asked:
+        if not question.place.size:
+            continue
+        order = np.argsort(question.context, kind="stable")
+        names, first = np.unique(question.context[order], return_index=True)
+        for name, answers in zip(names.tolist(), np.split(question.answer[order], first[1:]), strict=True):
+            bits += answers.size if name == RAW else _bits(answers, name, learned)
+    return bits
+
+
+def _bits(answers: NDArray[np.bool_], name: int, learned: Learned) -> float:
+    aims = np.where(answers, 1 - FLOOR, FLOOR)
+    uses = int(learned.uses[name])
+    fast, learned.fast[name] = _shares(aims, float(learned.fast[name]), uses, FAST)
+    slow, learned.slow[name] = _shares(aims, float(learned.slow[name]), uses, SLOW)
+    learned.uses[name] = min(uses + answers.size, 1 << SLOW)
+    yes = (fast + slow) / 2
+    return -float(np.log2(np.where(answers, yes, 1 - yes)).sum())
+
+
+def _shares(aims: _Shares, share: float, uses: int, rate: int) -> tuple[_Shares, float]:
+    """The share before each answer, and after the last."""
+    early = aims[: max((1 << rate) - 1 - uses, 0)]
+    sums = np.concatenate([[0.0], np.cumsum(early)])
+    means = ((uses + 0.5) * share + sums) / (uses + 0.5 + np.arange(sums.size))
+    late = aims[early.size :]
+    if not late.size:
+        return means[:-1], float(means[-1])
+    steady, last = _steady(late, float(means[-1]), rate)
+    return np.concatenate([means[:-1], steady]), last
+
+
+def _steady(aims: _Shares, share: float, rate: int) -> tuple[_Shares, float]:
+    weights, decay = _weights(rate)
+    blocks = -(-aims.size // _BLOCK)
+    padded = np.zeros(blocks * _BLOCK)
+    padded[: aims.size] = aims
+    within = padded.reshape(blocks, _BLOCK) @ weights.T
+    starts = np.empty(blocks)
+    for block, gained in enumerate(within[:, -1].tolist()):
+        starts[block] = share
+        share = share * float(decay[-1]) + gained
+    found = (within + starts[:, None] * decay).reshape(-1)  # shares after each answer
+    before = np.concatenate([starts[:1], found[: aims.size - 1]])
+    return before, float(found[aims.size - 1])
+
+
+@cache
+def _weights(rate: int) -> tuple[_Shares, _Shares]:
+    """Row i: how much each answer of a block counts in the share after answer i; and the share before the block."""
+    kept = 1 - 2.0**-rate
+    powers: _Shares = kept ** np.arange(_BLOCK + 1, dtype=np.float64)
+    lag = np.subtract.outer(np.arange(_BLOCK), np.arange(_BLOCK))
+    return np.where(lag >= 0, 2.0**-rate * powers[np.abs(lag)], 0.0), powers[1:]

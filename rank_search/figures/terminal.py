@@ -1,0 +1,54 @@
+"""A front drawn in the terminal, by plotext."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from rank_search.figures.panels import Panel
+
+_TICKS: Final = 5
+
+
+def in_terminal(panel: Panel, width: int, height: int, color: bool) -> str:
+    """The front, the other trials and the dense model as characters, with axes.
+
+    Args:
+        width, height: in characters.
+        color: whether the text may hold color codes.
+    """
+    import plotext as plt
+
+    plt.clear_figure()
+    plt.plot_size(width, height)
+    plt.theme("clear")
+    kinds = (
+        (panel.dominated, "·", "gray", "dominated"),
+        (panel.front, "●", "blue", "front"),
+        (() if panel.dense is None else (panel.dense,), "◆", "red", "dense"),
+    )
+    for pairs, marker, shade, label in kinds:
+        if pairs:
+            across, upwards = zip(*pairs, strict=True)
+            plt.scatter(across, upwards, marker=marker, color=shade, label=label)
+    drawn = [pair for pairs, *_ in kinds for pair in pairs]
+    plt.xticks(*_ticks([across for across, _ in drawn]))
+    plt.yticks(*_ticks([upwards for _, upwards in drawn]))
+    plt.xlabel(panel.across)
+    plt.ylabel(panel.upwards)
+    text = str(plt.build())
+    return text if color else str(plt.uncolorize(text))
+
+
+def _ticks(values: Sequence[float]) -> tuple[list[float], list[str]]:
+    """Some places from the least value to the largest, and what to write there."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    places = sorted({low + (high - low) * step / (_TICKS - 1) for step in range(_TICKS)})
+    return places, [_label(float(f"{place:.3g}")) for place in places]
+
+
+def _label(place: float) -> str:
+    """A number, with k, M, G from ten thousand on."""
+    from matplotlib.ticker import EngFormatter
+
+    return str(EngFormatter(sep="")(place)) if abs(place) >= 1e4 else f"{place:.4g}"

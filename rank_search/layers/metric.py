@@ -1,0 +1,129 @@
+"""The metric of a layer's outputs: how far two weights differ where it counts, on the inputs that the layer sees.
+
+Symbols: W (out × n, n = in·kh·kw) is the weight as a matrix, x one input patch, C = E[x·xᵀ] (n × n) the second moment
+of the layer's inputs. Then E‖Wx − W'x‖² = tr((W − W')·C·(W − W')ᵀ). Without data C is the identity, and this is the
+squared Frobenius norm of W − W'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from rank_search.layers.bases import Bases
+    from rank_search.layers.factorization import Factorization
+
+RIDGE: Final = 1e-6
+"""Of the mean diagonal entry of C: what least squares adds, so that inputs that never occur keep their weight."""
+
+JITTER: Final = 1e-10
+"""Of the mean diagonal entry: decides between directions that are otherwise the same, and divides nothing by zero."""
+
+
+def output_error(weight: Tensor, other: Tensor, moment: Tensor | None = None) -> float:
+    """Expected squared distance between the outputs of two weights: tr((W − W')·C·(W − W')ᵀ).
+
+    In the square of the outputs' unit, summed over output channels, for one position. In float64 for weights of that
+    type, else in float32, summed in float64. Without a moment the squared Frobenius norm. NaN gives NaN. O(out·n²).
+
+    >>> output_error(torch.tensor([[3.0, 1.0]]), torch.zeros(1, 2), torch.diag(torch.tensor([1.0, 4.0])))
+    13.0
+    """
+    exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    difference = weight.detach().flatten(1).to(exact) - other.detach().flatten(1).to(exact)
+    seen = difference if moment is None else difference @ moment.to(exact)
+    return float((seen * difference).sum(dtype=torch.float64))
+
+
+def fit_closer(
+    form: Factorization,
+    weight: Tensor,
+    bases: Bases,
+    plain: Callable[[Tensor, Bases], None],
+    seen: Callable[[Tensor, Bases, Tensor], None],
+) -> None:
+    """Fit a form to the weight, or to what the inputs let be seen of it where that has the smaller output error.
+
+    Without a moment, and where neither is smaller, the plain fit stands.
+
+    Args:
+        plain: fits the form in place to the weight.
+        seen: fits it to the outputs, given the moment too.
+    """
+    plain(weight, bases)
+    if (moment := bases.moment) is None:
+        return
+    before = output_error(weight, form.dense(), moment)
+    seen(weight, bases, moment)
+    if not output_error(weight, form.dense(), moment) < before:
+        plain(weight, bases)
+
+
+def outer_fits(weight: Tensor, inner: Tensor, moment: Tensor) -> Tensor:
+    """Everything that the best last factor needs, for the first r columns of what comes before it, for every r at once.
+
+    Symbols: P (n × k) is what comes before: the layer is A·Pᵀx, and its best A is W·C·P·(Pᵀ·C·P)⁻¹ (least squares).
+    With the Cholesky factor L·Lᵀ = Pᵀ·C·P (k × k), Z = W·C·P·L⁻ᵀ (out × k): then A = Z·L⁻¹ (see `outer_fit`), and its
+    output error is tr(W·C·Wᵀ) − ‖Z‖². L is triangular, so for the first columns of P the first columns of Z and the
+    corner of L are the same, and nothing has to be solved again.
+
+    Returned is L over Z, (k + out) × k, in float64. To C a ridge of `RIDGE` is added: of inputs that never occur the
+    weight itself decides, and where C is zero it alone. O(n²·k + k³).
+    """
+    W, P, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), inner, moment))
+    CP = C @ P + (RIDGE * float(C.diagonal().mean()) or 1.0) * P
+    gram = P.T @ CP
+    jitter = JITTER * float(gram.diagonal().mean()) or 1.0
+    L = torch.linalg.cholesky(gram + jitter * torch.eye(len(gram)).to(gram))
+    Z = torch.linalg.solve_triangular(L, (W @ CP).T, upper=False).T
+    return torch.cat([L, Z])
+
+
+def outer_fit(fits: Tensor, width: int, frame: Tensor | None = None) -> Tensor:
+    """The best A (out × width) for the first `width` columns of P; with a frame U (out × r) the best of UUᵀA: UᵀA.
+
+    Args:
+        fits: what `outer_fits` returned.
+
+    >>> W, C = torch.tensor([[2.0, 5.0]]), torch.tensor([[1.0, 0.5], [0.5, 1.0]])
+    >>> outer_fit(outer_fits(W, torch.eye(2), C), 1).round(decimals=3).tolist()
+    [[4.5]]
+    """
+    L, Z = fits[:width, :width], seen_outputs(fits, width)
+    kept = Z if frame is None else frame.to(Z.dtype).T @ Z
+    best: Tensor = torch.linalg.solve_triangular(L, kept, upper=False, left=False)
+    return best
+
+
+def seen_outputs(fits: Tensor, width: int) -> Tensor:
+    """Z (out × width): Z·Zᵀ is the second moment of the outputs of the best A for the first `width` columns of P."""
+    return fits[fits.shape[1] :, :width]
+
+
+def root(moment: Tensor) -> Tensor:
+    """The symmetric root of a positive semidefinite matrix: R·R = C, in float64."""
+    squares, vectors = torch.linalg.eigh(moment.to(torch.float64))
+    exact: Tensor = (vectors * squares.clamp_min(0).sqrt()) @ vectors.T
+    return exact
+
+
+def nested_span(weighted: Tensor, metric: Tensor) -> Tensor:
+    """Orthonormal columns whose first r span the best r functionals of a factor's inputs, if its metric is a product.
+
+    Symbols: Y (m × k), an unfolding whose rows are weighed by the metric M (m × m): M^½·Y = Q·diag(s)·Vᵀ; the
+    functionals are M^−½·Q, made orthonormal in their order (QR), which leaves the span of the first r as it was for
+    every r.
+
+    >>> nested_span(torch.diag(torch.tensor([1.0, 2.0])), torch.eye(2)).abs().round().tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
+    """
+    Y = weighted.to(torch.float64)
+    jitter = RIDGE * float(metric.diagonal().mean()) or 1.0
+    half = root(metric.to(torch.float64) + jitter * torch.eye(len(metric)).to(Y))
+    vectors = torch.linalg.eigh(half @ Y @ Y.T @ half).eigenvectors.flip(-1)
+    span: Tensor = torch.linalg.qr(torch.linalg.solve(half, vectors))[0]
+    return span

@@ -1,0 +1,202 @@
+"""Rounding a trained layer to whole numbers of steps, so that bits are spent where its outputs feel them.
+
+Symbols: W (out × n) the weight as a matrix, a row for each output channel; Q (out × n) whole numbers; Δ (out × 1, or
+1 × 1) the step of each row; H (n × n) the second moment E[x·xᵀ] of the layer's inputs, or their covariance where a bias
+makes up for the mean; s (out × 1) the slope, the squared error of a row's outputs that a bit is worth; b(k) the bits of
+a whole number k. What is minimized, for each row by itself, is
+
+    J = (w − Δq)·H·(w − Δq)ᵀ + s·Σ b(q)
+
+as in CERWU (arXiv:2505.18758), with the compensation of OPTQ (Frantar et al. 2023): column after column is rounded, and
+the columns that are still to come make up for the error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+PASSES: Final = 2
+"""How often a layer is rounded: the bits of the first pass are those of the nearest whole numbers, then of its own."""
+
+STEP_FACTOR: Final = 24.0
+"""Δ² in units of slope / curvature. A fine grid would have 6/ln 2 = 8.7; the best whole numbers are few here."""
+
+_PSEUDO: Final = 30.0  # so many counts are laid out as a geometric distribution, so that no whole number is impossible
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Bits of each whole number from −reach to reach."""
+
+    bits: Tensor
+
+    @classmethod
+    def of(cls, whole: Tensor, reach: int) -> Rate:
+        """The bits of numbers that occur as often as these, under their smoothed frequencies.
+
+        With n numbers, c(k) of them k and a geometric distribution g(k) ∝ θ^|k|, θ = m/(1 + m) for their mean
+        magnitude m (at least 0.01): b(k) = −log₂((c(k) + 30·g(k))/(n + 30)). Numbers beyond the reach count as ±reach.
+        No number at all: the bits of g. O(n + reach).
+
+        >>> abs(float(Rate.of(torch.zeros(970), 0)(torch.zeros(1))))
+        0.0
+        """
+        numbers = whole.long().clamp(-reach, reach).flatten()
+        counts = torch.bincount(numbers + reach, minlength=2 * reach + 1).double()
+        mean = max(float(numbers.abs().double().mean()), 0.01) if numbers.numel() else 1.0
+        prior = (mean / (1 + mean)) ** torch.arange(-reach, reach + 1).abs().double()
+        share = (counts + _PSEUDO * prior / prior.sum()) / (counts.sum() + _PSEUDO)
+        return cls(-torch.log2(share))
+
+    @property
+    def reach(self) -> int:
+        """The largest whole number that has bits."""
+        return len(self.bits) // 2
+
+    def __call__(self, whole: Tensor) -> Tensor:
+        return self.bits[whole.long() + self.reach]
+
+
+def cost(weight: Tensor, whole: Tensor, step: Tensor, curvature: Tensor, rate: Rate, slope: Tensor) -> Tensor:
+    """J of each row (out): the error of its outputs, and what its bits are worth.
+
+    >>> one = torch.ones(1, 1, dtype=torch.float64)
+    >>> cost(2.5 * one, 2 * one, one, 4 * one, Rate(torch.zeros(5)), one).tolist()
+    [1.0]
+    """
+    error = weight.double() - whole.double() * step
+    return ((error @ curvature.double()) * error).sum(1) + slope[:, 0] * rate(whole).sum(1)
+
+
+def pivots(curvature: Tensor, damping: float = 1e-2) -> tuple[Tensor, Tensor]:
+    """In which order columns are rounded, and the triangle U by which the later ones make up for the earlier.
+
+    The order is that of falling curvature, ties in place. With the damping δ, H' = H + δ·mean(diag H)·I in that order,
+    and U is upper triangular with Uᵀ·U = H'⁻¹: 1/U²ᵢᵢ is the curvature of column i once all later ones make up for it
+    (the *pivot*). A curvature of zero counts as the identity. O(n³).
+
+    Raises:
+        torch.linalg.LinAlgError: H is not positive semidefinite, or not finite.
+
+    >>> order, U = pivots(torch.diag(torch.tensor([1.0, 4.0])), damping=0.0)
+    >>> order.tolist(), U.diagonal().tolist()
+    ([1, 0], [0.5, 1.0])
+    """
+    H = curvature.double()
+    mean = float(H.diagonal().mean())
+    damped = H + torch.eye(len(H)).to(H) * (damping * mean if mean else 1.0)
+    order = torch.argsort(damped.diagonal(), descending=True, stable=True)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped[order][:, order]))
+    return order, torch.linalg.cholesky(inverse, upper=True)
+
+
+def cheapest(exact: Tensor, weight: Tensor, rate: Rate) -> Tensor:
+    """Of the whole numbers that can be best, the one that minimizes (q − x)² + weight·b(q), for each exact number x.
+
+    Tried are the two beside x, those one nearer to zero than each, and zero; the first of equals is taken, in the order
+    nearest, other, nearer, zero. Numbers beyond the rate's reach are not tried. O(n).
+    """
+    nearest = exact.round()
+    other = nearest + torch.where(exact >= nearest, 1.0, -1.0)
+    tried = torch.stack([nearest, other, nearest - nearest.sign(), other - other.sign(), torch.zeros_like(nearest)])
+    tried = tried.clamp(-rate.reach, rate.reach)
+    best = ((tried - exact).square() + weight * rate(tried)).argmin(0, keepdim=True)
+    return tried.gather(0, best)[0]
+
+
+def round_compensated(
+    weight: Tensor, step: Tensor, curvature: Tensor, rate: Rate, slope: Tensor, pivoted: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Whole numbers whose J is small, and in no row larger than that of the nearest ones.
+
+    A column takes the whole number that minimizes (w − Δq)²/U²ᵢᵢ + s·b(q), and its error e is taken from the later
+    columns as e·Uᵢⱼ/Uᵢᵢ, which is their best answer to it. Where H is diagonal this is rounding each weight by itself.
+    A row for which the nearest whole numbers, or those chosen without compensation, are better takes them.
+
+    Args:
+        weight: W; `step`: Δ; `curvature`: H; `slope`: s, not negative.
+        rate: of whole numbers up to a reach; the weights are within it, or are cut off.
+        pivoted: the order and U of H, from `pivots`: the same for every rate.
+
+    Returned out × n, in float64. O(out·n²).
+
+    >>> one = torch.ones(1, 1, dtype=torch.float64)
+    >>> H = torch.tensor([[1.0, 0.9], [0.9, 1.0]])
+    >>> round_compensated(torch.tensor([[0.4, 0.4]]), one, H, Rate(torch.zeros(5)), one, pivots(H)).tolist()
+    [[0.0, 1.0]]
+    """
+    exact = weight.double() / step
+    diagonal = curvature.double().diagonal() * step.square()
+    alone = cheapest(exact, slope / diagonal.clamp_min(torch.finfo(torch.float64).tiny), rate)
+    tried = [
+        exact.round().clamp(-rate.reach, rate.reach),
+        alone,
+        _compensated(exact, slope / step.square(), rate, *pivoted),
+    ]
+    costs = torch.stack([cost(weight, whole, step, curvature, rate, slope) for whole in tried])
+    best = costs.argmin(0)
+    return torch.stack(tried)[best, torch.arange(len(exact))]
+
+
+def _compensated(exact: Tensor, slope: Tensor, rate: Rate, order: Tensor, U: Tensor) -> Tensor:
+    left = exact[:, order]
+    whole = torch.empty_like(left)
+    for column in range(left.shape[1]):
+        now, row = left[:, column : column + 1], U[column]
+        best = cheapest(now, slope * row[column].square(), rate)
+        whole[:, column : column + 1] = best
+        left[:, column + 1 :] -= (now - best) / row[column] * row[column + 1 :]
+    back = torch.empty_like(whole)
+    back[:, order] = whole
+    return back
+
+
+def round_layer(
+    weight: Tensor, step: Tensor, curvature: Tensor, slope: Tensor, pivoted: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Whole numbers of a layer: `round_compensated` under the bits that its own whole numbers then have.
+
+    O(out·n²).
+    """
+    nearest = (weight.double() / step).round()
+    reach = int(nearest.abs().max()) + 2 if nearest.numel() else 0
+    rate = Rate.of(nearest, reach)
+    whole = nearest
+    for _ in range(PASSES):
+        whole = round_compensated(weight, step, curvature, rate, slope, pivoted)
+        rate = Rate.of(whole, reach)
+    return whole
+
+
+def step_for(slope: float, curvature: float) -> float:
+    """The step at which a bit less costs as much error as the slope says: √(factor·slope/curvature).
+
+    On a fine grid the error of a weight is hΔ²/12, and a bit less doubles Δ, so that dD/dR = −(ln 2/6)·hΔ² and
+    Δ² = (6/ln 2)·slope/h. On coarse grids, where most whole numbers are zero, `STEP_FACTOR` was found to be better.
+
+    >>> step_for(1.0, 6.0)
+    2.0
+    """
+    return float((STEP_FACTOR * slope / curvature) ** 0.5)
+
+
+def refit(weight: Tensor, moment: Tensor, cross: Tensor, damping: float = 1e-2) -> Tensor:
+    """The weight that gives the old outputs on the new inputs, by least squares: W + W·(C − H)·(H + δ·mean·I)⁻¹.
+
+    Symbols: x the inputs of the network as it was, z what they are once the layers before have been rounded,
+    H = E[z·zᵀ] (`moment`), C = E[x·zᵀ] (`cross`), both n × n. Returned out × n, in float64. The damping holds it close
+    to W where H says little. H = C gives W. O(n³).
+
+    >>> C = torch.tensor([[2.0]])
+    >>> refit(torch.tensor([[3.0]]), C, 2 * C, damping=0.0).tolist()
+    [[6.0]]
+    """
+    W, H, C = weight.double(), moment.double(), cross.double()
+    mean = float(H.diagonal().mean())
+    damped = H + torch.eye(len(H)).to(H) * (damping * mean if mean else 1.0)
+    change: Tensor = torch.linalg.solve(damped, (W @ (C - H)).T).T
+    return W + change

@@ -1,0 +1,43 @@
+"""The `[priors]` table of a study file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rank_search.priors.rules import LEVELS, RULES
+from rank_search.priors.spectrum import Spectrum
+
+
+class PriorSettings(BaseModel):
+    """What the weights say, and how far the data has a say in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: Literal["vbmf", "tail", "energy"] = Field(
+        default="vbmf",
+        description="Which rank of a spectrum is the prior (weakening 1): `vbmf` what stands out of the noise; `tail` "
+        "the least rank with a relative error of at most `level`; `energy` the least that keeps the share `level`.",
+    )
+    level: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Of the rule. Default: 0.4 for `tail`, 0.84 for `energy`; `vbmf` has none.",
+    )
+    spectra: Literal["weights", "outputs"] = Field(
+        default="weights",
+        description="Of which matrix: the weights as they are, or weighed by the inputs that the layer sees, so that a "
+        "tail is an error of the layer's outputs (needs `calibration`).",
+    )
+    calibration: int = Field(
+        default=2,
+        ge=0,
+        description="Batches of training data on which the inputs of each layer are looked at. Fits then come "
+        "close to the layer's outputs rather than to its weights. 0 = the weights alone.",
+    )
+
+    def rank(self, spectrum: Spectrum) -> int:
+        """What the rule says of a spectrum."""
+        return RULES[self.rule](spectrum, LEVELS[self.rule] if self.level is None else self.level)

@@ -1,0 +1,56 @@
+"""What each trial chose for each layer, beside what the weights say: one entry a layer, one number a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rank_search.fronts import PriorRow, StudyRecord, TrialRow
+from rank_search.point import Choice
+
+
+def layers_of(study: StudyRecord, rows: Sequence[TrialRow]) -> list[dict[str, Any]]:
+    """For each layer its axes with their priors, the distinct choices, and which of these each trial made.
+
+    `choices` has `{factorization, values}`, `picks` a place in it for each trial (−1: the layer is not in its point).
+    """
+    names = dict.fromkeys(layer for row in rows for layer in row.point.layers)
+    names |= dict.fromkeys(prior.layer for prior in study.priors)
+    return [{"name": name, "axes": _axes(study.priors, name), **_picked(name, rows)} for name in names]
+
+
+def _axes(priors: Sequence[PriorRow], layer: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "factorization": prior.factorization,
+            "axis": prior.axis,
+            "prior": prior.rank,
+            "full": prior.full_rank,
+            "noise_variance": prior.noise_variance,
+            "energy_kept": prior.energy_kept,
+            "break_even": prior.break_even,
+        }
+        for prior in priors
+        if prior.layer == layer
+    ]
+
+
+def _picked(layer: str, rows: Sequence[TrialRow]) -> dict[str, Any]:
+    known: dict[tuple[Any, ...], int] = {}
+    choices: list[dict[str, Any]] = []
+    picks: list[int] = []
+    for row in rows:
+        choice = row.point.layers.get(layer)
+        if choice is None:
+            picks.append(-1)
+            continue
+        key = (choice.factorization, *choice.values.items())
+        if key not in known:
+            known[key] = len(choices)
+            choices.append(_shown(choice))
+        picks.append(known[key])
+    return {"choices": choices, "picks": picks}
+
+
+def _shown(choice: Choice) -> dict[str, Any]:
+    return {"factorization": choice.factorization, "values": dict(choice.values)}

@@ -1,0 +1,194 @@
+"""Everything a report shows, asked of the store and computed once, as plain JSON."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import combinations
+from typing import Any, Final
+
+from rank_search.fronts import Store, StudyRecord, TrialRow, nondominated
+from rank_search.fronts.choosing import knee
+from rank_search.point import Objective, State
+from rank_search.report.choices import layers_of
+from rank_search.report.commands import commands
+from rank_search.report.convergence import converged
+from rank_search.report.importance import associations
+from rank_search.report.references import Reference
+
+Json = dict[str, Any]
+
+_DIGITS: Final = 7
+"""Significant digits that travel with the page; it shows four."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of one unfolding of a layer's weight, and the axes (factorization, axis) whose rank it bounds."""
+
+    layer: str
+    axes: Sequence[tuple[str, str]]
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """The trials of a study at one moment, in the order of recording.
+
+    Attributes:
+        eligible: those that take part in the front. members: those on the front.
+    """
+
+    rows: Sequence[TrialRow]
+    eligible: Sequence[TrialRow]
+    members: Sequence[TrialRow]
+
+
+def contents(
+    store: Store,
+    location: str,
+    name: str,
+    references: Sequence[Reference] = (),
+    spectra: Sequence[Spectrum] | None = None,
+    made: datetime | None = None,
+) -> Json:
+    """What the report of a study shows.
+
+    Args:
+        location: of the store, as it was given; the commands on the page name it, without any password.
+        spectra: of the layers, if whoever asks has them; the store has none.
+        made: when; by default now.
+
+    Raises:
+        QueryError: there is no such study, or a reference that cannot be placed.
+    """
+    study = store.study(name)
+    trials = _read(store, study)
+    return {
+        "study": _study(study, trials, store.location, made or datetime.now(UTC)),
+        "trials": _columns(study, trials),
+        "layers": layers_of(study, trials.rows),
+        "pairs": _pairs(study, trials),
+        "knee": _knee(study.objectives, trials.members),
+        "references": [{"name": each.name, "values": each.absolute(study.dense)} for each in references],
+        "convergence": asdict(converged(study, trials.rows, trials.eligible, _sampler(study))),
+        "importance": {
+            name: [asdict(each) for each in found]
+            for name, found in associations(trials.eligible, study.objective_names).items()
+        },
+        "spectra": None if spectra is None else [_spectrum(each) for each in spectra],
+        "commands": [asdict(each) for each in commands(location, name)],
+    }
+
+
+def _read(store: Store, study: StudyRecord) -> _Trials:
+    """The front is that of the last of these trials, whatever is recorded meanwhile."""
+    rows = store.trials(study)
+    members = store.front(study, as_of=rows[-1].number) if rows else []
+    numbers = {row.number for row in members}
+    eligible = [row for row in rows if row.state is State.COMPLETE and row.budget >= study.budget]
+    return _Trials(rows, eligible, [row for row in eligible if row.number in numbers])
+
+
+def _sampler(study: StudyRecord) -> str:
+    kept = study.space.get("study", {})
+    return str(kept.get("search", {}).get("sampler", ""))
+
+
+def _study(study: StudyRecord, trials: _Trials, location: str, made: datetime) -> Json:
+    states = Counter(str(row.state) for row in trials.rows)
+    return {
+        "name": study.name,
+        "store": location,
+        "created": _moment(study.created),
+        "made": _moment(made),
+        "objectives": [asdict(each) for each in study.objectives],
+        "dense": {name: _short(value) for name, value in study.dense.items() if math.isfinite(value)},
+        "budget": study.budget,
+        "states": dict(states),
+        "members": len(trials.members),
+    }
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _columns(study: StudyRecord, trials: _Trials) -> Json:
+    """A column for each field, a row for each trial: a third of the size of a list of records."""
+    rows, members = trials.rows, {row.number for row in trials.members}
+    others = sorted({name for row in rows for name in row.measurements} - set(study.objective_names))
+    measured = (*study.objective_names, *others)
+    penalties = sorted({name for row in rows for name in row.point.penalties})
+    return {
+        "number": [row.number for row in rows],
+        "state": [str(row.state) for row in rows],
+        "reason": {row.number: row.reason for row in rows if row.reason},
+        "label": [str(row.sampler.get("label", "")) for row in rows],
+        "budget": [row.budget for row in rows],
+        "member": [int(row.number in members) for row in rows],
+        "dominated_by": [row.dominated_by for row in rows],
+        "measurements": {name: _shortened(row.measurements.get(name) for row in rows) for name in measured},
+        "penalties": {name: _shortened(row.point.penalties.get(name) for row in rows) for name in penalties},
+    }
+
+
+def _pairs(study: StudyRecord, trials: _Trials) -> list[Json]:
+    """Each pair of objectives with its own front (places in the list of trials, by the first of the pair), and knee."""
+    places = {row.number: place for place, row in enumerate(trials.rows)}
+    found = []
+    for pair in combinations(reversed(study.objectives), 2):
+        front = _front_of(pair, trials.eligible)
+        knee_of_pair = _knee(pair, front)
+        found.append(
+            {
+                "x": pair[0].name,
+                "y": pair[1].name,
+                "front": [places[row.number] for row in front],
+                "knee": knee_of_pair,
+            }
+        )
+    return found
+
+
+def _front_of(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
+    if not rows:
+        return []
+    kept = nondominated([_losses(objectives, row) for row in rows])
+    front = [row for row, is_kept in zip(rows, kept, strict=True) if is_kept]
+    return sorted(front, key=lambda row: row.measurements[objectives[0].name])
+
+
+def _knee(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> int | None:
+    """The number of the trial at the knee; none where there are no three members to bend at."""
+    return rows[knee([_losses(objectives, row) for row in rows])].number if len(rows) > 2 else None
+
+
+def _losses(objectives: Sequence[Objective], row: TrialRow) -> list[float]:
+    return [each.loss(row.measurements[each.name]) for each in objectives]
+
+
+def _spectrum(spectrum: Spectrum) -> Json:
+    return {"layer": spectrum.layer, "axes": spectrum.axes, "values": _shortened(spectrum.values)}
+
+
+def _shortened(values: Iterable[float | None]) -> list[float | None]:
+    return [None if value is None or not math.isfinite(value) else _short(value) for value in values]
+
+
+def _short(value: float) -> float:
+    return int(value) if value == int(value) else float(f"{value:.{_DIGITS}g}")
+
+
+def measured_by_members(shown: Mapping[str, Any]) -> list[str]:
+    """The measurements that some member of the front has, objectives first."""
+    trials = shown["trials"]
+    columns: Mapping[str, Sequence[float | None]] = trials["measurements"]
+    return [
+        name
+        for name, column in columns.items()
+        if any(value is not None for value, member in zip(column, trials["member"], strict=True) if member)
+    ]

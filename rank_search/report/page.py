@@ -1,0 +1,86 @@
+"""The page: the template, its style, its scripts and plotly.js, all in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rank_search.errors import ExportError
+from rank_search.fronts import Store
+from rank_search.report.contents import Spectrum, contents, measured_by_members
+from rank_search.report.numbers import number
+from rank_search.report.references import Reference
+
+SCRIPTS: Final = ("state", "drawing", "front", "choices", "why", "convergence", "trial", "start")
+"""The page's own scripts, in the order in which they need each other."""
+
+
+def write_report(
+    store: Store,
+    location: str,
+    name: str,
+    target: Path,
+    references: Sequence[Reference] = (),
+    spectra: Sequence[Spectrum] | None = None,
+    made: datetime | None = None,
+) -> None:
+    """Write the report of a study into a file, in place of what was there. See `contents` for the arguments.
+
+    Raises:
+        QueryError: there is no such study, or a reference that cannot be placed.
+        ExportError: the file cannot be written.
+    """
+    page = render(contents(store, location, name, references, spectra, made))
+    try:
+        target.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"A report is one new file; {target} cannot be written: {error.strerror}.") from error
+
+
+def render(shown: Mapping[str, Any]) -> str:
+    """The page that shows the contents: HTML that asks nothing of any other file or host."""
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            shown=shown,
+            columns=measured_by_members(shown),
+            style=Markup(_file("report.css")),  # noqa: S704 - our own file
+            plotly=Markup(_plotly()),  # noqa: S704 - plotly's own script
+            script=Markup("\n".join(_file(f"{each}.js") for each in SCRIPTS)),  # noqa: S704 - our own files
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Everything that comes from a store is escaped: as text by `autoescape`, as data by the filter `tojson`."""
+    environment = Environment(
+        loader=PackageLoader("rank_search.report", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    # Objects keep their order: that of layers and measurements carries meaning.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False, "separators": (",", ":")}
+    return environment
+
+
+def _file(name: str) -> str:
+    return resources.files("rank_search.report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    script: str = get_plotlyjs()
+    return script

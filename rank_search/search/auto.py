@@ -1,0 +1,288 @@
+"""The sampler `auto`: learns how much each layer's error counts, and spreads the cost over the layers accordingly.
+
+Before any trial each layer's options have a known cost and a known output error (`Options`). What is not known is what
+these errors do to the model's loss: a surrogate learns that from the trials, and with its weights the exact allocation
+is solved again. Candidates are such allocations, for prices all along the front, and small changes to the front's
+members; the one with the largest expected gain in hypervolume is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeVar, final
+
+import numpy as np
+
+from rank_search.point import Choice, Point
+from rank_search.search.allocation import cost_shares
+from rank_search.search.box import box_of
+from rank_search.search.constraints import check_counted
+from rank_search.search.coordinates import without_frames
+from rank_search.search.features import Features
+from rank_search.search.improvement import directions, expected_improvement
+from rank_search.search.menus import Array, Menus, Places
+from rank_search.search.options import Options
+from rank_search.search.residual import Corrected, Residual, nearest
+from rank_search.search.settings import SearchSettings
+from rank_search.search.space import Space
+from rank_search.search.surrogate import Surrogate
+
+SOLVED: Final = 90
+MOVED: Final = 210
+DRAWS: Final = 8
+DIRECTIONS: Final = 128
+FLOOR: Final = 0.004  # of a loss, as a share of its box: below, differences are noise
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A point as candidates are: where it is on the menus, and its penalties' coordinates on 0 to 1.
+
+    `row` has what the surrogate sees of it, its own errors rather than those of the nearest options.
+    """
+
+    places: Places
+    penalties: Array
+    row: Array
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    known: _Known
+    losses: tuple[float, ...]
+    is_dense: bool
+
+    def is_beaten_by(self, other: _Seen) -> bool:
+        """Whether the other is nowhere worse, and somewhere better."""
+        return other.losses != self.losses and all(o <= s for o, s in zip(other.losses, self.losses, strict=True))
+
+
+@final
+class Auto:
+    """Proposes points from what is known of the layers and of the trials so far.
+
+    Args:
+        space, options: what can be chosen.
+        settings: objectives and constraints.
+        dense: what the dense model measures, all objectives at least.
+
+    What was learned when makes no difference, so that a search that was killed goes on as it would have.
+    """
+
+    def __init__(self, space: Space, options: Options, settings: SearchSettings, dense: Mapping[str, float]) -> None:
+        self._space, self._options, self._settings, self._dense = space, options, settings, dense
+        self._names = [each.name for each in settings.objectives]
+        wanted = settings.reference
+        self._boxes = [box_of(each, dense[each.name], wanted.get(each.name)) for each in settings.objectives]
+        self._menus = Menus(options, [group.name for group in space.groups])
+        self._strengths = space.searched_penalties
+        self._features = Features(len(space.groups), len(options.factorizations), len(self._strengths))
+        self._prices = [(self._menus.share(each), self._menus.prices(each)) for each in cost_shares(self._names)]
+        self._seen: dict[str, _Seen] = {}
+        self._front: dict[str, _Seen] = {}
+        self._pending: dict[str, _Known] = {}
+
+    def begin(self, point: Point) -> None:
+        """A point is being tried."""
+        self._pending[point.key] = self._known(point, 1.0)
+
+    def forget(self, key: str) -> None:
+        """It came to nothing."""
+        self._pending.pop(key, None)
+
+    def learn(self, point: Point, losses: Sequence[float] | None, share: float = 1.0, is_complete: bool = True) -> None:
+        """What came of a point; it takes the place of what came of it before.
+
+        Args:
+            losses: None where none is known.
+            share: of the full budget.
+            is_complete: whether the point may be on the front: measured at the full budget, no constraint broken.
+        """
+        key = point.key
+        self._pending.pop(key, None)
+        self._seen.pop(key, None)
+        if losses is None:
+            return
+        is_dense = all(choice.is_dense for choice in point.layers.values())
+        self._seen[key] = _Seen(self._known(point, share), tuple(losses), is_dense)
+        if is_complete:
+            self._join_front(key)
+
+    def propose(self, rng: np.random.Generator, known: Collection[str]) -> Point | None:
+        """The candidate with the largest expected gain whose point is not known yet; None if there is none.
+
+        Complexity: O(n·d² + d³) for n trials and d features (about one for each group), and some hundred candidates.
+        """
+        surrogates = self._surrogates()
+        places, penalties = self._candidates(surrogates, rng)
+        gains = self._expected_gains(surrogates, places, penalties, rng)
+        for best in np.argsort(-gains, kind="stable"):
+            point = self._point(places[best], penalties[best])
+            if point.key not in known and self._keeps_counted(point):
+                return point
+        return None
+
+    def _join_front(self, key: str) -> None:
+        new = self._seen[key]
+        if not any(new.is_beaten_by(each) for each in self._front.values()):
+            kept = {other: each for other, each in self._front.items() if not each.is_beaten_by(new)}
+            self._front = {**kept, key: new}
+
+    # what is expected of candidates -----------------------------------------------------------------------
+
+    def _surrogates(self) -> list[Corrected | None]:
+        """One for each objective that is measured; None for what is counted."""
+        seen = [each for each in _in_order(self._seen) if not each.is_dense]
+        X, front = self._rows_of(seen), self._rows_of(_in_order(self._front))
+        positions = self._features.positions(X)
+        close = nearest(positions, self._features.positions(front))
+        found: list[Corrected | None] = []
+        for place, (name, box) in enumerate(zip(self._names, self._boxes, strict=True)):
+            if name in self._options.dense:
+                found.append(None)
+                continue
+            z = box.logarithm(np.array([each.losses[place] for each in seen]), FLOOR)
+            linear = Surrogate.fitted(X, z, self._features.scale, self._features.flexible)
+            left = z[close] - linear.predict(X[close])[0]
+            found.append(Corrected(linear, Residual.fitted(positions[close], left)))
+        return found
+
+    def _rows_of(self, seen: Sequence[_Seen]) -> Array:
+        return np.array([each.known.row for each in seen]).reshape(-1, self._features.scale.size)
+
+    def _expected_gains(
+        self, surrogates: Sequence[Corrected | None], places: Places, penalties: Array, rng: np.random.Generator
+    ) -> Array:
+        # A point in flight counts as if it had come out as expected, so that nobody tries the like of it meanwhile.
+        flying = _in_order(self._pending)
+        all_places = np.stack([*places, *(each.places for each in flying)])
+        losses = self._drawn_losses(
+            surrogates, all_places, np.stack([*penalties, *(each.penalties for each in flying)]), rng
+        )
+        gains = np.stack([box.gain(losses[:, :, place]) for place, box in enumerate(self._boxes)], axis=2)
+        gains[:, : len(places)] *= self._keeps_bounds(losses[:, : len(places)])[:, :, None]
+        front = np.array([each.losses for each in _in_order(self._front)]).reshape(-1, len(self._boxes))
+        known = np.stack([box.gain(front[:, place]) for place, box in enumerate(self._boxes)], axis=1)
+        known = np.concatenate([known, gains[:, len(places) :].mean(axis=0)])
+        toward = directions(rng, DIRECTIONS, len(self._boxes))
+        return expected_improvement(gains[:, : len(places)], known, toward)
+
+    def _drawn_losses(
+        self, surrogates: Sequence[Corrected | None], places: Places, penalties: Array, rng: np.random.Generator
+    ) -> Array:
+        """Losses of each candidate in each draw: draws × candidates × objectives."""
+        costs = self._menus.costs(places)
+        X = self._rows(places, penalties)
+        positions = self._features.positions(X)
+        drawn = np.empty((DRAWS, len(places), len(self._names)))
+        for place, (objective, surrogate) in enumerate(zip(self._settings.objectives, surrogates, strict=True)):
+            if surrogate is None:
+                drawn[:, :, place] = objective.loss(1.0) * costs[objective.name]
+            else:
+                mean, deviation = surrogate.predict(X, positions)
+                logarithms = mean + np.outer(rng.standard_normal(DRAWS), deviation)
+                drawn[:, :, place] = self._boxes[place].exponential(logarithms, FLOOR)
+        return drawn
+
+    def _keeps_bounds(self, losses: Array) -> Array:
+        """1 where the drawn losses keep all bounds on objectives, 0 elsewhere: draws × candidates."""
+        kept = np.ones(losses.shape[:2])
+        for bound in self._settings.constraints:
+            if bound.name in self._names:
+                place, limit = self._names.index(bound.name), bound.absolute(self._dense)
+                measured = self._settings.objectives[place].loss(1.0) * losses[:, :, place]
+                kept *= measured <= limit if bound.sign in ("<", "<=") else measured >= limit
+        return kept
+
+    def _rows(self, places: Places, penalties: Array) -> Array:
+        costs = self._menus.costs(places)
+        kept = np.column_stack([costs[name] / max(1, self._options.dense[name]) for name in ("params", "macs")])
+        errors, kinds = (self._menus.take(table, places) for table in (self._menus.errors, self._menus.kinds))
+        return self._features.rows(errors, kinds, kept, penalties, 1.0)
+
+    # candidates -------------------------------------------------------------------------------------------
+
+    def _candidates(self, surrogates: Sequence[Corrected | None], rng: np.random.Generator) -> tuple[Places, Array]:
+        members = [each.known for each in _in_order(self._front)]
+        pairs = [*self._solved(surrogates, members, rng), *self._moved(members, rng)]
+        different = {(places.tobytes(), penalties.tobytes()): (places, penalties) for places, penalties in pairs}
+        places, penalties = zip(*different.values(), strict=True)
+        return np.stack(places), np.stack(penalties)
+
+    def _solved(
+        self, surrogates: Sequence[Corrected | None], members: Sequence[_Known], rng: np.random.Generator
+    ) -> Iterator[tuple[Places, Array]]:
+        """Best allocations for prices all along the front, under weights that are expected, or drawn."""
+        for weights in self._weights(surrogates, rng):
+            share, prices = self._prices[int(rng.integers(len(self._prices)))]
+            places = self._menus.solved(weights, prices[int(rng.integers(len(prices)))], share)
+            yield places, self._penalties(members, rng)
+
+    def _weights(self, surrogates: Sequence[Corrected | None], rng: np.random.Generator) -> Array:
+        """How much errors count: `SOLVED` × groups × factorizations; a third as expected, the others drawn."""
+        learned = [each.linear for each in surrogates if each is not None]
+        if not learned:
+            return np.ones((SOLVED, len(self._space.groups), len(self._menus.kinds_of)))
+        counts = [len(range(place, SOLVED, len(learned))) for place in range(len(learned))]
+        drawn = [each.drawn(rng, count) for each, count in zip(learned, counts, strict=True)]
+        for each, rows in zip(learned, drawn, strict=True):
+            rows[::3] = each.weights()
+        return self._features.weights(np.concatenate(drawn))
+
+    def _moved(self, members: Sequence[_Known], rng: np.random.Generator) -> Iterator[tuple[Places, Array]]:
+        """Members of the front with a few groups moved."""
+        for _ in range(MOVED if members else 0):
+            member = members[int(rng.integers(len(members)))]
+            yield self._menus.moved(member.places, rng), _nudged(member.penalties, rng)
+
+    def _penalties(self, members: Sequence[_Known], rng: np.random.Generator) -> Array:
+        if members and rng.random() < 0.8:
+            return _nudged(members[int(rng.integers(len(members)))].penalties, rng)
+        return rng.random(len(self._strengths))
+
+    # points -----------------------------------------------------------------------------------------------
+
+    def _known(self, point: Point, share: float) -> _Known:
+        options = self._options.describe(point)
+        penalties = np.array([self._coordinate(name, point.penalties.get(name, 0.0)) for name in self._strengths])
+        total = self._options.total(options)
+        row = self._features.rows(
+            np.array([[each.error for each in options]]),
+            np.array([[self._menus.kind(each) for each in options]]),
+            np.array([[total[name] / max(1, self._options.dense[name]) for name in ("params", "macs")]]),
+            penalties[None],
+            share,
+        )
+        return _Known(self._menus.nearest(options), penalties, row[0])
+
+    def _coordinate(self, name: str, strength: float) -> float:
+        low, high = self._strengths[name].interval
+        return (self._strengths[name].coordinate_of(strength) - low) / (high - low)
+
+    def _point(self, places: Places, coordinates: Array) -> Point:
+        layers: dict[str, Choice] = {}
+        for option in self._menus.of(places):
+            layers |= option.choices
+        penalties = {name: strength.low for name, strength in self._space.penalties.items()}
+        for (name, strength), coordinate in zip(self._strengths.items(), coordinates.tolist(), strict=True):
+            low, high = strength.interval
+            penalties[name] = strength.at(low + coordinate * (high - low))
+        return Point(layers, without_frames(layers, penalties))
+
+    def _keeps_counted(self, point: Point) -> bool:
+        counted = self._options.total(self._options.describe(point))
+        return check_counted(self._settings.constraints, counted, self._options.dense) is None
+
+
+def _nudged(coordinates: Array, rng: np.random.Generator) -> Array:
+    """Half of the coordinates moved by about a seventh of their range."""
+    steps = rng.normal(0.0, 0.15, coordinates.size) * (rng.random(coordinates.size) < 0.5)
+    return np.asarray(np.minimum(np.maximum(coordinates + steps, 0.0), 1.0))
+
+
+def _in_order(known: Mapping[str, _T]) -> list[_T]:
+    """By the keys of the points, whichever came first."""
+    return [known[key] for key in sorted(known)]

@@ -1,0 +1,136 @@
+"""Jobs and runners for the tests of executors.
+
+Every worker imports this module: it imports little, so that they start quickly.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from rank_search.errors import ArtifactError, TrialError
+from rank_search.launch import Job, Processes, Runner, trial_seed
+from rank_search.point import Outcome, Point, State
+
+
+def jobs(count: int) -> list[Job]:
+    return [Job(number, Point({}), trial_seed(0, number), budget=1.0) for number in range(count)]
+
+
+def processes(make: Callable[[], Runner], workers: int = 2, limit: float | None = None) -> Processes:
+    return Processes(no_step, workers, limit).serve(partial(runner_of, make))
+
+
+def no_step(before: None) -> None:
+    return before
+
+
+def runner_of(make: Callable[[], Runner], before: object) -> Runner:
+    assert before is None
+    return make()
+
+
+def answer(job: Job) -> Outcome:
+    return Outcome(State.COMPLETE, {"number": float(job.number), "attempt": float(job.attempt)})
+
+
+def make_answer() -> Runner:
+    return answer
+
+
+def die_on_the_first_try(job: Job) -> Outcome:
+    if job.number == 1 and job.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer(job)
+
+
+def make_deadly() -> Runner:
+    return die_on_the_first_try
+
+
+def always_die(job: Job) -> Outcome:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return answer(job)
+
+
+def make_always_deadly() -> Runner:
+    return always_die
+
+
+def hang(job: Job) -> Outcome:
+    if job.number == 0:
+        time.sleep(600)
+    return answer(job)
+
+
+def make_hanging() -> Runner:
+    return hang
+
+
+def stuck(job: Job) -> Outcome:
+    """Holds the interpreter in C code, where no signal handler of Python runs."""
+    if job.number == 0:
+        re.match(r"(a+)+$", "a" * 40 + "b")
+    return answer(job)
+
+
+def make_stuck() -> Runner:
+    return stuck
+
+
+def slow(job: Job) -> Outcome:
+    time.sleep(1.5)
+    return answer(job)
+
+
+def make_slow() -> Runner:
+    return slow
+
+
+def die_at_the_start() -> Runner:
+    os._exit(3)
+
+
+def raise_at_the_start() -> Runner:
+    raise TrialError("no task here")
+
+
+def full_disk(job: Job) -> Outcome:
+    raise ArtifactError("no space left")
+
+
+def make_full_disk() -> Runner:
+    return full_disk
+
+
+def make_writer(path: str) -> Runner:
+    return partial(write_and_hang, path)
+
+
+def write_and_hang(path: str, job: Job) -> Outcome:
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    time.sleep(600)
+    return answer(job)
+
+
+def start_a_log(path: str, before: None) -> Path:
+    log = Path(f"{path}-{os.getpid()}")
+    log.write_text("first\n")
+    return log
+
+
+def go_on_with_it(word: str, log: Path) -> Path:
+    with log.open("a") as file:
+        file.write(f"{word}\n")
+    return log
+
+
+def deadly_with_a_log(word: str, log: Path) -> Runner:
+    go_on_with_it(word, log)
+    return die_on_the_first_try

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rank_search.fronts import Store
+from rank_search.report import Reference, Spectrum, write_report
+from tests.report.browser import offline_browser
+from tests.report.report_tools import HOSTILE, LAYERS, fill, study_record
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext
+
+HOSTILE_LAYERS = (*LAYERS[:2], f"head.{HOSTILE}")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[BrowserContext]:
+    with offline_browser() as context:
+        yield context
+
+
+@pytest.fixture(scope="session")
+def hostile_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in a folder, of a study, with a layer, whose names are all trouble."""
+    folder = tmp_path_factory.mktemp("it's $HOME & `co`")
+    with Store.open(folder / "a store.sqlite", create=True) as store:
+        fill(store, study_record(("error", "macs", "bits"), HOSTILE_LAYERS, name=HOSTILE), 60)
+    return folder / "a store.sqlite"
+
+
+@pytest.fixture(scope="session")
+def page_file(hostile_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its report, with a reference point and spectra."""
+    target = tmp_path_factory.mktemp("page") / "report.html"
+    references = [Reference.parse(f"{HOSTILE}:error=0.05,macs=2e7,bits=1e6")]
+    values = [0.9**k for k in range(32)]
+    spectra = [Spectrum(layer, [("svd", "rank"), ("tucker2", "rank_out")], values) for layer in HOSTILE_LAYERS]
+    with Store.open(hostile_store) as store:
+        write_report(store, str(hostile_store), HOSTILE, target, references, spectra)
+    return target

@@ -1,0 +1,44 @@
+"""Points that were chosen before: each once, in their order, whoever else takes some of them."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rank_search.point import Choice, Outcome, Point, State
+from rank_search.search import Given, GivenPoint, Past
+
+
+def points(count: int) -> list[GivenPoint]:
+    return [
+        GivenPoint(Point({"layer": Choice("svd", {"rank": rank})}), {"label": f"confirms {rank}"})
+        for rank in range(1, count + 1)
+    ]
+
+
+def asked(source: Given) -> list[int]:
+    found = []
+    while (suggestion := source.ask(len(found))) is not None:
+        assert suggestion.number == len(found)
+        found.append(int(suggestion.label.removeprefix("confirms ")))
+    return found
+
+
+@given(st.integers(0, 8), st.sets(st.integers(1, 8)))
+def test_it_gives_what_is_not_known_in_order(count: int, elsewhere: set[int]) -> None:
+    source, all_points = Given(points(count)), points(8)
+    outcome = Outcome(State.COMPLETE, {"error": 0.1})
+    source.feed(Past(rank, all_points[rank - 1].point, {}, outcome if rank % 2 else None) for rank in sorted(elsewhere))
+    assert asked(source) == [rank for rank in range(1, count + 1) if rank not in elsewhere]
+    assert source.ask(99) is None
+
+
+def test_what_is_withdrawn_comes_again_unless_somebody_has_it() -> None:
+    source = Given(points(2))
+    first = source.ask(0)
+    assert first is not None
+    source.withdraw(first)
+    assert source.ask(0) == first
+    source.withdraw(first)
+    source.feed([Past(0, first.point, {})])
+    assert asked(source) == [2]

@@ -1,0 +1,65 @@
+"""What travels to a worker on a cluster as arrays gives the same fits as here; no cluster is needed to see it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import nn
+
+from rank_search import cluster
+from rank_search.layers import Layer, load_plugin
+from rank_search.priors import PriorSettings, SpectraCache, axis_priors
+
+NAMES = ("svd", "svd-spatial", "tucker2", "cp")
+CONV = Layer("conv", "conv2d", (8, 6, 3, 3), inputs=((1, 6, 9, 9),))
+
+
+class Sent:
+    """Arrays as another process gets them: pickled, and read-only."""
+
+    def __init__(self, arrays: Mapping[str, Mapping[str, Any]]) -> None:
+        self._bytes = pickle.dumps(arrays)
+
+    def get(self) -> Mapping[str, Mapping[str, Any]]:
+        arrays = pickle.loads(self._bytes)
+        for found in arrays.values():
+            for array in found.values():
+                array.flags.writeable = False
+        return cast("Mapping[str, Mapping[str, Any]]", arrays)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("spectra", ["weights", "outputs"])
+def test_priors_and_fits_are_the_same_here_and_there(
+    known: bool, spectra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"conv": nn.Conv2d(6, 8, 3)})
+    weight = model["conv"].get_parameter("weight").detach()
+    X = torch.randn(200, 54).cumsum(1).relu()
+    moment = X.T @ X / 200 if known else None
+    plugins = {name: load_plugin(name) for name in NAMES}
+    unfoldings = tuple(each for plugin in plugins.values() for axis in plugin.axes(CONV) for each in axis.unfoldings)
+    settings = PriorSettings.model_validate({"rule": "tail", "spectra": spectra})
+
+    priors, arrays = cluster._read_layer(CONV, weight, moment, plugins, unfoldings, settings)
+    cache = SpectraCache()
+    assert priors == axis_priors(CONV, weight, plugins, cache, settings, moment)
+
+    there = cluster._SharedBases(model, {"conv": cast("Any", Sent(arrays))})("conv")
+    here = cache.bases("conv", weight, moment)
+    assert (there.moment is None) == (moment is None)
+    for name, plugin in plugins.items():
+        values = {axis.name: max(1, int(axis.high) // 3) for axis in plugin.axes(CONV)}
+        fits = []
+        for bases in (here, there):
+            module = plugin(CONV, **values)
+            module.fit(weight, bases)
+            fits.append(module.dense())
+        assert torch.equal(*fits), name
