@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,8 +132,11 @@ def task(data: str, weights: str, depth: int = 20, selection: int = 5000, batch:
 
 
 def _read(files: list[Path]) -> tuple[Tensor, Tensor]:
-    loaded = []
-    for file in files:
-        with np.load(file, allow_pickle=False) as arrays:
-            loaded.append((torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()))
+    with ThreadPoolExecutor() as threads:  # inflating the arrays lets other threads run
+        loaded = list(threads.map(_read_one, files))
     return torch.cat([images for images, _ in loaded]), torch.cat([labels for _, labels in loaded])
+
+
+def _read_one(file: Path) -> tuple[Tensor, Tensor]:
+    with np.load(file, allow_pickle=False) as arrays:
+        return torch.from_numpy(arrays["images"]), torch.from_numpy(arrays["labels"]).long()

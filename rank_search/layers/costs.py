@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
+from rank_search.layers.counting import WHOLE, multiply_adds
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
 from rank_search.layers.plugins import blamed
@@ -43,13 +44,12 @@ def forward(module: nn.Module, example: Example) -> Any:
 def count_macs(module: nn.Module, inputs: Iterable[Example]) -> int:
     """Multiply-adds of the module's forward on each of the inputs, summed.
 
-    Counts matrix products and convolutions as PyTorch dispatches them (`torch.utils.flop_counter`, one
-    multiply-add = two of its operations); additions of biases, norms and activations are not counted.
+    Counts matrix products, convolutions, attention and recurrent layers as PyTorch dispatches them
+    (`torch.utils.flop_counter`, one multiply-add = two of its operations); additions of biases, norms and activations
+    are not counted.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        for x in inputs:
-            forward(module, x)
-    return int(counter.get_total_flops()) // 2
+    examples = tuple(inputs)
+    return multiply_adds(lambda: [forward(module, x) for x in examples])[WHOLE]
 
 
 def macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
@@ -57,12 +57,11 @@ def macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
 
     The whole model has the empty name. A module that stands under several names is counted under one of them.
     """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        forward(model, example)
-    root = type(model).__name__
-    counts = {name: sum(by_operator.values()) // 2 for name, by_operator in counter.get_flop_counts().items()}
-    inside = {name.removeprefix(f"{root}."): macs for name, macs in counts.items() if name.startswith(f"{root}.")}
-    return {**inside, "": int(counter.get_total_flops()) // 2}
+    with ModuleTracker() as tracker:
+        counts = multiply_adds(lambda: forward(model, example), tracker)
+    root = f"{type(model).__name__}."
+    inside = {name.removeprefix(root): macs for name, macs in counts.items() if name.startswith(root)}
+    return {**inside, "": counts[WHOLE]}
 
 
 def count_params(module: nn.Module) -> int:
