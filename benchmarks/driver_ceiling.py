@@ -1,11 +1,11 @@
 """How much one driver gets through: asks with tells, and records, a second, beside what is known already.
 
-Run: python -m benchmarks.driver_ceiling [--sizes 1000 10000 50000] [--samplers random nsga2 tpe] [--no-store]
+Run: python -m benchmarks.driver_ceiling [--sizes 1000 10000 50000] [--samplers auto random nsga2 tpe] [--no-store]
 
 60 coordinates and two objectives. The searcher is fed finished trials with random coordinates and made-up losses, as
-it is when a search goes on from its store, and is then asked and told; "Optuna" is the share of that time in the
-sampler's own methods, reading its trials included. This is CPU time (set OMP_NUM_THREADS=1). Records go into an SQLite
-store that was filled by bulk inserts: claim, then record, as the driver does. This is wall time. Medians.
+it is when a search goes on from its store, and is then asked and told; "sampler" is the share of that time in the
+sampler's own methods, Optuna's reading of its trials included. This is CPU time (set OMP_NUM_THREADS=1). Records go
+into an SQLite store that was filled by bulk inserts: claim, then record, as the driver does. This is wall time. Medians.
 """
 
 from __future__ import annotations
@@ -22,19 +22,26 @@ from statistics import median
 from unittest.mock import patch
 
 import numpy as np
-from optuna.samplers import BaseSampler, RandomSampler
+from optuna.samplers import RandomSampler
 
 from benchmarks import fronts
 from benchmarks.nothing import LAYERS, Search
 from rank_search.fronts import Store
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.search import Past, Suggestion
+from rank_search.search.auto import Auto
 from rank_search.search.samplers import FixedNSGAII, FixedTPE
 
 POPULATION = 24  # ours by default
 RANGES = {"weakening": (0.0, 2.0), "multiplier": (-3.0, 3.0), "entropy": (-4.6, -1.0)}
-METHODS = ("sample_relative", "sample_independent", "before_trial")
-CLASSES: dict[str, type[BaseSampler]] = {"random": RandomSampler, "nsga2": FixedNSGAII, "tpe": FixedTPE}
+OPTUNAS = ("sample_relative", "sample_independent", "before_trial")
+SAMPLERS: dict[str, tuple[type[object], tuple[str, ...]]] = {
+    "auto": (Auto, ("propose",)),
+    "random": (RandomSampler, OPTUNAS),
+    "nsga2": (FixedNSGAII, OPTUNAS),
+    "tpe": (FixedTPE, OPTUNAS),
+}
+"""The class that computes, and its methods that do."""
 
 
 def past_trials(count: int, names: Sequence[str]) -> list[Past]:
@@ -81,9 +88,9 @@ class Clock:
     @contextmanager
     def around(self, sampler: str) -> Iterator[None]:
         with ExitStack() as stack:
-            for name in METHODS:
-                method = getattr(CLASSES[sampler], name)
-                stack.enter_context(patch.object(CLASSES[sampler], name, self._timed(method)))
+            computes, names = SAMPLERS[sampler]
+            for name in names:
+                stack.enter_context(patch.object(computes, name, self._timed(getattr(computes, name))))
             yield
 
     def _timed(self, method: Callable[..., object]) -> Callable[..., object]:
@@ -113,7 +120,7 @@ def time_asks(sampler: str, trials: Sequence[Past], seconds: float) -> str:
             times.append(time.process_time() - begin)
             inside.append(clock.inside)
     each = median(times)
-    return f"{fed:9.1f} {1e3 * each:12.1f} {100 * median(inside) / each:9.0f} {1 / each:12.1f}"
+    return f"{fed:9.1f} {1e3 * each:12.1f} {100 * median(inside) / each:10.0f} {1 / each:12.1f}"
 
 
 def _ask(search: Search, number: int) -> Suggestion:
@@ -138,7 +145,7 @@ def main(sizes: Sequence[int], samplers: Sequence[str], seconds: float, store: b
     first = Search.make("random").searcher.ask(0)
     assert first is not None
     trials = past_trials(max(sizes), list(first.sampler["coordinates"]))
-    print("sampler   finished    feed, s  ask+tell, ms  Optuna, %  asks a second")
+    print("sampler   finished    feed, s  ask+tell, ms  sampler, %  asks a second")
     for sampler in samplers:
         for size in sizes:
             print(f"{sampler:8} {size:9,} {time_asks(sampler, trials[:size], seconds)}", flush=True)
@@ -152,7 +159,7 @@ def main(sizes: Sequence[int], samplers: Sequence[str], seconds: float, store: b
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 50_000])
-    parser.add_argument("--samplers", nargs="+", choices=list(CLASSES), default=list(CLASSES))
+    parser.add_argument("--samplers", nargs="+", choices=list(SAMPLERS), default=list(SAMPLERS))
     parser.add_argument("--seconds", type=float, default=10.0, help="spent on each combination")
     parser.add_argument("--no-store", action="store_true", help="leave the records out")
     chosen = parser.parse_args()
