@@ -5,7 +5,7 @@ Run: python -m benchmarks.driver_ceiling [--sizes 1000 10000 50000] [--samplers 
 60 coordinates and two objectives. The searcher is fed finished trials with random coordinates and made-up losses, as
 it is when a search goes on from its store, and is then asked and told; "sampler" is the share of that time in the
 sampler's own methods, Optuna's reading of its trials included. This is CPU time (set OMP_NUM_THREADS=1). Records go
-into an SQLite store that was filled by bulk inserts: claim, then record, as the driver does. This is wall time. Medians.
+into an SQLite store that was filled by bulk inserts: claim, then record, as the driver does; wall time. Medians.
 """
 
 from __future__ import annotations
