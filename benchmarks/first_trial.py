@@ -86,8 +86,8 @@ def search(study: str, store: str, start: float, trials: int, workers: int) -> N
     watch(rank_search.prepare, "_options", "options and their errors")
     watch(rank_search.prepare, "seed_points", "seed points")
     watch(rank_search.record, "dense_measurements", "dense model on selection data")
-    watch(rank_search.run, "_dense_on_test", "dense model on test data")
-    watch(rank_search.run, "_report_on_test", "front on test data")
+    watch(rank_search.run, "_dense_on_test", "of which the dense model")
+    watch(rank_search.run.Work, "_test", "dense model and front on test data")
     result = rank_search.run.run_study(
         rank_search.study.load_study(Path(study)), store=store, trials=trials, workers=workers
     )

@@ -95,7 +95,7 @@ def confirm(
         _require_unchanged(work, original, record)
         joined = work.join()
         added = _confirm_all(work, joined, chosen, report)
-        joined = work.finish(joined)
+        joined = work.store.study(joined.name)
         front = tuple(work.store.front(joined))
         return Confirmed(joined, str(store), work.store.location, _pairs(work.store, joined, chosen), front, added)
 
@@ -160,11 +160,17 @@ def _confirm_all(work: Work, joined: StudyRecord, chosen: Sequence[TrialRow], re
     """Until each chosen point is a trial: a driver that confirms others at the same time may take the last numbers."""
     source = Given([GivenPoint(row.point, _sampler(row)) for row in chosen])
     wanted, added = {row.point.key for row in chosen}, 0
-    while not wanted <= (done := {row.point.key for row in work.store.trials(joined)}):
+    if wanted <= _done(work, joined):
+        work.finish(joined)
+    while not wanted <= (done := _done(work, joined)):
         claimed = {claim.point.key for claim in work.store.claims(joined)}
         _, more = work.drive(joined, source, len(wanted | done | claimed), report)
         added += more
     return added
+
+
+def _done(work: Work, joined: StudyRecord) -> set[str]:
+    return {row.point.key for row in work.store.trials(joined)}
 
 
 def _sampler(row: TrialRow) -> dict[str, object]:

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from rank_search.artifacts import PART, ArtifactStore, artifacts_at
 from rank_search.cluster import PROBE, on_cluster
-from rank_search.errors import ArtifactError
+from rank_search.errors import ArtifactError, LaunchError
 from rank_search.fronts import Front, Store, StudyRecord, TrialRow, artifact_folder
-from rank_search.launch import Executor, LaunchSettings
+from rank_search.launch import Executor, Job, LaunchSettings, all_of
 from rank_search.launch.driver import Driver, Plan
 from rank_search.launch.progress import Progress
 from rank_search.launch.watchers import Watcher
 from rank_search.local import on_this_machine
-from rank_search.point import Outcome, Point
+from rank_search.point import Outcome, Point, State
 from rank_search.prepare import Prepared, with_forms
 from rank_search.record import forms_of, join_study
 from rank_search.search import Rungs, Searcher, Source, check_counted, require_rungs_fit
 from rank_search.study import Study
 from rank_search.subject import Subject
-from rank_search.trials import (
-    Task,
-    Workbench,
-    build,
-    from_safetensors,
-    on_test,
-    rehearse,
-    test_measurements,
-    threads,
-)
+from rank_search.trials import Task, Workbench, on_test, rehearse, test_measurements, threads
 
 _LEFT_BY_TRIALS = (".safetensors", ".coded", ".checkpoint", PROBE, PART)
 
@@ -86,7 +76,7 @@ def run_study(
         record = work.join()
         searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)
         complete, added = work.drive(record, searcher, trials or study.study.trials, report)
-        record = work.finish(record)
+        record = work.store.study(record.name)
         front = work.store.front(record)
         return Result(record, work.location, work.store.location, front, complete, added)
 
@@ -110,26 +100,44 @@ class Work:
         return join_study(self.store, self.location, self.prepared, self.workbench)
 
     def drive(self, record: StudyRecord, source: Source, target: int, report: Report) -> tuple[bool, int]:
-        """Try the source's points until so many trials have finished in all, by whomever.
+        """Try the source's points until so many trials have finished in all, by whomever; then `finish`.
 
-        Returns whether they have, or the source had no further points; and how many this driver added.
+        Returns whether they have (if not, the source had no further points), and how many this driver added.
         """
         artifacts, launch = self._artifacts(record), self.prepared.subject.study.launch
         plan = _plan(self.prepared, record, target, artifacts)
-        watchers, executor = _watchers(record.name, launch), self.executor_for(artifacts, record.dense)
-        driver = Driver(self.store, record, source, executor, plan, report, watchers)
-        return driver.run(), driver.done_here
-
-    def finish(self, record: StudyRecord) -> StudyRecord:
-        """Leave everything tidy, and measure the dense model and the front's members on the test data.
-
-        Returns the study as the store has it then.
-        """
-        artifacts = self._artifacts(record)
+        watchers = _watchers(record.name, launch)
+        with closing(self.executor_for(artifacts, record.dense)) as executor:
+            driver = Driver(self.store, record, source, executor, plan, report, watchers)
+            complete = driver.run()
+            self._test(record, executor, lambda left: report(replace(driver.progress(), untested=left)))
         _sweep(self.store, record, artifacts)
+        return complete, driver.done_here
+
+    def finish(self, record: StudyRecord) -> None:
+        """Measure the dense model and the front's members on the test data, and leave everything tidy."""
+        artifacts = self._artifacts(record)
+        with closing(self.executor_for(artifacts, record.dense)) as executor:
+            self._test(record, executor, lambda left: None)
+        _sweep(self.store, record, artifacts)
+
+    def _test(self, record: StudyRecord, executor: Executor, report: Callable[[int], None]) -> None:
+        """Measure the dense model and each member of the front on the test data, once, after the search.
+
+        Args:
+            report: told how many members are left.
+        """
         record = _dense_on_test(self.store, record, self.prepared.subject)
-        _report_on_test(self.store, record, self.workbench, artifacts)
-        return record
+        jobs = [_test_job(row) for row in self.store.front(record) if on_test(record.dense).keys() - row.measurements]
+        launch = self.prepared.subject.study.launch
+        for done, finished in enumerate(all_of(executor, jobs, launch.max_retries)):
+            if finished.outcome.state is not State.COMPLETE:
+                raise LaunchError(
+                    f"Every member of the front is measured on the test data; trial {finished.job.number} was not: "
+                    f"{finished.outcome.reason}. The search is complete; run the same command to measure it again."
+                )
+            self.store.amend(record, finished.job.number, finished.outcome.measurements)
+            report(len(jobs) - done - 1)
 
     def _artifacts(self, record: StudyRecord) -> ArtifactStore:
         return artifacts_at(record.artifacts, artifact_folder(self.location, record.name))
@@ -217,17 +225,8 @@ def _dense_on_test(store: Store, study: StudyRecord, subject: Subject) -> StudyR
     return store.amend_dense(study, test_measurements(subject.task, subject.original))
 
 
-def _report_on_test(store: Store, study: StudyRecord, workbench: Workbench, artifacts: ArtifactStore) -> None:
-    """Measure the front's members on the test data, each once, after the search."""
-    for row in store.front(study):
-        missing = [name for name in on_test(study.dense) if name not in row.measurements]
-        if missing:
-            store.amend(study, row.number, test_measurements(workbench.task, _model(workbench, row, artifacts)))
-
-
-def _model(workbench: Workbench, row: TrialRow, artifacts: ArtifactStore) -> nn.Module:
+def _test_job(row: TrialRow) -> Job:
     found = next((each for each in row.artifacts if each.kind == "model"), None)
     if found is None:
         raise ArtifactError(f"A member of the front has its model kept; trial {row.number} has none. Run `check`.")
-    state = from_safetensors(artifacts.read(found))
-    return build(workbench.dense, row.point, workbench.layers, workbench.plugins, state)
+    return Job(row.number, row.point, row.rng_seed, row.budget, trained=found)

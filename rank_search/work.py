@@ -15,12 +15,21 @@ from rank_search import logs
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Job, Runner, this_process
 from rank_search.layers import Bases
-from rank_search.point import Outcome
+from rank_search.point import Outcome, Point, State
 from rank_search.prepare import Moments, begin, cache_folder, weight_of
 from rank_search.priors import SpectraCache
 from rank_search.study import Study
 from rank_search.subject import Subject
-from rank_search.trials import LATENCY, LATENCY_RATIO, Workbench, on_test, run_trial
+from rank_search.trials import (
+    LATENCY,
+    LATENCY_RATIO,
+    Workbench,
+    build,
+    from_safetensors,
+    on_test,
+    run_trial,
+    test_measurements,
+)
 
 
 class Cache(Protocol):
@@ -94,8 +103,10 @@ def log_as_worker(study: str) -> None:
 
 
 def run_job(workbench: Workbench, artifacts: ArtifactStore, memory: float | None, job: Job) -> Outcome:
-    """Run one trial; `memory`: GiB that it may take."""
+    """Run one trial; `memory`: GiB that it may take. Or measure its model on the test data."""
     with logs.trial_context(job.number, job.attempt):
+        if job.trained is not None:
+            return _tested(workbench, job.point, artifacts.read(job.trained))
         return run_trial(
             workbench,
             job.point,
@@ -105,3 +116,8 @@ def run_job(workbench: Workbench, artifacts: ArtifactStore, memory: float | None
             checkpoint=job.checkpoint,
             memory=memory,
         )
+
+
+def _tested(workbench: Workbench, point: Point, model: bytes) -> Outcome:
+    built = build(workbench.dense, point, workbench.layers, workbench.plugins, from_safetensors(model))
+    return Outcome(State.COMPLETE, test_measurements(workbench.task, built))

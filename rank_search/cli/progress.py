@@ -45,7 +45,9 @@ class ProgressDisplay:
         """Show where the search stands."""
         if self._live:
             self._live.update(_picture(progress))
-        elif progress.finished >= progress.target or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
+        elif (
+            progress.finished >= progress.target and not progress.untested
+        ) or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             sys.stderr.write(_line(progress) + "\n")
 
@@ -60,6 +62,7 @@ def _line(progress: Progress) -> str:
         *([] if progress.rate is None else [f"{number(progress.rate)} a minute"]),
         clock(progress.seconds),
         f"left {clock(progress.seconds_left)}",
+        *([f"{progress.untested} of the front to be tested"] if progress.untested else []),
     ]
     return " · ".join(parts)
 

@@ -4,7 +4,17 @@ The driver, its progress and the Ray launcher are imported from their own module
 the search nor the store, and Ray only where it is used.
 """
 
-from rank_search.launch.executors import Executor, Finished, InProcess, Job, Runner, carry_out, this_process, trial_seed
+from rank_search.launch.executors import (
+    Executor,
+    Finished,
+    InProcess,
+    Job,
+    Runner,
+    all_of,
+    carry_out,
+    this_process,
+    trial_seed,
+)
 from rank_search.launch.processes import Processes
 from rank_search.launch.settings import LaunchSettings
 
@@ -16,6 +26,7 @@ __all__ = [
     "LaunchSettings",
     "Processes",
     "Runner",
+    "all_of",
     "carry_out",
     "this_process",
     "trial_seed",

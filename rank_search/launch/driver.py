@@ -96,8 +96,8 @@ class Driver:
         """Go on until the target is reached; False if the space was exhausted before.
 
         Several drivers reach the target together and exactly: each waits for the trials that the others have in
-        flight, and takes over those of one that dies. Interrupted (Ctrl-C, an error, anything), it gives its claims
-        up, so that the next driver takes them at once.
+        flight, and takes over those of one that dies. Interrupted (Ctrl-C, an error, anything), it closes the executor
+        and gives its claims up, so that the next driver takes them at once.
         """
         self._store.aim(self._study, self._plan.target)
         self._catch_up()
@@ -109,9 +109,11 @@ class Driver:
             with self._heartbeat():
                 complete = self._until_done()
                 return complete
+        except BaseException:
+            self._executor.close()
+            raise
         finally:
             logs.driver_done(complete, self._done_here, time.monotonic() - self._begun)
-            self._executor.close()
             self._tell(lambda watcher: watcher.close())
             with contextlib.suppress(Exception):  # the reason for stopping matters more
                 self._store.release(self._study, self._held.values())
@@ -337,9 +339,15 @@ class Driver:
                 self._plan.artifacts.delete(artifact.location)
 
     def _show(self) -> None:
+        progress = self.progress()
+        self._report(progress)
+        self._tell(lambda watcher: watcher.progressed(progress))
+
+    def progress(self) -> Progress:
+        """How far the search is."""
         seconds = time.monotonic() - self._begun
         pace = seconds / self._done_here if self._done_here else None
-        progress = Progress(
+        return Progress(
             study=self._study,
             target=self._plan.target,
             states=self._known.states,
@@ -352,8 +360,6 @@ class Driver:
             seconds_left=None if pace is None else pace * max(0, self._plan.target - self._known.finished),
             rate=None if pace is None else 60 / pace,
         )
-        self._report(progress)
-        self._tell(lambda watcher: watcher.progressed(progress))
 
     def _tell(self, news: Callable[[Watcher], None]) -> None:
         """Tell the watchers; one that fails is told nothing more, and the search goes on."""

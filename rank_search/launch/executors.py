@@ -5,23 +5,25 @@ from __future__ import annotations
 import os
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import final
 
-from rank_search.errors import RankSearchError
+from rank_search.errors import LaunchError, RankSearchError
 from rank_search.point import Artifact, Outcome, Point, State
 
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to run, or to go on with.
+    """One trial to run, or to go on with; or a finished one whose model is to be measured on the test data.
 
     Attributes:
         budget: epochs to train to.
         attempt: the how-manieth try it is.
         checkpoint: where to go on from; None: from the beginning.
+        trained: the finished trial's model: nothing is trained any more.
     """
 
     number: int
@@ -30,6 +32,7 @@ class Job:
     budget: float
     attempt: int = 1
     checkpoint: Artifact | None = None
+    trained: Artifact | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,27 @@ class InProcess(Executor):
 
     def close(self) -> None:
         self._waiting.clear()
+
+
+def all_of(executor: Executor, jobs: Iterable[Job], max_retries: int) -> Iterator[Finished]:
+    """Have each job carried out, and give it back when it is; one whose worker died is tried again, so many times.
+
+    Raises:
+        RankSearchError: a job cannot be carried out.
+    """
+    waiting, busy = deque(jobs), 0
+    while waiting or busy:
+        while waiting and executor.free:
+            executor.submit(waiting.popleft())
+            busy += 1
+        for finished in executor.collect(seconds=5):
+            busy -= 1
+            if isinstance(finished.trouble, LaunchError) and finished.job.attempt <= max_retries:
+                waiting.append(replace(finished.job, attempt=finished.job.attempt + 1))
+            elif finished.trouble is not None:
+                raise finished.trouble
+            else:
+                yield finished
 
 
 def carry_out(runner: Runner, job: Job, worker: str) -> Finished:

@@ -23,6 +23,7 @@ class Progress:
         hypervolume: of the front, as a share of the box between the ideal and the reference point.
         seconds, seconds_left: since this driver began, and until the target at the pace so far (None: unknown).
         rate: trials a minute that this driver has recorded (None: unknown).
+        untested: after the search, members of the front that have yet to be measured on the test data.
     """
 
     study: StudyRecord
@@ -36,6 +37,7 @@ class Progress:
     seconds: float
     seconds_left: float | None
     rate: float | None
+    untested: int = 0
 
     @property
     def finished(self) -> int:

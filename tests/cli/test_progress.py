@@ -127,6 +127,12 @@ def test_warnings_appear_above_the_table(capsys: Capture) -> None:
     assert out.index("worker died") < out.rindex("1/9 trials")
 
 
+def test_what_is_left_to_be_tested(capsys: Capture) -> None:
+    over = progress({State.COMPLETE: 9})
+    lines = shown(capsys, replace(over, untested=12), replace(over, untested=11), over).splitlines()
+    assert [line.rpartition(" · ")[2] for line in lines] == ["12 of the front to be tested", "left ?"]
+
+
 def test_few_lines_and_always_the_last(capsys: Capture) -> None:
     reports = [progress({State.COMPLETE: count}) for count in range(10)]
     assert [line.split("/")[0] for line in shown(capsys, *reports).splitlines()] == ["0", "9"]

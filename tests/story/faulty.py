@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from stripes import batches, network
@@ -189,3 +191,27 @@ def lacking() -> rs.Task:
     kind = type("Lacking", (_Task,), {"__module__": module.__name__})
     module.Lacking = kind  # type: ignore[attr-defined]
     return kind()
+
+
+class _WhoTests(_Task):
+    """Measures which process it was measured in."""
+
+    def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
+        return {**self.sound.evaluate(model, batches), "process": float(os.getpid())}
+
+
+def who_tests() -> rs.Task:
+    return _WhoTests()
+
+
+class _TestsBadly(_Task):
+    """Its test data cannot be read any longer once the file `gone` is there."""
+
+    def test(self) -> Iterable[object]:
+        if Path("gone").exists():
+            raise OSError("the disk with the test data is away")
+        return self.sound.test()
+
+
+def tests_badly() -> rs.Task:
+    return _TestsBadly()
