@@ -40,7 +40,8 @@ def main() -> None:
         for way in ("cold", "warm"):
             show(way, measured(chosen, Path(folder), way))
         os.environ["XDG_CACHE_HOME"] = folder
-        show_ratios(chosen.study, chosen.pairs)
+        if chosen.pairs:
+            show_ratios(chosen.study, chosen.pairs)
 
 
 # ---- a search, watched ---------------------------------------------------------------------------------------

@@ -32,11 +32,13 @@ _STEP_DONE: Final = "step done"
 
 @dataclass
 class _Worker:
-    """A process, the driver's end of its pipe, the steps it has done, and the job it is busy with, or will be."""
+    """A process, the driver's end of its pipe, how many steps it has been given and has done, and the job it is busy
+    with, or will be."""
 
     process: BaseProcess
     pipe: Connection
-    steps: int = 0
+    given: int = 0
+    done: int = 0
     job: Job | None = None
     since: datetime = field(default_factory=lambda: datetime.now(UTC))
     ready: bool = False
@@ -56,7 +58,7 @@ class Processes(Executor):
 
     The processes start at once, so that they do their first steps while the driver is still busy with what the later
     ones need: `then` adds one, `serve` adds the last, whose result is the runner. Steps must pickle. A worker is given
-    a step when it has done the one before, and a job when it has done all of them.
+    a job when it has done all steps.
 
     A worker that dies takes its own job with it and nothing else: the job comes back with a `LaunchError`, and a
     fresh worker takes the place. Workers end with the driver, however the driver ends.
@@ -75,21 +77,28 @@ class Processes(Executor):
         self._lost_starts = 0
 
     def then(self, step: Step) -> Processes:
-        """What each worker does next; returns the same object.
+        """What each worker does next, by itself; returns the same object.
+
+        The step waits in the pipe of a worker that is busy, so it must be small.
 
         Raises:
             RankSearchError: a step before has raised it, or the workers die.
         """
-        self._collect_once(0)  # who has done all steps so far?
+        self._collect_once(0)  # has one died?
         self._steps.append(step)
         for worker in self._workers:
-            if worker.steps == len(self._steps) - 1:
-                worker.send(step)
+            if worker.given == len(self._steps) - 1:
+                self._give_step(worker)
         return self
 
     def serve(self, last: Step) -> Processes:
-        """The same with the last step, which returns the runner: jobs can be submitted from now on."""
-        self.then(last)
+        """The same with the last step, which returns the runner and may be large: it is given to a worker that is done
+        with the others. Jobs can be submitted from now on."""
+        self._collect_once(0)
+        self._steps.append(last)
+        for worker in self._workers:
+            if worker.done == len(self._steps) - 1:
+                self._give_step(worker)
         self._serving = True  # only now: before, whoever had done all steps was not done with this one
         return self
 
@@ -133,8 +142,12 @@ class Processes(Executor):
             process.start()
         theirs.close()
         worker = _Worker(process, ours)
-        worker.send(self._steps[0])
+        self._give_step(worker)
         return worker
+
+    def _give_step(self, worker: _Worker) -> None:
+        worker.send(self._steps[worker.given])
+        worker.given += 1
 
     def _collect_once(self, seconds: float) -> list[Finished]:
         by_pipe = {worker.pipe: worker for worker in self._workers}
@@ -157,9 +170,10 @@ class Processes(Executor):
         return [message]
 
     def _step_done(self, worker: _Worker) -> None:
-        worker.steps += 1
-        if worker.steps < len(self._steps):
-            worker.send(self._steps[worker.steps])
+        worker.done += 1
+        if worker.done < len(self._steps):
+            if worker.done == worker.given:
+                self._give_step(worker)
         elif self._serving:
             worker.ready, self._lost_starts = True, 0
             logs.worker_started(worker.name)

@@ -172,6 +172,18 @@ def test_a_worker_goes_step_by_step_as_the_driver_finds_them(tmp_path: Path) -> 
         executor.close()
 
 
+def test_a_worker_that_is_busy_goes_on_with_the_next_step_by_itself(tmp_path: Path) -> None:
+    executor = Processes(partial(start_a_log, str(tmp_path / "log")), 2, None)
+    try:
+        executor.then(partial(go_on_with_it, "second")).then(partial(go_on_with_it, "third"))
+        assert lines(tmp_path) == [], "they have not even begun"
+        wait_for(lambda: lines(tmp_path) == [["first", "second", "third"]] * 2)
+        done = finish(executor.serve(partial(deadly_with_a_log, "last")), jobs(4))
+        assert sorted(each.job.number for each in done) == list(range(4))
+    finally:
+        executor.close()
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_step_that_raises_ends_it(late: bool) -> None:
     executor = Processes(no_step if late else partial(runner_of, raise_at_the_start), 1, None)
