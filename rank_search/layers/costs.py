@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.module_tracker import ModuleTracker
 
 from rank_search.layers.counting import WHOLE, multiply_adds
 from rank_search.layers.factorization import Factorization
@@ -57,8 +56,7 @@ def macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
 
     The whole model has the empty name. A module that stands under several names is counted under one of them.
     """
-    with ModuleTracker() as tracker:
-        counts = multiply_adds(lambda: forward(model, example), tracker)
+    counts = multiply_adds(lambda: forward(model, example), by_module=True)
     root = f"{type(model).__name__}."
     inside = {name.removeprefix(root): macs for name, macs in counts.items() if name.startswith(root)}
     return {**inside, "": counts[WHOLE]}

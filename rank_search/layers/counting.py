@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -20,29 +20,29 @@ WHOLE: Final = "Global"
 """Stands for everything, inside a module or not (the name is `ModuleTracker`'s)."""
 
 
-def multiply_adds(run: Callable[[], object], tracker: ModuleTracker | None = None) -> Mapping[str, int]:
-    """Multiply-adds of what `run` does, by module, and of the `WHOLE`.
+def multiply_adds(run: Callable[[], object], by_module: bool = False) -> Mapping[str, int]:
+    """Multiply-adds of what `run` does: of the `WHOLE`, and by module if that is asked for.
 
     PyTorch's `FlopCounterMode` counts by the same formulas; it makes PyTorch import its compiler, which takes over a
     second at every start, has no formula for what `_OTHERS` lists, and does not see into attention's fast path. Of the
     branches of a `torch.cond` the dearer counts.
-
-    Args:
-        tracker: says which modules run; without one, only the whole is counted.
+    Modules are named as `ModuleTracker` names them: the class of the outermost, and from there the dotted name.
     """
     with torch.no_grad(), _layer_by_layer():
         try:
-            return _counts(run, _MultiplyAdds(tracker))
+            return _counts(run, by_module, _MultiplyAdds)
         except Exception as error:
             if not type(error).__module__.startswith("torch._dynamo"):
                 raise
-            return _counts(run, _OutsideTheCompiler(tracker))  # control flow is compiled, and the counter with it
+            return _counts(run, by_module, _OutsideTheCompiler)  # control flow is compiled, and the counter with it
 
 
-def _counts(run: Callable[[], object], counter: _MultiplyAdds) -> Mapping[str, int]:
-    with counter:
+def _counts(run: Callable[[], object], by_module: bool, counter: type[_MultiplyAdds]) -> Mapping[str, int]:
+    tracker = ModuleTracker() if by_module else None
+    counting = counter(tracker)
+    with tracker or nullcontext(), counting:
         run()
-    return counter.counts
+    return counting.counts
 
 
 class _MultiplyAdds(TorchDispatchMode):

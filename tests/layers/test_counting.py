@@ -93,6 +93,8 @@ def test_of_two_branches_the_dearer_counts(sign: float) -> None:
     assert count_macs(Branches(), iter([example])) == 3 * (2 * 16 + 8)
     found = macs_by_module(Branches(), example)
     assert found == {"": 3 * (2 * 16 + 8), "inner": 3 * 2 * 16, "outer": 3 * 8}
+    nested = macs_by_module(nn.Sequential(nn.Linear(4, 4), Branches()), example)
+    assert (nested["0"], nested["1"], nested["1.inner"]) == (3 * 16, found[""], found["inner"])
 
 
 def test_an_error_of_the_model_is_passed_on() -> None:
