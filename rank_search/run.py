@@ -110,7 +110,8 @@ class Work:
         with closing(self.executor_for(artifacts, record.dense)) as executor:
             driver = Driver(self.store, record, source, executor, plan, report, watchers)
             complete = driver.run()
-            self._test(record, executor, lambda left: report(replace(driver.progress(), untested=left)))
+            searched = driver.progress()
+            self._test(record, executor, lambda left: report(replace(searched, untested=left)))
         _sweep(self.store, record, artifacts)
         return complete, driver.done_here
 
