@@ -12,7 +12,7 @@ from rank_search.cli.output import Format, Row, print_rows
 
 if TYPE_CHECKING:
     from rank_search.posttraining import PackedModel
-    from rank_search.trials import Task
+    from rank_search.study import Study
 
 COUNTED: Final = ("params", "macs", "bits")
 
@@ -33,6 +33,9 @@ def pack_model(
         typer.Option(help="Relative squared error of the outputs that a kilobyte is worth; default 0.001."),
     ] = None,
     size: Annotated[float | None, typer.Option(help="Largest size in KB (1024 bytes), instead of a slope.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of PyTorch; default: those of the study file's [launch], or 1.")
+    ] = None,
     format: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
 ) -> None:
     """Round and code a trained model as it is, with a look at some training data: minutes, no training, no labels.
@@ -40,12 +43,23 @@ def pack_model(
     Example: rank-search pack-model studies/digits.toml --size 16 -o digits.rsz
     """
     from rank_search.errors import ExportError
-    from rank_search.posttraining import pack
-    from rank_search.trials import asked, measure, seeded
+    from rank_search.trials import threads as with_threads
 
     if output.exists():
         raise ExportError(f"A pack makes its own file; {output} is there already. Name another one.")
-    found = _task(task)
+    study = _study(task)
+    with with_threads(threads or study.launch.torch_threads):
+        _pack(study, output, calibration, slope, size, format)
+
+
+def _pack(
+    study: Study, output: Path, calibration: int, slope: float | None, size: float | None, format: Format
+) -> None:
+    from rank_search.posttraining import pack
+    from rank_search.study import load_task
+    from rank_search.trials import asked, measure, seeded
+
+    found = load_task(study)
     with seeded(0), asked("training()"):
         batches = list(islice(found.training(), calibration))
     most = None if size is None else int(size * 1024)
@@ -63,13 +77,13 @@ def pack_model(
     )
 
 
-def _task(reference: str) -> Task:
-    from rank_search.study import Study, load_study, load_task
+def _study(reference: str) -> Study:
+    from rank_search.study import Study, load_study
 
     if reference.endswith(".toml"):
-        return load_task(load_study(reference))
+        return load_study(reference)
     tables = {"study": {"name": "pack-model"}, "task": {"factory": reference}, "folder": Path.cwd()}
-    return load_task(Study.model_validate(tables))
+    return Study.model_validate(tables)
 
 
 def _rows(packed: PackedModel) -> list[Row]:

@@ -215,3 +215,14 @@ class _TestsBadly(_Task):
 
 def tests_badly() -> rs.Task:
     return _TestsBadly()
+
+
+class _CountsThreads(_Task):
+    """Measures how many threads it was measured with."""
+
+    def evaluate(self, model: nn.Module, batches: Iterable[object]) -> Mapping[str, float]:
+        return {**self.sound.evaluate(model, batches), "threads": float(torch.get_num_threads())}
+
+
+def counts_threads() -> rs.Task:
+    return _CountsThreads()

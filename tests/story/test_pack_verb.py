@@ -39,6 +39,17 @@ def test_a_factory_will_do_and_a_size_is_kept(
     assert "bytes coded" in rows.err
 
 
+def test_it_takes_the_threads_of_the_study_file(command: Command, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    task, launch = {"factory": "faulty.py:counts_threads"}, {"threads": 3}
+    small = write_study(tmp_path / "study", task=task, launch=launch)
+    answer = command.fine("pack-model", small.file, "-o", tmp_path / "a.rsz")
+    assert "threads 3 → 3" in answer.out
+    answer = command.fine("pack-model", small.file, "-o", tmp_path / "b.rsz", "--threads", 2)
+    assert "threads 2 → 2" in answer.out
+    assert torch.get_num_threads() == before
+
+
 def test_what_is_wrong_is_said(command: Command, fresh: Small, tmp_path: Path) -> None:
     file = tmp_path / "small.rsz"
     assert "not both" in command.refused("pack-model", fresh.file, "--size", 1, "--slope", 1, "-o", file)
