@@ -135,7 +135,8 @@ class Work:
             if finished.outcome.state is not State.COMPLETE:
                 raise LaunchError(
                     f"Every member of the front is measured on the test data; trial {finished.job.number} was not: "
-                    f"{finished.outcome.reason}. The search is complete; run the same command to measure it again."
+                    f"{finished.outcome.reason}. The search is complete; run the same command to measure it again, if "
+                    "need be with a larger [launch] time_limit."
                 )
             self.store.amend(record, finished.job.number, finished.outcome.measurements)
             report(len(jobs) - done - 1)

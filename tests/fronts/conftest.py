@@ -7,8 +7,9 @@ from contextlib import ExitStack
 import pytest
 
 from rank_search.fronts import Store, StudyRecord
-from tests.fronts.postgres import Server, do_without, programs_or_skip
+from tests.fronts.postgres import REQUIRED, Server, programs_or_skip
 from tests.fronts.store_tools import a_record
+from tests.required import do_without
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def postgres_server() -> Iterator[Server]:
         try:
             server = stack.enter_context(Server(programs))
         except (OSError, subprocess.CalledProcessError) as error:
-            do_without(f"PostgreSQL of {programs} does not start here: {error}")
+            do_without(REQUIRED, f"PostgreSQL of {programs} does not start here: {error}")
         yield server
 
 

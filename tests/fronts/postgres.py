@@ -22,10 +22,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NoReturn, Self, final
+from typing import Final, Self, final
 from urllib.parse import quote
 
-import pytest
+from tests.required import do_without
 
 REQUIRED: Final = "RANK_SEARCH_REQUIRE_POSTGRESQL"
 
@@ -45,17 +45,11 @@ def binaries() -> Path | None:
 def programs_or_skip() -> Path:
     """The folder with the binaries; skips the test, or fails it where PostgreSQL is required, if there is none."""
     if find_spec("psycopg") is None:
-        do_without("psycopg is not installed: pip install 'rank-search[postgresql]'")
+        do_without(REQUIRED, "psycopg is not installed: pip install 'rank-search[postgresql]'")
     programs = binaries()
     if programs is None:
-        do_without("no PostgreSQL on this machine: initdb and pg_ctl were not found")
+        do_without(REQUIRED, "no PostgreSQL on this machine: initdb and pg_ctl were not found")
     return programs
-
-
-def do_without(reason: str) -> NoReturn:
-    if os.environ.get(REQUIRED):
-        pytest.fail(f"{REQUIRED} is set, and yet: {reason}", pytrace=False)
-    pytest.skip(reason)
 
 
 @contextmanager

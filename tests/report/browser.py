@@ -5,15 +5,14 @@ A machine without it skips such tests, unless RANK_SEARCH_REQUIRE_CHROMIUM is se
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
 
-import pytest
+from tests.required import do_without
 
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext
@@ -34,17 +33,11 @@ QUIET: Final = (
 def chromium_or_skip() -> str:
     """The program; skips the test, or fails it where Chromium is required, if there is none."""
     if find_spec("playwright") is None:
-        do_without("playwright is not installed: pip install 'rank-search[dev]'")
+        do_without(REQUIRED, "playwright is not installed: pip install 'rank-search[dev]'")
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        do_without("no Chromium on this machine: apt-get install chromium")
+        do_without(REQUIRED, "no Chromium on this machine: apt-get install chromium")
     return found
-
-
-def do_without(reason: str) -> NoReturn:
-    if os.environ.get(REQUIRED):
-        pytest.fail(f"{REQUIRED} is set, and yet: {reason}", pytrace=False)
-    pytest.skip(reason)
 
 
 @contextmanager
