@@ -1,0 +1,6 @@
+"""Every package is found, never listed: what is not found would be missing from a wheel, and nobody would notice here."""
+
+from setuptools import find_packages, setup
+
+built_in = ["rank_search_plugins", *(f"rank_search_plugins.{name}" for name in find_packages("plugins"))]
+setup(packages=[*find_packages(include=["rank_search", "rank_search.*"]), *built_in])
