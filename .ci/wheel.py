@@ -102,7 +102,18 @@ def use(programs: Path, work: Path) -> None:
 def do_without_ray(programs: Path, work: Path) -> None:
     """Go on with the search after what README says may be removed on a single machine."""
     run(programs / "python", "-m", "pip", "--quiet", "uninstall", "--yes", "ray", "pyarrow")
-    run(programs / "rank-search", "run", "digits.toml", "--trials", 7, "--store", "digits.sqlite", "--workers", 2, cwd=work)
+    run(
+        programs / "rank-search",
+        "run",
+        "digits.toml",
+        "--trials",
+        7,
+        "--store",
+        "digits.sqlite",
+        "--workers",
+        2,
+        cwd=work,
+    )
 
 
 def load_with_little(programs: Path, wheel: Path, work: Path) -> None:
