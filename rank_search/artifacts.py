@@ -10,8 +10,8 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -105,6 +105,17 @@ class ArtifactStore:
         with self._trying(_plain(name), "removed", "Check the rights."):
             self._place.remove(name)
 
+    def clear(self, names: Iterable[str]) -> None:
+        """Remove the files, and a local folder that is empty then. What lies outside is not the study's, and stays.
+
+        Raises:
+            ArtifactError: one cannot be removed.
+        """
+        for name in names:
+            if not Path(name).is_absolute():
+                self.delete(name)
+        self._place.leave()
+
     def names(self) -> list[str]:
         """All files by name, sorted, unfinished ones too (see `PART`); none if the folder is not there yet.
 
@@ -128,8 +139,12 @@ class ArtifactStore:
 
 
 def artifacts_at(recorded: str, default: Path) -> ArtifactStore:
-    """The artifacts of a study: at the place that the store has recorded, or at the default place if that is empty."""
-    return ArtifactStore(recorded or default)
+    """The artifacts of a study: at the place that the store has recorded, or at the default place if that is empty.
+
+    A recorded name is that of a folder beside the default one: the study has been renamed.
+    """
+    is_name = recorded and "://" not in recorded and not Path(recorded).is_absolute()
+    return ArtifactStore(default.parent / recorded if is_name else recorded or default)
 
 
 def _plain(name: str) -> str:
@@ -162,6 +177,10 @@ class _Place(ABC):
 
     @abstractmethod
     def names(self) -> list[str]: ...
+
+    def leave(self) -> None:
+        """Remove the place itself, if it is a folder and empty."""
+        return
 
     def said(self, error: Exception) -> str:
         """What went wrong, in one line."""
@@ -204,6 +223,10 @@ class _Folder(_Place):
                 return [entry.name for entry in entries if entry.is_file()]
         except FileNotFoundError:
             return []
+
+    def leave(self) -> None:
+        with suppress(OSError):  # not empty: other files stay
+            self._path.rmdir()
 
 
 def _sync_folder(path: Path) -> None:

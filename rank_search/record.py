@@ -22,6 +22,7 @@ from rank_search.prepare import Prepared, with_forms
 from rank_search.priors import AxisPrior
 from rank_search.search import Forms, SearchSettings, box_of, measure_forms
 from rank_search.study import Study
+from rank_search.study.paths import beside, relative_part
 from rank_search.subject import Subject, plugin_version
 from rank_search.trials import Workbench, dense_measurements, form_ratio, rehearse_test
 
@@ -59,7 +60,7 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
         record = _measured(record, replace(workbench, dense=subject.original), study.search)
         record = replace(record, space={**record.space, **_timed(prepared, workbench)})
     joined = store.join(record)
-    if study.study.artifacts and joined.artifacts != record.artifacts:
+    if study.study.artifacts and not _is_place(joined.artifacts, record.artifacts, study):
         raise StudyMismatchError(
             f"A study's files stay in one place; those of {study.name!r} are in "
             f"{joined.artifacts or 'the folder beside its store'}, and [study] artifacts says {record.artifacts}. "
@@ -136,10 +137,24 @@ def _artifacts(study: Study, location: str) -> str:
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or fsspec's configuration of every machine."
         )
     if given:
-        place = given.rstrip("/") if "://" in given else str(Path(given).absolute())
-        return f"{place}/{quote(study.name, safe=' ')}"
+        return f"{beside(given, study.folder).rstrip('/')}/{quote(study.name, safe=' ')}"
     is_file = locate(location).get_backend_name() == "sqlite"
-    return "" if is_file else str(artifact_folder(location, study.name))
+    return "" if is_file else str(artifact_folder(location, study.name, study.folder))
+
+
+def _is_place(recorded: str, wanted: str, study: Study) -> bool:
+    """Whether the study's files are where the study file says.
+
+    A relative folder was once taken from wherever the study was begun; and the study may have had another name, or
+    may have had to keep clear of one that had its name.
+    """
+    folder, _, name = recorded.rpartition("/")
+    own = quote(study.name, safe=" ")
+    if folder == wanted.rpartition("/")[0] and (name == own or name.startswith(f"{own}-")):
+        return True
+    relative = relative_part(study.study.artifacts)
+    parts = () if relative is None else tuple(part for part in Path(relative).parts if part != "..")
+    return bool(parts) and Path(folder).parts[-len(parts) :] == parts
 
 
 def _as_kept(study: Study) -> dict[str, Any]:

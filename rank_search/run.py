@@ -19,6 +19,7 @@ from rank_search.launch.driver import Driver, Plan
 from rank_search.launch.progress import Progress
 from rank_search.launch.watchers import Watcher
 from rank_search.local import on_this_machine
+from rank_search.places import store_of
 from rank_search.point import Outcome, Point, State
 from rank_search.prepare import Prepared, with_forms
 from rank_search.record import forms_of, join_study
@@ -72,7 +73,7 @@ def run_study(
     Raises:
         RankSearchError: something of the user's cannot be used, or the store has another study of that name.
     """
-    with at_work(study.launched({"workers": workers}), task, store or study.store) as work:
+    with at_work(study.launched({"workers": workers}), task, store or store_of(study).location) as work:
         record = work.join()
         searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)
         complete, added = work.drive(record, searcher, trials or study.study.trials, report)

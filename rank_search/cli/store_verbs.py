@@ -16,8 +16,13 @@ from rank_search.errors import QueryError
 from rank_search.fronts import Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
 from rank_search.point import Bound
 
-StoreArgument = Annotated[str, typer.Argument(help="SQLAlchemy URL, or path of an SQLite file.", metavar="STORE")]
-NameArgument = Annotated[str, typer.Argument(help="Name of the study.", metavar="NAME")]
+StoreArgument = Annotated[
+    str,
+    typer.Argument(help="SQLAlchemy URL, or path of an SQLite file; default: RANK_SEARCH_STORE.", metavar="STORE"),
+]
+NameArgument = Annotated[
+    str, typer.Argument(help="Name of the study; default: the only one in the store.", metavar="NAME")
+]
 TrialArgument = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 from sqlalchemy import Connection
 
 from rank_search.errors import StoreError
-from rank_search.fronts import activity, audit, claims, ledger, queries, schema, studies
+from rank_search.fronts import activity, audit, claims, ledger, queries, removal, schema, studies
 from rank_search.fronts.address import locate
 from rank_search.fronts.database import Database
 from rank_search.fronts.front import Front
@@ -105,6 +105,33 @@ class Store:
             QueryError: there is none.
         """
         return self._database.read(studies.get, name, self.location)
+
+    def delete(self, name: str, heard_since: datetime, artifacts: ArtifactStore | None = None) -> int:
+        """Delete a study with all its trials and, if its artifacts are given, their files; returns how many trials.
+
+        The rows go in one transaction, and the files after it: whatever happens in between, no row lacks its file.
+
+        Raises:
+            QueryError: there is no such study, or a driver that was heard of since then holds a trial of it.
+            ArtifactError: a file cannot be removed; the rows are gone.
+        """
+        trials, files = self._database.write(removal.remove, name, self.location, heard_since)
+        if artifacts is not None:
+            artifacts.clear(files)
+        return trials
+
+    def rename(self, name: str, new: str, heard_since: datetime) -> list[str]:
+        """Give a study another name, and its confirmations `NAME@EPOCHS` with it; returns all the new names.
+
+        Raises:
+            QueryError: there is no such study, one has the new name, or a driver that was heard of since then holds a
+                trial.
+        """
+        return self._database.write(self._rename, name, new, heard_since)
+
+    def _rename(self, connection: Connection, name: str, new: str, heard_since: datetime) -> list[str]:
+        self._database.queue(connection)
+        return removal.rename(connection, name, new, self.location, heard_since)
 
     # claims ----------------------------------------------------------------------------------------------
 
