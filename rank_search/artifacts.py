@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
-from rank_search.errors import ArtifactError
+from rank_search.errors import ArtifactError, to_install
 from rank_search.point import Artifact
 
 if TYPE_CHECKING:
@@ -283,6 +283,11 @@ class _Server(_Place):
             line = line.replace(secret, "***")
         return line
 
+    def _advice(self) -> str:
+        if not self._url.startswith("s3"):
+            return "Install it."
+        return f"Run, in the folder of rank-search: {to_install('s3')}."
+
     def _opened(self) -> tuple[AbstractFileSystem, str]:
         from fsspec.core import url_to_fs
 
@@ -291,7 +296,6 @@ class _Server(_Place):
             files, path = url_to_fs(self._url, **dict(zip(keys, self._secrets, strict=False)))
         except ImportError as error:
             raise ArtifactError(
-                f"Artifacts at {self._url} need a package that is not installed: {error}. "
-                f"{'''Run: pip install 'rank-search[s3]'.''' if self._url.startswith('s3') else 'Install it.'}"
+                f"Artifacts at {self._url} need a package that is not installed: {error}. {self._advice()}"
             ) from None
         return files, str(path).rstrip("/")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from rank_search.subject import Subject, plugin_version
 from rank_search.trials import Workbench, dense_measurements, form_ratio, rehearse_test
 
 _FORMS: Final = "forms"
+
+_steps: Final = logging.getLogger("rank_search.steps")
 
 
 def join_study(store: Store, location: str, prepared: Prepared, workbench: Workbench) -> StudyRecord:
@@ -71,6 +74,7 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
 
 def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings) -> StudyRecord:
     """The record with the dense model's measurements, and the box that hypervolumes are measured in."""
+    _steps.info("Measuring the dense model")
     dense, wanted = dense_measurements(workbench), search.reference
     search.require_measured(dense)
     rehearse_test(workbench.task)
@@ -89,6 +93,7 @@ def _timed(prepared: Prepared, workbench: Workbench) -> dict[str, Any]:
     settings = workbench.latency
     if settings is None or settings.slower_forms:
         return {}
+    _steps.info("Timing the layers' forms")
     device = next(workbench.dense.parameters()).device
 
     def ratio(layer: Layer, choice: Choice) -> float | None:
@@ -143,14 +148,12 @@ def _artifacts(study: Study, location: str) -> str:
 
 
 def _is_place(recorded: str, wanted: str, study: Study) -> bool:
-    """Whether the study's files are where the study file says.
+    """Whether the study's files are in the folder that the study file says; their own one there has any name.
 
-    A relative folder was once taken from wherever the study was begun; and the study may have had another name, or
-    may have had to keep clear of one that had its name.
+    A relative folder was once taken from wherever the study was begun.
     """
-    folder, _, name = recorded.rpartition("/")
-    own = quote(study.name, safe=" ")
-    if folder == wanted.rpartition("/")[0] and (name == own or name.startswith(f"{own}-")):
+    folder = recorded.rpartition("/")[0]
+    if folder == wanted.rpartition("/")[0]:
         return True
     relative = relative_part(study.study.artifacts)
     parts = () if relative is None else tuple(part for part in Path(relative).parts if part != "..")

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
@@ -125,6 +126,15 @@ def table_of(rows: Sequence[Row], title: str = "") -> Table:
 def _console() -> Console:
     """The terminal's own width; without a terminal, as wide as the table needs."""
     return Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def from_here(place: str) -> str:
+    """A path as short as it can be written in the current folder; anything else as it is."""
+    here = Path.cwd()
+    try:
+        return str(Path(place).relative_to(here)) if Path(place).is_absolute() else place
+    except ValueError:
+        return place
 
 
 def clock(seconds: float | None) -> str:

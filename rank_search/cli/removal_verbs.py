@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rank_search.cli.aside import say
+from rank_search.cli.output import from_here
 from rank_search.cli.store_verbs import StoreArgument
 from rank_search.errors import QueryError
 from rank_search.status import SILENT
@@ -61,7 +62,7 @@ def rename(
 
     with Store.open(store) as opened:
         names = opened.rename(study, new, datetime.now(UTC) - SILENT)
-        shown = opened.location
+        shown = from_here(opened.location)
     others = "".join(f", {each!r}" for each in names[1:])
     say(
         f"The study {study!r} is {names[0]!r} now{others and ', its confirmations' + others[1:]}: "

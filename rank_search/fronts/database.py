@@ -23,7 +23,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
-from rank_search.errors import StoreAwayError, StoreError
+from rank_search.errors import StoreAwayError, StoreError, to_install
 from rank_search.fronts import postgresql
 from rank_search.fronts.address import locate as locate
 from rank_search.fronts.address import masked, without_secrets
@@ -170,7 +170,7 @@ class Database:
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError(
                 f"The store {self.location} needs a driver that is not installed: {error}. "
-                "For PostgreSQL: pip install 'rank-search[postgresql]'."
+                f"For PostgreSQL, in the folder of rank-search: {to_install('postgresql')}."
             ) from None
 
     def _doors(self) -> tuple[Engine, Engine]:

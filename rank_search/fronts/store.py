@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Self, final
 from sqlalchemy import Connection
 
 from rank_search.errors import StoreError
-from rank_search.fronts import activity, audit, claims, ledger, queries, removal, schema, studies
+from rank_search.fronts import activity, audit, claims, ledger, listing, queries, removal, schema, studies
 from rank_search.fronts.address import locate
 from rank_search.fronts.database import Database
 from rank_search.fronts.front import Front
 from rank_search.fronts.queries import FrontQuery
 from rank_search.fronts.records import Activity, Claim, StudyRecord, StudySummary, TrialRow
-from rank_search.point import Artifact, Bound, Outcome, Point
+from rank_search.point import Artifact, Bound, Outcome, Point, State
 
 if TYPE_CHECKING:
     from rank_search.artifacts import ArtifactStore
@@ -245,6 +245,22 @@ class Store:
         Asking again after the last id that was seen finds whatever has been recorded since, promoted trials included.
         """
         return self._database.read(queries.trials, study, after)
+
+    def listed(
+        self,
+        study: StudyRecord,
+        where: Sequence[Bound] = (),
+        states: Collection[State] = (),
+        limit: int | None = None,
+    ) -> list[TrialRow]:
+        """Finished trials by number: those within every bound, in one of the states, and of these the last few.
+
+        A bound is as in `front`; a trial in which its name was not measured is not within it.
+
+        Raises:
+            QueryError: a name that was never measured, or a limit below 1.
+        """
+        return self._database.read(listing.listed, study, listing.Listing(where, states, limit))
 
     def trial(self, study: StudyRecord, number: int) -> TrialRow:
         """The finished trial of that number.
