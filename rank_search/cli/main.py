@@ -19,7 +19,8 @@ from rank_search.cli import (
     store_verbs,
     study_verbs,
 )
-from rank_search.cli.verb import INTERRUPTED, App
+from rank_search.cli.aside import asides
+from rank_search.cli.verb import INTERRUPTED, App, QuietOption
 from rank_search.errors import RankSearchError
 
 app = App(
@@ -40,9 +41,11 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def rank_search(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Find the low-rank factorization and the rank of every layer of a trained network: the whole trade-off curve,
     and a model to deploy.
@@ -50,6 +53,7 @@ def rank_search(
     STORE is an SQLite file or a URL, by default what RANK_SEARCH_STORE says. NAME, of a study, can be left out where a
     store has one.
     """
+    context.with_resource(asides(quiet))
 
 
 for verbs in (

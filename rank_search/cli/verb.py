@@ -54,7 +54,9 @@ class Verb(TyperCommand):
         """Fill in what was left out, before anything is made of the words."""
         options, words = split(args, self.params)
         if not ctx.resilient_parsing and not set(ctx.help_option_names) & set(options):
-            args = [*options, "--", *self._completed(words)]
+            found = self._completed(words)
+            plain = not any(word.startswith("-") for word in found)
+            args = [*found, *options] if plain else [*options, "--", *found]
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:

@@ -92,8 +92,8 @@ def test_a_failure_in_the_middle_leaves_everything(store: Store, monkeypatch: py
             raise KeyError("the middle")
         return real(table, study_id)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyError):
-        patched.setattr(removal, "_of_study", fails)
+    monkeypatch.setattr(removal, "_of_study", fails)
+    with pytest.raises(KeyError):
         store.delete(study.name, LONG_AGO)
     assert rows(store) == before
 

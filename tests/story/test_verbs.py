@@ -316,7 +316,7 @@ def test_run_says_where_the_front_is(tmp_path: Path, command: Command, monkeypat
     assert answer.out == ""
     *progress, last = answer.err.splitlines()
     assert progress[-1].startswith("3/3 trials (2 infeasible, 1 complete) · front 1 · hypervolume 0.")
-    assert last == "1 trial is on the front: rank-search front 'two words.sqlite' 'two words'"
+    assert last == "1 trial is on the front: rank-search front 'study/two words.sqlite' 'two words'"
     assert len(rows_of(command, *shlex.split(last.partition(": rank-search ")[2]))) == 1
 
 
