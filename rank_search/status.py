@@ -113,7 +113,8 @@ def look(store: Store, name: str, period: timedelta) -> Status:
     last = found.activity.last_finished
     if not found.complete or last is None:
         return found
-    return replace(found, **dict(zip(("period", "activity"), _recent(store, study, last, period), strict=True)))
+    covered, activity = _recent(store, study, last, period)
+    return replace(found, period=covered, activity=activity)
 
 
 def _recent(store: Store, study: StudyRecord, until: datetime, period: timedelta) -> tuple[timedelta, Activity]:

@@ -36,7 +36,8 @@ def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str 
     A table that goes to a terminal has to fit into it: see `in_brief`.
     """
     if format is Format.JSON:
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=not is_unicode) + "\n")
         return
     if format is Format.CSV:
         flat = [_flatten(row) for row in rows]

@@ -32,7 +32,9 @@ def status(
     store: StoreArgument,
     name: NameArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Show it every 2 s, until complete or Ctrl-C.")] = False,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Rates are over so many minutes.", metavar="N")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=1e6, help="Rates are over so many minutes.", metavar="N")
+    ] = 10.0,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show how a study is going: trials by state, time left, what is in flight where, drivers, rate of each worker.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import shutil
@@ -108,7 +109,7 @@ def test_an_option_without_its_value(small: Small, command: Command) -> None:
 def test_mistakes_are_told(
     words: list[str], said: list[str], small: Small, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", Path(os.devnull).open(encoding="utf-8"))  # noqa: SIM115 - of the process
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     message = command.refused(*({"STORE": small.store, "FOLDER": str(tmp_path)}.get(word, word) for word in words))
     assert all(part in message for part in said), message
     assert len(numbers(command, "trials", small.store)) == 9
