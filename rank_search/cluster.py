@@ -56,7 +56,7 @@ def on_cluster(
     if launch.address:
         _steps.info("Connecting to Ray at %s", launch.address)
     else:
-        _steps.info("Starting Ray on this machine, which may take a minute or two")
+        _steps.info("Connecting to Ray, or starting it on this machine, which takes a minute or two")
     from rank_search.launch.ray import Cluster
 
     with Cluster(launch.address) as cluster:

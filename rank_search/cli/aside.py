@@ -31,11 +31,19 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def asides(silent: bool) -> Iterator[None]:
-    """Let the waits inside be announced, and `say` speak; or, if silent, neither of them."""
+def hushed(silent: bool) -> Iterator[None]:
+    """Leave all remarks inside out, if silent, or if they are left out already."""
     token = _QUIET.set(silent or quiet())
-    handler = _Words(quiet())
-    level = _STEPS.level
+    try:
+        yield
+    finally:
+        _QUIET.reset(token)
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Give each wait inside its word, unless all is to be quiet."""
+    handler, level = _Words(quiet()), _STEPS.level
     _STEPS.addHandler(handler)
     _STEPS.setLevel(logging.INFO)
     try:
@@ -43,7 +51,6 @@ def asides(silent: bool) -> Iterator[None]:
     finally:
         _STEPS.setLevel(level)
         _STEPS.removeHandler(handler)
-        _QUIET.reset(token)
 
 
 @final

@@ -20,7 +20,7 @@ from rank_search.cli import (
     store_verbs,
     study_verbs,
 )
-from rank_search.cli.aside import asides
+from rank_search.cli.aside import hushed
 from rank_search.cli.verb import INTERRUPTED, App, QuietOption
 from rank_search.errors import RankSearchError
 
@@ -54,7 +54,7 @@ def rank_search(
     STORE is an SQLite file or a URL, by default what RANK_SEARCH_STORE says. NAME, of a study, can be left out where a
     store has one.
     """
-    context.with_resource(asides(quiet))
+    context.with_resource(hushed(quiet))
 
 
 for verbs in (

@@ -164,7 +164,7 @@ def _verdict(plugin: str, results: Sequence[LawResult]) -> str:
 def dashboard(
     store: StoreArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
 ) -> None:
     """Open optuna-dashboard on a mirror of the store, which follows it every few seconds, until Ctrl-C.
 

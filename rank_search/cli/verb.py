@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, final
 import typer
 from typer.core import TyperCommand
 
-from rank_search.cli.aside import asides
+from rank_search.cli.aside import announced, hushed
 from rank_search.cli.words import VARIABLE, Shape, complete
 
 INTERRUPTED: Final = 130
@@ -63,7 +63,7 @@ class Verb(TyperCommand):
         """Carry it out; Ctrl-C ends it in one line."""
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Abort):  # Abort: at a question
             typer.echo("rank-search: Interrupted.", err=True)
             raise typer.Exit(INTERRUPTED) from None
 
@@ -91,7 +91,7 @@ def with_quiet(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def heard(*words: Any, quiet: bool, **options: Any) -> Any:
-        with asides(quiet):
+        with hushed(quiet), announced():
             if function.__name__ in _HEAVY and "torch" not in sys.modules:
                 logging.getLogger("rank_search.steps").info("Loading PyTorch")
             return function(*words, **options)
