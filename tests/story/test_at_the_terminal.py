@@ -298,7 +298,7 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         env = {**os.environ, "TERM": "xterm", "COLUMNS": "80", **environment}
         words = [PROGRAM, *map(str, arguments)]
-        self.process = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+        self.process = subprocess.Popen(words, env=env, preexec_fn=lambda: os.login_tty(theirs))
         os.close(theirs)
         self.said = ""
 
