@@ -14,6 +14,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from rank_search.cli.narrow import in_lines, least_width
 from rank_search.fronts.shown import cell
 
 
@@ -33,7 +34,8 @@ _FEW_LAYERS: Final = 4
 def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str = "nothing to show") -> None:
     """Print rows in the format asked for. In tables and CSV a field inside a field is named `outer.inner`.
 
-    A table that goes to a terminal has to fit into it: see `in_brief`.
+    A table that goes to a terminal has to fit into it: see `in_brief`; where numbers would have to be broken all the
+    same, each row is a few lines of its own.
     """
     if format is Format.JSON:
         is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
@@ -45,10 +47,23 @@ def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str 
         writer.writeheader()
         writer.writerows(flat)
     elif rows:
-        shown = in_brief(rows) if sys.stdout.isatty() else rows
-        _console().print(table_of(shown, title))
+        _print_table(rows, title)
     else:
         _console().print(f"{title}: {empty}" if title else empty, markup=False, highlight=False)
+
+
+def _print_table(rows: Sequence[Row], title: str) -> None:
+    console = _console()
+    if not sys.stdout.isatty():
+        console.print(table_of(rows, title))
+        return
+    shown = in_brief(rows)
+    flat = [_flatten(row) for row in shown]
+    if least_width(flat, columns := _columns(flat)) <= console.width:
+        console.print(table_of(shown, title))
+        return
+    for line in [*([title] if title else []), *in_lines(flat, columns)]:
+        console.print(line, markup=False, highlight=False)
 
 
 def _columns(flat: Iterable[Row]) -> list[str]:
