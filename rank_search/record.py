@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,13 @@ from rank_search.prepare import Prepared, with_forms
 from rank_search.priors import AxisPrior
 from rank_search.search import Forms, SearchSettings, box_of, measure_forms
 from rank_search.study import Study
+from rank_search.study.paths import beside, relative_part
 from rank_search.subject import Subject, plugin_version
 from rank_search.trials import Workbench, dense_measurements, form_ratio, rehearse_test
 
 _FORMS: Final = "forms"
+
+_steps: Final = logging.getLogger("rank_search.steps")
 
 
 def join_study(store: Store, location: str, prepared: Prepared, workbench: Workbench) -> StudyRecord:
@@ -59,7 +63,7 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
         record = _measured(record, replace(workbench, dense=subject.original), study.search)
         record = replace(record, space={**record.space, **_timed(prepared, workbench)})
     joined = store.join(record)
-    if study.study.artifacts and joined.artifacts != record.artifacts:
+    if study.study.artifacts and not _is_place(joined.artifacts, record.artifacts, study):
         raise StudyMismatchError(
             f"A study's files stay in one place; those of {study.name!r} are in "
             f"{joined.artifacts or 'the folder beside its store'}, and [study] artifacts says {record.artifacts}. "
@@ -70,6 +74,7 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
 
 def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings) -> StudyRecord:
     """The record with the dense model's measurements, and the box that hypervolumes are measured in."""
+    _steps.info("Measuring the dense model")
     dense, wanted = dense_measurements(workbench), search.reference
     search.require_measured(dense)
     rehearse_test(workbench.task)
@@ -88,6 +93,7 @@ def _timed(prepared: Prepared, workbench: Workbench) -> dict[str, Any]:
     settings = workbench.latency
     if settings is None or settings.slower_forms:
         return {}
+    _steps.info("Timing the layers' forms")
     device = next(workbench.dense.parameters()).device
 
     def ratio(layer: Layer, choice: Choice) -> float | None:
@@ -136,10 +142,22 @@ def _artifacts(study: Study, location: str) -> str:
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or fsspec's configuration of every machine."
         )
     if given:
-        place = given.rstrip("/") if "://" in given else str(Path(given).absolute())
-        return f"{place}/{quote(study.name, safe=' ')}"
+        return f"{beside(given, study.folder).rstrip('/')}/{quote(study.name, safe=' ')}"
     is_file = locate(location).get_backend_name() == "sqlite"
-    return "" if is_file else str(artifact_folder(location, study.name))
+    return "" if is_file else str(artifact_folder(location, study.name, study.folder))
+
+
+def _is_place(recorded: str, wanted: str, study: Study) -> bool:
+    """Whether the study's files are in the folder that the study file says; their own one there has any name.
+
+    A relative folder was once taken from wherever the study was begun.
+    """
+    folder = recorded.rpartition("/")[0]
+    if folder == wanted.rpartition("/")[0]:
+        return True
+    relative = relative_part(study.study.artifacts)
+    parts = () if relative is None else tuple(part for part in Path(relative).parts if part != "..")
+    return bool(parts) and Path(folder).parts[-len(parts) :] == parts
 
 
 def _as_kept(study: Study) -> dict[str, Any]:

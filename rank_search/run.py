@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -19,6 +21,7 @@ from rank_search.launch.driver import Driver, Plan
 from rank_search.launch.progress import Progress
 from rank_search.launch.watchers import Watcher
 from rank_search.local import on_this_machine
+from rank_search.places import store_of
 from rank_search.point import Outcome, Point, State
 from rank_search.prepare import Prepared, with_forms
 from rank_search.record import forms_of, join_study
@@ -32,6 +35,8 @@ _LEFT_BY_TRIALS = (".safetensors", ".coded", ".checkpoint", PROBE, PART)
 Report = Callable[[Progress], None]
 ExecutorFor = Callable[[ArtifactStore, Mapping[str, float]], Executor]
 """Of the place for artifacts, and what the study has measured of the dense model."""
+
+_steps: Final = logging.getLogger("rank_search.steps")
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def run_study(
     Raises:
         RankSearchError: something of the user's cannot be used, or the store has another study of that name.
     """
-    with at_work(study.launched({"workers": workers}), task, store or study.store) as work:
+    with at_work(study.launched({"workers": workers}), task, store or store_of(study).location) as work:
         record = work.join()
         searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)
         complete, added = work.drive(record, searcher, trials or study.study.trials, report)
@@ -152,6 +157,7 @@ def at_work(study: Study, task: Task | None, location: str) -> Iterator[Work]:
     require_rungs_fit(study.search.rungs, study.training.epochs)
     own_threads = launch.torch_threads if task is None else torch.get_num_threads()
     with threads(own_threads), _place(study, task) as (prepared, workbench, executor_for):
+        _steps.info("Trying one training step")
         rehearse(workbench.task, workbench.dense, workbench.training)
         with Store.open(location, create=True, patience=launch.store_patience) as store:
             yield Work(prepared, workbench, executor_for, store, location)

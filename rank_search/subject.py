@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor, nn
 
@@ -25,6 +27,8 @@ from rank_search.layers import (
 )
 from rank_search.study import Study, load_task
 from rank_search.trials import Task, asked
+
+_steps: Final = logging.getLogger("rank_search.steps")
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,10 @@ def read_subject(study: Study, task: Task | None = None) -> Subject:
     """
     settings = study.layers
     plugins = {name: load_plugin(resolved(name, study.folder)) for name in settings.plugin_names()}
+    _steps.info("Reading the task")
     task = task or load_task(study)
     model = _model(task)
+    _steps.info("Looking at the layers")
     inventory = take_inventory(model, _example(task), settings.include, settings.exclude)
     choices = settings.choices(inventory.layers, plugins)
     return Subject(study, task, model, model, inventory, plugins, choices, settings.groups(inventory.layers))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rank_search.cli.aside import say
 from rank_search.cli.store_verbs import NameArgument, StoreArgument
 from rank_search.fronts import Store
 
@@ -49,7 +50,7 @@ def report(
     with Store.open(store) as opened:
         found = _spectra(opened.study(name)) if spectra else None
         write_report(opened, store, name, output, references, found)
-    typer.echo(f"The report of {name} is in {output}.", err=True)
+    say(f"The report of {name} is in {output}.")
 
 
 def _spectra(record: StudyRecord) -> list[Spectrum]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
 from typing import Annotated, Any, Final
 
 import typer
@@ -14,10 +13,15 @@ from rank_search.artifacts import artifacts_at
 from rank_search.cli.output import Format, Row, print_rows
 from rank_search.errors import QueryError
 from rank_search.fronts import Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
-from rank_search.point import Bound
+from rank_search.point import Bound, State
 
-StoreArgument = Annotated[str, typer.Argument(help="SQLAlchemy URL, or path of an SQLite file.", metavar="STORE")]
-NameArgument = Annotated[str, typer.Argument(help="Name of the study.", metavar="NAME")]
+StoreArgument = Annotated[
+    str,
+    typer.Argument(help="SQLAlchemy URL, or path of an SQLite file; default: RANK_SEARCH_STORE.", metavar="STORE"),
+]
+NameArgument = Annotated[
+    str, typer.Argument(help="Name of the study; default: the only one in the store.", metavar="NAME")
+]
 TrialArgument = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
 
@@ -41,14 +45,30 @@ def studies(store: StoreArgument, format: FormatOption = Format.TABLE) -> None:
         print_rows([_summary(each) for each in opened.studies()], format, empty="no studies in this store")
 
 
-def trials(store: StoreArgument, name: NameArgument, format: FormatOption = Format.TABLE) -> None:
-    """List all trials of a study by number: how each ended, what was measured, and which trial dominates it.
+def trials(
+    store: StoreArgument,
+    name: NameArgument,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A bound that trials must keep: 'error<=0.03', 'macs<=0.5*dense'. Can be repeated.", metavar="BOUND"
+        ),
+    ] = None,
+    state: Annotated[
+        list[State] | None, typer.Option(help="Only trials that ended so. Can be repeated.", metavar="STATE")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the last so many.", metavar="N")] = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """List the trials of a study by number: how each ended, what was measured, and which trial dominates it.
 
-    Example: rank-search trials digits.sqlite digits --format csv
+    Example: rank-search trials digits.sqlite digits --state failed --limit 20
     """
+    bounds = [Bound.parse(text) for text in where or ()]
     with Store.open(store) as opened:
-        rows = sorted(opened.trials(opened.study(name)), key=attrgetter("number"))
-    print_rows([_short_row(row) for row in rows], format, f"trials of {name}", empty="no trials yet")
+        rows = opened.listed(opened.study(name), bounds, state or (), limit)
+    empty = "no such trials" if bounds or state else "no trials yet"
+    print_rows([_short_row(row) for row in rows], format, f"trials of {name}", empty=empty)
 
 
 def front(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from rank_search.errors import ExportError
+from rank_search.errors import ExportError, to_install
 from rank_search.export.graph import to_json
 from rank_search.export.loaded import from_json
 from rank_search.layers import Example
@@ -114,7 +114,7 @@ def write_onnx(model: nn.Module, example: Example, folder: Path) -> bool:
                 raise ExportError("torch.onnx gave no model.")
             exported.save(folder / ONNX, external_data=False)
     except ImportError as error:
-        raise ExportError(f"ONNX needs more packages ({error}): pip install 'rank-search[onnx]'.") from error
+        raise ExportError(f"ONNX needs more packages ({error}): {to_install('onnx')}.") from error
     except Exception as error:
         raise ExportError(f"The model has no ONNX form: {type(error).__name__}: {error}. Use --format pt2.") from error
     return any_batch
@@ -147,7 +147,7 @@ def read_onnx(folder: Path) -> nn.Module:
     try:
         return OnnxModule(folder / ONNX)
     except ImportError as error:
-        raise ExportError(f"ONNX needs more packages ({error}): pip install 'rank-search[onnx]'.") from error
+        raise ExportError(f"ONNX needs more packages ({error}): {to_install('onnx')}.") from error
 
 
 Write = Callable[[nn.Module, Example, Path], bool]

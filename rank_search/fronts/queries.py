@@ -81,7 +81,7 @@ def front(connection: Connection, study: StudyRecord, query: FrontQuery) -> list
     Raises:
         QueryError: a name that was never measured, an unknown trial, a limit below one.
     """
-    _require_answerable(study, query)
+    require_answerable(study, query)
     budgets = _members(connection, study, query)
     everything = rows.at_every_budget(connection, list(budgets))
     measured = rows.at_their_own(budgets, everything)
@@ -140,7 +140,12 @@ def _recomputed(
     return {row.id: row.budget for row, kept in zip(found, nondominated(losses), strict=True) if kept}
 
 
-def _require_answerable(study: StudyRecord, query: FrontQuery) -> None:
+def require_answerable(study: StudyRecord, query: FrontQuery) -> None:
+    """See that a limit is one, and that bounds relative to the dense model have its measurements.
+
+    Raises:
+        QueryError: they are not, or have not.
+    """
     if query.limit is not None and query.limit < 1:
         raise QueryError(f"A limit is a whole number of at least 1; found {query.limit}.")
     if query.objectives is not None and not query.objectives:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Self, final
 from sqlalchemy import Connection
 
 from rank_search.errors import StoreError
-from rank_search.fronts import activity, audit, claims, ledger, queries, schema, studies
+from rank_search.fronts import activity, audit, claims, ledger, listing, queries, removal, schema, studies
 from rank_search.fronts.address import locate
 from rank_search.fronts.database import Database
 from rank_search.fronts.front import Front
 from rank_search.fronts.queries import FrontQuery
 from rank_search.fronts.records import Activity, Claim, StudyRecord, StudySummary, TrialRow
-from rank_search.point import Artifact, Bound, Outcome, Point
+from rank_search.point import Artifact, Bound, Outcome, Point, State
 
 if TYPE_CHECKING:
     from rank_search.artifacts import ArtifactStore
@@ -105,6 +105,33 @@ class Store:
             QueryError: there is none.
         """
         return self._database.read(studies.get, name, self.location)
+
+    def delete(self, name: str, heard_since: datetime, artifacts: ArtifactStore | None = None) -> int:
+        """Delete a study with all its trials and, if its artifacts are given, their files; returns how many trials.
+
+        The rows go in one transaction, and the files after it: whatever happens in between, no row lacks its file.
+
+        Raises:
+            QueryError: there is no such study, or a driver that was heard of since then holds a trial of it.
+            ArtifactError: a file cannot be removed; the rows are gone.
+        """
+        trials, files = self._database.write(removal.remove, name, self.location, heard_since)
+        if artifacts is not None:
+            artifacts.clear(files)
+        return trials
+
+    def rename(self, name: str, new: str, heard_since: datetime) -> list[str]:
+        """Give a study another name, and its confirmations `NAME@EPOCHS` with it; returns all the new names.
+
+        Raises:
+            QueryError: there is no such study, one has the new name, or a driver that was heard of since then holds a
+                trial.
+        """
+        return self._database.write(self._rename, name, new, heard_since)
+
+    def _rename(self, connection: Connection, name: str, new: str, heard_since: datetime) -> list[str]:
+        self._database.queue(connection)
+        return removal.rename(connection, name, new, self.location, heard_since)
 
     # claims ----------------------------------------------------------------------------------------------
 
@@ -218,6 +245,22 @@ class Store:
         Asking again after the last id that was seen finds whatever has been recorded since, promoted trials included.
         """
         return self._database.read(queries.trials, study, after)
+
+    def listed(
+        self,
+        study: StudyRecord,
+        where: Sequence[Bound] = (),
+        states: Collection[State] = (),
+        limit: int | None = None,
+    ) -> list[TrialRow]:
+        """Finished trials by number: those within every bound, in one of the states, and of these the last few.
+
+        A bound is as in `front`; a trial in which its name was not measured is not within it.
+
+        Raises:
+            QueryError: a name that was never measured, or a limit below 1.
+        """
+        return self._database.read(listing.listed, study, listing.Listing(where, states, limit))
 
     def trial(self, study: StudyRecord, number: int) -> TrialRow:
         """The finished trial of that number.

@@ -16,6 +16,7 @@ from rank_search.layers.settings import LayersSettings
 from rank_search.priors.settings import PriorSettings
 from rank_search.search.settings import SearchSettings
 from rank_search.study.complaints import complaints
+from rank_search.study.paths import beside, relative_part
 from rank_search.trials.settings import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
 
 
@@ -36,15 +37,16 @@ class StudySettings(BaseModel):
     )
     store: str = Field(
         "",
-        description="SQLAlchemy URL, or path of an SQLite file (relative to the current folder). "
+        description="SQLAlchemy URL, or path of an SQLite file (relative to the study file). One in the current "
+        "folder, where earlier versions made it, is found too. "
         "Default: what `RANK_SEARCH_STORE` says, or `<name>.sqlite`.",
     )
     artifacts: str = Field(
         "",
-        description="Where trials leave their files: a folder (relative to the current folder), or a URL that fsspec "
+        description="Where trials leave their files: a folder (relative to the study file), or a URL that fsspec "
         "knows, such as `s3://BUCKET/PREFIX`; on a cluster, one that all nodes share. Each study has a folder of its "
         "name there. Fixed when the study begins. "
-        "Default: a folder beside an SQLite file, or in the folder where a study on a server is begun.",
+        "Default: a folder beside an SQLite file, or beside the study file if the store is a server.",
     )
     cache: str = Field(
         "",
@@ -93,8 +95,20 @@ class Study(BaseModel):
 
     @property
     def store(self) -> str:
-        """URL or path of the store."""
-        return self.study.store or os.environ.get("RANK_SEARCH_STORE") or f"{self.name}.sqlite"
+        """URL or path of the store. What RANK_SEARCH_STORE says is relative to the current folder, as any command."""
+        if not self.study.store and (asked := os.environ.get("RANK_SEARCH_STORE")):
+            return asked
+        return beside(self._store, self.folder)
+
+    @property
+    def store_here(self) -> Path | None:
+        """Where earlier versions had the store, if it is relative: in the current folder."""
+        path = None if not self.study.store and os.environ.get("RANK_SEARCH_STORE") else relative_part(self._store)
+        return None if path is None else Path.cwd() / path
+
+    @property
+    def _store(self) -> str:
+        return self.study.store or f"{self.name}.sqlite"
 
 
 def load_study(path: str | Path) -> Study:

@@ -33,6 +33,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "launch": (CELLAR | {"search", "fronts", "artifacts", "logs"}, set()),
     "study": (CELLAR | {"layers", "priors", "search", "trials", "launch"}, set()),
     "report": (CELLAR | {"fronts"}, {"numpy", "jinja2", "markupsafe", "plotly"}),
+    "places": (CELLAR | {"fronts", "study"}, set()),
     "status": (CELLAR | {"fronts"}, set()),
     "submit": (CELLAR | {"study", "fronts"}, {"ray"}),
     "subject": (CELLAR | {"layers", "fronts", "trials", "study"}, {"torch"}),
@@ -55,7 +56,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "run": (
         CELLAR
         | {"artifacts", "fronts", "launch", "search", "study", "subject", "trials", "prepare", "record"}
-        | {"cluster", "local"},
+        | {"cluster", "local", "places"},
         {"torch"},
     ),
     "export": (
@@ -76,7 +77,7 @@ SETTINGS_ONLY = {"study"}  # of other rooms it takes the settings models, and th
 
 def rooms() -> list[str]:
     names = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
-    return sorted(names - {"__init__", "__pycache__", "py"})
+    return sorted(names - {"__init__", "__main__", "__pycache__", "py"})
 
 
 def files_of(room: str) -> list[Path]:
