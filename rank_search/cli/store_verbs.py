@@ -11,15 +11,25 @@ from typing import Annotated, Any, Final
 import typer
 
 from rank_search.artifacts import artifacts_at
+from rank_search.cli.front_table import print_front
 from rank_search.cli.output import Format, Row, print_rows
 from rank_search.errors import QueryError
 from rank_search.fronts import Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
-from rank_search.point import Bound
+from rank_search.fronts.records import TOLERANCE
+from rank_search.point import parse_condition
 
 StoreArgument = Annotated[str, typer.Argument(help="SQLAlchemy URL, or path of an SQLite file.", metavar="STORE")]
 NameArgument = Annotated[str, typer.Argument(help="Name of the study.", metavar="NAME")]
 TrialArgument = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+ToleranceOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="How far from the dense model the knee is looked for: a share of the way to the reference point.",
+        metavar="SHARE",
+    ),
+]
 
 FEWER_MACS: Final = 1.3
 FASTER: Final = 1.05
@@ -56,7 +66,10 @@ def front(
     name: NameArgument,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="A bound that members must keep: 'error<=0.03', 'macs<=0.5*dense'. Can be repeated."),
+        typer.Option(
+            help="A bound that members must keep: 'error <= dense + 0.01', 'macs <= 17%', 'bits <= 200k', "
+            "'conv2 = dense', 'conv2.rank <= 16'. Can be repeated."
+        ),
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Measurement to sort by, best first.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Print at most so many.")] = None,
@@ -67,14 +80,19 @@ def front(
         int | None, typer.Option(help="The front as it was when this trial had been recorded.", metavar="TRIAL")
     ] = None,
     knee: Annotated[
-        bool, typer.Option("--knee", help="Only the member from which any gain costs most elsewhere.")
+        bool, typer.Option("--knee", help="Only the member near dense from which any gain costs most elsewhere.")
     ] = False,
+    tolerance: ToleranceOption = TOLERANCE,
     closest: Annotated[
-        str | None, typer.Option(help="Only the member closest to this: 'error=0.05,macs=0.5*dense'.", metavar="WISH")
+        str | None, typer.Option(help="Only the member closest to this: 'error=dense+0.01,macs=20%'.", metavar="WISH")
     ] = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option(help="Only the best member within this: 'latency<=3e-3'. Can be repeated.", metavar="BOUND"),
+        typer.Option(
+            help="Only the best member within this: 'error <= dense + 1%' finds the smallest within one point. "
+            "Can be repeated.",
+            metavar="BOUND",
+        ),
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw it in the terminal, above the table.")] = False,
     format: FormatOption = Format.TABLE,
@@ -83,20 +101,38 @@ def front(
 
     Example: rank-search front digits.sqlite digits --where "error<=0.03" --sort macs --limit 5
     """
-    choose = _chooser(knee, closest, budget)
-    bounds = [Bound.parse(text) for text in where or ()]
+    choose = _chooser(knee, closest, budget, tolerance)
+    bounds = [parse_condition(text) for text in where or ()]
     names = None if objectives is None else [each for each in map(str.strip, objectives.split(",")) if each]
     with Store.open(store) as opened:
         study = opened.study(name)
         rows = opened.front(study, where=bounds, sort=sort, limit=limit, objectives=names, as_of=as_of)
-        if plot and format is Format.TABLE:
+        empty = "" if rows else _why_empty(opened, study, bounded=bool(bounds))
+        if plot and format is Format.TABLE and rows:
             _draw(opened, study, names)
-    print_rows(
-        [front_row(row, study.dense) for row in choose(rows)],
-        format,
-        f"front of {name}",
-        empty="no trial is on this front",
-    )
+    chosen = choose(rows) if rows else []
+    shown = [{**front_row(row, study.dense), **_bars(study, row)} for row in chosen]
+    if chosen and format is Format.TABLE:
+        print_front(chosen, study, f"front of {name}", shown)
+    else:
+        print_rows(shown, format, f"front of {name}", empty=empty)
+        if empty and format is not Format.TABLE:
+            typer.echo(empty, err=True)
+    if knee and rows:
+        typer.echo(rows.knee_in_words(tolerance), err=True)
+
+
+def _bars(study: StudyRecord, row: TrialRow) -> Row:
+    """The error bars of a row, if its study has any."""
+    found = study.error_bars(row.measurements)
+    return {"plus_minus": found} if found else {}
+
+
+def _why_empty(store: Store, study: StudyRecord, *, bounded: bool) -> str:
+    """Nothing to show: no trial is complete, or none of the members keeps the bounds."""
+    if store.front(study, limit=1):
+        return "no trial of the front keeps these bounds" if bounded else "no trial was on the front then"
+    return study.without_front(store.activity(study, study.created).trials)
 
 
 def _draw(store: Store, study: StudyRecord, names: Sequence[str] | None) -> None:
@@ -108,7 +144,9 @@ def _draw(store: Store, study: StudyRecord, names: Sequence[str] | None) -> None
         typer.echo(in_terminal(panel, min(width, 120), min(height - 2, 28), color=sys.stdout.isatty()))
 
 
-def _chooser(knee: bool, closest: str | None, budget: list[str] | None) -> Callable[[Front], Sequence[TrialRow]]:
+def _chooser(
+    knee: bool, closest: str | None, budget: list[str] | None, tolerance: float
+) -> Callable[[Front], Sequence[TrialRow]]:
     """Which members are asked for: one, if one of the three options is given, or all.
 
     Raises:
@@ -118,7 +156,7 @@ def _chooser(knee: bool, closest: str | None, budget: list[str] | None) -> Calla
     if len(given) > 1:
         raise QueryError(f"One member is chosen in one way; found {' and '.join(given)}. Leave all but one out.")
     if knee:
-        return lambda members: [members.knee()]
+        return lambda members: [members.knee(tolerance)]
     if closest:
         return lambda members: [members.closest(closest)]
     if budget:

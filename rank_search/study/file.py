@@ -14,7 +14,7 @@ from rank_search.errors import StudyFileError
 from rank_search.launch.settings import LaunchSettings
 from rank_search.layers.settings import LayersSettings
 from rank_search.priors.settings import PriorSettings
-from rank_search.search.settings import SearchSettings
+from rank_search.search.settings import KEPT, PYTHON, SearchSettings
 from rank_search.study.complaints import complaints
 from rank_search.trials.settings import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
 
@@ -90,6 +90,20 @@ class Study(BaseModel):
         """The study with other keys of [launch]; those that are None stay as they are."""
         given = {key: value for key, value in changes.items() if value is not None}
         return self.model_copy(update={"launch": self.launch.model_copy(update=given)})
+
+    @classmethod
+    def kept(cls, tables: Mapping[str, Any]) -> Study:
+        """The study of tables that were valid when a store took them."""
+        return cls.model_validate(tables, context={KEPT: True})
+
+    @classmethod
+    def from_python(cls, tables: Mapping[str, Any]) -> Study:
+        """The study of tables that were written in Python, so that complaints are, too.
+
+        Raises:
+            ValidationError: they break rules.
+        """
+        return cls.model_validate(tables, context={PYTHON: True})
 
     @property
     def store(self) -> str:

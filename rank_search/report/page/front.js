@@ -12,9 +12,8 @@ function panel(pair) {
   const crowd = thinned(pair);
   const redraw = () => drawPanel(node, pair, crowd);
   const few = crowd.drawn.length < crowd.all;
-  const knee = pair.knee === null ? "" : ` Its knee is trial ${pair.knee}.`;
   caption.textContent =
-    `${pair.y} against ${pair.x}: ${pair.front.length === 1 ? "1 trial is" : `${short(pair.front.length)} trials are`} on the front of these two.${knee}` +
+    `${pair.y} against ${pair.x}: ${pair.front.length === 1 ? "1 trial is" : `${short(pair.front.length)} trials are`} on the front of these two.` +
     (few ? ` Of ${short(crowd.all)} others ${short(crowd.drawn.length)} are drawn: one where several would cover each other.` : "");
   node.setAttribute("aria-label", `${caption.textContent} The table below has the same.`);
   return { node, pair, redraw };
@@ -83,7 +82,7 @@ function traces(pair, crowd) {
   const faint = crowd.drawn.filter((place) => !trials.member[place]);
   const elsewhere = crowd.drawn.filter((place) => trials.member[place]);
   const step = { color: style("front"), width: 1.5, shape: sign(pair.x) < 0 ? "vh" : "hv" };
-  const knee = pair.knee === null ? [] : [placeOf.get(pair.knee)];
+  const knee = report.knee === null ? [] : [placeOf.get(report.knee)];
   return [
     marks(pair, faint, { color: style("faint"), size: 5, opacity: 0.45 }),
     marks(pair, elsewhere, { color: style("behind"), size: 6, symbol: "circle-open" }),
