@@ -17,7 +17,7 @@ from rank_search.cli import (
     store_verbs,
     study_verbs,
 )
-from rank_search.errors import RankSearchError
+from rank_search.errors import RankSearchError, TrialsFailedError
 
 app = typer.Typer(
     help="Find the low-rank factorization and the rank of every layer of a trained network: "
@@ -46,6 +46,9 @@ def main() -> None:
     """Run the command line and exit."""
     try:
         app(standalone_mode=True)
+    except TrialsFailedError as error:
+        _complain(str(error))
+        sys.exit(1)
     except RankSearchError as error:
         _complain(str(error))
         sys.exit(2)

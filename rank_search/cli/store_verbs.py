@@ -16,7 +16,7 @@ from rank_search.cli.output import Format, Row, print_rows
 from rank_search.errors import QueryError
 from rank_search.fronts import Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
 from rank_search.fronts.records import TOLERANCE
-from rank_search.point import parse_condition
+from rank_search.point import Choice, parse_condition
 
 StoreArgument = Annotated[str, typer.Argument(help="SQLAlchemy URL, or path of an SQLite file.", metavar="STORE")]
 NameArgument = Annotated[str, typer.Argument(help="Name of the study.", metavar="NAME")]
@@ -172,7 +172,9 @@ def show(store: StoreArgument, name: NameArgument, trial: TrialArgument, format:
     with Store.open(store) as opened:
         study = opened.study(name)
         row = opened.trial(study, trial)
-    shown = {**_long_row(row, study.dense), "dense": dict(study.dense)}
+    shown = {**_long_row(row, study.dense), **_bars(study, row), "dense": dict(study.dense)}
+    if costs := layer_cost_rows(study, row):
+        shown["layer_costs"] = costs
     if format is Format.TABLE:
         _print_trial(shown)
         typer.echo(not_faster(shown.get("ratios", {})), nl=False)
@@ -276,16 +278,39 @@ def _long_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
 
 def _print_trial(shown: dict[str, Any]) -> None:
     layers, measurements, dense, earlier = (shown.pop(key) for key in ("layers", "measurements", "dense", "earlier"))
+    bars, costs = shown.pop("plus_minus", {}), shown.pop("layer_costs", {})
     print_rows([{"field": key, "value": value} for key, value in _pairs(shown)], Format.TABLE, "trial")
     rows = [
-        {"measurement": key, "value": value, "dense": dense.get(key), "ratio": _ratio(dense.get(key), value)}
+        {
+            "measurement": key,
+            "value": value,
+            **({"±": bars.get(key)} if bars else {}),
+            "dense": dense.get(key),
+            "ratio": _ratio(dense.get(key), value),
+        }
         for key, value in measurements.items()
     ]
     print_rows(rows, Format.TABLE, "measurements", empty="nothing was measured")
     if earlier:
         print_rows(earlier, Format.TABLE, "at smaller budgets")
-    choices = [{"layer": key, **_choice(choice)} for key, choice in layers.items()]
+    choices = [{"layer": key, **_choice(choice), **_before_after(costs.get(key, {}))} for key, choice in layers.items()]
     print_rows(choices, Format.TABLE, "layers", empty="no layers")
+
+
+def layer_cost_rows(study: StudyRecord, row: TrialRow) -> dict[str, dict[str, Any]]:
+    """What each layer costs as it is, and in this trial, by name; nothing where the store does not know it."""
+    return {
+        name: {"dense": dict(dense), "trial": dict(row.layer_costs.get(name, dense))}
+        for name, dense in study.layer_costs.items()
+        if row.point.layers.get(name, Choice()).is_dense or name in row.layer_costs
+    }
+
+
+def _before_after(costs: Mapping[str, Mapping[str, int]]) -> Row:
+    """As columns: what is counted as it was, and as it is."""
+    if not costs:
+        return {}
+    return {key: f"{costs['dense'][key]:,} → {costs['trial'][key]:,}" for key in costs["dense"]}
 
 
 def _pairs(shown: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -22,6 +22,9 @@ NEVER: Final = datetime.fromtimestamp(0, UTC)
 EXAMPLES: Final = "selection_examples"
 """Where the space keeps how many examples the selection data has."""
 
+LAYER_COSTS: Final = "layer_costs"
+"""Where the space keeps what each layer costs as it is, and a trial's sampler what its choices cost."""
+
 TOLERANCE: Final = 1 / 3
 """How far from the dense model a member is looked at where one is chosen: of the way to the reference point."""
 
@@ -112,6 +115,12 @@ class StudyRecord:
         """How many examples the selection data has, if the study knows."""
         found = self.space.get(EXAMPLES)
         return found if isinstance(found, int) and found > 0 else None
+
+    @property
+    def layer_costs(self) -> Mapping[str, Mapping[str, int]]:
+        """Parameters and MACs of each layer as it is, by name; empty in a study from before this was kept."""
+        found: Mapping[str, Mapping[str, int]] = self.space.get(LAYER_COSTS, {})
+        return found
 
     def error_bar(self, name: str, value: float) -> float | None:
         """Half of the 95 % interval of a measurement on the selection data; None if it has none: see `error_bar`."""
@@ -237,6 +246,12 @@ class TrialRow:
         """What was chosen for each axis of each layer, by `LAYER.AXIS`."""
         layers = self.point.layers.items()
         return {f"{layer}.{axis}": value for layer, choice in layers for axis, value in choice.values.items()}
+
+    @property
+    def layer_costs(self) -> Mapping[str, Mapping[str, int]]:
+        """Parameters and MACs of each factorized layer, by name; empty in a trial from before this was kept."""
+        found: Mapping[str, Mapping[str, int]] = self.sampler.get(LAYER_COSTS, {})
+        return found
 
     @cached_property
     def sampler(self) -> Mapping[str, Any]:

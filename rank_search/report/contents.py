@@ -116,6 +116,7 @@ def _study(study: StudyRecord, trials: _Trials, location: str, made: datetime) -
         "objectives": [asdict(each) for each in study.objectives],
         "dense": {name: _short(value) for name, value in study.dense.items() if math.isfinite(value)},
         "budget": study.budget,
+        "examples": study.examples,
         "states": dict(states),
         "members": len(trials.members),
     }
@@ -138,10 +139,18 @@ def _columns(study: StudyRecord, trials: _Trials) -> Json:
         "label": [str(row.sampler.get("label", "")) for row in rows],
         "budget": [row.budget for row in rows],
         "member": [int(row.number in members) for row in rows],
+        "error_bars": _bars(study, rows),
         "dominated_by": [row.dominated_by for row in rows],
         "measurements": {name: _shortened(row.measurements.get(name) for row in rows) for name in measured},
         "penalties": {name: _shortened(row.point.penalties.get(name) for row in rows) for name in penalties},
     }
+
+
+def _bars(study: StudyRecord, rows: Sequence[TrialRow]) -> Json:
+    """Half of the 95 % interval of each measurement that has one, by trial."""
+    found = [study.error_bars(row.measurements) for row in rows]
+    names = sorted({name for bars in found for name in bars})
+    return {name: _shortened(bars.get(name) for bars in found) for name in names}
 
 
 def _pairs(study: StudyRecord, trials: _Trials) -> list[Json]:

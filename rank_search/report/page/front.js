@@ -53,7 +53,7 @@ function cellOf(name, places, count) {
 const hover = (place) =>
   [`<b>trial ${trials.number[place]}</b> ${plain(trials.label[place])}`]
     .concat(Object.keys(trials.measurements).filter((name) => measured(name, place) !== null)
-      .map((name) => `${plain(name)} ${short(measured(name, place))}`))
+      .map((name) => `${plain(name)} ${withBar(name, place)}`))
     .concat(trials.state[place] === "complete" ? [] : [plain(trials.state[place])])
     .join("<br>");
 
@@ -78,6 +78,13 @@ function landmark(pair, name, values, marker, textposition) {
 
 const marked = (pair) => (pair.front.length <= MANY_MEMBERS ? pair.front : onePerCell(pair, pair.front, MEMBER_CELLS));
 
+/** Error bars of the front, of measurements that have them, unless they would cover each other. */
+function bars(pair) {
+  const of = (name) => ({ type: "data", array: marked(pair).map((place) => barOf(name, place)), visible: true, thickness: 1, width: 0, color: style("behind") });
+  const wanted = (name) => trials.error_bars[name] !== undefined && marked(pair).length <= 60;
+  return { ...(wanted(pair.x) ? { error_x: of(pair.x) } : {}), ...(wanted(pair.y) ? { error_y: of(pair.y) } : {}) };
+}
+
 function traces(pair, crowd) {
   const faint = crowd.drawn.filter((place) => !trials.member[place]);
   const elsewhere = crowd.drawn.filter((place) => trials.member[place]);
@@ -87,7 +94,7 @@ function traces(pair, crowd) {
     marks(pair, faint, { color: style("faint"), size: 5, opacity: 0.45 }),
     marks(pair, elsewhere, { color: style("behind"), size: 6, symbol: "circle-open" }),
     marks(pair, pair.front, {}, { mode: "lines", line: step, hoverinfo: "skip", hovertemplate: null }),
-    marks(pair, marked(pair), { color: style("front"), size: 7 }),
+    marks(pair, marked(pair), { color: style("front"), size: 7 }, bars(pair)),
     ...report.references.flatMap((each) =>
       landmark(pair, each.name, each.values, { symbol: "square", size: 9, color: style("reference") }, "bottom center")),
     ...landmark(pair, "dense", report.study.dense, { symbol: "diamond", size: 11, color: style("dense") }, "bottom left"),
