@@ -41,7 +41,7 @@ def print_front(rows: Sequence[TrialRow], study: StudyRecord, title: str, shown:
     Args:
         shown: the rows as they are printed in other formats, for the layers' choices and the penalties.
     """
-    terminal = shutil.get_terminal_size((100, 30)).columns if sys.stdout.isatty() else None
+    terminal = shutil.get_terminal_size((100, 30)).columns if _is_terminal() else None
     needed, more, text = _needed(rows, study), _more(rows, study), _text(shown)
     columns, hidden = _fitting(needed, [*more, *_penalties(shown)], terminal)
     table = Table(title=title, title_justify="left", caption=_caption(study, hidden), caption_justify="left")
@@ -52,6 +52,10 @@ def print_front(rows: Sequence[TrialRow], study: StudyRecord, title: str, shown:
         cells = (column.dense if place == 0 else column.cells[place - 1] for column in columns)
         table.add_row(*cells, layers, end_section=place == 0)
     Console(markup=False, emoji=False, width=terminal or 10_000).print(table)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _fitting(needed: list[_Column], more: list[_Column], width: int | None) -> tuple[list[_Column], list[_Column]]:
@@ -109,7 +113,7 @@ def _penalties(shown: Sequence[Row]) -> list[_Column]:
 
 def _text(shown: Sequence[Row]) -> list[str]:
     """What was chosen for the layers, in short; of many layers only how many there are of each choice."""
-    layers = [row.get("layers", {}) for row in (in_brief(shown) if sys.stdout.isatty() else shown)]
+    layers = [row.get("layers", {}) for row in (in_brief(shown) if _is_terminal() else shown)]
     return [each if isinstance(each, str) else choices_in_short(each) for each in layers]
 
 

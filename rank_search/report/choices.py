@@ -12,7 +12,8 @@ from rank_search.point import Choice
 def layers_of(study: StudyRecord, rows: Sequence[TrialRow]) -> list[dict[str, Any]]:
     """For each layer its axes with their priors, the distinct choices, and which of these each trial made.
 
-    `cost` is what the layer costs as it is, if the store knows. `choices` has `{factorization, values, cost}`, `picks` a place in it for each trial (−1: the layer is not in its point).
+    `cost` is what the layer costs as it is, if the store knows. `choices` has `{factorization, values, cost}`, `picks`
+    a place in it for each trial (−1: the layer is not in its point).
     """
     names = dict.fromkeys(layer for row in rows for layer in row.point.layers)
     names |= dict.fromkeys(prior.layer for prior in study.priors)
