@@ -1,4 +1,4 @@
-"""Every package is found, never listed: what is not found would be missing from a wheel, and nobody would notice here."""
+"""Packages are found, never listed: what is left out of a list is missing from a wheel, and nobody notices here."""
 
 from setuptools import find_packages, setup
 

@@ -120,7 +120,7 @@ def compress(
 
 def _study(tables: dict[str, Any]) -> Study:
     try:
-        return Study.model_validate({**tables, "folder": Path.cwd()})
+        return Study.from_python({**tables, "folder": Path.cwd()})
     except ValidationError as error:
         lines = "\n".join(f"  {line}" for line in complaints(error, Study))
         raise StudyFileError(f"compress() takes the tables of a study file; these are wrong:\n{lines}") from None

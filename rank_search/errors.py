@@ -98,5 +98,9 @@ class TrialError(RankSearchError, RuntimeError):
     """A trial cannot be carried out."""
 
 
+class TrialsFailedError(RankSearchError, RuntimeError):
+    """Trial after trial of a search fails."""
+
+
 class ExportError(RankSearchError, RuntimeError):
     """A model could not be exported and verified."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.fronts import PriorRow, Store, StudyRecord, artifact_folder
 from rank_search.fronts.database import locate
+from rank_search.fronts.records import EXAMPLES, LAYER_COSTS
 from rank_search.layers import Layer
 from rank_search.point import Choice
 from rank_search.prepare import Prepared, with_forms
@@ -25,7 +27,7 @@ from rank_search.search import Forms, SearchSettings, box_of, measure_forms
 from rank_search.study import Study
 from rank_search.study.paths import beside, relative_part
 from rank_search.subject import Subject, plugin_version
-from rank_search.trials import Workbench, dense_measurements, form_ratio, rehearse_test
+from rank_search.trials import Workbench, dense_measurements, form_ratio, rehearse_test, selection_examples
 
 _FORMS: Final = "forms"
 
@@ -50,6 +52,7 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
             "study": _as_kept(study),
             "folder": str(study.folder),
             "coordinates": prepared.space.to_json(),
+            LAYER_COSTS: {name: asdict(prepared.costs.layer_cost(name, Choice())) for name in subject.inventory.layers},
         },
         objectives=study.search.objectives,
         reference_point={},
@@ -60,7 +63,8 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
         artifacts=_artifacts(study, location),
     )
     if study.name not in seen:
-        record = _measured(record, replace(workbench, dense=subject.original), study.search)
+        tested = study.study.test != "none"
+        record = _measured(record, replace(workbench, dense=subject.original), study.search, tested)
         record = replace(record, space={**record.space, **_timed(prepared, workbench)})
     joined = store.join(record)
     if study.study.artifacts and not _is_place(joined.artifacts, record.artifacts, study):
@@ -72,16 +76,18 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
     return joined
 
 
-def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings) -> StudyRecord:
+def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings, tested: bool) -> StudyRecord:
     """The record with the dense model's measurements, and the box that hypervolumes are measured in."""
     _steps.info("Measuring the dense model")
     dense, wanted = dense_measurements(workbench), search.reference
     search.require_measured(dense)
-    rehearse_test(workbench.task)
+    if tested:
+        rehearse_test(workbench.task)
     boxes = {each.name: box_of(each, dense[each.name], wanted.get(each.name)) for each in record.objectives}
     return replace(
         record,
         dense=dense,
+        space={**record.space, EXAMPLES: selection_examples(workbench.task)},
         ideal={name: box.ideal for name, box in boxes.items()},
         reference_point={name: box.reference for name, box in boxes.items()},
     )
@@ -167,6 +173,9 @@ def _as_kept(study: Study) -> dict[str, Any]:
     del kept["launch"]
     for key in ("store", "artifacts"):
         del kept["study"][key]
+    for key, usual in (("test", "front"), ("test_share", 0.5)):
+        if kept["study"][key] == usual or kept["study"][key] == math.inf:
+            del kept["study"][key]  # as in stores from before there were these keys; all of it, if one is asked once
     if kept["search"]["rungs"] is None:
         del kept["search"]["rungs"]  # as in stores from before there were rungs
     if kept["study"]["method"] == "factorized":
@@ -197,8 +206,8 @@ def _since(older: Mapping[str, str], parts: dict[str, str], study: Study) -> dic
 
 def _parts(study: Study) -> dict[str, str]:
     kept = _as_kept(study)
-    for key in ("trials", "cache"):
-        del kept["study"][key]
+    for key in ("trials", "cache", "test", "test_share"):
+        kept["study"].pop(key, None)
     return {key: str(value) for table, keys in kept.items() for key, value in _flat(table, keys)}
 
 

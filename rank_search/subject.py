@@ -90,7 +90,7 @@ def study_of(record: StudyRecord, task: Task | None = None) -> Study:
             f"Study {record.name!r} was made in Python from a model in memory, so the store cannot make its task. "
             "Open it from Python, and hand over the same task."
         )
-    return Study.model_validate({**kept, "folder": record.space["folder"]})
+    return Study.kept({**kept, "folder": record.space["folder"]})
 
 
 def subject_of(record: StudyRecord, task: Task | None = None) -> Subject:

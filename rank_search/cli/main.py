@@ -22,7 +22,7 @@ from rank_search.cli import (
 )
 from rank_search.cli.aside import hushed
 from rank_search.cli.verb import INTERRUPTED, App, QuietOption
-from rank_search.errors import RankSearchError
+from rank_search.errors import RankSearchError, TrialsFailedError
 
 app = App(
     no_args_is_help=True,
@@ -79,6 +79,9 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that cannot show a sign gets another
     try:
         app(standalone_mode=True)
+    except TrialsFailedError as error:
+        _complain(str(error))
+        sys.exit(1)
     except RankSearchError as error:
         _complain(str(error))
         sys.exit(2)

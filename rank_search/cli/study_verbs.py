@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rank_search.layers import Skipped
     from rank_search.places import Place
     from rank_search.prepare import Prepared
+    from rank_search.study import Study
     from rank_search.subject import Subject
 
 
@@ -100,11 +101,17 @@ def space(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
 
     prepared = prepare(load_study(study))
     if format is Format.TABLE:
+        print_rows(_objective_rows(prepared.subject.study), format, "objectives")
         print_rows(_coordinate_rows(prepared), format, "coordinates")
         print_rows(_seed_rows(prepared), format, "seed points")
         print_rows(_constraint_rows(prepared), format, "constraints", empty="none")
     else:
-        rows = [*_coordinate_rows(prepared), *_seed_rows(prepared), *_constraint_rows(prepared)]
+        rows = [
+            *_objective_rows(prepared.subject.study),
+            *_coordinate_rows(prepared),
+            *_seed_rows(prepared),
+            *_constraint_rows(prepared),
+        ]
         print_rows(rows, format)
 
 
@@ -120,6 +127,9 @@ def run(
     on: LauncherOption = None,
     address: AddressOption = None,
     log: LogOption = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Measure all of the front on the test data, however long it takes.")
+    ] = False,
 ) -> None:
     """Run a study, or go on with it, until it has so many finished trials in all; Ctrl-C leaves it resumable.
 
@@ -131,6 +141,8 @@ def run(
     from rank_search.study import load_study
 
     loaded = load_study(study)
+    loaded = loaded.tested() if test else loaded
+    say(_directions(loaded))
     launch = {"workers": workers, "on": on and on.value, "address": address}
     place = Place(store) if store else store_of(loaded)
     once = iter([_beginning(loaded.name, place)])
@@ -147,6 +159,16 @@ def run(
     if not result.complete:
         say("Every point of the search space has been tried: the study is complete.")
     say(_ending(len(result.front), shlex.join([from_here(result.shown), loaded.name])))
+    if result.untested:
+        say(result.untested.replace("STUDY.toml", shlex.quote(str(study))))
+    if result.all_failed:
+        typer.echo(f"Every trial has failed; the last: {result.all_failed}", err=True)
+        raise typer.Exit(1)
+
+
+def _directions(study: Study) -> str:
+    """Which way each objective is better, in a line."""
+    return f"Objectives: {', '.join(f'{each.name} is {each.direction}d' for each in study.search.objectives)}."
 
 
 def _beginning(name: str, place: Place) -> str:
@@ -204,6 +226,14 @@ def _skipped_row(skipped: Skipped) -> Row:
         "factorizations": [],
         "skipped": skipped.reason,
     }
+
+
+def _objective_rows(study: Study) -> Sequence[Row]:
+    better = {"minimize": "lower is better", "maximize": "higher is better"}
+    return [
+        {"objective": each.name, "direction": each.direction, "meaning": better[each.direction]}
+        for each in study.search.objectives
+    ]
 
 
 def _coordinate_rows(prepared: Prepared) -> Sequence[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from rank_search.errors import StudyFileError
 from rank_search.launch.settings import LaunchSettings
 from rank_search.layers.settings import LayersSettings
 from rank_search.priors.settings import PriorSettings
-from rank_search.search.settings import SearchSettings
+from rank_search.search.settings import KEPT, PYTHON, SearchSettings
 from rank_search.study.complaints import complaints
 from rank_search.study.paths import beside, relative_part
 from rank_search.trials.settings import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
@@ -34,6 +35,18 @@ class StudySettings(BaseModel):
         "factorized",
         description="`factorized`: trials factorize the network as it is. `overparameterized`: it is first trained as "
         "factors of full rank, once, see `[overparameterized]`.",
+    )
+    test: Literal["front", "asked", "none"] = Field(
+        "front",
+        description="What is measured on the test data. `front`: after the search the dense model and the members of "
+        "the front, as far as `test_share` allows. `asked`: they, when `rank-search run --test` asks. `none`: nothing.",
+    )
+    test_share: float = Field(
+        0.5,
+        ge=0,
+        description='With `test = "front"`: the most that measuring on the test data may take, as a share of the time '
+        "that the search took; a minute is always allowed. The knee comes first, and `rank-search run --test` measures "
+        "what is left.",
     )
     store: str = Field(
         "",
@@ -92,6 +105,25 @@ class Study(BaseModel):
         """The study with other keys of [launch]; those that are None stay as they are."""
         given = {key: value for key, value in changes.items() if value is not None}
         return self.model_copy(update={"launch": self.launch.model_copy(update=given)})
+
+    def tested(self) -> Study:
+        """The study with all of its front measured on the test data, however long that takes."""
+        changed = self.study.model_copy(update={"test": "front", "test_share": math.inf})
+        return self.model_copy(update={"study": changed})
+
+    @classmethod
+    def kept(cls, tables: Mapping[str, Any]) -> Study:
+        """The study of tables that were valid when a store took them."""
+        return cls.model_validate(tables, context={KEPT: True})
+
+    @classmethod
+    def from_python(cls, tables: Mapping[str, Any]) -> Study:
+        """The study of tables that were written in Python, so that complaints are, too.
+
+        Raises:
+            ValidationError: they break rules.
+        """
+        return cls.model_validate(tables, context={PYTHON: True})
 
     @property
     def store(self) -> str:

@@ -13,13 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rank_search"
 
-CELLAR = {"errors", "point"}
+CELLAR = {"errors", "amounts", "directions", "point"}
 EVERYWHERE = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
 
 # room: (rooms it may import, libraries it may import)
 TABLE: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
-    "point": ({"errors"}, set()),
+    "amounts": ({"errors"}, set()),
+    "directions": (set(), set()),
+    "point": ({"errors", "amounts"}, set()),
     "layers": (CELLAR, {"torch"}),
     "priors": (CELLAR | {"layers"}, {"torch", "numpy", "scipy", "safetensors"}),
     "search": (CELLAR | {"layers", "priors"}, {"optuna", "numpy"}),
