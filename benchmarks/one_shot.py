@@ -100,7 +100,7 @@ def test_error(prepared: Prepared, point: Point) -> float:
     layers, plugins = subject.inventory.layers, subject.plugins
     model = factorize(subject.model, point, layers, plugins, lambda layer: bases_of(prepared, layer))
     with seeded(0):
-        reestimate_batchnorm(subject.task, model, batches=subject.study.training.batchnorm_batches)
+        reestimate_batchnorm(subject.task, model, batches=subject.study.training.norm_batches)
     return float(subject.task.evaluate(model.eval(), subject.task.test())["error"])
 
 

@@ -86,6 +86,7 @@ def prepare_subject(subject: Subject, reader: Reader = layer_priors) -> Prepared
     Raises:
         TaskError, PluginError, StudyFileError: whichever of them cannot be used.
     """
+    subject.inventory.require_layers()
     study, cache = subject.study, SpectraCache(cache_folder(subject.study))
     moments = layer_moments(subject)
     priors = reader(subject, cache, moments)

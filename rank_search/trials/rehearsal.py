@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
+from rank_search.layers import copied
 from rank_search.trials.randomness import seeded
 from rank_search.trials.settings import TrainingSettings
 from rank_search.trials.task import Task, asked, passed, task_distilled_loss, task_loss
@@ -57,7 +57,7 @@ def _loss(task: Task, model: nn.Module, training: TrainingSettings) -> Tensor:
 
 
 def _trainable(model: nn.Module) -> nn.Module:
-    copied = deepcopy(model).train()
-    for parameter in copied.parameters():
+    trainable = copied(model).train()
+    for parameter in trainable.parameters():
         parameter.requires_grad_(parameter.is_floating_point())  # factors are trained even if the model is frozen
-    return copied
+    return trainable
