@@ -9,9 +9,8 @@ from functools import partial
 from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
-from torch.utils import _pytree as pytree
 
 from rank_search.errors import LayerError, TaskError
 from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module
@@ -155,10 +154,9 @@ def run_once(model: nn.Module, example: Example) -> object:
     Raises:
         TaskError: the forward raises.
     """
-    given = pytree.tree_map_only(Tensor, torch.clone, example)
     try:
         with torch.no_grad(), in_evaluation(model):
-            return forward(model, given)
+            return forward(model, _fresh(example))
     except Exception as error:
         raise TaskError(
             f"The model must run on the task's example; its forward raised {type(error).__name__}: {error}. "
@@ -169,7 +167,12 @@ def run_once(model: nn.Module, example: Example) -> object:
 def _macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
     """MACs of each module by name, in evaluation mode; those of the whole model under the empty name."""
     with in_evaluation(model):
-        return macs_by_module(model, example)
+        return macs_by_module(model, _fresh(example))
+
+
+def _fresh(example: Example) -> Example:
+    """The example for a forward that may change it in place."""
+    return tuple(part.clone() for part in example) if isinstance(example, tuple) else example.clone()
 
 
 def _skipped(

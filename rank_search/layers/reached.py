@@ -65,8 +65,11 @@ def _tried(model: nn.Module, layers: Mapping[str, Layer], run: Run) -> dict[str,
     dense = {name: model.get_submodule(name) for name in layers}
     stand_ins = {name: _StandIn.of(layers[name], module) for name, module in dense.items()}
     swapped = shared(model, {dense[name]: stand_in for name, stand_in in stand_ins.items()})
-    for name, stand_in in stand_ins.items():
-        put(swapped, layers[name], stand_in)
+    if not {*swapped.modules()} & {
+        *model.modules()
+    }:  # else something copies itself as itself, and is not to be changed
+        for name, stand_in in stand_ins.items():
+            put(swapped, layers[name], stand_in)
     uses = _Uses(dense, stand_ins)
     with torch.no_grad(), _counted(dense) as ran:
         _watched(uses, lambda: run(swapped))
