@@ -9,20 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-_ASKED: Final = frozenset(
-    getter.__get__
-    for getter in (
-        Tensor.device,
-        Tensor.dtype,
-        Tensor.is_cuda,
-        Tensor.is_meta,
-        Tensor.is_sparse,
-        Tensor.layout,
-        Tensor.ndim,
-        Tensor.requires_grad,
-        Tensor.shape,
-    )
-) | {Tensor.dim, Tensor.is_complex, Tensor.is_floating_point, Tensor.numel, Tensor.size}
+_GETTERS: Final = ("device", "dtype", "is_cuda", "is_meta", "is_sparse", "layout", "ndim", "requires_grad", "shape")
+_ASKED: Final = frozenset(getattr(Tensor, name).__get__ for name in _GETTERS) | {
+    Tensor.dim,
+    Tensor.is_complex,
+    Tensor.is_floating_point,
+    Tensor.numel,
+    Tensor.size,
+}
 """What is known without the numbers."""
 
 
@@ -35,7 +29,7 @@ class MadeWhenUsed(Tensor):
     @classmethod
     def of(cls, make: Callable[[], Tensor], shape: Sequence[int], like: Tensor) -> MadeWhenUsed:
         """A stand-in with the dtype and the device of another tensor, and with a gradient if that has one."""
-        made: MadeWhenUsed = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: MadeWhenUsed = Tensor._make_wrapper_subclass(
             cls, tuple(shape), dtype=like.dtype, device=like.device, requires_grad=like.requires_grad
         )
         made._make = make
@@ -50,6 +44,8 @@ class MadeWhenUsed(Tensor):
         return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         args, kwargs = pytree.tree_map_only(MadeWhenUsed, lambda each: each._make(), (args, kwargs or {}))
         return func(*args, **kwargs)

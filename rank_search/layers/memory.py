@@ -16,7 +16,7 @@ def place_of(tensor: Tensor) -> list[Place]:
         begin = tensor.storage_offset() * tensor.element_size()
     except (NotImplementedError, RuntimeError):
         return []
-    return [(storage, begin, begin + (reach + 1) * tensor.element_size())] if tensor.numel() else []
+    return [(storage, int(begin), int(begin + (reach + 1) * tensor.element_size()))] if tensor.numel() else []
 
 
 def overlap(one: Place, other: Place) -> bool:

@@ -77,10 +77,25 @@ def outer_fits(weight: Tensor, inner: Tensor, moment: Tensor) -> Tensor:
     W, P, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), inner, moment))
     CP = C @ P + (RIDGE * float(C.diagonal().mean()) or 1.0) * P
     gram = P.T @ CP
-    jitter = JITTER * float(gram.diagonal().mean()) or 1.0
-    L = torch.linalg.cholesky(gram + jitter * torch.eye(len(gram)).to(gram))
+    L = _cholesky(gram)
     Z = torch.linalg.solve_triangular(L, (W @ CP).T, upper=False).T
     return torch.cat([L, Z])
+
+
+def _cholesky(gram: Tensor) -> Tensor:
+    """L with L·Lᵀ = the matrix, and a jitter that makes it positive definite.
+
+    Moments are sums in float32: where inputs hardly vary beside their mean, they are positive semidefinite only to
+    their rounding, which is more than `JITTER`; then no eigenvalue is less than `RIDGE` of the largest.
+    """
+    jitter = JITTER * float(gram.diagonal().mean()) or 1.0
+    L, failed = torch.linalg.cholesky_ex(gram + jitter * torch.eye(len(gram)).to(gram))
+    if failed:
+        values, vectors = torch.linalg.eigh(gram)
+        floored = values.clamp_min(RIDGE * float(values[-1]) if values[-1] > 0 else 1.0)
+        L = torch.linalg.cholesky((vectors * floored) @ vectors.T)
+    exact: Tensor = L
+    return exact
 
 
 def outer_fit(fits: Tensor, width: int, frame: Tensor | None = None) -> Tensor:
@@ -104,10 +119,10 @@ def seen_outputs(fits: Tensor, width: int) -> Tensor:
     return fits[fits.shape[1] :, :width]
 
 
-def root(moment: Tensor) -> Tensor:
-    """The symmetric root of a positive semidefinite matrix: R·R = C, in float64."""
+def root(moment: Tensor, floor: float = 0.0) -> Tensor:
+    """The symmetric root of a positive semidefinite matrix: R·R = C, in float64, no eigenvalue of C below the floor."""
     squares, vectors = torch.linalg.eigh(moment.to(torch.float64))
-    exact: Tensor = (vectors * squares.clamp_min(0).sqrt()) @ vectors.T
+    exact: Tensor = (vectors * squares.clamp_min(floor).sqrt()) @ vectors.T
     return exact
 
 
@@ -123,7 +138,7 @@ def nested_span(weighted: Tensor, metric: Tensor) -> Tensor:
     """
     Y = weighted.to(torch.float64)
     jitter = RIDGE * float(metric.diagonal().mean()) or 1.0
-    half = root(metric.to(torch.float64) + jitter * torch.eye(len(metric)).to(Y))
+    half = root(metric.to(torch.float64) + jitter * torch.eye(len(metric)).to(Y), floor=jitter)
     vectors = torch.linalg.eigh(half @ Y @ Y.T @ half).eigenvectors.flip(-1)
     span: Tensor = torch.linalg.qr(torch.linalg.solve(half, vectors))[0]
     return span
