@@ -9,6 +9,7 @@ from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, run_once, take_inventory
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.metric import (
+    cholesky,
     fit_closer,
     nested_span,
     outer_fit,
@@ -38,6 +39,7 @@ __all__ = [
     "by_output",
     "channels_last",
     "check_point",
+    "cholesky",
     "copied",
     "count_macs",
     "count_params",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rank_search.layers.bases import Bases
 from rank_search.layers.layer import Layer, Unfolding
-from rank_search.layers.lazy import MadeWhenUsed
+from rank_search.layers.lazy import LazyWeight
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,9 @@ class Factorization(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """`dense()`, for models that read the weight of a layer themselves; to ask its dtype multiplies nothing."""
-        if torch.compiler.is_dynamo_compiling():
-            return self.dense()
-        like = next(self.parameters(), None)
-        return self.dense() if like is None else MadeWhenUsed.of(self.dense, self.layer.shape, like)
+        """`dense()`, for models that read the weight of a layer themselves; worked out only if something uses it."""
+        like = next((each for each in self.state_dict().values() if each.is_floating_point()), None)
+        return self.dense() if like is None else LazyWeight.of(self.dense, self.layer.shape, like)
 
     def extra_repr(self) -> str:
         chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())

@@ -1,51 +1,56 @@
-"""A tensor that is not computed before an operation needs its numbers."""
+"""The weight of a factorization, for models that read a layer's weight themselves: worked out only if it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-_GETTERS: Final = ("device", "dtype", "is_cuda", "is_meta", "is_sparse", "layout", "ndim", "requires_grad", "shape")
-_ASKED: Final = frozenset(getattr(Tensor, name).__get__ for name in _GETTERS) | {
-    Tensor.dim,
-    Tensor.is_complex,
-    Tensor.is_floating_point,
-    Tensor.numel,
-    Tensor.size,
-}
-"""What is known without the numbers."""
+_ABOUT: Final = frozenset(
+    {
+        *(getattr(Tensor, name).__get__ for name in ("dtype", "device", "shape", "ndim", "layout", "requires_grad")),
+        *(getattr(Tensor, name).__get__ for name in ("is_cuda", "is_cpu", "is_meta", "is_nested", "is_sparse")),
+        *(getattr(Tensor, name).__get__ for name in ("is_quantized", "is_mkldnn", "is_mps", "is_xpu", "itemsize")),
+        *(Tensor.size, Tensor.dim, Tensor.ndimension, Tensor.numel, Tensor.nelement, Tensor.element_size),
+        *(Tensor.is_floating_point, Tensor.is_complex, Tensor.get_device, Tensor.__len__),
+        *(torch.is_floating_point, torch.is_complex, torch.numel),
+    }
+)
+"""Questions that are answered without the numbers."""
 
 
-@final
-class MadeWhenUsed(Tensor):
-    """Stands for what `make` returns: asking its shape, dtype or device computes nothing, all else makes it first."""
+class LazyWeight(Tensor):
+    """Stands for a tensor of known shape, type and device; any operation on it is one on the tensor itself.
 
-    _make: Callable[[], Tensor]
+    So a model that only asks for `layer.weight.dtype`, as many do, multiplies nothing for it. PyTorch's fused
+    operations, which would take a weight as it lies in memory, leave alone what is not a plain tensor.
+    """
 
-    @classmethod
-    def of(cls, make: Callable[[], Tensor], shape: Sequence[int], like: Tensor) -> MadeWhenUsed:
-        """A stand-in with the dtype and the device of another tensor, and with a gradient if that has one."""
-        made: MadeWhenUsed = Tensor._make_wrapper_subclass(
-            cls, tuple(shape), dtype=like.dtype, device=like.device, requires_grad=like.requires_grad
+    _made: Callable[[], Tensor]
+
+    @staticmethod
+    def of(made: Callable[[], Tensor], shape: Sequence[int], like: Tensor) -> LazyWeight:
+        """What `made` gives, in the type and on the device of `like`."""
+        found = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            LazyWeight, tuple(shape), dtype=like.dtype, device=like.device, requires_grad=like.requires_grad
         )
-        made._make = make
-        return made
+        found._made = made
+        return found  # type: ignore[no-any-return]
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _ASKED:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **(kwargs or {}))
-        args, kwargs = pytree.tree_map_only(MadeWhenUsed, lambda each: each._make(), (args, kwargs or {}))
-        return func(*args, **kwargs)
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        args, kwargs = pytree.tree_map_only(MadeWhenUsed, lambda each: each._make(), (args, kwargs or {}))
-        return func(*args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            if func in _ABOUT:
+                return func(*args, **(kwargs or {}))
+        made = pytree.tree_map_only(LazyWeight, lambda each: each._made(), (tuple(args), dict(kwargs or {})))
+        return func(*made[0], **made[1])
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        made = pytree.tree_map_only(LazyWeight, lambda each: each._made(), (tuple(args), dict(kwargs or {})))
+        return func(*made[0], **made[1])

@@ -167,7 +167,7 @@ class _Uses(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        for each in pytree.tree_leaves((args, kwargs)):
+        for each in pytree.tree_leaves((args, kwargs)) if func is not torch.ops.aten.detach.default else ():
             if isinstance(each, Tensor):
                 self._look(each)
         return func(*args, **kwargs)
