@@ -91,6 +91,7 @@ def prepare_subject(subject: Subject, reader: Reader = layer_priors) -> Prepared
     Raises:
         TaskError, PluginError, StudyFileError: whichever of them cannot be used.
     """
+    subject.inventory.require_layers()
     study, cache = subject.study, SpectraCache(cache_folder(subject.study))
     moments = layer_moments(subject)
     _steps.info("Reading the spectra of %d layers", len(subject.inventory.layers))

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import torch
 from torch import nn
 
 from rank_search.artifacts import ArtifactStore
@@ -23,6 +22,7 @@ from rank_search.layers import Layer
 from rank_search.point import Choice
 from rank_search.prepare import Prepared, with_forms
 from rank_search.priors import AxisPrior
+from rank_search.priors.files import numbers_of
 from rank_search.search import Forms, SearchSettings, box_of, measure_forms
 from rank_search.study import Study
 from rank_search.study.paths import beside, relative_part
@@ -221,5 +221,5 @@ def _digest(model: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        found.update(numbers_of(tensor))
     return found.hexdigest()

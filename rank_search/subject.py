@@ -23,6 +23,7 @@ from rank_search.layers import (
     Unfolding,
     installed,
     load_plugin,
+    require_ordinary,
     take_inventory,
 )
 from rank_search.study import Study, load_task
@@ -139,6 +140,7 @@ def _model(task: Task) -> nn.Module:
         model = task.model()
     if not isinstance(model, nn.Module):
         raise TaskError(f"The task's model() must return a torch.nn.Module; it returned {type(model).__name__}.")
+    require_ordinary(model)
     return model.eval()
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -131,6 +131,12 @@ class Layer:
             padding=((0, 0), self.padding[1]),
             dilation=(1, self.dilation[1]),
         )
+
+
+def input_of(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
+    """What a layer was called with, as a hook sees it: its input may be named."""
+    found: Tensor = inputs[0] if inputs else named["input"]
+    return found
 
 
 def _pair(value: int | tuple[int, ...]) -> Pair:

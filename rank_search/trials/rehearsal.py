@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from copy import deepcopy
 
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
+from rank_search.layers import copied
 from rank_search.trials.randomness import seeded
 from rank_search.trials.settings import TrainingSettings
 from rank_search.trials.task import Task, asked, passed, task_distilled_loss, task_loss
@@ -68,10 +68,10 @@ def _loss(task: Task, model: nn.Module, training: TrainingSettings) -> Tensor:
 
 
 def _trainable(model: nn.Module) -> nn.Module:
-    copied = deepcopy(model).train()
-    if thaw(copied):
+    trainable = copied(model).train()
+    if thaw(trainable):
         _log.warning(
             "Every parameter of the model is frozen (requires_grad = False); trials train all of them in their copies. "
             "[training] epochs = 0 trains none."
         )
-    return copied
+    return trainable

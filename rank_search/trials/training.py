@@ -36,7 +36,7 @@ def fine_tune(task: Task, model: nn.Module, effort: Effort) -> Diverged | None:
     training, settings = Training(task, model, effort), effort.settings
     diverged = training.advance(settings.epochs)
     if diverged is None and training.settle():
-        reestimate_batchnorm(task, model, effort.stop, settings.batchnorm_batches)
+        reestimate_batchnorm(task, model, effort.stop, settings.norm_batches)
     return diverged
 
 

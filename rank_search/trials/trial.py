@@ -183,7 +183,7 @@ def _effort(workbench: Workbench, point: Point, model: nn.Module, stop: Stop) ->
 
 
 def _reestimate(workbench: Workbench, model: nn.Module, stop: Stop) -> None:
-    reestimate_batchnorm(workbench.task, model, stop, workbench.training.batchnorm_batches)
+    reestimate_batchnorm(workbench.task, model, stop, workbench.training.norm_batches)
 
 
 def _entropy_penalty(workbench: Workbench, model: nn.Module, price: float) -> EntropyPenalty | None:
