@@ -2,6 +2,7 @@
 
 from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decompose, output_basis
 from rank_search.layers.costs import Cost, DenseForm, Example, count_macs, count_params, forward, layer_cost
+from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.factorization import Axis, Factorization
 from rank_search.layers.fused import channels_last, deployed, fuse
 from rank_search.layers.inventory import Inventory, Skipped, run_once, take_inventory
@@ -44,6 +45,7 @@ __all__ = [
     "forward",
     "fuse",
     "installed",
+    "layer_by_layer",
     "layer_cost",
     "load_plugin",
     "nested_span",

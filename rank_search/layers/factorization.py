@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rank_search.layers.bases import Bases
 from rank_search.layers.layer import Layer, Unfolding
+from rank_search.layers.lazy import LazyWeight
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,9 @@ class Factorization(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """`dense()`, for models that read the weight of a layer themselves."""
-        return self.dense()
+        """`dense()`, for models that read the weight of a layer themselves; worked out only if it is multiplied with."""
+        like = next((each for each in self.state_dict().values() if each.is_floating_point()), None)
+        return self.dense() if like is None else LazyWeight.of(self.dense, self.layer.shape, like)
 
     def extra_repr(self) -> str:
         chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())

@@ -11,6 +11,7 @@ from torch import nn
 from rank_search.errors import LayerError
 from rank_search.layers.bases import Bases
 from rank_search.layers.factorization import Factorization
+from rank_search.layers.fast_paths import step_aside, step_back
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice, Point
 
@@ -45,6 +46,7 @@ def factorize(
             with torch.no_grad():
                 factorization.bias.copy_(dense.bias)
         _put(copied, layers[name], factorization)
+    step_aside(copied)
     return copied
 
 
@@ -69,6 +71,7 @@ def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -
             if ordinary.bias is not None and factorization.bias is not None:
                 ordinary.bias.copy_(factorization.bias)
         _put(copied, layer, ordinary)
+    step_back(copied, dense)
     return copied
 
 
@@ -83,6 +86,7 @@ def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugin
     for name, choice in _factorized(point):
         dense = _dense(copied, name)
         _put(copied, layers[name], _made_like(dense, layers[name], plugins[choice.factorization], choice))
+    step_aside(copied)
     return copied
 
 
