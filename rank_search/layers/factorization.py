@@ -94,7 +94,7 @@ class Factorization(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """`dense()`, for models that read the weight of a layer themselves; worked out only if it is multiplied with."""
+        """`dense()`, for models that read the weight of a layer themselves; worked out only if something uses it."""
         like = next((each for each in self.state_dict().values() if each.is_floating_point()), None)
         return self.dense() if like is None else LazyWeight.of(self.dense, self.layer.shape, like)
 

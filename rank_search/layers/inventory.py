@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import LayerError, TaskError
 from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module
+from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice
 
@@ -203,7 +204,7 @@ def _inputs_seen(
 
 
 def run_once(model: nn.Module, example: Example) -> object:
-    """One forward in evaluation mode without gradients; the model's mode is put back.
+    """One forward in evaluation mode without gradients, layer by layer; the model's mode is put back.
 
     Raises:
         TaskError: the forward raises.
@@ -211,7 +212,7 @@ def run_once(model: nn.Module, example: Example) -> object:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), layer_by_layer():
             return forward(model, example)
     except Exception as error:
         raise TaskError(
