@@ -1,11 +1,11 @@
 """What can be factorized, and how: layers, the plugin contract, costs, and the factorized model."""
 
 from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decompose, output_basis
-from rank_search.layers.costs import Cost, DenseForm, Example, count_macs, count_params, forward, layer_cost
+from rank_search.layers.costs import Cost, DenseForm, Example, count_macs, count_params, forward, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.factorization import Axis, Factorization
 from rank_search.layers.fused import channels_last, deployed, fuse
-from rank_search.layers.inventory import Inventory, Skipped, run_once, take_inventory
+from rank_search.layers.inventory import Inventory, Skipped, counted_on, run_once, take_inventory
 from rank_search.layers.layer import Layer, Unfolding
 from rank_search.layers.metric import (
     fit_closer,
@@ -38,6 +38,7 @@ __all__ = [
     "check_point",
     "count_macs",
     "count_params",
+    "counted_on",
     "decompose",
     "deployed",
     "factorize",
@@ -48,6 +49,7 @@ __all__ = [
     "layer_by_layer",
     "layer_cost",
     "load_plugin",
+    "mean_macs",
     "nested_span",
     "outer_fit",
     "outer_fits",

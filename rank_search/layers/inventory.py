@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.errors import LayerError, TaskError
-from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module
+from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module, mean
 from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice
@@ -40,7 +40,7 @@ class Skipped:
     kind: str
     shape: tuple[int, ...]
     params: int
-    macs: int
+    macs: float
     reason: str
 
 
@@ -68,7 +68,11 @@ class Inventory:
 
 
 def take_inventory(
-    model: nn.Module, example: Example, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+    model: nn.Module,
+    example: Example,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    more: Sequence[Example] = (),
 ) -> Inventory:
     """List the layers of a model that can be factorized, and the skipped ones with their reasons.
 
@@ -78,6 +82,7 @@ def take_inventory(
     Args:
         model: the trained model; it is not changed.
         example: what its forward takes: a tensor, or a tuple of tensors.
+        more: further examples, where they differ in what they run; MACs are the mean of all.
         include, exclude: globs on dotted names; a layer is taken if some `include` and no `exclude` matches.
 
     Raises:
@@ -89,15 +94,18 @@ def take_inventory(
     users = _users_of_each_weight(model)
     reasons = {names[0]: _reason(names, module, users, include, exclude) for names, module in modules}
     wanted = {names: module for names, module in modules if not reasons[names[0]]}
-    inputs = _inputs_seen(model, example, wanted.values())
+    examples = (example, *more)
+    inputs = _inputs_seen(model, examples, wanted.values())
     layers: dict[str, Layer] = {}
     for names, module in wanted.items():
         if module not in inputs:
             reasons[names[0]] = "its forward is never called; the model may read its weight directly"
             continue
         _check_finite(names[0], module)
-        layers[names[0]] = replace(Layer.of(module, names[0], names[1:]), inputs=tuple(inputs[module]))
-    macs = _macs_by_module(model, example)
+        layers[names[0]] = replace(
+            Layer.of(module, names[0], names[1:]), inputs=tuple(inputs[module]), examples=len(examples)
+        )
+    macs = _macs_by_module(model, examples)
     skipped = tuple(
         _skipped(names[0], module, macs.get(names[0], 0), reasons[names[0]])
         for names, module in modules
@@ -186,9 +194,9 @@ def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _inputs_seen(
-    model: nn.Module, example: Example, modules: Iterable[nn.Module]
+    model: nn.Module, examples: Sequence[Example], modules: Iterable[nn.Module]
 ) -> dict[nn.Module, list[tuple[int, ...]]]:
-    """The shapes of the inputs of each module in one forward."""
+    """The shapes of the inputs of each module in one forward of each example."""
     seen: dict[nn.Module, list[tuple[int, ...]]] = defaultdict(list)
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -196,7 +204,8 @@ def _inputs_seen(
 
     hooks = [module.register_forward_pre_hook(note) for module in modules]
     try:
-        run_once(model, example)
+        for example in examples:
+            run_once(model, example)
     finally:
         for hook in hooks:
             hook.remove()
@@ -223,17 +232,33 @@ def run_once(model: nn.Module, example: Example) -> object:
         model.train(training)
 
 
-def _macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
-    """MACs of each module by name, in evaluation mode; those of the whole model under the empty name."""
+def _macs_by_module(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
+    """MACs of each module by name, mean of the examples, in evaluation mode; of the whole under the empty name."""
     training = model.training
     model.eval()
     try:
-        return macs_by_module(model, example)
+        counts = [macs_by_module(model, example) for example in examples]
     finally:
         model.train(training)
+    names = {name for each in counts for name in each}
+    return {name: mean([each.get(name, 0) for each in counts]) for name in names}
 
 
-def _skipped(name: str, module: nn.Module, macs: int, reason: str) -> Skipped:
+def counted_on(model: nn.Module, examples: Sequence[Example]) -> tuple[Example, ...]:
+    """All of the examples if they differ in how much they run anywhere in the model; otherwise the first one alone.
+
+    Raises:
+        TaskError: the model does not run on one of them.
+    """
+    if len(examples) == 1:
+        return tuple(examples)
+    run_once(model, examples[0])
+    first = _macs_by_module(model, examples[:1])
+    differ = any(_macs_by_module(model, [each]) != first for each in examples[1:])
+    return tuple(examples) if differ else tuple(examples[:1])
+
+
+def _skipped(name: str, module: nn.Module, macs: float, reason: str) -> Skipped:
     initialized = [each for each in module.parameters() if not isinstance(each, nn.parameter.UninitializedParameter)]
     params = sum(parameter.numel() for parameter in initialized)
     return Skipped(name, type(module).__name__, _shape(module), params, macs, reason)

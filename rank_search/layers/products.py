@@ -162,7 +162,7 @@ def _over_time(x: Tensor, weight: Tensor, *_: Any, out_val: Tensor, **__: Any) -
 
 
 def _quantized_convolution(x: Tensor, packed: Any, *_: Any, out_val: Tensor, **__: Any) -> int:
-    return out_val.numel() * math.prod(packed.weight().shape[1:])
+    return math.prod((out_val.numel(), *packed.weight().shape[1:]))
 
 
 # ---- attention and recurrence ----------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def _encoder_layer(
     x: Tensor, features: int, heads: int, from_inputs: Tensor, bias: Any, to: Tensor, *args: Any, **__: Any
 ) -> int:
     """Attention of a sequence to itself, and two linear layers: `args` begins after the projection."""
-    widths = args[8].numel() + args[10].numel()
+    widths: int = args[8].numel() + args[10].numel()
     return _multi_head(x, x, x, features, heads, from_inputs, bias, to) + sum(_lengths(x)) * widths
 
 

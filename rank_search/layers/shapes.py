@@ -19,8 +19,7 @@ Shape = Sequence[int]
 def given_on_meta(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     """The tensor that an operation gives on the meta device; None is for PyTorch to answer.
 
-    That is whatever is not listed here, whatever does not fit (PyTorch says what is wrong with it), and whatever lies
-    in memory in another order than the usual one.
+    That is whatever is not listed here, and whatever does not fit: PyTorch says what is wrong with it.
     """
     rule = _RULES.get(str(func))
     tensors = [each for each in args if isinstance(each, Tensor)]
@@ -31,20 +30,14 @@ def given_on_meta(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, An
 
 
 def _is_plain(tensors: Sequence[Tensor]) -> bool:
-    """Strided, on the meta device, of one type, none in channels-last memory."""
+    """Strided, on the meta device, of one type."""
     return (
         all(each.is_meta and each.layout is torch.strided and type(each) in _PLAIN for each in tensors)
         and len({each.dtype for each in tensors}) == 1
-        and not any(_is_channels_last(each) for each in tensors)
     )
 
 
 _PLAIN: Final = (Tensor, torch.nn.Parameter)
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    memory = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.dim())
-    return memory is not None and x.is_contiguous(memory_format=memory) and not x.is_contiguous()
 
 
 def _mm(a: Shape, b: Shape) -> Shape | None:
