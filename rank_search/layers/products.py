@@ -206,10 +206,6 @@ def _recurrent(x: Tensor, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
     return math.prod(x.shape[:-1]) * sum(each.numel() for each in weights if each.dim() == 2)
 
 
-def _recurrent_given_state(x: Tensor, state: Any, weights: Sequence[Tensor], *_: Any, **__: Any) -> int:
-    return _recurrent(x, weights)
-
-
 def _named(formula: Callable[..., int], *names: str) -> dict[str, Callable[..., int]]:
     return {name if "::" in name else f"aten::{name}": formula for name in names}
 
@@ -250,5 +246,4 @@ _PRODUCTS: Final[Mapping[str, Callable[..., int]]] = {
     **_named(_encoder_layer, "_transformer_encoder_layer_fwd"),
     **_named(_recurrent_layer, "mkldnn_rnn_layer"),
     **_named(_recurrent, "_cudnn_rnn", "miopen_rnn"),
-    **_named(_recurrent_given_state, "_lstm_mps"),
 }
