@@ -32,6 +32,7 @@ from rank_search.trials import Workbench, dense_measurements, form_ratio, rehear
 _FORMS: Final = "forms"
 
 _steps: Final = logging.getLogger("rank_search.steps")
+_log: Final = logging.getLogger(__name__)
 
 
 def join_study(store: Store, location: str, prepared: Prepared, workbench: Workbench) -> StudyRecord:
@@ -67,6 +68,7 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
         record = _measured(record, replace(workbench, dense=subject.original), study.search, tested)
         record = replace(record, space={**record.space, **_timed(prepared, workbench)})
     joined = store.join(record)
+    _compare_counts(joined, prepared)
     if study.study.artifacts and not _is_place(joined.artifacts, record.artifacts, study):
         raise StudyMismatchError(
             f"A study's files stay in one place; those of {study.name!r} are in "
@@ -74,6 +76,20 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
             "Leave the key out, or give the study another name."
         )
     return joined
+
+
+def _compare_counts(record: StudyRecord, prepared: Prepared) -> None:
+    """Say if the dense model's MACs are not those that the study began with: its trials' would not compare."""
+    subject, counted = prepared.subject, prepared.costs.dense["macs"]
+    known = record.dense.get("macs", counted)
+    if subject.model is subject.original and known != counted:
+        _log.warning(
+            "The dense model has %s MACs as counted now, and %s in the store: %r was begun with another example, or "
+            "by a version that counted otherwise. Its further trials do not compare; begin a study of another name.",
+            f"{counted:,}",
+            f"{known:,.0f}",
+            record.name,
+        )
 
 
 def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings, tested: bool) -> StudyRecord:

@@ -21,6 +21,7 @@ from rank_search.layers import (
     Inventory,
     Plugins,
     Unfolding,
+    counted_on,
     installed,
     load_plugin,
     require_ordinary,
@@ -41,6 +42,7 @@ class Subject:
         original: the user's own network, as the task gave it.
         choices: for each layer, the factorizations that may replace it, in the order of the study file.
         groups: layers that share their coordinates, by the group's first layer.
+        examples: what MACs are counted on: the task's example, or all of its examples where they run differently.
     """
 
     study: Study
@@ -51,6 +53,7 @@ class Subject:
     plugins: Plugins
     choices: Mapping[str, tuple[str, ...]]
     groups: Mapping[str, tuple[str, ...]]
+    examples: tuple[Example, ...]
 
     def unfoldings(self, layer: str) -> tuple[Unfolding, ...]:
         """Every unfolding of a layer's weight that a fit may ask the basis of."""
@@ -74,9 +77,11 @@ def read_subject(study: Study, task: Task | None = None) -> Subject:
     task = task or load_task(study)
     model = _model(task)
     _steps.info("Looking at the layers")
-    inventory = take_inventory(model, _example(task), settings.include, settings.exclude)
+    examples = counted_on(model, _examples(task))
+    inventory = take_inventory(model, examples[0], settings.include, settings.exclude, examples[1:])
     choices = settings.choices(inventory.layers, plugins)
-    return Subject(study, task, model, model, inventory, plugins, choices, settings.groups(inventory.layers))
+    groups = settings.groups(inventory.layers)
+    return Subject(study, task, model, model, inventory, plugins, choices, groups, examples)
 
 
 def study_of(record: StudyRecord, task: Task | None = None) -> Study:
@@ -144,10 +149,12 @@ def _model(task: Task) -> nn.Module:
     return model.eval()
 
 
-def _example(task: Task) -> Example:
-    with asked("example()"):
-        example = task.example()
-    parts = example if isinstance(example, tuple) else (example,)
+def _examples(task: Task) -> list[Example]:
+    with asked("example() or examples()"):
+        examples = list(task.examples())
+    if not examples:
+        raise TaskError("The task's examples() must return at least one; it returned none.")
+    parts = [part for each in examples for part in (each if isinstance(each, tuple) else (each,))]
     if strange := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
         raise TaskError(f"The task's example() must return a tensor, or a tuple of tensors; found {strange[0]}.")
-    return example
+    return examples

@@ -2,11 +2,12 @@
 
 from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decompose, output_basis
 from rank_search.layers.copies import copied, tensors_in
-from rank_search.layers.costs import Cost, DenseForm, Example, count_macs, count_params, forward, layer_cost
+from rank_search.layers.costs import Cost, DenseForm, Example, count_macs, count_params, forward, layer_cost, mean_macs
+from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.factorization import Axis, Factorization
 from rank_search.layers.fused import channels_last, deployed, fuse
 from rank_search.layers.globs import matches
-from rank_search.layers.inventory import Inventory, Skipped, run_once, take_inventory
+from rank_search.layers.inventory import Inventory, Skipped, counted_on, run_once, take_inventory
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.metric import (
     cholesky,
@@ -43,6 +44,7 @@ __all__ = [
     "copied",
     "count_macs",
     "count_params",
+    "counted_on",
     "decompose",
     "deployed",
     "factorize",
@@ -52,9 +54,11 @@ __all__ = [
     "in_evaluation",
     "input_of",
     "installed",
+    "layer_by_layer",
     "layer_cost",
     "load_plugin",
     "matches",
+    "mean_macs",
     "nested_span",
     "outer_fit",
     "outer_fits",

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from rank_search.errors import LayerError, TaskError
-from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module
+from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module, mean
+from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.globs import matches_any
 from rank_search.layers.layer import Layer, input_of
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
@@ -34,7 +35,7 @@ class Skipped:
     kind: str
     shape: tuple[int, ...]
     params: int
-    macs: int
+    macs: float
     reason: str
 
 
@@ -76,7 +77,11 @@ class Inventory:
 
 
 def take_inventory(
-    model: nn.Module, example: Example, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+    model: nn.Module,
+    example: Example,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    more: Sequence[Example] = (),
 ) -> Inventory:
     """List the layers of a model that can be factorized, and all else that has parameters, with the reasons.
 
@@ -88,23 +93,26 @@ def take_inventory(
         model: the trained model; it is not changed, but for the lazy layers that its first forward makes ordinary ones.
         example: what its forward takes: a tensor, or a tuple of tensors.
         include, exclude: globs on dotted names, or names; a layer is taken if some `include` and no `exclude` matches.
+        more: further examples, where they differ in what they run; MACs are the mean of all.
 
     Raises:
         LayerError: a glob matches nothing, or a weight holds NaN or infinity.
         TaskError: the model does not run on the example, is quantized, or has weights that are not set yet.
     """
     require_ordinary(model)
-    run = partial(run_once, example=example)
+    examples = (example, *more)
+    run = partial(_run_each, examples=examples)
     if any(isinstance(module, LazyModuleMixin) for module in model.modules()):
         run(model)
     found, ties = units(model), Ties(model)
     _check_globs([*include, *exclude], [name for unit in found for name in unit.names])
     reasons = {unit.name: reason_of(unit, ties, include, exclude) for unit in found}
-    layers = _layers(model, run, [unit for unit in found if not reasons[unit.name]])
-    reasons |= {unit.name: _NEVER for unit in found if not reasons[unit.name] and unit.name not in layers}
+    wanted = [unit for unit in found if not reasons[unit.name]]
+    layers = {name: replace(each, examples=len(examples)) for name, each in _layers(model, run, wanted).items()}
+    reasons |= {unit.name: _NEVER for unit in wanted if unit.name not in layers}
     reasons |= unreached(model, layers, run)
     kept = {name: layer for name, layer in layers.items() if not reasons[name]}
-    macs = _macs_by_module(model, example)
+    macs = _macs_by_module(model, examples)
     rows = [(unit, reasons[unit.name]) for unit in found if reasons[unit.name]]
     return Inventory(kept, _skipped(model, kept, rows, macs), Cost(count_params(model), macs[""]))
 
@@ -133,7 +141,7 @@ def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
 
 
 def _inputs_seen(model: nn.Module, run: Run, modules: Iterable[nn.Module]) -> dict[nn.Module, list[tuple[int, ...]]]:
-    """The shapes of the inputs of each module in one forward."""
+    """The shapes of the inputs of each module in one forward of each example."""
     seen: dict[nn.Module, list[tuple[int, ...]]] = defaultdict(list)
 
     def note(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -148,14 +156,21 @@ def _inputs_seen(model: nn.Module, run: Run, modules: Iterable[nn.Module]) -> di
     return seen
 
 
+def _run_each(model: nn.Module, examples: Sequence[Example]) -> None:
+    for example in examples:
+        run_once(model, example)
+
+
 def run_once(model: nn.Module, example: Example) -> object:
-    """One forward in evaluation mode without gradients; the model's modes are put back, the example is not changed.
+    """One forward in evaluation mode without gradients, layer by layer.
+
+    The model's modes are put back, and the example is not changed.
 
     Raises:
         TaskError: the forward raises.
     """
     try:
-        with torch.no_grad(), in_evaluation(model):
+        with torch.no_grad(), in_evaluation(model), layer_by_layer():
             return forward(model, _fresh(example))
     except Exception as error:
         raise TaskError(
@@ -164,10 +179,26 @@ def run_once(model: nn.Module, example: Example) -> object:
         ) from error
 
 
-def _macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
-    """MACs of each module by name, in evaluation mode; those of the whole model under the empty name."""
+def _macs_by_module(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
+    """MACs of each module by name, mean of the examples, in evaluation mode; of the whole under the empty name."""
     with in_evaluation(model):
-        return macs_by_module(model, _fresh(example))
+        counts = [macs_by_module(model, _fresh(example)) for example in examples]
+    names = {name for each in counts for name in each}
+    return {name: mean([each.get(name, 0) for each in counts]) for name in names}
+
+
+def counted_on(model: nn.Module, examples: Sequence[Example]) -> tuple[Example, ...]:
+    """All of the examples if they differ in how much they run anywhere in the model; otherwise the first one alone.
+
+    Raises:
+        TaskError: the model does not run on one of them.
+    """
+    if len(examples) == 1:
+        return tuple(examples)
+    run_once(model, examples[0])
+    first = _macs_by_module(model, examples[:1])
+    differ = any(_macs_by_module(model, [each]) != first for each in examples[1:])
+    return tuple(examples) if differ else tuple(examples[:1])
 
 
 def _fresh(example: Example) -> Example:
@@ -176,7 +207,7 @@ def _fresh(example: Example) -> Example:
 
 
 def _skipped(
-    model: nn.Module, layers: Iterable[str], rows: Iterable[tuple[Unit, str]], macs: Mapping[str, int]
+    model: nn.Module, layers: Iterable[str], rows: Iterable[tuple[Unit, str]], macs: Mapping[str, float]
 ) -> tuple[Skipped, ...]:
     counted = {id(parameter) for name in layers for parameter in model.get_submodule(name).parameters()}
     found: list[Skipped] = []

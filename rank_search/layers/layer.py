@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -33,6 +33,7 @@ class Layer:
         padding_mode: as in `torch.nn.Conv2d`.
         inputs: shape of each input seen in one forward of the task's example (several if called several times).
         dtype: of the weight.
+        examples: how many examples the inputs are those of.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Layer:
     inputs: tuple[tuple[int, ...], ...] = ()
     aliases: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float32
+    examples: int = field(default=1, repr=False)  # what is kept under a layer's text does not depend on it
 
     @classmethod
     def of(cls, module: nn.Module, name: str = "", aliases: tuple[str, ...] = ()) -> Layer:

@@ -11,6 +11,7 @@ from rank_search.errors import LayerError
 from rank_search.layers.bases import Bases
 from rank_search.layers.copies import copied
 from rank_search.layers.factorization import Factorization
+from rank_search.layers.fast_paths import step_aside, step_back
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice, Point
 
@@ -47,7 +48,9 @@ def factorize(
             with torch.no_grad():
                 factorization.bias.copy_(dense.bias)
         made[name] = factorization
-    return _replaced(model, made, layers)
+    replaced = _replaced(model, made, layers)
+    step_aside(replaced)
+    return replaced
 
 
 def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
@@ -71,7 +74,9 @@ def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -
             if ordinary.bias is not None and factorization.bias is not None:
                 ordinary.bias.copy_(factorization.bias)
         made[name] = ordinary
-    return _replaced(model, made, layers)
+    replaced = _replaced(model, made, layers)
+    step_back(replaced, dense)
+    return replaced
 
 
 def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> nn.Module:
@@ -85,7 +90,9 @@ def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugin
         name: _made_like(_dense(model, name), layers[name], plugins[choice.factorization], choice)
         for name, choice in _factorized(point)
     }
-    return _replaced(model, made, layers)
+    replaced = _replaced(model, made, layers)
+    step_aside(replaced)
+    return replaced
 
 
 def check_point(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> None:

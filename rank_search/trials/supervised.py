@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from functools import cached_property
+from typing import Final, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
+from rank_search.layers import Example
+from rank_search.trials.batch import batch_dimension
 from rank_search.trials.task import Batch, Task, passed
+
+_COUNTS: Final = (1, 2, 4, 8)
+"""Of examples; means of so many whole numbers have no rounding."""
+
+_log = logging.getLogger(__name__)
 
 
 def teacher_distance(outputs: Tensor, aims: Tensor, temperature: float) -> Tensor:
@@ -52,6 +61,8 @@ class Supervised(Task):
         loss_function: of the model's outputs and the targets, for fine-tuning.
         metric: of all outputs and all targets of a pass, concatenated.
         metric_name: the name of that measurement; `"error"` is minimized by default.
+        one_example: what one forward takes; None: examples are cut from the first selection batch, along its first
+            dimension, or along the second if the network takes time first.
     """
 
     network: nn.Module
@@ -61,6 +72,7 @@ class Supervised(Task):
     loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     metric: Callable[[Tensor, Tensor], float] = error_rate
     metric_name: str = "error"
+    one_example: Example | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work in any trial.
@@ -77,9 +89,29 @@ class Supervised(Task):
     def model(self) -> nn.Module:
         return self.network
 
-    def example(self) -> Tensor:
+    def example(self) -> Example:
+        return self.examples()[0]
+
+    def examples(self) -> tuple[Example, ...]:
+        if self.one_example is not None:
+            return (self.one_example,)
         inputs, _ = _pair(next(passed(self.selection_batches, "selection_batches")))
-        return inputs[:1]
+        along = self._batch_dimension
+        there = [count for count in _COUNTS if count <= inputs.shape[along]]
+        return tuple(inputs.narrow(along, number, 1) for number in range(max(there, default=0)))
+
+    @cached_property
+    def _batch_dimension(self) -> int:
+        inputs, _ = _pair(next(passed(self.selection_batches, "selection_batches")))
+        found = batch_dimension(self.network, inputs)
+        if found:
+            _log.warning(
+                "The network takes time first, so an example is inputs[:, :1] of the first selection batch: one of %d "
+                "sequences, all %d steps of it. Say otherwise with example= (of Supervised: one_example=).",
+                inputs.shape[1],
+                inputs.shape[0],
+            )
+        return found
 
     def training(self) -> Iterable[Batch]:
         return self.training_batches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -67,6 +67,15 @@ class Task(ABC):
         May be written where a batch is no pair of inputs and targets with the examples along the first dimension.
         """
         return None
+
+    def examples(self) -> Sequence[Example]:
+        """Several examples, each as a batch of 1, the first being `example()`; default: that alone.
+
+        May be written, for a model whose work depends on what it is given (experts, early exits): where the examples
+        differ in what they run, MACs are the mean of them all. Of one example they are those of its own way through
+        the model. They are the same in every process.
+        """
+        return (self.example(),)
 
     def distilled_loss(
         self, model: nn.Module, teacher: nn.Module, batch: Batch, share: float, temperature: float

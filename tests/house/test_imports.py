@@ -67,7 +67,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "confirmation": (CELLAR | {"fronts", "launch", "record", "run", "search", "study", "subject", "trials"}, set()),
     "posttraining": (CELLAR | {"coding", "export", "layers", "trials"}, {"torch"}),
-    "compression": (CELLAR | {"fronts", "launch", "study", "trials", "subject", "run", "export"}, {"torch"}),
+    "compression": (CELLAR | {"fronts", "launch", "layers", "study", "trials", "subject", "run", "export"}, {"torch"}),
 }
 ONLY_IN = {  # a library that some files of a room may import
     ("launch", "ray"): {"ray.py", "tensorboard.py"},
