@@ -15,10 +15,11 @@
     ├── ArtifactError       (RuntimeError)  a trial's file cannot be written, or is not what was written
     ├── LaunchError         (RuntimeError)  workers or a cluster cannot be used
     ├── TrialError          (RuntimeError)  a trial cannot be carried out
+    ├── TrialsFailedError   (RuntimeError)  trial after trial of a search fails
     └── ExportError         (RuntimeError)  a model could not be exported and verified
 
 A message says the law, what was found, where, and what to do next. The command line prints it without a
-traceback and exits with 2.
+traceback and exits with 2; with 1 where trial after trial has failed.
 """
 
 from __future__ import annotations

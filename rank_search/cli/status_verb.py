@@ -143,7 +143,7 @@ def _headlines(found: Status) -> list[Row]:
     shown = {
         "trials": f"{found.finished}{target} ({states or 'none yet'}){': complete' if found.complete else ''}",
         "in flight": len(found.activity.claims),
-        "front": found.on_front,
+        "front": found.on_front or ("none: no trial is complete" if found.finished else 0),
         "hypervolume": found.hypervolume,
         "rate": f"{found.rate:.4g} a minute over {'its last ' if found.complete else ''}"
         f"{clock(found.period.total_seconds())}",

@@ -21,6 +21,7 @@ from rank_search.layers import (
     Example,
     Factorization,
     Inventory,
+    Layer,
     count_macs,
     factorize,
     forward,
@@ -261,8 +262,9 @@ class Reading(nn.Module):
 
 def test_a_weight_that_is_multiplied_with_is_the_dense_one_and_counts(tmp_path: Path) -> None:
     model, example = Reading().eval(), torch.randn(1, 8)
-    inventory = take_inventory(model, example)
-    found = low_rank(model, inventory)
+    assert "its weight is read elsewhere" in take_inventory(model, example).skipped[0].reason
+    point, layers = Point({"fc": Choice("svd", {"rank": RANK})}), {"fc": Layer.of(model.fc, "fc")}
+    found = factorize(model, point, layers, SVD, lambda name: DirectBases(model.fc.weight))
     weight, bias = found.fc.dense(), found.fc.bias  # type: ignore[union-attr,operator]
     expected = F.linear(example, 3 * weight, bias) + example @ weight  # type: ignore[arg-type]
     torch.testing.assert_close(found(example), expected)
