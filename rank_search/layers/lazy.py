@@ -34,11 +34,11 @@ class LazyWeight(Tensor):
     @staticmethod
     def of(made: Callable[[], Tensor], shape: Sequence[int], like: Tensor) -> LazyWeight:
         """What `made` gives, in the type and on the device of `like`."""
-        found = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        found = Tensor._make_wrapper_subclass(
             LazyWeight, tuple(shape), dtype=like.dtype, device=like.device, requires_grad=like.requires_grad
         )
         found._made = made
-        return found  # type: ignore[no-any-return]
+        return found
 
     @classmethod
     def __torch_function__(
@@ -51,6 +51,8 @@ class LazyWeight(Tensor):
         return func(*made[0], **made[1])
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
         made = pytree.tree_map_only(LazyWeight, lambda each: each._made(), (tuple(args), dict(kwargs or {})))
         return func(*made[0], **made[1])

@@ -116,6 +116,7 @@ def cholesky(matrix: Tensor) -> Tensor:
     >>> cholesky(torch.tensor([[4.0, 4.0], [4.0, 4.0 - 1e-6]])).abs().round(decimals=3).tolist()
     [[2.0, 0.0], [2.0, 0.0]]
     """
+    L: Tensor
     L, failed = torch.linalg.cholesky_ex(matrix)
     if not bool(failed.any()):
         return L
