@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import nn
@@ -108,8 +108,13 @@ def take_inventory(
     _check_globs([*include, *exclude], [name for unit in found for name in unit.names])
     reasons = {unit.name: reason_of(unit, ties, include, exclude) for unit in found}
     wanted = [unit for unit in found if not reasons[unit.name]]
-    layers = {name: replace(each, examples=len(examples)) for name, each in _layers(model, run, wanted).items()}
-    reasons |= {unit.name: _NEVER for unit in wanted if unit.name not in layers}
+    inputs = _inputs_seen(model, run, [unit.module for unit in wanted])
+    reasons |= {unit.name: _reason_of_inputs(inputs.get(unit.module, [])) for unit in wanted}
+    layers = {
+        unit.name: replace(_layer(unit, inputs[unit.module]), examples=len(examples))
+        for unit in wanted
+        if not reasons[unit.name]
+    }
     reasons |= unreached(model, layers, run)
     kept = {name: layer for name, layer in layers.items() if not reasons[name]}
     macs = _macs_by_module(model, examples)
@@ -117,18 +122,20 @@ def take_inventory(
     return Inventory(kept, _skipped(model, kept, rows, macs), Cost(count_params(model), macs[""]))
 
 
-_NEVER: Final = "its forward is never called; the model may read its weight directly"
+_Shape = tuple[int, ...] | None
+"""Of an input; None if a transformation such as `vmap` hides it."""
 
 
-def _layers(model: nn.Module, run: Run, wanted: Sequence[Unit]) -> dict[str, Layer]:
-    """Those that run, each with the inputs that it sees."""
-    inputs = _inputs_seen(model, run, [unit.module for unit in wanted])
-    layers: dict[str, Layer] = {}
-    for unit in wanted:
-        if seen := inputs.get(unit.module):
-            _check_finite(unit.name, unit.module)
-            layers[unit.name] = replace(Layer.of(unit.module, unit.name, unit.names[1:]), inputs=tuple(seen))
-    return layers
+def _reason_of_inputs(seen: Sequence[_Shape]) -> str:
+    if not seen:
+        return "its forward is never called; the model may read its weight directly"
+    return "it is called within a transformation (torch.func), which hides its inputs" if None in seen else ""
+
+
+def _layer(unit: Unit, seen: Sequence[_Shape]) -> Layer:
+    _check_finite(unit.name, unit.module)
+    shapes = tuple(shape for shape in seen if shape is not None)
+    return replace(Layer.of(unit.module, unit.name, unit.names[1:]), inputs=shapes)
 
 
 def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
@@ -140,12 +147,13 @@ def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
             )
 
 
-def _inputs_seen(model: nn.Module, run: Run, modules: Iterable[nn.Module]) -> dict[nn.Module, list[tuple[int, ...]]]:
+def _inputs_seen(model: nn.Module, run: Run, modules: Iterable[nn.Module]) -> dict[nn.Module, list[_Shape]]:
     """The shapes of the inputs of each module in one forward of each example."""
-    seen: dict[nn.Module, list[tuple[int, ...]]] = defaultdict(list)
+    seen: dict[nn.Module, list[_Shape]] = defaultdict(list)
 
     def note(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
-        seen[module].append(tuple(input_of(inputs, named).shape))
+        x = input_of(inputs, named)
+        seen[module].append(None if torch._C._functorch.is_functorch_wrapped_tensor(x) else tuple(x.shape))
 
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
     try:

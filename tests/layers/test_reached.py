@@ -296,3 +296,18 @@ def test_the_fast_path_of_a_transformer_leaves_room_for_factorizations() -> None
     with torch.no_grad():
         assert not torch.allclose(made(x), net(x), atol=1e-4)
     assert len(ran) == 2
+
+
+class Mapped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.out = nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.vmap(self.a)(x))  # type: ignore[no-any-return]
+
+
+def test_a_layer_within_vmap_is_skipped() -> None:
+    inventory = inventory_of(Mapped())
+    assert list(inventory.layers) == ["out"]
+    assert "transformation" in reason_of(inventory)
