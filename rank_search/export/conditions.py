@@ -1,0 +1,117 @@
+"""What a trace took for granted about the sizes of its inputs, as data: arithmetic on sizes, and nothing else.
+
+A condition is nested lists: a number; `["size", input, dimension]`; or an operator and what it is applied to.
+"""
+
+from __future__ import annotations
+
+import ast
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+Condition = Any
+"""Nested lists of text and whole numbers, as above: what JSON can hold."""
+
+Shapes = Sequence[Sequence[int]]
+"""The shape of each input."""
+
+_WORDS: Final[Mapping[type[ast.AST], str]] = {
+    **{ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%"},
+    **{ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">="},
+    **{ast.And: "and", ast.Or: "or", ast.Not: "not", ast.USub: "negative"},
+}
+_OPERATORS: Final[Mapping[str, Callable[..., Any]]] = {
+    **{"+": operator.add, "-": operator.sub, "*": operator.mul, "//": operator.floordiv, "%": operator.mod},
+    **{"==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le},
+    **{">": operator.gt, ">=": operator.ge, "not": operator.not_, "negative": operator.neg},
+    **{"and": lambda *all_of: all(all_of), "or": lambda *any_of: any(any_of), "max": max, "min": min},
+}
+
+
+def condition_of(text: str, names: Sequence[str]) -> Condition:
+    """The condition in a guard of torch.export such as `L['x'].size()[1] % 2 == 0`.
+
+    Args:
+        names: of the inputs, in their order.
+
+    Raises:
+        ValueError: it is about something else than sizes of inputs.
+
+    >>> condition_of("L['x'].size()[1] <= 16", ["x"])
+    ['<=', ['size', 0, 1], 16]
+    """
+    return _read(ast.parse(text.strip(), mode="eval").body, names)
+
+
+def _read(node: ast.AST, names: Sequence[str]) -> Condition:
+    match node:
+        case ast.Constant(value=int(value)):
+            return value
+        case ast.Subscript(
+            value=ast.Call(func=ast.Attribute(value=given, attr="size")), slice=ast.Constant(value=int(dimension))
+        ):
+            return ["size", names.index(_name(given)), dimension]
+        case ast.Compare(left=left, ops=[op], comparators=[right]):
+            return [_word(op), _read(left, names), _read(right, names)]
+        case ast.BinOp(left=left, op=op, right=right):
+            return [_word(op), _read(left, names), _read(right, names)]
+        case ast.UnaryOp(op=op, operand=operand):
+            return [_word(op), _read(operand, names)]
+        case ast.BoolOp(op=op, values=values):
+            return [_word(op), *(_read(each, names) for each in values)]
+        case ast.Call(func=ast.Name(id="max" | "min" as word), args=args, keywords=[]):
+            return [word, *(_read(each, names) for each in args)]
+    raise ValueError(f"{ast.unparse(node)} is no arithmetic on sizes")
+
+
+def _word(op: ast.AST) -> str:
+    if type(op) not in _WORDS:
+        raise ValueError(f"{type(op).__name__} is no arithmetic on sizes")
+    return _WORDS[type(op)]
+
+
+def _name(node: ast.AST) -> str:
+    """The input in `L['x']`, or in `x`."""
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+        return str(node.slice.value)
+    return ast.unparse(node)
+
+
+def value_of(condition: Condition, shapes: Shapes) -> Any:
+    """What a condition comes to for inputs of these shapes.
+
+    Raises:
+        LookupError, TypeError, ValueError, ArithmeticError: it is none, or the shapes have not what it asks for.
+
+    >>> value_of(["<=", ["size", 0, 1], 16], [(3, 20)])
+    False
+    """
+    if isinstance(condition, int):
+        return condition
+    word, *rest = condition
+    if word == "size":
+        return shapes[rest[0]][rest[1]]
+    return _OPERATORS[word](*(value_of(each, shapes) for each in rest))
+
+
+def shown(condition: Condition, names: Sequence[str]) -> str:
+    """A condition to be read.
+
+    >>> shown(["==", ["%", ["size", 0, 1], 2], 0], ["x"])
+    'x.size(1) % 2 == 0'
+    """
+    if isinstance(condition, int):
+        return str(condition)
+    word, *rest = condition
+    if word == "size":
+        return f"{names[rest[0]]}.size({rest[1]})"
+    if len(rest) == 1 or word in ("max", "min"):
+        return f"{word}({', '.join(shown(each, names) for each in rest)})"
+    nested = [shown(each, names) for each in rest]
+    compares = word in ("==", "!=", "<", "<=", ">", ">=")
+    return f" {word} ".join(nested) if compares or _are_plain(rest, word) else f"({f' {word} '.join(nested)})"
+
+
+def _are_plain(rest: Sequence[Condition], word: str) -> bool:
+    return word not in ("+", "-", "and", "or") and all(isinstance(each, int) or each[0] == "size" for each in rest)
