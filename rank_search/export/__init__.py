@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rank_search.export.packed import pack_module, pack_trial
     from rank_search.export.trial import build_model, export_trial
     from rank_search.export.unpacked import unpack_file
+    from rank_search.export.watching import Seen, watched
+    from rank_search.export.whole import check_free
 
 _HOMES: Final = {
     "load": "loading",
@@ -23,9 +25,23 @@ _HOMES: Final = {
     "build_model": "trial",
     "export_trial": "trial",
     "unpack_file": "unpacked",
+    "Seen": "watching",
+    "watched": "watching",
+    "check_free": "whole",
 }
 
-__all__ = ["OnnxModule", "build_model", "export_trial", "load", "pack_module", "pack_trial", "unpack_file"]
+__all__ = [
+    "OnnxModule",
+    "Seen",
+    "build_model",
+    "check_free",
+    "export_trial",
+    "load",
+    "pack_module",
+    "pack_trial",
+    "unpack_file",
+    "watched",
+]
 
 
 def __getattr__(name: str) -> Any:

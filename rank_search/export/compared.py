@@ -16,7 +16,7 @@ from rank_search.errors import ExportError
 from rank_search.export.quiet import quiet, said
 from rank_search.export.sizes import BATCH, Sizes
 from rank_search.export.tracing import Place, parts_of, resized
-from rank_search.export.watched import Inputs, Random, set_random_states, watched
+from rank_search.export.watching import Inputs, Random, set_random_states, watched
 from rank_search.layers import Example
 from rank_search.trials import Task, seeded
 

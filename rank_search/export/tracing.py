@@ -141,14 +141,38 @@ def _sizes(program: ExportedProgram, inputs: Sequence[Tensor], batch: set[Place]
     shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in given and node.op == "placeholder"]
     names = [node.name for node in program.graph.nodes if node.name in given and node.op == "placeholder"]
     called = _called(shapes, names, batch)
-    ranges = {called[str(symbol)]: ends for symbol, ends in _ranges(program).items() if str(symbol) in called}
-    for place, shape in enumerate(shapes):
-        for dimension, size in enumerate(shape):
-            if str(size) in called and inputs[place].shape[dimension] == 1:
-                ranges[called[str(size)]] = (1, ranges.get(called[str(size)], (1, None))[1])
+    ranges = {called[symbol]: ends for symbol, ends in _ranges(program).items() if symbol in called}
     known = tuple(tuple(called.get(str(size), size) for size in shape) for shape in shapes)
-    conditions = [each for each in _conditions(program, names) if _is_open(each, known)]
-    return Sizes(tuple(names), known, ranges, tuple(conditions))
+    conditions = list(_conditions(program, names))
+    fixed = _fixed(known, ranges, conditions)
+    known = tuple(tuple(fixed.get(size, size) for size in shape) for shape in known)
+    ranges |= {name: (1, ranges.get(name, (1, None))[1]) for name in _single(known, inputs)}
+    return Sizes(
+        tuple(names),
+        known,
+        {name: ends for name, ends in ranges.items() if name not in fixed},
+        tuple(each for each in conditions if _is_open(each, known)),
+    )
+
+
+def _single(shapes: Sequence[Sequence[int | str]], inputs: Sequence[Tensor]) -> Iterator[str]:
+    """Names of sizes that are 1 in the example, with which outputs are compared."""
+    for shape, each in zip(shapes, inputs, strict=True):
+        yield from (name for name, size in zip(shape, each.shape, strict=True) if isinstance(name, str) and size == 1)
+
+
+def _fixed(
+    shapes: Sequence[Sequence[int | str]],
+    ranges: Mapping[str, tuple[int, int | None]],
+    conditions: Iterable[Condition],
+) -> dict[int | str, int]:
+    """Names that stand for one size: the trace went on from there with a number."""
+    found: dict[int | str, int] = {name: least for name, (least, most) in ranges.items() if least == most}
+    for condition in conditions:
+        match condition:
+            case ["==", ["size", int(place), int(dimension)], int(size)]:
+                found[shapes[place][dimension]] = size
+    return found
 
 
 def _is_open(condition: Condition, shapes: Sequence[Sequence[int | str]]) -> bool:

@@ -19,7 +19,7 @@ from rank_search.export.loading import CODED, MANIFEST, files_in
 from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import parts_of, trace
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
-from rank_search.export.watched import Seen
+from rank_search.export.watching import Seen
 from rank_search.export.whole import check_free, made_whole, publish
 from rank_search.fronts import Store, StudyRecord, TrialRow
 from rank_search.layers import Example, fuse

@@ -11,7 +11,7 @@ from torch import nn
 from rank_search.artifacts import ArtifactStore, artifacts_at
 from rank_search.coding import decode
 from rank_search.errors import ExportError
-from rank_search.export.watched import Seen, watched
+from rank_search.export.watching import Seen, watched
 from rank_search.fronts import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.point import Artifact, State
 from rank_search.subject import Subject

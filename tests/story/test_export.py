@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +24,9 @@ import rank_search as rs
 from rank_search.artifacts import ArtifactStore
 from rank_search.coding import decode
 from rank_search.errors import ArtifactError, ExportError
-from rank_search.export.formats import READERS, WRITERS
+from rank_search.export.formats import FORMATS
+from rank_search.export.sizes import Sizes
+from rank_search.export.tracing import trace
 from rank_search.layers import Example
 from rank_search.point import Artifact
 from tests.artifacts.servers import s3, s3_server  # noqa: F401
@@ -313,13 +315,13 @@ def test_safetensors_need_neither_the_store_nor_the_task(nets: Nets, expected: P
 
 
 def test_what_is_not_verified_is_not_there(nets: Nets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_wrong(folder: Path) -> nn.Module:
-        model = whole(folder)
+    def half_wrong(folder: Path, manifest: Mapping[str, Any]) -> nn.Module:
+        model = whole.read(folder, manifest)
         next(model.buffers()).mul_(1.1)
         return model
 
-    whole = READERS["safetensors"]
-    monkeypatch.setitem(READERS, "safetensors", half_wrong)  # type: ignore[arg-type]
+    whole = FORMATS["safetensors"]
+    monkeypatch.setitem(FORMATS, "safetensors", replace(whole, read=half_wrong))
     with pytest.raises(ExportError, match="must give the model's outputs; they differ by up to"):
         nets.export("svd", tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
@@ -590,13 +592,20 @@ def repeated(example: Example, times: int) -> tuple[Tensor, ...]:
     return tuple(torch.cat([each] * times) for each in inputs)
 
 
+def written(format: str, model: nn.Module, example: Example, folder: Path) -> tuple[nn.Module, Sizes]:
+    """A model written and read back, and the sizes that it takes."""
+    traced = trace(model.eval(), example)
+    FORMATS[format].write(traced, folder)
+    return FORMATS[format].read(folder, {"sizes": traced.sizes.to_json()}), traced.sizes
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_every_kind_of_model_comes_back(name: str, format: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, example = MODELS[name]()
-    assert WRITERS[format](model.eval(), example, tmp_path), "for any batch size"
-    back = READERS[format](tmp_path)
+    back, sizes = written(format, model, example, tmp_path)
+    assert sizes.any_batch
     with torch.no_grad():
         for count in (1, 3, 7):
             inputs = repeated(example, count)
@@ -608,8 +617,7 @@ def test_onnx_gives_flat_outputs(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
     model, example = MODELS[name]()
-    WRITERS["onnx"](model.eval(), example, tmp_path)
-    back, inputs = READERS["onnx"](tmp_path), repeated(example, 3)
+    (back, _), inputs = written("onnx", model, example, tmp_path), repeated(example, 3)
     with torch.no_grad():
         found, wanted = back(*inputs), torch.utils._pytree.tree_leaves(model(*inputs))
     torch.testing.assert_close(list(found) if isinstance(found, tuple) else [found], wanted, rtol=1e-4, atol=1e-5)
@@ -645,7 +653,7 @@ class GivesNamed(nn.Module):
 )
 def test_a_model_that_cannot_be_data_is_refused(model: nn.Module, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=complaint):
-        WRITERS["safetensors"](model.eval(), torch.ones(1, 2), tmp_path)
+        written("safetensors", model, torch.ones(1, 2), tmp_path)
 
 
 def test_a_loaded_model_is_a_module_like_any_other(exported: Path) -> None:

@@ -44,8 +44,11 @@ class Watch:
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep the inputs, as a forward may change them."""
+        if self.then is None:
+            self._open.append((_tensors_of(args, kwargs, self.model), random_states()))
+            return
         inputs = by_position(self.model, args, kwargs)
-        self._open.append((tuple(each.clone() for each in inputs) if self.then else inputs, random_states()))
+        self._open.append((tuple(each.clone() for each in inputs), random_states()))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], outputs: Any) -> None:
         """Note their shapes, and whether a generator has moved."""
@@ -97,6 +100,14 @@ def by_position(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
                 f"{name}. Give such values to the model when it is made."
             )
     return tuple(value for _, value in given if value is not None)
+
+
+def _tensors_of(args: tuple[Any, ...], kwargs: Mapping[str, Any], model: nn.Module) -> Inputs:
+    """The inputs by position, where all are tensors; otherwise none."""
+    try:
+        return by_position(model, args, kwargs)
+    except (ExportError, TypeError, ValueError):
+        return ()
 
 
 def random_states() -> Random:
