@@ -51,7 +51,7 @@ def _read(node: ast.AST, names: Sequence[str]) -> Condition:
         case ast.Subscript(
             value=ast.Call(func=ast.Attribute(value=given, attr="size")), slice=ast.Constant(value=int(dimension))
         ):
-            return ["size", names.index(_name(given)), dimension]
+            return ["size", _place(given, names), dimension]
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             return [_word(op), _read(left, names), _read(right, names)]
         case ast.BinOp(left=left, op=op, right=right):
@@ -71,11 +71,13 @@ def _word(op: ast.AST) -> str:
     return _WORDS[type(op)]
 
 
-def _name(node: ast.AST) -> str:
-    """The input in `L['x']`, or in `x`."""
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
-        return str(node.slice.value)
-    return ast.unparse(node)
+def _place(node: ast.AST, names: Sequence[str]) -> int:
+    """The number of the input in `L['x']`, or in `x`."""
+    is_item = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
+    name = str(node.slice.value) if is_item else ast.unparse(node)  # type: ignore[attr-defined]
+    if name not in names:
+        raise ValueError(f"{name} is no input, so that this is no arithmetic on sizes")
+    return names.index(name)
 
 
 def value_of(condition: Condition, shapes: Shapes) -> Any:

@@ -461,10 +461,11 @@ def test_a_hostile_graph_is_refused_and_runs_nothing(
 
 
 def forge(exported: Path, graph: str) -> None:
-    """Put another graph into an export, digest and all."""
+    """Put another graph into an export, digest and all, for inputs of any size."""
     (exported / "graph.json").write_text(graph, encoding="utf-8")
     manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
     manifest["files"]["graph.json"] = sha256(graph.encode()).hexdigest()
+    del manifest["sizes"], manifest["inputs"]
     (exported / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -571,6 +572,72 @@ class Attention(nn.Module):
         return x + nn.functional.gelu(self.out(mixed.transpose(1, 2).reshape(batch, time, channels)))
 
 
+class ChangesGradients(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return x * 2
+
+
+class Named(NamedTuple):
+    doubled: Tensor
+    nothing: None
+
+
+class GivesNamed(nn.Module):
+    def forward(self, x: Tensor) -> Named:
+        return Named(x * 2, None)
+
+
+class Masks(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        kept = (x > 0) & (x < 1) | ((x > 2) ^ (x < -1))
+        return x.masked_fill(kept, 0.0)
+
+
+class Antialiased(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        small = nn.functional.interpolate(x, size=(3, 3), mode="bilinear", antialias=True)
+        return small + nn.functional.interpolate(x, size=(3, 3), mode="nearest-exact")
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        with torch.no_grad():
+            seen = x * 2
+        return seen + self.calls
+
+
+class OddNames(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict({"stage[0]": nn.Linear(4, 3), "a/b c": nn.Linear(3, 2)})
+        self._steps, self.half = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stages["a/b c"](self.stages["stage[0]"](x))
+        return self.half(self._steps(y))
+
+
+class Optional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y = self.one(x)
+        return y if mask is None else y * mask
+
+
+class Complex(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(x * 2j.imag) * (1 + 2j)
+
+
 MODELS: dict[str, Callable[[], tuple[nn.Module, Example]]] = {
     "two inputs": lambda: (TwoInputs(), (torch.rand(1, 4), torch.rand(1, 5))),
     "structured outputs": lambda: (Structured(), torch.rand(1, 4)),
@@ -583,6 +650,14 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Example]]] = {
     ),
     "attention": lambda: (Attention(), torch.rand(1, 5, 8)),
     "transformer": lambda: (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), torch.rand(1, 5, 8)),
+    "no gradients": lambda: (ChangesGradients(), torch.rand(1, 4)),
+    "named outputs": lambda: (GivesNamed(), torch.rand(1, 4)),
+    "masks": lambda: (Masks(), 2 * torch.randn(1, 40)),
+    "antialiased": lambda: (Antialiased(), torch.rand(1, 3, 6, 6)),
+    "a counter": lambda: (Counts(), torch.rand(1, 4)),
+    "odd names": lambda: (OddNames(), torch.rand(1, 4)),
+    "an optional input": lambda: (Optional(), torch.rand(1, 4)),
+    "complex": lambda: (Complex(), torch.rand(1, 6)),
     "numbers": lambda: (nn.Sequential(nn.Embedding(10, 8), nn.GRU(8, 8, batch_first=True)), torch.tensor([[1, 2]])),
 }
 
@@ -628,27 +703,17 @@ class Looks(nn.Module):
         return x if float(x.sum()) > 0 else -x
 
 
-class ChangesGradients(nn.Module):
+class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return x * 2
-
-
-class Named(NamedTuple):
-    doubled: Tensor
-
-
-class GivesNamed(nn.Module):
-    def forward(self, x: Tensor) -> Named:
-        return Named(x * 2)
+        branches = [lambda x: x + 1, lambda x: x - 1]
+        return torch.cond(x.sum() > 0, *branches, (x,))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
     ("model", "complaint"),
     [
         (Looks(), "must be able to trace the model"),
-        (ChangesGradients(), "cannot be written as data; use --format pt2"),
-        (GivesNamed(), "returns a Named cannot be written as data"),
+        (Branches(), "cannot be written as data; use --format pt2"),
     ],
 )
 def test_a_model_that_cannot_be_data_is_refused(model: nn.Module, complaint: str, tmp_path: Path) -> None:

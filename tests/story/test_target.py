@@ -1,4 +1,4 @@
-"""What a target machine needs: an export and a packed file are loaded with torch, numpy, safetensors and constriction."""
+"""What a target machine needs to load an export or a packed file: torch, numpy, safetensors and constriction."""
 
 from __future__ import annotations
 
