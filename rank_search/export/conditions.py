@@ -110,10 +110,12 @@ def shown(condition: Condition, names: Sequence[str]) -> str:
         return f"{names[rest[0]]}.size({rest[1]})"
     if len(rest) == 1 or word in ("max", "min"):
         return f"{word}({', '.join(shown(each, names) for each in rest)})"
-    nested = [shown(each, names) for each in rest]
     compares = word in ("==", "!=", "<", "<=", ">", ">=")
-    return f" {word} ".join(nested) if compares or _are_plain(rest, word) else f"({f' {word} '.join(nested)})"
+    return f" {word} ".join(_nested(each, names, plain=compares) for each in rest)
 
 
-def _are_plain(rest: Sequence[Condition], word: str) -> bool:
-    return word not in ("+", "-", "and", "or") and all(isinstance(each, int) or each[0] == "size" for each in rest)
+def _nested(condition: Condition, names: Sequence[str], plain: bool) -> str:
+    """A part of a condition, in brackets where it would be read otherwise; products beside a comparison need none."""
+    text = shown(condition, names)
+    is_plain = isinstance(condition, int) or condition[0] in ("size", "max", "min", "negative", "not")
+    return text if is_plain or (plain and condition[0] in ("+", "-", "*", "//", "%")) else f"({text})"

@@ -54,7 +54,8 @@ def _flat(program: ExportedProgram) -> ExportedProgram:
     if not nested:
         return program
     with quiet():
-        return program.run_decompositions({})
+        flat: ExportedProgram = program.run_decompositions({})
+    return flat
 
 
 def _outputs(node: fx.Node, program: ExportedProgram) -> list[dict[str, Any]]:

@@ -147,6 +147,6 @@ def _size(value: object) -> int | str:
 
 def _of_example(inputs: Sequence[Sequence[int]], any_batch: bool) -> Sizes:
     shapes = [tuple(map(int, shape)) for shape in inputs]
-    known = tuple((BATCH, *shape[1:]) if any_batch and shape else shape for shape in shapes)
+    known: list[tuple[int | str, ...]] = [(BATCH, *shape[1:]) if any_batch and shape else shape for shape in shapes]
     names = tuple(f"{place}" for place in range(len(shapes)))
-    return Sizes(names, known, {BATCH: (1, None)} if any_batch else {})
+    return Sizes(names, tuple(known), {BATCH: (1, None)} if any_batch else {})
