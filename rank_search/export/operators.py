@@ -54,6 +54,7 @@ _CHECKING: Final = frozenset(
     | {"_lu_with_info", "_unique", "_unique2", "_grouped_mm", "_weight_norm"}
     | {"unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes"}
 )
+_CHECK: Final = "_assert_scalar"
 _RETURNS: Final = frozenset({"Tensor", "List[Tensor]", "int", "SymInt", "float", "bool", "number"})
 
 
@@ -97,6 +98,8 @@ def is_allowed(found: OpOverload) -> bool:
     namespace, _, name = found._schema.name.partition("::")
     if namespace != "aten" or any(word in name for word in _TRUSTING_WORDS):
         return False
+    if name == _CHECK:
+        return True
     is_core = name.startswith("_") and torch.Tag.core in found.tags
     if name.startswith(_TRUSTING) and name not in _CHECKING and not is_core:
         return False
@@ -107,7 +110,9 @@ def is_allowed(found: OpOverload) -> bool:
 
 
 def gives_nothing(target: Any) -> bool:
-    """Whether an operator only checks something: a graph does without it."""
+    """Whether an operator only says what is so anyway: a graph does without it, but not without checks of sizes."""
     if not isinstance(target, OpOverload) or target._schema.returns or target._schema.is_mutable:
+        return False
+    if target._schema.name == f"aten::{_CHECK}":
         return False
     return "assert" in target._schema.name or "constrain_range" in target._schema.name

@@ -141,7 +141,7 @@ def test_operators_of_tensors_have_a_name(name: str) -> None:
     "name",
     [
         *("_unsafe_index.Tensor", "_reshape_alias.default", "from_file.default", "set_.source_Tensor"),
-        *("resize_.default", "_fft_c2r.default", "_cudnn_rnn.default", "relu.out", "__and__.bool"),
+        *("resize_.default", "_cudnn_rnn.default", "relu.out", "__and__.bool"),
     ],
 )
 def test_operators_that_trust_their_arguments_have_none(name: str) -> None:
