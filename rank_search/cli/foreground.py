@@ -12,12 +12,13 @@ import typer
 
 from rank_search import logs
 from rank_search.cli.progress import ProgressDisplay
+from rank_search.cli.verb import INTERRUPTED
 from rank_search.launch import this_process
 
 
 @contextmanager
 def searching(study: str, log: Path | None) -> Iterator[ProgressDisplay]:
-    """The display of a search, for as long as it runs; Ctrl-C says how to go on and exits with 1."""
+    """The display of a search, for as long as it runs; Ctrl-C says how to go on and exits with 130."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: as tidy as Ctrl-C
     try:
@@ -25,4 +26,4 @@ def searching(study: str, log: Path | None) -> Iterator[ProgressDisplay]:
             yield display
     except KeyboardInterrupt:
         typer.echo(f"Interrupted; nothing finished is lost. The same command goes on with {study!r}.", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(INTERRUPTED) from None

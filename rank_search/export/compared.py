@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from rank_search.export.quiet import quiet, said
 from rank_search.export.sizes import BATCH, Sizes
 from rank_search.export.tracing import Place, parts_of, resized
 from rank_search.export.watching import Inputs, Random, set_random_states, watched
-from rank_search.layers import Example
+from rank_search.layers import Example, copied
 from rank_search.trials import Task, seeded
 
 CLOSE: Final = 1e-4
@@ -62,7 +61,7 @@ class Beside:
         wide: nn.Module | None = None,
     ) -> Beside:
         """With copies of the model."""
-        return cls(copy.deepcopy(model), written, sizes, same_draws, copy.deepcopy(model), wide)
+        return cls(copied(model), written, sizes, same_draws, copied(model), wide)
 
     def check(self, example: Example, task: Task | None = None) -> None:
         """Compare on the example, on other batches and sizes that were exported, and on a task's selection data.

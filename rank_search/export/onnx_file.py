@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +9,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from rank_search.errors import ExportError
+from rank_search.errors import ExportError, to_install
 from rank_search.export.compared import WIDENED
 from rank_search.export.quiet import quiet, said
 from rank_search.export.tracing import Traced
+from rank_search.layers import copied
 
 ONNX: Final = "model.onnx"
 
@@ -29,7 +29,7 @@ def widened(model: nn.Module) -> nn.Module:
     tensors = [*model.parameters(), *model.buffers()]
     if not any(each.dtype in WIDENED for each in tensors):
         return model
-    return copy.deepcopy(model).float()
+    return copied(model).float()
 
 
 def write_onnx(traced: Traced, folder: Path) -> None:
@@ -89,4 +89,4 @@ def read_onnx(folder: Path, manifest: Mapping[str, Any]) -> nn.Module:
 
 
 def _not_installed(error: ImportError) -> ExportError:
-    return ExportError(f"ONNX needs more packages ({error}): pip install '.[onnx]'.")
+    return ExportError(f"ONNX needs more packages ({error}): {to_install('onnx')}.")

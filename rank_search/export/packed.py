@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
@@ -23,7 +22,7 @@ from rank_search.export.verify import artifact_of, artifacts_of, check_coded, ch
 from rank_search.export.watching import Seen
 from rank_search.export.whole import check_free, made_whole, publish
 from rank_search.fronts import Store
-from rank_search.layers import Example
+from rank_search.layers import Example, copied
 from rank_search.subject import subject_of
 from rank_search.trials import Task, build
 
@@ -111,7 +110,7 @@ def pack_module(
 
 def _packed(model: nn.Module, example: Example, coded: bytes, asked: set[Place]) -> tuple[Packed, Sizes]:
     """The graph, the coded bytes, and what the graph names beside them."""
-    traced = trace(copy.deepcopy(model), example, asked)
+    traced = trace(copied(model), example, asked)
     graph, tensors = to_json(traced.program)
     state = model.state_dict()
     beside = {name: tensor for name, tensor in tensors.items() if name not in state}

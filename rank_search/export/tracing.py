@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, final
 
@@ -16,9 +15,10 @@ from torch.utils import _pytree as pytree
 
 from rank_search.errors import ExportError
 from rank_search.export.conditions import Condition, condition_of
+from rank_search.export.needed import only_needed
 from rank_search.export.quiet import quiet, said
 from rank_search.export.sizes import BATCH, Sizes
-from rank_search.layers import Example
+from rank_search.layers import Example, layer_by_layer
 
 Place = tuple[int, int]
 """An input by its number, and one of its dimensions."""
@@ -106,20 +106,9 @@ def _traced(model: nn.Module, inputs: tuple[Tensor, ...], asked: set[Place], bat
         {dimension: Dim.AUTO if (place, dimension) in free else Dim.STATIC for dimension in range(each.dim())}
         for place, each in enumerate(grown)
     )
-    with quiet(), _plain_attention():
-        program = torch.export.export(model, grown, dynamic_shapes=hints)
+    with quiet(), layer_by_layer():
+        program = only_needed(torch.export.export(model, grown, dynamic_shapes=hints))
     return Traced(_plain(program), _sizes(program, inputs, batch))
-
-
-@contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention by PyTorch's public operators, not by one internal one for a whole layer."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def resized(inputs: Sequence[Tensor], sizes: Mapping[Place, int]) -> tuple[Tensor, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -22,7 +21,7 @@ from rank_search.export.verify import artifact_of, artifacts_of, check_coded, ch
 from rank_search.export.watching import Seen
 from rank_search.export.whole import check_free, made_whole, publish
 from rank_search.fronts import Store, StudyRecord, TrialRow
-from rank_search.layers import Example, fuse
+from rank_search.layers import Example, copied, fuse
 from rank_search.subject import Subject, subject_of
 from rank_search.trials import Task
 
@@ -86,7 +85,7 @@ def export_trial(
     asked = places_asked(dynamic, model, parts_of(example), seen)
     with made_whole(folder) as temporary:
         (temporary / CODED).write_bytes(coded)
-        traced = trace(copy.deepcopy(written), _like(written, plain, example), asked)
+        traced = trace(copied(written), _like(written, plain, example), asked)
         form.write(traced, temporary)
         manifest = manifest_of(record, row, subject, format, traced.sizes, seen) | {"fused": fuse}
         manifest |= {"widened": written is not plain}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -13,6 +12,7 @@ from rank_search.coding import decode
 from rank_search.errors import ExportError
 from rank_search.export.watching import Seen, watched
 from rank_search.fronts import Store, StudyRecord, TrialRow, artifact_folder
+from rank_search.layers import copied
 from rank_search.point import Artifact, State
 from rank_search.subject import Subject
 from rank_search.trials import asked, build, from_safetensors, seeded
@@ -76,9 +76,9 @@ def check_measurements(subject: Subject, model: nn.Module, row: TrialRow) -> See
 
 
 def _measured(subject: Subject, model: nn.Module, rng_seed: int) -> tuple[dict[str, float], Seen]:
-    copied = copy.deepcopy(model)
-    with torch.no_grad(), seeded(rng_seed), watched(copied) as watch, asked("selection() or evaluate()"):
-        found = subject.task.evaluate(copied, subject.task.selection())
+    own = copied(model)
+    with torch.no_grad(), seeded(rng_seed), watched(own) as watch, asked("selection() or evaluate()"):
+        found = subject.task.evaluate(own, subject.task.selection())
     return {name: float(value) for name, value in found.items()}, watch.seen
 
 

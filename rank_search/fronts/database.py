@@ -23,7 +23,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError
 
-from rank_search.errors import StoreAwayError, StoreError
+from rank_search.errors import StoreAwayError, StoreError, to_install
 from rank_search.fronts import postgresql
 from rank_search.fronts.address import locate as locate
 from rank_search.fronts.address import masked, without_secrets
@@ -170,7 +170,7 @@ class Database:
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError(
                 f"The store {self.location} needs a driver that is not installed: {error}. "
-                "For PostgreSQL: pip install 'rank-search[postgresql]'."
+                f"For PostgreSQL, in the folder of rank-search: {to_install('postgresql')}."
             ) from None
 
     def _doors(self) -> tuple[Engine, Engine]:
@@ -191,6 +191,8 @@ class Database:
             advice = next((advice for sign, advice in _ADVICE.items() if sign in said), "")
             message = f"The store {self.location} could not be {done}: {said}. {advice}".strip()
             raise self._kind_of(error)(message) from None
+        except OverflowError:
+            raise StoreError(f"The store {self.location} could not be {done}: a number is too large for it.") from None
 
     def _kind_of(self, error: DBAPIError) -> type[StoreError]:
         if self.is_sqlite:
@@ -238,7 +240,7 @@ def _as_it_can_be_read(url: URL) -> URL:
     SQLite reads a file in WAL mode only if it may make files beside it, or is told that nobody changes the file.
     """
     file = Path(str(url.database))
-    beside = file.with_name(file.name + "-wal")
+    beside = file.parent / f"{file.name}-wal"
     if url.get_backend_name() != "sqlite" or not file.is_file() or os.access(file.parent, os.W_OK) or beside.exists():
         return url
     return url.set(database=f"file:{quote(str(file.absolute()))}", query={"immutable": "1", "uri": "true"})
