@@ -46,10 +46,16 @@ class Compressed:
         with Store.open(self.store) as store:
             return build_model(store, self.name, trial, self.task)
 
-    def export(self, trial: int, folder: str | Path, format: str = "safetensors") -> dict[str, Any]:
-        """Write the model of a front member into a new folder, verified; returns its manifest."""
+    def export(
+        self, trial: int, folder: str | Path, format: str = "safetensors", *, dynamic: Iterable[str] | None = None
+    ) -> dict[str, Any]:
+        """Write the model of a front member into a new folder, verified; returns its manifest.
+
+        Args:
+            dynamic: dimensions that are to take several sizes, as in `export_trial`.
+        """
         with Store.open(self.store) as store:
-            return export_trial(store, self.name, trial, Path(folder), format, self.task)
+            return export_trial(store, self.name, trial, Path(folder), format, self.task, dynamic=dynamic)
 
 
 def compress(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 _FOLLOW: Final = timedelta(seconds=3)
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+DynamicOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dynamic",
+        help="A dimension of the inputs that is to take any size: DIM, or INPUT:DIM; again for each. The batch is, and "
+        "so are those that differ in the selection data, unless one of them is 'none'.",
+        metavar="[INPUT:]DIM",
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -53,6 +62,7 @@ def export(
         typer.Option(help="The study file whose task to take; default: the one it was begun with.", metavar="FILE"),
     ] = None,
     fuse: Annotated[bool, typer.Option("--fuse", help="Fold batch norms into the layers before them.")] = False,
+    dynamic: DynamicOption = None,
 ) -> None:
     """Write the model of a trial into a new folder, after verifying that it measures what the store says.
 
@@ -67,9 +77,9 @@ def export(
 
     with Store.open(store) as opened:
         task = None if study is None else load_task(load_study(study))
-        manifest = export_trial(opened, name, trial, output, format, task, fuse=fuse)
-    measured = ", ".join(f"{key} {value:g}" for key, value in manifest["measurements"].items())
-    typer.echo(f"Trial {trial} of {name} is in {output} ({', '.join(manifest['files'])}), verified: {measured}.")
+        manifest = export_trial(opened, name, trial, output, format, task, fuse=fuse, dynamic=dynamic)
+    files = ", ".join(manifest["files"])
+    typer.echo(f"Trial {trial} of {name} is in {output} ({files}), {_verified(manifest)}.")
 
 
 def pack(
@@ -81,6 +91,7 @@ def pack(
         Path | None,
         typer.Option(help="The study file whose task to take; default: the one it was begun with.", metavar="FILE"),
     ] = None,
+    dynamic: DynamicOption = None,
 ) -> None:
     """Write the model of a trial into one file, for rank_search.load(FILE), after verifying it as export does.
 
@@ -92,10 +103,16 @@ def pack(
 
     with Store.open(store) as opened:
         task = None if study is None else load_task(load_study(study))
-        packed = pack_trial(opened, name, trial, output, task)
+        packed = pack_trial(opened, name, trial, output, task, dynamic=dynamic)
     sizes = ", ".join(f"{part} {size:,}" for part, size in packed.sizes().items() if size)
-    measured = ", ".join(f"{key} {value:g}" for key, value in packed.manifest["measurements"].items())
-    typer.echo(f"Trial {trial} of {name} is in {output} (bytes: {sizes}), verified: {measured}.")
+    typer.echo(f"Trial {trial} of {name} is in {output} (bytes: {sizes}), {_verified(packed.manifest)}.")
+
+
+def _verified(manifest: Mapping[str, Any]) -> str:
+    measured = ", ".join(f"{key} {value:g}" for key, value in manifest["measurements"].items())
+    if manifest["draws"]:
+        return f"its outputs verified; it draws random numbers, and was recorded with {measured}"
+    return f"verified: {measured}"
 
 
 def unpack(

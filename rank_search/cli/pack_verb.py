@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from rank_search.cli.model_verbs import DynamicOption
 from rank_search.cli.output import Format, Row, print_rows
 
 if TYPE_CHECKING:
@@ -36,24 +37,30 @@ def pack_model(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of PyTorch; default: those of the study file's [launch], or 1.")
     ] = None,
+    dynamic: DynamicOption = None,
     format: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
 ) -> None:
     """Round and code a trained model as it is, with a look at some training data: minutes, no training, no labels.
 
     Example: rank-search pack-model studies/digits.toml --size 16 -o digits.rsz
     """
-    from rank_search.errors import ExportError
+    from rank_search.export import check_free
     from rank_search.trials import threads as with_threads
 
-    if output.exists():
-        raise ExportError(f"A pack makes its own file; {output} is there already. Name another one.")
+    check_free(output, "A pack makes its own file")
     study = _study(task)
     with with_threads(threads or study.launch.torch_threads):
-        _pack(study, output, calibration, slope, size, format)
+        _pack(study, output, calibration, slope, size, dynamic, format)
 
 
 def _pack(
-    study: Study, output: Path, calibration: int, slope: float | None, size: float | None, format: Format
+    study: Study,
+    output: Path,
+    calibration: int,
+    slope: float | None,
+    size: float | None,
+    dynamic: list[str] | None,
+    format: Format,
 ) -> None:
     from rank_search.posttraining import pack
     from rank_search.study import load_task
@@ -64,7 +71,7 @@ def _pack(
         batches = list(islice(found.training(), calibration))
     most = None if size is None else int(size * 1024)
     packed = pack(found.model(), found.loss, batches, found.example(), slope, most)
-    packed.write(output)
+    packed.write(output, dynamic)
     print_rows(_rows(packed), format, f"layers of {output}", empty="no layers")
     with asked("selection() or evaluate()"):
         before, after = (measure(found, model, packed.size) for model in (found.model(), packed.model))

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 
 from rank_search.errors import ExportError
 from rank_search.export.operators import gives_nothing, name_of
+from rank_search.export.quiet import quiet
 
 _TORCH_VALUES: Final[Mapping[type, str]] = {
     torch.dtype: "dtype",
@@ -27,18 +28,56 @@ _STORED: Final = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENS
 def to_json(program: ExportedProgram) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The graph as JSON data, and the tensors it names.
 
+    A program that changes buffers or inputs does so after it is loaded, too.
+
     Raises:
-        ExportError: the graph changes its own buffers, uses what is not an operator of PyTorch's `aten`, or gives
-            something else than tensors in tuples, lists and dictionaries.
+        ExportError: the graph uses what is not an operator of PyTorch's `aten`, or gives something else than tensors
+            in tuples, lists and dictionaries.
     """
-    signature = program.graph_signature
-    if any(spec.kind is not OutputKind.USER_OUTPUT for spec in signature.output_specs):
-        raise ExportError("Only a model that changes nothing in evaluation mode can be exported; this one does.")
+    plain = _flat(program)
+    signature = plain.graph_signature
     stored = {spec.arg.name: str(spec.target) for spec in signature.input_specs if spec.kind in _STORED}
-    everything = {**program.state_dict, **program.constants}
-    nodes = [_node_to_json(node, stored) for node in program.graph.nodes if not gives_nothing(node.target)]
+    everything = {**plain.state_dict, **plain.constants}
+    nodes = [
+        each
+        for node in plain.graph.nodes
+        if not gives_nothing(node.target)
+        for each in (_outputs(node, plain) if node.op == "output" else [_node_to_json(node, stored)])
+    ]
     graph = {"nodes": nodes, "structure": _structure(program)}
     return graph, {target: everything[target] for target in stored.values()}
+
+
+def _flat(program: ExportedProgram) -> ExportedProgram:
+    """The program without the graphs inside it that `torch.no_grad` and the like make of a forward's parts."""
+    nested = [node for node in program.graph.nodes if node.op == "get_attr"]
+    if not nested:
+        return program
+    with quiet():
+        flat: ExportedProgram = program.run_decompositions({})
+    return flat
+
+
+def _outputs(node: fx.Node, program: ExportedProgram) -> list[dict[str, Any]]:
+    """What is returned, after what is written back."""
+    values, specs = node.args[0], program.graph_signature.output_specs
+    assert isinstance(values, tuple | list)
+    returned, calls = [], []
+    sources = {str(spec.target): spec.arg.name for spec in program.graph_signature.input_specs}
+    for place, (value, spec) in enumerate(zip(values, specs, strict=True)):
+        if spec.kind is OutputKind.USER_OUTPUT:
+            returned.append(_to_json(value))
+        elif spec.kind in (OutputKind.BUFFER_MUTATION, OutputKind.USER_INPUT_MUTATION):
+            target = str(spec.target)
+            changed = sources[target] if spec.kind is OutputKind.BUFFER_MUTATION else target
+            calls.append(_call(f"written back {place}", "aten.copy_.default", [{"node": changed}, _to_json(value)]))
+        else:
+            raise ExportError(f"A model whose graph has outputs of the kind {spec.kind.name} cannot be written.")
+    return [*calls, {"op": "output", "args": returned}]
+
+
+def _call(name: str, target: str, args: list[Any], kwargs: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {"op": "call", "name": name, "target": target, "args": args, "kwargs": dict(kwargs or {})}
 
 
 def _node_to_json(node: fx.Node, stored: Mapping[str, str]) -> dict[str, Any]:
@@ -46,17 +85,10 @@ def _node_to_json(node: fx.Node, stored: Mapping[str, str]) -> dict[str, Any]:
         return {"op": "tensor", "name": node.name, "target": stored[node.name]}
     if node.op == "placeholder":
         return {"op": "input", "name": node.name}
-    if node.op == "output":
-        return {"op": "output", "args": _to_json(node.args[0])}
     if node.op != "call_function":
         raise ExportError(f"A model with the construct {node.op!r} cannot be written as data; use --format pt2.")
-    return {
-        "op": "call",
-        "name": node.name,
-        "target": name_of(node.target),
-        "args": _to_json(list(node.args)),
-        "kwargs": {key: _to_json(value) for key, value in node.kwargs.items()},
-    }
+    kwargs = {key: _to_json(value) for key, value in node.kwargs.items()}
+    return _call(node.name, name_of(node.target), _to_json(list(node.args)), kwargs)
 
 
 def _to_json(value: Any) -> Any:
@@ -66,6 +98,8 @@ def _to_json(value: Any) -> Any:
         return [_to_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
+    if isinstance(value, complex):
+        return {"complex": [str(value.real), str(value.imag)]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.device):

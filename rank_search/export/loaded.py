@@ -5,7 +5,7 @@ the graph is walked operator by operator, and only what `operators` allows can b
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import ExportError
 from rank_search.export.operators import operator_named
+from rank_search.export.sizes import Sizes
 
 _DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  # RecursionError among them
 _CONSTANTS: Final[Mapping[tuple[str, str], object]] = {
@@ -41,14 +42,17 @@ class _Step:
     last_used: tuple[str, ...] = ()
 
 
-def from_json(graph: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+def from_json(graph: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: Sizes | None = None) -> nn.Module:
     """The module that a graph and its tensors describe, in evaluation mode.
+
+    Args:
+        sizes: those of the inputs that it answers for; None: whatever its operators take.
 
     Raises:
         ExportError: the graph is malformed or names an operator that is not allowed.
     """
     try:
-        return LoadedModel(graph, tensors).eval()
+        return LoadedModel(graph, tensors, sizes).eval()
     except _DAMAGED as error:
         raise ExportError(
             f"A model's graph must be the one that was exported; this one is damaged: "
@@ -59,7 +63,7 @@ def from_json(graph: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Mod
 class LoadedModel(nn.Module):
     """A graph that is walked operator by operator; its tensors are buffers under their dotted names."""
 
-    def __init__(self, graph: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, graph: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: Sizes | None = None) -> None:
         super().__init__()
         self._inputs: list[str] = []
         self._targets: dict[str, str] = {}
@@ -78,19 +82,25 @@ class LoadedModel(nn.Module):
         self._steps = _with_last_uses(steps, self._outputs)
         self._structure = graph["structure"]
         _arranged(self._structure, self._outputs)
+        self._sizes = _of_inputs(sizes, self._inputs)
         for target in self._targets.values():
             _put(self, target, tensors[target])
 
-    def forward(self, *inputs: Tensor) -> Any:
-        """What the model returns, in the same structure."""
-        if len(inputs) != len(self._inputs):
-            raise TypeError(f"This model takes {len(self._inputs)} inputs; it was given {len(inputs)}.")
-        values: dict[str, Any] = dict(zip(self._inputs, inputs, strict=True))
-        values |= {name: self.get_buffer(target) for name, target in self._targets.items()}
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """What the model returns, in the same structure; an input can be given by its name.
+
+        Raises:
+            ExportError: it was not exported for inputs of these sizes.
+            TypeError: these are not its inputs.
+        """
+        values: dict[str, Any] = dict(zip(self._inputs, _in_order(self._inputs, inputs, named), strict=True))
+        if self._sizes is not None:
+            self._sizes.check([each.shape for each in values.values()])
+        values |= {name: _got(self, target) for name, target in self._targets.items()}
         for step in self._steps:
             arguments = [_filled(each, values) for each in step.args]
-            named = {key: _filled(each, values) for key, each in step.kwargs.items()}
-            values[step.name] = step.function(*arguments, **named)
+            options = {key: _filled(each, values) for key, each in step.kwargs.items()}
+            values[step.name] = step.function(*arguments, **options)
             for name in step.last_used:
                 del values[name]
         return _arranged(self._structure, [_filled(each, values) for each in self._outputs])
@@ -112,6 +122,8 @@ def _from_json(value: Any) -> Any:
         return _Ref(str(content))
     if kind == "float":
         return float(content)
+    if kind == "complex":
+        return complex(*map(float, content))
     if kind == "device":
         return torch.device("cpu")
     return _CONSTANTS[kind, content]
@@ -179,11 +191,41 @@ def _arranged(structure: Any, outputs: list[Any]) -> Any:
     return {"tuple": tuple, "list": list}[kind](items)
 
 
+def _in_order(names: list[str], inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """All inputs, in the order of the graph."""
+    rest = names[len(inputs) :]
+    if len(inputs) + len(named) != len(names) or any(name not in named for name in rest):
+        given = len(inputs) + len(named)
+        raise TypeError(f"This model takes {len(names)} inputs; it was given {given}. They are {', '.join(names)}.")
+    return (*inputs, *(named[name] for name in rest))
+
+
+def _of_inputs(sizes: Sizes | None, names: list[str]) -> Sizes | None:
+    """The sizes, under the names of the graph's inputs."""
+    if sizes is None:
+        return None
+    if len(sizes.shapes) != len(names):
+        raise ValueError(f"its manifest knows {len(sizes.shapes)} inputs, its graph {len(names)}")
+    return replace(sizes, names=tuple(names))
+
+
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Register a tensor as a buffer under its dotted name."""
+    """Keep a tensor as a buffer under its dotted name, which may be one of a module's own attributes."""
     *path, leaf = name.split(".")
     for part in path:
-        if part not in dict(model.named_children()):
-            model.add_module(part, nn.Module())
-        model = model.get_submodule(part)
-    model.register_buffer(leaf, tensor)
+        model = _inside(model, part)
+    model._buffers[leaf] = tensor
+
+
+def _inside(model: nn.Module, name: str) -> nn.Module:
+    found = model._modules.get(name)
+    if found is None:
+        found = model._modules[name] = nn.Module()
+    return found
+
+
+def _got(model: nn.Module, name: str) -> Any:
+    *path, leaf = name.split(".")
+    for part in path:
+        model = _inside(model, part)
+    return model._buffers[leaf]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rank_search.coding import decode
 from rank_search.errors import ExportError, TrialError
 from rank_search.export.loaded import from_json
+from rank_search.export.sizes import sizes_in
 
 MAGIC: Final = b"\x89RSZ\r\n\x1a\n"
 VERSION: Final = 1
@@ -74,7 +75,7 @@ class Packed:
         Raises:
             ExportError: graph and tensors do not make a model.
         """
-        return from_json(self.manifest["graph"], self.tensors(largest))
+        return from_json(self.manifest["graph"], self.tensors(largest), sizes_in(self.manifest))
 
     def sizes(self) -> dict[str, int]:
         """Bytes of each part of the file."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,19 +11,17 @@ from typing import Any
 from torch import nn
 
 from rank_search.errors import ExportError
-from rank_search.export.formats import CODED, GRAPH, MANIFEST, READERS, TENSORS, WRITERS, read_safetensors
-from rank_search.export.packed_file import LARGEST, read_packed
-from rank_search.export.verify import (
-    Beside,
-    artifact_of,
-    artifacts_of,
-    check_coded,
-    check_measurements,
-    check_outputs,
-    rebuilt,
-)
+from rank_search.export.asked import places_asked
+from rank_search.export.compared import Beside, wide
+from rank_search.export.formats import FORMATS
+from rank_search.export.loading import CODED, MANIFEST, files_in
+from rank_search.export.sizes import Sizes
+from rank_search.export.tracing import parts_of, trace
+from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
+from rank_search.export.watching import Seen
+from rank_search.export.whole import check_free, made_whole, publish
 from rank_search.fronts import Store, StudyRecord, TrialRow
-from rank_search.layers import Example, fuse
+from rank_search.layers import Example, copied, fuse
 from rank_search.subject import Subject, subject_of
 from rank_search.trials import Task
 
@@ -56,15 +50,19 @@ def export_trial(
     task: Task | None = None,
     *,
     fuse: bool = False,
+    dynamic: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """Write a trial's model into a new folder, and return its manifest.
 
     The rebuilt model must give the recorded selection measurements exactly, the coded bytes must decode to the
     same weights, and what was written is read back and must give the same outputs. Only then does the folder
-    get its name.
+    get its name. If forward draws random numbers, measurements are not compared, and outputs with the same draws.
 
     Args:
         fuse: write the model with its batch norms folded into the layers before them, as its latency was measured.
+        dynamic: dimensions that are to take several sizes, beside the batch and those that differ in the selection
+            data: "1" (of every input), "ids:1" or "0:1" (of one); "none" leaves out those of the data. What was
+            written refuses inputs of any other size.
 
     Raises:
         ExportError: the folder exists already, the trial has no model, it cannot be fused, or a verification fails;
@@ -72,58 +70,42 @@ def export_trial(
         ArtifactError: a file of the trial is missing or damaged.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise ExportError(f"An export makes its own folder; {folder} is there already. Name another one.")
-    if format not in WRITERS:
-        raise ExportError(f"A format is one of {', '.join(WRITERS)}; found {format!r}.")
-    record = store.study(study)
+    check_free(folder, "An export makes its own folder")
+    if format not in FORMATS:
+        raise ExportError(f"A format is one of {', '.join(FORMATS)}; found {format!r}.")
+    form, record = FORMATS[format], store.study(study)
     row, source = store.trial(record, number), artifacts_of(store, record)
     subject = subject_of(record, task)
-    model = rebuilt(subject, row, source)
-    check_measurements(subject, model, row)
+    model, example = rebuilt(subject, row, source), subject.task.example()
     coded = source.read(artifact_of(row, "coded"))
     check_coded(model, coded)
+    seen = check_measurements(subject, model, row)
+    plain = _fused(model, example) if fuse else model
+    written = form.prepared(plain)
+    asked = places_asked(dynamic, model, parts_of(example), seen)
     with made_whole(folder) as temporary:
         (temporary / CODED).write_bytes(coded)
-        written = _fused(model, subject.task.example()) if fuse else model
-        any_batch = WRITERS[format](written, subject.task.example(), temporary)
-        check_outputs(subject.task, Beside(model, READERS[format](temporary)), any_batch)
-        manifest = manifest_of(record, row, subject, format, any_batch)
-        manifest |= {"files": files_in(temporary), "fused": fuse}
+        traced = trace(copied(written), _like(written, plain, example), asked)
+        form.write(traced, temporary)
+        manifest = manifest_of(record, row, subject, format, traced.sizes, seen) | {"fused": fuse}
+        manifest |= {"widened": written is not plain}
+        beside = Beside.of(
+            model,
+            form.read(temporary, manifest),
+            traced.sizes,
+            same_draws=form.same_draws or not seen.draws,
+            wide=None if written is plain else written,
+        )
+        beside.check(example, subject.task)
+        manifest |= {"files": files_in(temporary)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.rename(folder)
+        publish(temporary, folder)
     return manifest
 
 
-def load(folder: str | Path, largest: int = LARGEST) -> nn.Module:
-    """The model in a folder that `rank-search export --format safetensors` wrote, or in a file of `rank-search pack`.
-
-    In evaluation mode. Runs no code of the folder's and unpickles nothing. Needs neither the store nor the task.
-
-    Args:
-        largest: numbers that a file may claim to hold; a few bytes can stand for any number of equal ones.
-
-    Raises:
-        ExportError: the folder was not written by an export, or the file by a pack, or they have changed since.
-    """
-    folder = Path(folder)
-    if folder.is_file():
-        return read_packed(folder).model(largest)
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        kind, files = manifest["format"], dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ExportError(
-            f"An exported folder holds a {MANIFEST}; that of {folder} cannot be read: {type(error).__name__}: {error}."
-        ) from error
-    if kind != "safetensors":
-        raise ExportError(f"{folder} holds the format {kind!r}; load() reads safetensors.")
-    if changed := [name for name in (GRAPH, TENSORS, CODED) if _digest(folder / name) != files.get(name)]:
-        raise ExportError(
-            f"The files of an export stay as they were written; {', '.join(changed)} in {folder} did not. "
-            "Export the model again."
-        )
-    return read_safetensors(folder)
+def _like(written: nn.Module, model: nn.Module, example: Example) -> Example:
+    """The example as what is written takes it."""
+    return example if written is model else tuple(map(wide, parts_of(example)))
 
 
 def _fused(model: nn.Module, example: Example) -> nn.Module:
@@ -136,14 +118,10 @@ def _fused(model: nn.Module, example: Example) -> nn.Module:
     return found
 
 
-def files_in(folder: Path) -> dict[str, str]:
-    """The files of a folder, each with its SHA-256."""
-    return {path.name: _sha256(path) for path in sorted(folder.iterdir())}
-
-
-def manifest_of(record: StudyRecord, row: TrialRow, subject: Subject, format: str, any_batch: bool) -> dict[str, Any]:
+def manifest_of(
+    record: StudyRecord, row: TrialRow, subject: Subject, format: str, sizes: Sizes, seen: Seen
+) -> dict[str, Any]:
     """What is known of a trial and its model."""
-    example = subject.task.example()
     return {
         "rank_search": version("rank-search"),
         "format": format,
@@ -152,40 +130,12 @@ def manifest_of(record: StudyRecord, row: TrialRow, subject: Subject, format: st
         "measurements": dict(row.measurements),
         "dense": dict(record.dense),
         **row.point.to_json(),
-        "any_batch": any_batch,
-        "inputs": [list(each.shape) for each in (example if isinstance(example, tuple) else (example,))],
+        "draws": seen.draws,
+        **about_inputs(subject.task.example(), sizes),
     }
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file; empty if it cannot be read."""
-    try:
-        return _sha256(path)
-    except OSError:
-        return ""
-
-
-@contextmanager
-def made_whole(target: Path) -> Iterator[Path]:
-    """A new hidden folder beside what is to come, which is gone afterwards: what is not moved out of it leaves nothing.
-
-    Raises:
-        ExportError: it could not be made, or what was done inside raised OSError.
-    """
-    made = target.absolute().with_name(f".{target.name}.{secrets.token_hex(4)}.part")
-    try:
-        made.mkdir(parents=True)
-    except OSError as error:
-        raise ExportError(f"{target} could not be made: {error.strerror or error}.") from error
-    try:
-        yield made
-    except OSError as error:
-        raise ExportError(
-            f"{target} could not be written: {error.strerror or error}. Nothing is left of it."
-        ) from error
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
+def about_inputs(example: Example, sizes: Sizes) -> dict[str, Any]:
+    """The inputs of a model, and the sizes that it takes."""
+    inputs = [list(each.shape) for each in parts_of(example)]
+    return {"any_batch": sizes.any_batch, "inputs": inputs, "sizes": sizes.to_json()}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 import torch
 from torch import nn
 
 from rank_search.errors import TaskError, TrialError
+from rank_search.export import Seen, watched
 from rank_search.layers import Example, forward
 from rank_search.posttraining.observed import Feed
 from rank_search.posttraining.press import PackedModel, Press
@@ -71,7 +73,17 @@ def pack(
     if not batches:
         raise TaskError("Calibration needs at least one batch; there is none. Is the data set empty, or used up?")
     press = Press.of(model, feed, batches, example)
-    return press.at(slope or SLOPE) if size is None else _within(size, press.at)
+    found = press.at(slope or SLOPE) if size is None else _within(size, press.at)
+    return replace(found, seen=_seen(press.model, feed, batches))
+
+
+@torch.no_grad()
+def _seen(model: nn.Module, feed: Feed, batches: list[Batch]) -> Seen:
+    """What the batches give forward."""
+    with watched(model) as watch, seeded(0):
+        for batch in batches:
+            feed(model, batch)
+    return watch.seen
 
 
 def _within(size: int, at: Callable[[float], PackedModel]) -> PackedModel:

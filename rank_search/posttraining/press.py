@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.coding import Grid, decode, encode
-from rank_search.export import pack_module
+from rank_search.export import Seen, pack_module
 from rank_search.layers import Example, Layer, copied, fuse, require_ordinary, take_inventory
 from rank_search.posttraining.observed import Feed, Moments, Sensitivity, moments, sensitivity
 from rank_search.posttraining.rounding import pivots, refit, round_layer, step_for
@@ -45,6 +45,7 @@ class PackedModel:
         grids: of the tensors that were rounded.
         slope: relative squared error of the outputs that a kilobyte was worth.
         layers: in the order in which they were rounded.
+        seen: what the batches gave forward: dimensions of several sizes stay so in the file.
     """
 
     model: nn.Module
@@ -53,20 +54,26 @@ class PackedModel:
     grids: Mapping[str, Grid]
     slope: float
     layers: tuple[PackedLayer, ...]
+    seen: Seen = field(default_factory=Seen)
 
     @property
     def size(self) -> int:
         """Bytes of the payload."""
         return len(self.payload)
 
-    def write(self, path: str | Path) -> None:
+    def write(self, path: str | Path, dynamic: Iterable[str] | None = None) -> None:
         """Write a file for `rank_search.load`: the coded bytes, and the traced graph.
+
+        Args:
+            dynamic: dimensions of the inputs that are to take several sizes, beside the batch and those that differ in
+                the batches it was packed with: "1" (of every input), "ids:1" or "0:1" (of one); "none" leaves out
+                those of the batches.
 
         Raises:
             ExportError: the file is there already, or cannot be written; the model cannot be traced, or what was
                 written gives other outputs. Nothing is left then.
         """
-        pack_module(self.model, self.example, self.payload, Path(path), {"slope": self.slope})
+        pack_module(self.model, self.example, self.payload, Path(path), {"slope": self.slope}, dynamic, self.seen)
 
 
 @dataclass(frozen=True)

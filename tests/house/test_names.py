@@ -40,8 +40,8 @@ def test_a_room_declares_what_it_exports(room: str) -> None:
     module = importlib.import_module(f"rank_search.{room}")
     imported = {
         alias.asname or alias.name
-        for node in ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ImportFrom) and node.module != "__future__"
+        for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module not in ("__future__", "typing")
         for alias in node.names
     }
     assert set(module.__all__) == imported

@@ -153,6 +153,8 @@ QUERIES: list[tuple[list[str], list[str]]] = [
     (["export", "STORE", "stripes", "MEMBER", "-o", "FOLDER"], ["is there already"]),
     (["export", "STORE", "stripes", "MEMBER", "-o", "NEW", "--format", "keras"], ["safetensors, pt2, onnx", "'keras'"]),
     (["export", "STORE", "stripes", "MEMBER", "-o", "/proc/none/new"], ["/proc/none/new could not be made"]),
+    (["export", "STORE", "stripes", "MEMBER", "-o", "NEW", "--dynamic", "x:9"], ["INPUT:DIMENSION", "'x:9'"]),
+    (["pack", "STORE", "stripes", "MEMBER", "-o", "NEW", "--dynamic", "far"], ["INPUT:DIMENSION", "'far'"]),
     (["plugins", "check", "svdd"], ["'svdd'", "Did you mean 'svd'?"]),
     (["plugins", "check", "none.py:SVD"], ["there is no file", "none.py"]),
 ]

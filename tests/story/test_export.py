@@ -7,8 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +24,9 @@ import rank_search as rs
 from rank_search.artifacts import ArtifactStore
 from rank_search.coding import decode
 from rank_search.errors import ArtifactError, ExportError
-from rank_search.export.formats import READERS, WRITERS
+from rank_search.export.formats import FORMATS
+from rank_search.export.sizes import Sizes
+from rank_search.export.tracing import trace
 from rank_search.layers import Example
 from rank_search.point import Artifact
 from tests.artifacts.servers import s3, s3_server  # noqa: F401
@@ -313,13 +315,13 @@ def test_safetensors_need_neither_the_store_nor_the_task(nets: Nets, expected: P
 
 
 def test_what_is_not_verified_is_not_there(nets: Nets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def half_wrong(folder: Path) -> nn.Module:
-        model = whole(folder)
+    def half_wrong(folder: Path, manifest: Mapping[str, Any]) -> nn.Module:
+        model = whole.read(folder, manifest)
         next(model.buffers()).mul_(1.1)
         return model
 
-    whole = READERS["safetensors"]
-    monkeypatch.setitem(READERS, "safetensors", half_wrong)  # type: ignore[arg-type]
+    whole = FORMATS["safetensors"]
+    monkeypatch.setitem(FORMATS, "safetensors", replace(whole, read=half_wrong))
     with pytest.raises(ExportError, match="must give the model's outputs; they differ by up to"):
         nets.export("svd", tmp_path / "small")
     assert list(tmp_path.iterdir()) == []
@@ -459,10 +461,11 @@ def test_a_hostile_graph_is_refused_and_runs_nothing(
 
 
 def forge(exported: Path, graph: str) -> None:
-    """Put another graph into an export, digest and all."""
+    """Put another graph into an export, digest and all, for inputs of any size."""
     (exported / "graph.json").write_text(graph, encoding="utf-8")
     manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
     manifest["files"]["graph.json"] = sha256(graph.encode()).hexdigest()
+    del manifest["sizes"], manifest["inputs"]
     (exported / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -569,6 +572,72 @@ class Attention(nn.Module):
         return x + nn.functional.gelu(self.out(mixed.transpose(1, 2).reshape(batch, time, channels)))
 
 
+class ChangesGradients(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return x * 2
+
+
+class Named(NamedTuple):
+    doubled: Tensor
+    nothing: None
+
+
+class GivesNamed(nn.Module):
+    def forward(self, x: Tensor) -> Named:
+        return Named(x * 2, None)
+
+
+class Masks(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        kept = (x > 0) & (x < 1) | ((x > 2) ^ (x < -1))
+        return x.masked_fill(kept, 0.0)
+
+
+class Antialiased(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        small = nn.functional.interpolate(x, size=(3, 3), mode="bilinear", antialias=True)
+        return small + nn.functional.interpolate(x, size=(3, 3), mode="nearest-exact")
+
+
+class Counts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        with torch.no_grad():
+            seen = x * 2
+        return seen + self.calls
+
+
+class OddNames(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleDict({"stage[0]": nn.Linear(4, 3), "a/b c": nn.Linear(3, 2)})
+        self._steps, self.half = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stages["a/b c"](self.stages["stage[0]"](x))
+        return self.half(self._steps(y))
+
+
+class Optional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y = self.one(x)
+        return y if mask is None else y * mask
+
+
+class Complex(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(x * 2j.imag) * (1 + 2j)
+
+
 MODELS: dict[str, Callable[[], tuple[nn.Module, Example]]] = {
     "two inputs": lambda: (TwoInputs(), (torch.rand(1, 4), torch.rand(1, 5))),
     "structured outputs": lambda: (Structured(), torch.rand(1, 4)),
@@ -581,6 +650,14 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Example]]] = {
     ),
     "attention": lambda: (Attention(), torch.rand(1, 5, 8)),
     "transformer": lambda: (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), torch.rand(1, 5, 8)),
+    "no gradients": lambda: (ChangesGradients(), torch.rand(1, 4)),
+    "named outputs": lambda: (GivesNamed(), torch.rand(1, 4)),
+    "masks": lambda: (Masks(), 2 * torch.randn(1, 40)),
+    "antialiased": lambda: (Antialiased(), torch.rand(1, 3, 6, 6)),
+    "a counter": lambda: (Counts(), torch.rand(1, 4)),
+    "odd names": lambda: (OddNames(), torch.rand(1, 4)),
+    "an optional input": lambda: (Optional(), torch.rand(1, 4)),
+    "complex": lambda: (Complex(), torch.rand(1, 6)),
     "numbers": lambda: (nn.Sequential(nn.Embedding(10, 8), nn.GRU(8, 8, batch_first=True)), torch.tensor([[1, 2]])),
 }
 
@@ -590,13 +667,20 @@ def repeated(example: Example, times: int) -> tuple[Tensor, ...]:
     return tuple(torch.cat([each] * times) for each in inputs)
 
 
+def written(format: str, model: nn.Module, example: Example, folder: Path) -> tuple[nn.Module, Sizes]:
+    """A model written and read back, and the sizes that it takes."""
+    traced = trace(model.eval(), example)
+    FORMATS[format].write(traced, folder)
+    return FORMATS[format].read(folder, {"sizes": traced.sizes.to_json()}), traced.sizes
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("format", ["safetensors", "pt2"])
 def test_every_kind_of_model_comes_back(name: str, format: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, example = MODELS[name]()
-    assert WRITERS[format](model.eval(), example, tmp_path), "for any batch size"
-    back = READERS[format](tmp_path)
+    back, sizes = written(format, model, example, tmp_path)
+    assert sizes.any_batch
     with torch.no_grad():
         for count in (1, 3, 7):
             inputs = repeated(example, count)
@@ -608,8 +692,7 @@ def test_onnx_gives_flat_outputs(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)
     model, example = MODELS[name]()
-    WRITERS["onnx"](model.eval(), example, tmp_path)
-    back, inputs = READERS["onnx"](tmp_path), repeated(example, 3)
+    (back, _), inputs = written("onnx", model, example, tmp_path), repeated(example, 3)
     with torch.no_grad():
         found, wanted = back(*inputs), torch.utils._pytree.tree_leaves(model(*inputs))
     torch.testing.assert_close(list(found) if isinstance(found, tuple) else [found], wanted, rtol=1e-4, atol=1e-5)
@@ -620,32 +703,22 @@ class Looks(nn.Module):
         return x if float(x.sum()) > 0 else -x
 
 
-class ChangesGradients(nn.Module):
+class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return x * 2
-
-
-class Named(NamedTuple):
-    doubled: Tensor
-
-
-class GivesNamed(nn.Module):
-    def forward(self, x: Tensor) -> Named:
-        return Named(x * 2)
+        branches = [lambda x: x + 1, lambda x: x - 1]
+        return torch.cond(x.sum() > 0, *branches, (x,))  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
     ("model", "complaint"),
     [
         (Looks(), "must be able to trace the model"),
-        (ChangesGradients(), "cannot be written as data; use --format pt2"),
-        (GivesNamed(), "returns a Named cannot be written as data"),
+        (Branches(), "cannot be written as data; use --format pt2"),
     ],
 )
 def test_a_model_that_cannot_be_data_is_refused(model: nn.Module, complaint: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=complaint):
-        WRITERS["safetensors"](model.eval(), torch.ones(1, 2), tmp_path)
+        written("safetensors", model, torch.ones(1, 2), tmp_path)
 
 
 def test_a_loaded_model_is_a_module_like_any_other(exported: Path) -> None:

@@ -18,9 +18,9 @@ from torch import nn
 import rank_search as rs
 from rank_search.coding import encode
 from rank_search.errors import ExportError
-from rank_search.export.formats import trace
 from rank_search.export.graph import to_json
 from rank_search.export.packed_file import MAGIC, PREAMBLE, Packed, read_packed, write_packed
+from rank_search.export.tracing import trace
 from rank_search.subject import subject_of
 from tests.story.small import Command, Small
 from tests.story.test_verbs import rows_of
@@ -79,8 +79,7 @@ def network() -> nn.Module:
 
 @cache
 def parts() -> Packed:
-    program, _ = trace(network(), BATCH)
-    graph, _ = to_json(program)
+    graph, _ = to_json(trace(network(), BATCH).program)
     return Packed({"graph": graph, "measurements": {"error": 0.5}}, encode(network().state_dict()))
 
 
