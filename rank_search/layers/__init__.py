@@ -7,6 +7,7 @@ from rank_search.layers.fused import channels_last, deployed, fuse
 from rank_search.layers.inventory import Inventory, Skipped, run_once, take_inventory
 from rank_search.layers.layer import Layer, Unfolding
 from rank_search.layers.metric import (
+    cholesky,
     fit_closer,
     nested_span,
     outer_fit,
@@ -33,6 +34,7 @@ __all__ = [
     "Skipped",
     "Unfolding",
     "by_output",
+    "cholesky",
     "channels_last",
     "check_point",
     "count_macs",

@@ -78,7 +78,7 @@ def outer_fits(weight: Tensor, inner: Tensor, moment: Tensor) -> Tensor:
     CP = C @ P + (RIDGE * float(C.diagonal().mean()) or 1.0) * P
     gram = P.T @ CP
     jitter = JITTER * float(gram.diagonal().mean()) or 1.0
-    L = torch.linalg.cholesky(gram + jitter * torch.eye(len(gram)).to(gram))
+    L = cholesky(gram + jitter * torch.eye(len(gram)).to(gram))
     Z = torch.linalg.solve_triangular(L, (W @ CP).T, upper=False).T
     return torch.cat([L, Z])
 
@@ -102,6 +102,29 @@ def outer_fit(fits: Tensor, width: int, frame: Tensor | None = None) -> Tensor:
 def seen_outputs(fits: Tensor, width: int) -> Tensor:
     """Z (out × width): Z·Zᵀ is the second moment of the outputs of the best A for the first `width` columns of P."""
     return fits[fits.shape[1] :, :width]
+
+
+def cholesky(matrix: Tensor) -> Tensor:
+    """L with L·Lᵀ = A, lower triangular, for a symmetric A that is positive definite but for rounding.
+
+    Where it is not, its eigenvalues are floored at `JITTER` of the largest: A is an average of products, and what is
+    negative in it is noise. A matrix without a positive eigenvalue counts as the identity. O(n³).
+
+    Raises:
+        torch.linalg.LinAlgError: A is not finite.
+
+    >>> cholesky(torch.tensor([[4.0, 4.0], [4.0, 4.0 - 1e-6]])).round(decimals=3).tolist()
+    [[2.0, 0.0], [2.0, 0.0]]
+    """
+    L, failed = torch.linalg.cholesky_ex(matrix)
+    if not bool(failed.any()):
+        return L
+    squares, vectors = torch.linalg.eigh(matrix)
+    most = float(squares[-1]) if len(squares) else 0.0
+    floored = squares.clamp_min(JITTER * most) if most > 0 else torch.ones_like(squares)
+    R = torch.linalg.qr(floored.sqrt()[:, None] * vectors.T, mode="r").R
+    exact: Tensor = (R * R.diagonal().sign()[:, None]).T
+    return exact
 
 
 def root(moment: Tensor) -> Tensor:

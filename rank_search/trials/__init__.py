@@ -22,7 +22,7 @@ from rank_search.trials.rehearsal import rehearse, rehearse_test
 from rank_search.trials.settings import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
 from rank_search.trials.stop import Stop
 from rank_search.trials.supervised import Supervised, error_rate, teacher_distance
-from rank_search.trials.task import Batch, Task, asked
+from rank_search.trials.task import Batch, Task, asked, has_test
 from rank_search.trials.tensors import from_safetensors, to_safetensors
 from rank_search.trials.training import fine_tune
 from rank_search.trials.trial import ENTROPY, ORTHOGONALITY, dense_measurements, run_trial
@@ -53,6 +53,7 @@ __all__ = [
     "form_ratio",
     "frobenius",
     "from_safetensors",
+    "has_test",
     "input_moments",
     "laplace_bits",
     "logistic_bits",

@@ -32,14 +32,17 @@ def measure(task: Task, model: nn.Module, coded_bytes: int) -> dict[str, float]:
 
 
 def test_measurements(task: Task, model: nn.Module) -> dict[str, float]:
-    """The task's measurements on the test data, each named `test_…`: never shown to a search.
+    """The task's measurements on the test data, each named `test_…`: never shown to a search. None without such data.
 
     Raises:
         TaskError: the task raises, or its answers cannot be used.
     """
     model.eval()
     with asked("test() or evaluate()"):
-        found: Mapping[str, float] = task_measurements(task, model, task.test(), "test data")
+        batches = task.test()
+        found: Mapping[str, float] = {}
+        if batches is not None:
+            found = task_measurements(task, model, batches, "test data")
     return {f"{_TEST}{name}": value for name, value in found.items()}
 
 

@@ -48,7 +48,7 @@ class Supervised(Task):
     Attributes:
         network: the trained model.
         training_batches, selection_batches, test_batches: loaders; anything that can be iterated again and
-            again and yields pairs of an input and a target.
+            again and yields pairs of an input and a target. Without test batches nothing is reported on test data.
         loss_function: of the model's outputs and the targets, for fine-tuning.
         metric: of all outputs and all targets of a pass, concatenated.
         metric_name: the name of that measurement; `"error"` is minimized by default.
@@ -57,7 +57,7 @@ class Supervised(Task):
     network: nn.Module
     training_batches: Iterable[Batch]
     selection_batches: Iterable[Batch]
-    test_batches: Iterable[Batch]
+    test_batches: Iterable[Batch] | None = None
     loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     metric: Callable[[Tensor, Tensor], float] = error_rate
     metric_name: str = "error"
@@ -71,7 +71,8 @@ class Supervised(Task):
         if not isinstance(self.network, nn.Module):
             raise TaskError(f"A task's network is an nn.Module; found {type(self.network).__name__}. Pass one.")
         for name in ("training_batches", "selection_batches", "test_batches"):
-            _check_loader(name, getattr(self, name))
+            if (loader := getattr(self, name)) is not None or name != "test_batches":
+                _check_loader(name, loader)
 
     def model(self) -> nn.Module:
         return self.network
@@ -86,7 +87,7 @@ class Supervised(Task):
     def selection(self) -> Iterable[Batch]:
         return self.selection_batches
 
-    def test(self) -> Iterable[Batch]:
+    def test(self) -> Iterable[Batch] | None:
         return self.test_batches
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import RankSearchError, TaskError
 from rank_search.layers import Example
+from rank_search.trials.randomness import seeded
 from rank_search.trials.settings import TrainingSettings
 
 Batch = Any
@@ -46,12 +47,17 @@ class Task(ABC):
         """The batches that the search is measured on."""
 
     @abstractmethod
-    def test(self) -> Iterable[Batch]:
-        """The batches kept for the end."""
+    def test(self) -> Iterable[Batch] | None:
+        """The batches kept for the end; None if there are none: then nothing is reported on test data."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The loss of the model on one batch: a scalar with a gradient."""
+        """The loss of the model on one batch: a scalar with a gradient.
+
+        Called with the model in training mode, always: what it gives in that mode alone (the outputs of auxiliary
+        heads, say) is there. Where nothing is trained (the inputs of layers, the statistics of batch norms and the
+        rounding of weights are looked at through the loss, too), dropout is off, and norms keep what they have.
+        """
 
     @abstractmethod
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
@@ -82,6 +88,17 @@ class Task(ABC):
 
 
 # ---- what the trials call: the task's own answers, checked ---------------------------------------------
+
+
+def has_test(task: Task) -> bool:
+    """Whether there is test data: `test()` gives something, and not nothing but an empty pass.
+
+    Raises:
+        TaskError: the task raises.
+    """
+    with seeded(0), asked("test()"):
+        batches = task.test()
+        return batches is not None and any(True for _ in batches)
 
 
 @contextmanager
