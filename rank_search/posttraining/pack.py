@@ -11,7 +11,7 @@ from torch import nn
 
 from rank_search.errors import TaskError, TrialError
 from rank_search.layers import Example, forward
-from rank_search.posttraining.observed import Feed
+from rank_search.posttraining.outputs import Feed
 from rank_search.posttraining.press import PackedModel, Press
 from rank_search.trials import Batch, seeded
 

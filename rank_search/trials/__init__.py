@@ -1,7 +1,7 @@
 """One trial: factorize, fine-tune, code, decode, measure."""
 
 from rank_search.trials.batchnorm import reestimate_batchnorm
-from rank_search.trials.calibration import input_moments, patches
+from rank_search.trials.calibration import input_moments, operand, patches, wide
 from rank_search.trials.densities import laplace_bits, logistic_bits
 from rank_search.trials.effort import Diverged
 from rank_search.trials.forms import form_ratio
@@ -63,6 +63,7 @@ __all__ = [
     "memory_limited",
     "mutual_coherence",
     "on_test",
+    "operand",
     "orthogonality",
     "patches",
     "reestimate_batchnorm",
@@ -76,4 +77,5 @@ __all__ = [
     "test_measurements",
     "threads",
     "to_safetensors",
+    "wide",
 ]

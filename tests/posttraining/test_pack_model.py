@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import rank_search as rs
 from rank_search.errors import ExportError, TaskError, TrialError
 from rank_search.layers import forward, take_inventory
-from rank_search.posttraining.observed import moments, sensitivity
+from rank_search.posttraining.felt import sensitivity
+from rank_search.posttraining.observed import moments
 
 
 def network(seed: int = 0) -> nn.Module:
