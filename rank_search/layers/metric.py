@@ -118,7 +118,7 @@ def cholesky(matrix: Tensor) -> Tensor:
     """
     L, failed = torch.linalg.cholesky_ex(matrix)
     if not bool(failed.any()):
-        return L
+        return torch.as_tensor(L)
     squares, vectors = torch.linalg.eigh(matrix)
     most = float(squares[-1]) if len(squares) else 0.0
     floored = squares.clamp_min(JITTER * most) if most > 0 else torch.ones_like(squares)

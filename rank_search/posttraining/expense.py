@@ -26,16 +26,17 @@ def seconds_for(layer: Layer) -> float:
     rounding in two passes about 9·out·n·b, and each weight is chosen in each.
     """
     out, size = layer.out_features, size_of(layer)
-    width = max(each.stop - each.start for each in columns_of(size))
-    products = 2.0 * size * width**2 + 9.0 * out * size * width
+    width: int = max(each.stop - each.start for each in columns_of(size))
+    products: float = 2.0 * size * width**2 + 9.0 * out * size * width
     return products / _PRODUCTS + PASSES * 2 * out * size / _CHOICES
 
 
 def bytes_for(layer: Layer) -> float:
-    """About how much memory a layer takes beside the model: covariances, pivots and their workspace, and its weights."""
+    """About how much memory a layer takes beside the model: covariances, pivots their workspace, its weights."""
     out, size = layer.out_features, size_of(layer)
     blocks = [each.stop - each.start for each in columns_of(size)]
-    return 8.0 * (3 * sum(each**2 for each in blocks) + 4 * max(blocks) ** 2 + 5 * out * size)
+    numbers: int = 3 * sum(each**2 for each in blocks) + 4 * max(blocks) ** 2 + 5 * out * size
+    return 8.0 * numbers
 
 
 def say_expense(layers: Iterable[Layer]) -> None:

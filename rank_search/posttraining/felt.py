@@ -114,7 +114,9 @@ def _differentiated(
 
 def _unknown(model: nn.Module, layers: Sequence[str], trouble: str) -> Sensitivity:
     sizes = {name: len(model.get_submodule(name).get_parameter("weight")) for name in layers}
-    return Sensitivity({name: torch.zeros(size, dtype=torch.float64) for name, size in sizes.items()}, {}, trouble=trouble)
+    return Sensitivity(
+        {name: torch.zeros(size, dtype=torch.float64) for name, size in sizes.items()}, {}, trouble=trouble
+    )
 
 
 class _Sums:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -92,7 +93,7 @@ def columns_of(size: int) -> list[slice]:
     """
     count = 1 if size <= WIDEST else -(-size // BLOCK)
     ends = [size * number // count for number in range(count + 1)]
-    return [slice(begin, end) for begin, end in zip(ends[:-1], ends[1:], strict=True)]
+    return [slice(begin, end) for begin, end in pairwise(ends)]
 
 
 class _Running:
@@ -102,12 +103,11 @@ class _Running:
         size = size_of(layer)
         self.count = 0
         self.was, self.mean = torch.zeros(2, size, dtype=torch.float64).unbind()
-        widths = [(each, each.stop - each.start) for each in columns_of(size)]
-        self.blocks = [(each, *torch.zeros(2, width, width, dtype=torch.float64).unbind()) for each, width in widths]
+        self.blocks = [_sums(each) for each in columns_of(size)]
 
     def add(self, x: Tensor, z: Tensor) -> None:
         same = torch.equal(x, z)
-        for xs, zs in zip(x.split(_ROWS), z.split(_ROWS), strict=True):
+        for xs, zs in zip(torch.split(x, _ROWS), torch.split(z, _ROWS), strict=True):
             self._add(zs if same else xs, zs)
 
     def _add(self, x: Tensor, z: Tensor) -> None:
@@ -115,20 +115,27 @@ class _Running:
         far_z, z = _centred(z, self.mean)
         far_x, x = (far_z, z) if x is z else _centred(x, self.was)
         share = self.count * rows / total
-        for columns, seen, cross in self.blocks:
-            right = z[:, columns]
+        for block in self.blocks:
+            columns, right = block.columns, z[:, block.columns]
             product = (right.T @ right).double()
-            seen += product + share * torch.outer(far_z[columns], far_z[columns])
+            block.seen.add_(product + share * torch.outer(far_z[columns], far_z[columns]))
             mixed = product if x is z else (x[:, columns].T @ right).double()
-            cross += mixed + share * torch.outer(far_x[columns], far_z[columns])
+            block.cross.add_(mixed + share * torch.outer(far_x[columns], far_z[columns]))
         self.mean += far_z * (rows / total)
         self.was += far_x * (rows / total)
         self.count = total
 
     def moments(self) -> Moments:
         count = max(1, self.count)
-        blocks = [Covariance(columns, seen / count, cross / count) for columns, seen, cross in self.blocks]
-        return Moments(self.count, self.was, self.mean, tuple(blocks))
+        for block in self.blocks:
+            block.seen.div_(count)
+            block.cross.div_(count)
+        return Moments(self.count, self.was, self.mean, tuple(self.blocks))
+
+
+def _sums(columns: slice) -> Covariance:
+    width = columns.stop - columns.start
+    return Covariance(columns, *torch.zeros(2, width, width, dtype=torch.float64).unbind())
 
 
 def _centred(rows: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:

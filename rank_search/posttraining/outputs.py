@@ -90,7 +90,7 @@ class Distance:
         The larger of the two; infinite where a number is no longer finite.
 
         >>> distance = Distance()
-        >>> distance.add([torch.tensor([3.0, 4.0]), torch.tensor([1, 2])], [torch.tensor([3.0, 3.0]), torch.tensor([1, 2])])
+        >>> distance.add([torch.tensor([3.0, 4.0])], [torch.tensor([3.0, 3.0])])
         >>> distance.relative
         0.04
         """
@@ -98,7 +98,7 @@ class Distance:
         if self.lost == 0:
             return share
         error = self.lost / self.of if self.of else torch.inf
-        return max(share, error) if error == error else torch.inf  # noqa: PLR0124 - NaN: no longer finite
+        return max(share, error) if error == error else torch.inf
 
 
 def distance_of(expected: nn.Module, found: nn.Module, feed: Feed, batches: Sequence[Batch]) -> Distance:

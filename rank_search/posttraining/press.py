@@ -256,7 +256,7 @@ def _say(found: PackedModel, noise: float) -> None:
         _log.warning("The model gives other outputs when it is run again, by %.2g of their square.", noise)
     if not found.error <= LARGE:
         _log.warning(
-            "The outputs of the packed model are off by %.2g of their square on the calibration batches. A smaller slope, "
-            "or a larger size, brings them nearer.",
+            "The outputs of the packed model are off by %.2g of their square on the calibration batches. A smaller "
+            "slope, or a larger size, brings them nearer.",
             found.error,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,29 +44,33 @@ def round_layer_in_place(module: nn.Module, seen: Moments, felt: Tensor, slope: 
         slope: relative squared error of the network's outputs that a bit is worth.
     """
     weight, bias = module.get_parameter("weight"), dict(module.named_parameters()).get("bias")
-    W = weight.flatten(1).double()
-    fitted, blocks = _fitted(W, seen, bias is not None)
+    before = weight.flatten(1).double() @ seen.was
+    fitted, blocks = _fitted(weight.flatten(1), seen, bias is not None)
     pivot = torch.cat([each.pivoted[1].diagonal() for each in blocks])
     felt_by_weight = float(felt.mean() / pivot.log().mean().mul(2).exp())
     grid = Grid.nearest(torch.full((1,) * weight.dim(), capped(step_for(slope, felt_by_weight), fitted)))
     whole = round_blocks(fitted, grid.steps().reshape(1, 1), blocks, slope / felt[:, None])
     zeros = float((whole == 0).double().mean())
-    weight.copy_(grid.values(whole, weight.dtype).view_as(weight))
+    matrix = weight.flatten(1)
+    pixels = [None] * (weight.dim() - 2)
+    for block in blocks:  # as of a wide layer there is no memory for more than one copy
+        matrix[:, block.columns] = grid.values(whole[:, block.columns, *pixels], weight.dtype).flatten(1)
+    weight.copy_(matrix.view(weight.shape))
     del whole
-    rounded = weight.flatten(1).double()
     grids = {"weight": grid}
     predicted = 0.0
     if bias is not None:  # it makes up for the mean of an error, so that only its variance counts
-        wanted = bias.double() + W @ seen.was - rounded @ seen.mean
+        wanted = bias.double() + before - matrix.double() @ seen.mean
         grids["bias"] = put(bias, wanted, step_for(slope, float(felt.mean())))
         predicted = float((felt * (wanted - bias.double()).square()).sum())
-    lost, all_of_it = (_squares(each, blocks) for each in (fitted - rounded, fitted))
+    lost = _squares(lambda columns: fitted[:, columns] - matrix[:, columns].double(), blocks)
+    all_of_it = _squares(lambda columns: fitted[:, columns], blocks)
     error = float(lost.sum() / all_of_it.sum()) if float(all_of_it.sum()) else 0.0
     return Rounded(grids, float(grid.steps()), zeros, error, predicted + float((felt * lost).sum()))
 
 
 def _fitted(W: Tensor, seen: Moments, has_bias: bool) -> tuple[Tensor, list[Block]]:
-    fitted, blocks = W.clone(), []
+    fitted, blocks = torch.empty(W.shape, dtype=torch.float64), []
     for part in seen.blocks:
         H, cross = _curvature(part, seen, has_bias)
         fitted[:, part.columns] = refit(W[:, part.columns], H, cross)
@@ -90,10 +94,13 @@ def _curvature(part: Covariance, seen: Moments, has_bias: bool) -> tuple[Tensor,
     return alike, alike
 
 
-def _squares(rows: Tensor, blocks: list[Block]) -> Tensor:
-    """The mean square of the outputs of each row."""
-    parts = [(rows[:, each.columns], each.curvature) for each in blocks]
-    return torch.stack([((own @ curvature) * own).sum(1) for own, curvature in parts]).sum(0)
+def _squares(of: Callable[[slice], Tensor], blocks: list[Block]) -> Tensor:
+    """The mean square of the outputs of each row, given the weights of a block of columns."""
+    return torch.stack([_square(of(each.columns), each.curvature) for each in blocks]).sum(0)
+
+
+def _square(rows: Tensor, curvature: Tensor) -> Tensor:
+    return ((rows @ curvature) * rows).sum(1)
 
 
 def capped(step: float, values: Tensor) -> float:

@@ -50,10 +50,12 @@ class Rate:
         >>> abs(float(Rate.of(torch.zeros(970), 0)(torch.zeros(1))))
         0.0
         """
-        numbers = whole.long().clamp(-reach, reach).flatten()
-        counts = torch.bincount(numbers + reach, minlength=2 * reach + 1).double()
-        mean = max(float(numbers.abs().double().mean()), 0.01) if numbers.numel() else 1.0
-        prior = (mean / (1 + mean)) ** torch.arange(-reach, reach + 1).abs().double()
+        counts = torch.zeros(2 * reach + 1, dtype=torch.float64)
+        for some in torch.split(whole.flatten(), _NUMBERS):
+            counts += torch.bincount(some.long().clamp(-reach, reach) + reach, minlength=2 * reach + 1).double()
+        magnitudes = torch.arange(-reach, reach + 1).abs().double()
+        mean = max(float((counts * magnitudes).sum() / counts.sum()), 0.01) if whole.numel() else 1.0
+        prior = (mean / (1 + mean)) ** magnitudes
         share = (counts + _PSEUDO * prior / prior.sum()) / (counts.sum() + _PSEUDO)
         return cls(-torch.log2(share))
 
@@ -142,7 +144,7 @@ def round_compensated(
     [[0.0, 1.0]]
     """
     found, each = torch.empty(weight.shape, dtype=torch.float64), max(1, _NUMBERS // max(1, weight.shape[1]))
-    for rows in torch.arange(len(weight)).split(each):
+    for rows in torch.split(torch.arange(len(weight)), each):
         own = step if len(step) == 1 else step[rows]
         found[rows] = _round_rows(weight[rows], own, curvature, rate, slope[rows], pivoted)
     return found
@@ -210,14 +212,16 @@ def round_blocks(weight: Tensor, step: Tensor, blocks: Sequence[Block], slope: T
 
     O(out·n·b), b columns in the widest block.
     """
-    nearest = (weight.double() / step).round()
-    reach = int(nearest.abs().max()) + 2 if nearest.numel() else 0
-    rate = Rate.of(nearest, reach)
-    whole = nearest
+    whole = torch.empty(weight.shape, dtype=torch.float32)  # which holds them exactly, in half of the memory
+    for block in blocks:
+        whole[:, block.columns] = (weight[:, block.columns].double() / step).round().float()
+    reach = int(whole.abs().max()) + 2 if whole.numel() else 0
+    rate = Rate.of(whole, reach)
     for _ in range(PASSES):
         for block in blocks:
             own = weight[:, block.columns]
-            whole[:, block.columns] = round_compensated(own, step, block.curvature, rate, slope, block.pivoted)
+            found = round_compensated(own, step, block.curvature, rate, slope, block.pivoted)
+            whole[:, block.columns] = found.float()
         rate = Rate.of(whole, reach)
     return whole
 

@@ -8,6 +8,7 @@ from rank_search.trials.forms import form_ratio
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio, threads
 from rank_search.trials.limits import memory_limited
 from rank_search.trials.measure import measure, on_test, test_measurements
+from rank_search.trials.modes import as_for_loss
 from rank_search.trials.penalties import (
     double_soft_orthogonality,
     frobenius,
@@ -44,6 +45,7 @@ __all__ = [
     "Task",
     "TrainingSettings",
     "Workbench",
+    "as_for_loss",
     "asked",
     "build",
     "dense_measurements",

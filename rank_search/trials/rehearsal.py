@@ -69,7 +69,8 @@ def _first_loss(
             if not is_lone(error):
                 raise
     raise TaskError(
-        "Norms are trained with more than one example in a batch; the training data has one in each. Use larger batches."
+        "Norms are trained with more than one example in a batch; the training data has one in each. Use larger "
+        "batches."
     )
 
 
