@@ -38,8 +38,8 @@ def pack_model(
     the same share of the outputs' square for a bit, so that one number decides the size. After each layer the outputs
     are compared with those of the model as it was: one that moves them much farther than its gradient says is rounded
     finer, and one whose gradient says nothing (behind an argmax, a comparison, a code book, a `detach()`, or where no
-    input comes to it) is kept at a safe step; both are named in the result. A layer of more than 8192 inputs is taken in
-    blocks of them, so that it fits; what a wide layer takes is logged before.
+    input comes to it) is kept at a safe step; both are named in the result. A layer of more than 8192 inputs is taken
+    in blocks of them, so that it fits; what a wide layer takes is logged before.
 
     Args:
         model: it is not changed.
