@@ -63,7 +63,7 @@ def compress(
     *,
     train: Iterable[Batch],
     selection: Iterable[Batch],
-    test: Iterable[Batch],
+    test: Iterable[Batch] | None = None,
     metric: Callable[[Tensor, Tensor], float] = error_rate,
     metric_name: str = "error",
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
@@ -73,8 +73,10 @@ def compress(
     name: str = "compressed",
     store: str | Path | None = None,
     layers: Table | None = None,
+    priors: Table | None = None,
     search: Table | None = None,
     training: Table | None = None,
+    coding: Table | None = None,
     method: str = "factorized",
     overparameterized: Table | None = None,
     latency: Table | None = None,
@@ -88,14 +90,15 @@ def compress(
     Args:
         model: the trained model; it is not changed.
         train, selection, test: loaders of (input, target) batches: to fine-tune with, to select by (what the
-            search sees), and to report with (what it never sees).
+            search sees), and to report with (what it never sees; without it nothing is reported on test data).
         metric: of all outputs and all targets of a pass; lower is better unless `search` says otherwise.
         loss: what fine-tuning minimizes.
         example: what one forward takes, as a batch of 1, for MACs, latency and exports; None: see `Supervised`.
         trials, seed, name: as in the `[study]` table of a study file.
         store: SQLAlchemy URL or path of an SQLite file; default `<name>.sqlite`.
         method: also as in the `[study]` table.
-        layers, search, training, overparameterized, latency: the tables of a study file, as dictionaries.
+        layers, priors, search, training, coding, overparameterized, latency: the tables of a study file, as
+            dictionaries.
         launch: the same; the trials run in this process, or with `{"with": "ray"}` on a cluster.
         report: told after every trial how far the search is.
 
@@ -117,8 +120,10 @@ def compress(
             "study": {"name": name, "trials": trials, "seed": seed, "method": method, "store": str(store or "")},
             "task": {"factory": IN_PYTHON},
             "layers": dict(layers or {}),
+            "priors": dict(priors or {}),
             "search": {"objectives": (metric_name, "macs"), **(search or {})},
             "training": dict(training or {}),
+            "coding": dict(coding or {}),
             "overparameterized": dict(overparameterized or {}),
             "latency": dict(latency or {}),
             "launch": dict(launch or {}),

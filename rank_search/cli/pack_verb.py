@@ -62,7 +62,7 @@ def _pack(
     dynamic: list[str] | None,
     format: Format,
 ) -> None:
-    from rank_search.posttraining import pack
+    from rank_search.posttraining import pack, task_inputs
     from rank_search.study import load_task
     from rank_search.trials import asked, measure, seeded
 
@@ -70,16 +70,19 @@ def _pack(
     with seeded(0), asked("training()"):
         batches = list(islice(found.training(), calibration))
     most = None if size is None else int(size * 1024)
-    packed = pack(found.model(), found.loss, batches, found.example(), slope, most)
+    packed = pack(found.model(), *task_inputs(found, batches), found.example(), slope, most)
     packed.write(output, dynamic)
     print_rows(_rows(packed), format, f"layers of {output}", empty="no layers")
+    for name, reason in packed.safe.items():
+        typer.echo(f"{name} is kept at a safe step: {reason}.", err=True)
     with asked("selection() or evaluate()"):
         before, after = (measure(found, model, packed.size) for model in (found.model(), packed.model))
     changes = ", ".join(f"{name} {before[name]:g} → {after[name]:g}" for name in after if name not in COUNTED)
     weights = int(after["params"])
     typer.echo(
         f"{output}: {packed.size:,} bytes coded, {8 * packed.size / weights:.2f} bits a weight, at slope "
-        f"{packed.slope:.3g}; {changes} on the selection data.",
+        f"{packed.slope:.3g}; {changes} on the selection data; its outputs differ by {packed.error:.2g} "
+        "of their square on the calibration batches.",
         err=format is not Format.TABLE,
     )
 

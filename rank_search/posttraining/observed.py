@@ -1,63 +1,147 @@
-"""What running a network on some batches tells: the inputs of a layer, and how far the outputs feel each tensor."""
+"""What running a network on some batches tells of a layer's inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from itertools import pairwise
+from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from rank_search.errors import TaskError
-from rank_search.layers import Layer, layer_by_layer
-from rank_search.trials import Batch, patches, seeded
-
-Feed = Callable[[nn.Module, Batch], object]
-"""Runs a model on a batch. What it returns is not looked at: the model's outputs are seen on their way."""
+from rank_search.layers import Layer, input_of, layer_by_layer
+from rank_search.posttraining.outputs import Feed
+from rank_search.trials import Batch, patches, seeded, wide
 
 MOST_PATCHES: Final = 1 << 15
 """Of a layer, from one batch."""
 
-_PROBES: Final = 2  # random directions of the outputs, for each batch
+WIDEST: Final = 8192
+"""Inputs of a layer whose covariance is taken whole; that of a wider one is taken in blocks."""
+
+BLOCK: Final = 2048
+"""Inputs in a block, at most."""
+
+_NUMBERS: Final = 1 << 27  # in the patches of a layer, from one batch
+_ROWS: Final = 4096  # whose products are summed in float32, before they are added up in float64
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Of some of a layer's inputs, in float64.
+
+    Attributes:
+        columns: which inputs.
+        seen: that of the inputs z that the layer has now: E[z·zᵀ] − E[z]·E[z]ᵀ.
+        cross: with the inputs x that it had in the network as it was: E[x·zᵀ] − E[x]·E[z]ᵀ.
+    """
+
+    columns: slice
+    seen: Tensor
+    cross: Tensor
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Second moments of a layer's inputs, each followed by a one, for the bias.
+    """Of a layer's inputs.
 
     Attributes:
-        seen: E[z·zᵀ] of the inputs z that it has now, (n + 1) × (n + 1) in float64.
-        cross: E[x·zᵀ] with the inputs x that it had in the network as it was.
+        count: rows (positions of inputs) that were seen.
+        was, mean: E[x] and E[z], n numbers in float64; x and z as in `Covariance`.
+        blocks: one for all inputs, or several for a layer wider than `WIDEST`.
     """
 
-    seen: Tensor
-    cross: Tensor
+    count: int
+    was: Tensor
+    mean: Tensor
+    blocks: tuple[Covariance, ...]
 
 
 def moments(before: nn.Module, now: nn.Module, layer: Layer, feed: Feed, batches: Iterable[Batch]) -> Moments:
     """The moments of one layer's inputs in a network as it was, and as it is now.
 
-    Both are run up to this layer on each batch. O(patches·n²) beside the forwards.
-
-    Raises:
-        TaskError: a model does not come to the layer.
+    Both are run up to this layer on each batch, with the same random numbers. Where they do not come to it with as many
+    rows (a choice that has turned over), those of the network as it is now stand for both. Rows that are not finite
+    are left out. Sums are centred and in float64. O(patches·n·b) beside the forwards, b inputs in a block.
     """
-    size = layer.in_features * layer.kernel[0] * layer.kernel[1] + 1
-    seen, cross = torch.zeros(2, size, size, dtype=torch.float64).unbind()
-    count = 0
-    for batch in batches:
-        x, z = (_with_one(_inputs(model, layer, feed, batch)) for model in (before, now))
-        seen += (z.T @ z).double()
-        cross += (x.T @ z).double()
-        count += len(z)
-    return Moments(seen / count, cross / count)
+    found = _Running(layer)
+    for rng_seed, batch in enumerate(batches):
+        x, z = (_inputs(model, layer, feed, batch, rng_seed) for model in (before, now))
+        if len(z):
+            found.add(*_finite(x if x.shape == z.shape else z, z))
+    return found.moments()
 
 
-def _with_one(rows: Tensor) -> Tensor:
-    return torch.cat([rows, torch.ones(len(rows), 1).to(rows)], 1)
+def _finite(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    usable = (x.isfinite() & z.isfinite()).all(1)
+    return (x, z) if bool(usable.all()) else (x[usable], z[usable])
+
+
+def size_of(layer: Layer) -> int:
+    """n: the inputs that one output is made of."""
+    return layer.in_features * math.prod(layer.kernel)
+
+
+def columns_of(size: int) -> list[slice]:
+    """The blocks in which the covariance of so many inputs is taken, of nearly the same size.
+
+    >>> columns_of(8192), len(columns_of(25088))
+    ([slice(0, 8192, None)], 13)
+    """
+    count = 1 if size <= WIDEST else -(-size // BLOCK)
+    ends = [size * number // count for number in range(count + 1)]
+    return [slice(begin, end) for begin, end in pairwise(ends)]
+
+
+class _Running:
+    """Means and centred sums of products so far (Chan, Golub, LeVeque 1979)."""
+
+    def __init__(self, layer: Layer) -> None:
+        size = size_of(layer)
+        self.count = 0
+        self.was, self.mean = torch.zeros(2, size, dtype=torch.float64).unbind()
+        self.blocks = [_sums(each) for each in columns_of(size)]
+
+    def add(self, x: Tensor, z: Tensor) -> None:
+        same = torch.equal(x, z)
+        for xs, zs in zip(torch.split(x, _ROWS), torch.split(z, _ROWS), strict=True):
+            self._add(zs if same else xs, zs)
+
+    def _add(self, x: Tensor, z: Tensor) -> None:
+        rows, total = len(z), self.count + len(z)
+        far_z, z = _centred(z, self.mean)
+        far_x, x = (far_z, z) if x is z else _centred(x, self.was)
+        share = self.count * rows / total
+        for block in self.blocks:
+            columns, right = block.columns, z[:, block.columns]
+            product = (right.T @ right).double()
+            block.seen.add_(product + share * torch.outer(far_z[columns], far_z[columns]))
+            mixed = product if x is z else (x[:, columns].T @ right).double()
+            block.cross.add_(mixed + share * torch.outer(far_x[columns], far_z[columns]))
+        self.mean += far_z * (rows / total)
+        self.was += far_x * (rows / total)
+        self.count = total
+
+    def moments(self) -> Moments:
+        count = max(1, self.count)
+        for block in self.blocks:
+            block.seen.div_(count)
+            block.cross.div_(count)
+        return Moments(self.count, self.was, self.mean, tuple(self.blocks))
+
+
+def _sums(columns: slice) -> Covariance:
+    width = columns.stop - columns.start
+    return Covariance(columns, *torch.zeros(2, width, width, dtype=torch.float64).unbind())
+
+
+def _centred(rows: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the mean of these rows is from that of all before, and the rows about their own mean."""
+    own = rows.double().mean(0)
+    return own - mean, (rows.double() - own).to(rows.dtype)
 
 
 class _Enough(BaseException):
@@ -68,111 +152,21 @@ class _Enough(BaseException):
 
 
 @torch.no_grad()
-def _inputs(model: nn.Module, layer: Layer, feed: Feed, batch: Batch) -> Tensor:
+def _inputs(model: nn.Module, layer: Layer, feed: Feed, batch: Batch, rng_seed: int) -> Tensor:
+    """No rows where the model does not come to the layer."""
+    size = size_of(layer)
     found: list[Tensor] = []
+    most = min(MOST_PATCHES, max(1, _NUMBERS // max(1, size)))
 
-    def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(patches(layer, inputs[0].detach(), MOST_PATCHES))
+    def look(module: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> None:
+        found.append(wide(patches(layer, input_of(inputs, named).detach(), most)))
         if len(found) == max(1, len(layer.inputs)):
             raise _Enough
 
-    handle = model.get_submodule(layer.name).register_forward_pre_hook(look)
+    handle = model.get_submodule(layer.name).register_forward_pre_hook(look, with_kwargs=True)
     try:
-        with suppress(_Enough), layer_by_layer():
+        with suppress(_Enough), seeded(rng_seed), layer_by_layer():
             feed(model, batch)
     finally:
         handle.remove()
-    if not found:
-        raise TaskError(f"A calibration batch runs through every layer; {layer.name} was not called. Choose others.")
-    return torch.cat(found)
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """How far a network's outputs feel a change, as a share of their own mean square.
-
-    Attributes:
-        outputs: by layer: what a squared error of one at each position of an output channel does to the outputs, for
-            each channel (float64).
-        parameters: by parameter: what a squared error of one in one number does, mean of the numbers.
-    """
-
-    outputs: Mapping[str, Tensor]
-    parameters: Mapping[str, float]
-
-
-def sensitivity(
-    model: nn.Module, layers: Sequence[str], feed: Feed, batches: Iterable[Batch], rng_seed: int = 0
-) -> Sensitivity:
-    """The network's outputs, differentiated: no labels are needed.
-
-    Symbols: z the outputs for one example, y those of a layer, J = ∂z/∂y. With directions v of independent standard
-    normal numbers, E[(Jᵀv)²] is the sum of squares of each column of J: what is asked is its sum over positions, mean
-    over examples, over E‖z‖². Errors at two positions or in two channels are taken to be independent. The same with
-    parameters in the place of y. A layer that no output depends on has zeros. Two backward passes for each batch.
-
-    Raises:
-        TaskError: the model gives no tensor with a gradient, or its outputs are all zero or not finite.
-    """
-    sums = _Sums()
-    with seeded(rng_seed), torch.enable_grad(), layer_by_layer(), sums.watching(model, layers):
-        for batch in batches:
-            sums.outputs = []
-            feed(model, batch)
-            sums.add(model)
-    if not 0 < sums.square < torch.inf:
-        raise TaskError(f"Outputs are finite numbers, and not all zero; the sum of their squares is {sums.square}.")
-    model.zero_grad(set_to_none=True)
-    return Sensitivity(
-        {name: total / (_PROBES * sums.square) for name, total in sums.layers.items()},
-        {name: value / (_PROBES * sums.square) for name, value in sums.parameters.items()},
-    )
-
-
-class _Sums:
-    """What has been summed over batches and directions so far."""
-
-    def __init__(self) -> None:
-        self.outputs: list[Tensor] = []
-        self.layers: dict[str, Tensor] = {}
-        self.parameters: dict[str, float] = {}
-        self.square = 0.0
-
-    @contextmanager
-    def watching(self, model: nn.Module, layers: Iterable[str]) -> Iterator[None]:
-        with ExitStack() as stack:
-            stack.callback(model.register_forward_hook(self._keep).remove)
-            for name in layers:
-                module = model.get_submodule(name)
-                stack.callback(module.register_forward_hook(self._of_layer(name, module)).remove)
-            yield
-
-    def add(self, model: nn.Module) -> None:
-        if not self.outputs:
-            raise TaskError("The outputs of a model are tensors with a gradient; this one gave none.")
-        self.square += sum(float(each.detach().double().square().sum()) for each in self.outputs)
-        for probe in range(_PROBES):
-            model.zero_grad(set_to_none=True)
-            directions = [torch.randn_like(each) for each in self.outputs]
-            torch.autograd.backward(self.outputs, directions, retain_graph=probe + 1 < _PROBES)
-            for name, parameter in model.named_parameters():
-                if parameter.grad is not None:
-                    square = float(parameter.grad.double().square().mean())
-                    self.parameters[name] = self.parameters.get(name, 0.0) + square
-
-    def _keep(self, module: nn.Module, inputs: Any, outputs: Any) -> None:
-        leaves = [each for each in pytree.tree_leaves(outputs) if isinstance(each, Tensor)]
-        self.outputs += [each for each in leaves if each.requires_grad]
-
-    def _of_layer(self, name: str, module: nn.Module) -> Callable[[nn.Module, Any, Tensor], None]:
-        mode = 1 if isinstance(module, nn.Conv2d) else -1
-        self.layers[name] = torch.zeros(len(module.get_parameter("weight")), dtype=torch.float64)
-
-        def gradient(found: Tensor) -> None:
-            self.layers[name] += found.double().square().movedim(mode, 0).flatten(1).sum(1)
-
-        def forward(module: nn.Module, inputs: Any, outputs: Tensor) -> None:
-            if outputs.requires_grad:
-                outputs.register_hook(gradient)  # type: ignore[no-untyped-call]
-
-        return forward
+    return torch.cat(found) if found else torch.zeros(0, size)

@@ -13,7 +13,7 @@ from torch import nn
 from rank_search.errors import TaskError, TrialError
 from rank_search.export import Seen, watched
 from rank_search.layers import Example, forward
-from rank_search.posttraining.observed import Feed
+from rank_search.posttraining.outputs import Feed
 from rank_search.posttraining.press import PackedModel, Press
 from rank_search.trials import Batch, seeded
 
@@ -37,7 +37,11 @@ def pack_model(
 
     Layer after layer in the order of the model is first fitted to give its old outputs on its new inputs, then rounded
     with compensation for its curvature (see `rank_search.posttraining.rounding`). All layers, and all biases, give up
-    the same share of the outputs' square for a bit, so that one number decides the size.
+    the same share of the outputs' square for a bit, so that one number decides the size. After each layer the outputs
+    are compared with those of the model as it was: one that moves them much farther than its gradient says is rounded
+    finer, and one whose gradient says nothing (behind an argmax, a comparison, a code book, a `detach()`, or where no
+    input comes to it) is kept at a safe step; both are named in the result. A layer of more than 8192 inputs is taken
+    in blocks of them, so that it fits; what a wide layer takes is logged before.
 
     Args:
         model: it is not changed.

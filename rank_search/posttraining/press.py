@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,18 +14,33 @@ from torch import Tensor, nn
 from rank_search.coding import Grid, decode, encode
 from rank_search.export import Seen, pack_module
 from rank_search.layers import Example, Layer, copied, fuse, require_ordinary, take_inventory
-from rank_search.posttraining.observed import Feed, Moments, Sensitivity, moments, sensitivity
-from rank_search.posttraining.rounding import pivots, refit, round_layer, step_for
+from rank_search.posttraining.closeness import Closeness
+from rank_search.posttraining.expense import say_expense
+from rank_search.posttraining.felt import Sensitivity, sensitivity
+from rank_search.posttraining.observed import moments
+from rank_search.posttraining.outputs import Feed, distance_of
+from rank_search.posttraining.rounded import Rounded, is_rounded, put, put_safely, round_layer_in_place, round_safely
+from rank_search.posttraining.rounding import step_for
 from rank_search.trials import Batch
+
+LARGE: Final = 0.1
+"""Relative squared error of the outputs that is worth a warning."""
 
 _KILOBYTE: Final = 8192.0
 _LEAST: Final = 1e-6  # of the most sensitive layer: what no output feels still has a step
+_FINER: Final = 2.0**-6  # of the slope, where a layer goes farther than predicted: three bits more for each weight
+_SAVED: Final = 12.0  # bits of a weight, at most, that a coarse step saves beside a safe one
 _LEAST_CHANNEL: Final = 1e-4  # of the mean of its layer
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PackedLayer:
-    """What became of one layer: its step, the share of zeros, and the relative squared error of its outputs."""
+    """What became of one layer: its mean step, the share of zeros, and the relative squared error of its outputs.
+
+    Of a layer that is kept at a safe step (see `PackedModel.safe`) the error is that of its weights.
+    """
 
     name: str
     weights: int
@@ -46,6 +62,11 @@ class PackedModel:
         slope: relative squared error of the outputs that a kilobyte was worth.
         layers: in the order in which they were rounded.
         seen: what the batches gave forward: dimensions of several sizes stay so in the file.
+        error: of the outputs on the calibration batches, against those of the model as it was: their squared error
+            relative to their square, or the share of integers (classes, say) that differ, whichever is larger.
+        safe: layers and other parameters for which it cannot be predicted what a change does to the outputs, each with
+            the reason. Where the gradient says nothing they keep about twelve bits (16-bit numbers all of theirs),
+            whatever the slope; where it was seen to say too little, as many as it takes.
     """
 
     model: nn.Module
@@ -54,6 +75,8 @@ class PackedModel:
     grids: Mapping[str, Grid]
     slope: float
     layers: tuple[PackedLayer, ...]
+    error: float = 0.0
+    safe: Mapping[str, str] = field(default_factory=dict)
     seen: Seen = field(default_factory=Seen)
 
     @property
@@ -84,6 +107,7 @@ class Press:
         model: as it was, in evaluation mode, its batch norms folded if it can be traced.
         layers: by name, in the order in which they run.
         felt: how far its outputs feel each layer and each parameter.
+        closeness: how near rounded copies stay to it.
     """
 
     model: nn.Module
@@ -92,6 +116,7 @@ class Press:
     feed: Feed
     batches: list[Batch]
     felt: Sensitivity
+    closeness: Closeness
 
     @classmethod
     def of(cls, model: nn.Module, feed: Feed, batches: list[Batch], example: Example) -> Press:
@@ -102,67 +127,143 @@ class Press:
         """
         require_ordinary(model)
         plain = fuse(model, example) or copied(model).eval()
-        found = take_inventory(plain, example).layers
-        felt = sensitivity(plain.requires_grad_(True), list(found), feed, batches)
-        return cls(plain, example, {name: found[name] for name in felt.outputs}, feed, batches, felt)
+        for parameter in plain.parameters():
+            parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+        found = {name: each for name, each in take_inventory(plain, example).layers.items() if 0 not in each.shape}
+        say_expense(found.values())
+        closeness = Closeness.of(plain, feed, batches)
+        felt = sensitivity(plain, list(found), feed, batches)
+        return cls(plain, example, found, feed, batches, felt, closeness)
 
     @torch.no_grad()
     def at(self, slope: float) -> PackedModel:
         """The model rounded where a kilobyte is worth this relative squared error of the outputs."""
-        now, grids, rows = copied(self.model), dict[str, Grid](), []
-        for name, layer in self.layers.items():
-            seen = moments(self.model, now, layer, self.feed, self.batches)
-            module, felt = now.get_submodule(name), self._channels(name)
-            found, row = _round(name, module, seen, felt, slope / _KILOBYTE)
-            grids |= {f"{name}.{key}": grid for key, grid in found.items()}
-            rows.append(row)
-        for name, parameter in now.named_parameters():
-            if name not in grids and parameter.numel():
-                step = step_for(slope / _KILOBYTE, self._floor(self.felt.parameters.get(name, 0.0)))
-                grids[name] = _put(parameter, parameter, step)
-        payload = encode(now.state_dict(), grids)
-        now.load_state_dict(decode(payload))
-        return PackedModel(now.requires_grad_(False), self.example, payload, grids, slope, tuple(rows))
+        rounding = _Rounding(self, slope / _KILOBYTE)
+        for name in self.layers:
+            rounding.layer(name)
+        rounding.parameters()
+        return rounding.finished(slope)
 
-    def _channels(self, name: str) -> Tensor:
+    def channels(self, name: str) -> Tensor:
+        """How far the outputs feel each channel of a layer; never zero."""
         found = self.felt.outputs[name]
-        return found.clamp_min(self._floor(float(found.mean()) * _LEAST_CHANNEL))
+        return found.clamp_min(self.floor(float(found.mean()) * _LEAST_CHANNEL))
 
-    def _floor(self, value: float) -> float:
+    def floor(self, value: float) -> float:
+        """The value, or the least that counts."""
         most = max((float(each.mean()) for each in self.felt.outputs.values()), default=0.0)
         return max(value, _LEAST * most) or 1.0
 
 
-def _round(
-    name: str, module: nn.Module, seen: Moments, felt: Tensor, slope: float
-) -> tuple[dict[str, Grid], PackedLayer]:
-    """Fit a layer to its new inputs and round it in place."""
-    weight, bias = module.get_parameter("weight"), dict(module.named_parameters()).get("bias")
-    W = weight.flatten(1).double()
-    H, mean = seen.seen[:-1, :-1], seen.seen[:-1, -1]
-    if bias is None:
-        fitted, curvature = refit(W, H, seen.cross[:-1, :-1]), H
-    else:  # the bias makes up for the mean of an error, so that only its variance counts
-        both = refit(torch.cat([W, bias[:, None].double()], 1), seen.seen, seen.cross)
-        fitted, curvature = both[:, :-1], H - torch.outer(mean, mean)
-    order, U = pivots(curvature)
-    felt_by_weight = float(felt.mean() / U.diagonal().log().mean().mul(2).exp())
-    step = min(step_for(slope, felt_by_weight), 2 * float(fitted.abs().max()) or 1.0)
-    grid = Grid.nearest(torch.full((1,) * weight.dim(), step))
-    whole = round_layer(fitted, grid.steps().reshape(1, 1), curvature, slope / felt[:, None], (order, U))
-    weight.copy_(grid.values(whole.reshape(weight.shape), weight.dtype))
-    grids = {"weight": grid}
-    error = fitted - weight.flatten(1).double()
-    if bias is not None:
-        grids["bias"] = _put(bias, both[:, -1] + error @ mean, step_for(slope, float(felt.mean())))
-    lost, all_of_it = (float(((each @ curvature) * each).sum()) for each in (error, fitted))
-    zeros = float((whole == 0).double().mean())
-    return grids, PackedLayer(name, weight.numel(), float(grid.steps()), zeros, lost / all_of_it if all_of_it else 0.0)
+class _Rounding:
+    """One copy of the network on its way through its layers."""
+
+    def __init__(self, press: Press, slope: float) -> None:
+        self.press, self.slope = press, slope
+        self.now = copied(press.model).requires_grad_(False)
+        self.grids: dict[str, Grid] = {}
+        self.rows: list[PackedLayer] = []
+        self.safe: dict[str, str] = {}
+        self.error = 0.0  # so far, on the batches that are compared
+
+    def layer(self, name: str) -> None:
+        module, doubt = self.now.get_submodule(name), self.press.felt.doubt_of_layer(name)
+        found = None
+        if not doubt:
+            found, doubt = self._predicted(name, module)
+        if doubt:
+            self.safe[name] = doubt
+        if found is None:
+            found = round_safely(module)
+            self.error = self.press.closeness.error(self.now)
+        self.grids |= {f"{name}.{key}": grid for key, grid in found.grids.items()}
+        count = module.get_parameter("weight").numel()
+        self.rows.append(PackedLayer(name, count, found.step, found.zeros, found.error))
+
+    def _predicted(self, name: str, module: nn.Module) -> tuple[Rounded | None, str]:
+        """The layer rounded as far as its gradient says it may be, or finer; and what speaks against the former.
+
+        None if it went too far even so: then it is as before.
+        """
+        press = self.press
+        seen = moments(press.model, self.now, press.layers[name], press.feed, press.batches)
+        if not seen.count:
+            return None, "no finite calibration input comes to it"
+        before, doubt = {key: each.clone() for key, each in module.named_parameters()}, ""
+        for slope in (self.slope, self.slope * _FINER):
+            found = round_layer_in_place(module, seen, press.channels(name), slope)
+            surprise = self._surprise(found.predicted, module.get_parameter("weight").numel())
+            doubt = doubt or surprise
+            if not surprise:
+                return found, doubt
+            _restore(module, before)
+        return None, doubt
+
+    def _surprise(self, predicted: float, count: int) -> str:
+        """Whether the outputs are much farther away than predicted; if not, that is how far they are."""
+        error = self.press.closeness.error(self.now)
+        doubt = self.press.closeness.surprise(error, self.error, predicted, self.slope * _SAVED * count)
+        self.error = self.error if doubt else error
+        return doubt
+
+    def parameters(self) -> None:
+        """All that is no weight or bias of a layer: together, or one by one where together they go too far."""
+        left = {name: each for name, each in self.now.named_parameters() if is_rounded(each)}
+        own = {f"{name}.{key}" for name in self.press.layers for key in ("weight", "bias")}
+        left = {name: each for name, each in left.items() if name not in own}
+        doubts = {name: self.press.felt.doubt_of_parameter(name) for name in left}
+        self._safely({name: doubt for name, doubt in doubts.items() if doubt})
+        some = {name: each for name, each in left.items() if not doubts[name]}
+        if some and self._together(some):
+            for name, parameter in some.items():
+                if doubt := self._together({name: parameter}):
+                    self._safely({name: doubt})
+
+    def _together(self, some: Mapping[str, nn.Parameter]) -> str:
+        before = {name: each.clone() for name, each in some.items()}
+        predicted = 0.0
+        for name, parameter in some.items():
+            felt = self.press.floor(self.press.felt.parameters[name])
+            self.grids[name] = put(parameter, parameter, step_for(self.slope, felt))
+            predicted += felt * float((parameter.double() - before[name].double()).square().sum())
+        doubt = self._surprise(predicted, sum(each.numel() for each in some.values()))
+        if doubt:
+            for name, parameter in some.items():
+                parameter.copy_(before[name])
+                del self.grids[name]
+        return doubt
+
+    def _safely(self, doubts: Mapping[str, str]) -> None:
+        self.safe |= doubts
+        for name in doubts:
+            if (grid := put_safely(self.now.get_parameter(name))) is not None:
+                self.grids[name] = grid
+        if doubts:
+            self.error = self.press.closeness.error(self.now)
+
+    def finished(self, slope: float) -> PackedModel:
+        press, now = self.press, self.now
+        payload = encode(now.state_dict(), self.grids)
+        now.load_state_dict(decode(payload))
+        error = distance_of(press.model, now, press.feed, press.batches).relative
+        found = PackedModel(now, press.example, payload, self.grids, slope, tuple(self.rows), error, self.safe)
+        _say(found, press.closeness.noise)
+        return found
 
 
-def _put(parameter: Tensor, values: Tensor, step: float) -> Grid:
-    """Put the nearest multiples of a step into a parameter."""
-    step = min(step, 2 * float(values.abs().max()) or 1.0)
-    grid = Grid.nearest(torch.full((1,) * parameter.dim(), step))
-    parameter.copy_(grid.values(grid.round(values), parameter.dtype))
-    return grid
+def _restore(module: nn.Module, before: Mapping[str, Tensor]) -> None:
+    for key, parameter in module.named_parameters():
+        parameter.copy_(before[key])
+
+
+def _say(found: PackedModel, noise: float) -> None:
+    if found.safe:
+        _log.info("Kept at a safe step, as it cannot be predicted what a change does: %s.", ", ".join(found.safe))
+    if noise > 0:
+        _log.warning("The model gives other outputs when it is run again, by %.2g of their square.", noise)
+    if not found.error <= LARGE:
+        _log.warning(
+            "The outputs of the packed model are off by %.2g of their square on the calibration batches. A smaller "
+            "slope, or a larger size, brings them nearer.",
+            found.error,
+        )

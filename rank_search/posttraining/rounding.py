@@ -13,11 +13,14 @@ the columns that are still to come make up for the error.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import Tensor
+
+from rank_search.layers import cholesky
 
 PASSES: Final = 2
 """How often a layer is rounded: the bits of the first pass are those of the nearest whole numbers, then of its own."""
@@ -25,6 +28,8 @@ PASSES: Final = 2
 STEP_FACTOR: Final = 24.0
 """Δ² in units of slope / curvature. A fine grid would have 6/ln 2 = 8.7; the best whole numbers are few here."""
 
+_COLUMNS: Final = 128  # whose errors are taken from all later columns at once, as one matrix product
+_NUMBERS: Final = 1 << 22  # rounded at once: more rows are taken one part after another, which bounds the memory
 _PSEUDO: Final = 30.0  # so many counts are laid out as a geometric distribution, so that no whole number is impossible
 
 
@@ -45,10 +50,12 @@ class Rate:
         >>> abs(float(Rate.of(torch.zeros(970), 0)(torch.zeros(1))))
         0.0
         """
-        numbers = whole.long().clamp(-reach, reach).flatten()
-        counts = torch.bincount(numbers + reach, minlength=2 * reach + 1).double()
-        mean = max(float(numbers.abs().double().mean()), 0.01) if numbers.numel() else 1.0
-        prior = (mean / (1 + mean)) ** torch.arange(-reach, reach + 1).abs().double()
+        counts = torch.zeros(2 * reach + 1, dtype=torch.float64)
+        for some in torch.split(whole.flatten(), _NUMBERS):
+            counts += torch.bincount(some.long().clamp(-reach, reach) + reach, minlength=2 * reach + 1).double()
+        magnitudes = torch.arange(-reach, reach + 1).abs().double()
+        mean = max(float((counts * magnitudes).sum() / counts.sum()), 0.01) if whole.numel() else 1.0
+        prior = (mean / (1 + mean)) ** magnitudes
         share = (counts + _PSEUDO * prior / prior.sum()) / (counts.sum() + _PSEUDO)
         return cls(-torch.log2(share))
 
@@ -77,21 +84,28 @@ def pivots(curvature: Tensor, damping: float = 1e-2) -> tuple[Tensor, Tensor]:
 
     The order is that of falling curvature, ties in place. With the damping δ, H' = H + δ·mean(diag H)·I in that order,
     and U is upper triangular with Uᵀ·U = H'⁻¹: 1/U²ᵢᵢ is the curvature of column i once all later ones make up for it
-    (the *pivot*). A curvature of zero counts as the identity. O(n³).
+    (the *pivot*). A curvature of zero counts as the identity, and what is negative in H as noise. O(n³).
 
     Raises:
-        torch.linalg.LinAlgError: H is not positive semidefinite, or not finite.
+        torch.linalg.LinAlgError: H is not finite.
 
     >>> order, U = pivots(torch.diag(torch.tensor([1.0, 4.0])), damping=0.0)
     >>> order.tolist(), U.diagonal().tolist()
     ([1, 0], [0.5, 1.0])
     """
-    H = curvature.double()
-    mean = float(H.diagonal().mean())
-    damped = H + torch.eye(len(H)).to(H) * (damping * mean if mean else 1.0)
+    damped = _damped(curvature.double(), damping)
     order = torch.argsort(damped.diagonal(), descending=True, stable=True)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped[order][:, order]))
-    return order, torch.linalg.cholesky(inverse, upper=True)
+    back = order.flip(0)
+    R = cholesky(damped[back][:, back]).flip(0, 1)  # upper triangular, R·Rᵀ = H' in that order: U is its inverse
+    U: Tensor = torch.linalg.solve_triangular(R, torch.eye(len(R)).to(R), upper=True)
+    return order, U
+
+
+def _damped(H: Tensor, damping: float) -> Tensor:
+    mean = float(H.diagonal().mean()) if len(H) else 0.0
+    damped = H.clone()
+    damped.diagonal().add_(damping * mean if mean > 0 else 1.0)
+    return damped
 
 
 def cheapest(exact: Tensor, weight: Tensor, rate: Rate) -> Tensor:
@@ -129,6 +143,16 @@ def round_compensated(
     >>> round_compensated(torch.tensor([[0.4, 0.4]]), one, H, Rate(torch.zeros(5)), one, pivots(H)).tolist()
     [[0.0, 1.0]]
     """
+    found, each = torch.empty(weight.shape, dtype=torch.float64), max(1, _NUMBERS // max(1, weight.shape[1]))
+    for rows in torch.split(torch.arange(len(weight)), each):
+        own = step if len(step) == 1 else step[rows]
+        found[rows] = _round_rows(weight[rows], own, curvature, rate, slope[rows], pivoted)
+    return found
+
+
+def _round_rows(
+    weight: Tensor, step: Tensor, curvature: Tensor, rate: Rate, slope: Tensor, pivoted: tuple[Tensor, Tensor]
+) -> Tensor:
     exact = weight.double() / step
     diagonal = curvature.double().diagonal() * step.square()
     alone = cheapest(exact, slope / diagonal.clamp_min(torch.finfo(torch.float64).tiny), rate)
@@ -143,16 +167,25 @@ def round_compensated(
 
 
 def _compensated(exact: Tensor, slope: Tensor, rate: Rate, order: Tensor, U: Tensor) -> Tensor:
-    left = exact[:, order]
-    whole = torch.empty_like(left)
-    for column in range(left.shape[1]):
-        now, row = left[:, column : column + 1], U[column]
-        best = cheapest(now, slope * row[column].square(), rate)
-        whole[:, column : column + 1] = best
-        left[:, column + 1 :] -= (now - best) / row[column] * row[column + 1 :]
+    """Columns lie as rows here, each in one piece of memory.
+
+    The errors of some columns are taken from the later ones beyond them together: a product of matrices, many times
+    faster than column by column.
+    """
+    left, slope = exact.T[order].contiguous(), slope[:, 0]
+    whole, pivot = torch.empty_like(left), U.diagonal()
+    for begin in range(0, len(left), _COLUMNS):
+        end = min(begin + _COLUMNS, len(left))
+        errors = torch.empty(end - begin, left.shape[1], dtype=left.dtype)
+        for column in range(begin, end):
+            whole[column] = cheapest(left[column], slope * pivot[column].square(), rate)
+            error = (left[column] - whole[column]) / pivot[column]
+            left[column + 1 : end] -= U[column, column + 1 : end, None] * error
+            errors[column - begin] = error
+        left[end:] -= U[begin:end, end:].T @ errors
     back = torch.empty_like(whole)
-    back[:, order] = whole
-    return back
+    back[order] = whole
+    return back.T
 
 
 def round_layer(
@@ -162,12 +195,33 @@ def round_layer(
 
     O(out·n²).
     """
-    nearest = (weight.double() / step).round()
-    reach = int(nearest.abs().max()) + 2 if nearest.numel() else 0
-    rate = Rate.of(nearest, reach)
-    whole = nearest
+    return round_blocks(weight, step, [Block(slice(0, weight.shape[1]), curvature, pivoted)], slope)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some columns of a weight, their curvature and its pivots: what other columns do is not looked at."""
+
+    columns: slice
+    curvature: Tensor
+    pivoted: tuple[Tensor, Tensor]
+
+
+def round_blocks(weight: Tensor, step: Tensor, blocks: Sequence[Block], slope: Tensor) -> Tensor:
+    """The same with a curvature that is known within blocks of columns; the bits are those of all numbers together.
+
+    O(out·n·b), b columns in the widest block.
+    """
+    whole = torch.empty(weight.shape, dtype=torch.float32)  # which holds them exactly, in half of the memory
+    for block in blocks:
+        whole[:, block.columns] = (weight[:, block.columns].double() / step).round().float()
+    reach = int(whole.abs().max()) + 2 if whole.numel() else 0
+    rate = Rate.of(whole, reach)
     for _ in range(PASSES):
-        whole = round_compensated(weight, step, curvature, rate, slope, pivoted)
+        for block in blocks:
+            own = weight[:, block.columns]
+            found = round_compensated(own, step, block.curvature, rate, slope, block.pivoted)
+            whole[:, block.columns] = found.float()
         rate = Rate.of(whole, reach)
     return whole
 
@@ -196,7 +250,5 @@ def refit(weight: Tensor, moment: Tensor, cross: Tensor, damping: float = 1e-2) 
     [[6.0]]
     """
     W, H, C = weight.double(), moment.double(), cross.double()
-    mean = float(H.diagonal().mean())
-    damped = H + torch.eye(len(H)).to(H) * (damping * mean if mean else 1.0)
-    change: Tensor = torch.linalg.solve(damped, (W @ (C - H)).T).T
+    change: Tensor = torch.cholesky_solve((W @ (C - H)).T, cholesky(_damped(H, damping))).T
     return W + change

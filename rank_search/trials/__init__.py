@@ -1,7 +1,7 @@
 """One trial: factorize, fine-tune, code, decode, measure."""
 
 from rank_search.trials.batchnorm import reestimate_batchnorm
-from rank_search.trials.calibration import input_moments, patches
+from rank_search.trials.calibration import input_moments, patches, wide
 from rank_search.trials.densities import laplace_bits, logistic_bits
 from rank_search.trials.effort import Diverged
 from rank_search.trials.examples import selection_examples
@@ -9,6 +9,7 @@ from rank_search.trials.forms import form_ratio
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio, threads
 from rank_search.trials.limits import memory_limited
 from rank_search.trials.measure import measure, on_test, test_measurements
+from rank_search.trials.modes import as_for_loss
 from rank_search.trials.penalties import (
     double_soft_orthogonality,
     frobenius,
@@ -45,6 +46,7 @@ __all__ = [
     "Task",
     "TrainingSettings",
     "Workbench",
+    "as_for_loss",
     "asked",
     "build",
     "dense_measurements",
@@ -78,4 +80,5 @@ __all__ = [
     "test_measurements",
     "threads",
     "to_safetensors",
+    "wide",
 ]

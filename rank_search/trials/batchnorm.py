@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final
@@ -13,8 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rank_search.coding import Grid
+from rank_search.errors import TaskError
+from rank_search.trials.modes import as_for_loss, is_lone
 from rank_search.trials.stop import Stop, never
-from rank_search.trials.task import Task, passed
+from rank_search.trials.task import Batch, Task, passed
+
+_log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
@@ -22,10 +27,14 @@ def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batch
     """Set the statistics of every batch norm that takes some in training to the average over the training data.
 
     Everything else runs as in eval mode (no dropout), where it ends; momenta stay as they are. A model without
-    such batch norms costs nothing. The average is of per-batch statistics (momentum None: cumulative).
+    such batch norms costs nothing. The average is of per-batch statistics (momentum None: cumulative). A batch that a
+    norm cannot take statistics of, with one value for each channel, is left out.
 
     Args:
         batches: of how many, the first of a pass; None, or more than there are: a whole pass; 0: nothing is done.
+
+    Raises:
+        TaskError: there is no training data, or no batch that statistics can be taken of.
     """
     norms = [] if batches == 0 else learning_norms(model)
     model.eval()
@@ -35,15 +44,36 @@ def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batch
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-        norm.training = True
+    taken = 0
     try:
-        for batch in islice(passed(task.training(), "training data"), batches):
-            stop()
-            task.loss(model, batch)
+        with as_for_loss(model, norms):
+            for batch in islice(passed(task.training(), "training data"), batches):
+                stop()
+                taken += _is_taken(task, model, norms, batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         model.eval()
+    if not taken:
+        raise TaskError(
+            "Batch norms take their statistics of batches with more than one example; the training data has none. "
+            "Use larger batches."
+        )
+
+
+def _is_taken(task: Task, model: nn.Module, norms: Sequence[nn.Module], batch: Batch) -> bool:
+    """Whether the norms could take the statistics of this batch; if not, they are as before."""
+    kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    try:
+        task.loss(model, batch)
+    except ValueError as error:
+        if not is_lone(error):
+            raise
+        _log.info("A batch of one example has no statistics for batch norms; it is left out.")
+        for buffer, before in kept:
+            buffer.copy_(before)
+        return False
+    return True
 
 
 def learning_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -110,19 +140,18 @@ def _put(parameter: nn.Parameter, values: Tensor, spread: float, group: str) -> 
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, but batch norms take the statistics of each batch and keep none of them.
+    """The model as for its loss, but batch norms take the statistics of each batch and keep none of them.
 
     Those that are frozen (see `learning_norms`) stay as they are.
     """
     norms = learning_norms(model)
     kept = [(norm.momentum, norm.state_dict()) for norm in norms]
     kept = [(momentum, {name: each.clone() for name, each in state.items()}) for momentum, state in kept]
-    model.eval()
     for norm in norms:
-        norm.training = True
         norm.momentum = 0.0
     try:
-        yield
+        with as_for_loss(model, norms):
+            yield
     finally:
         for norm, (momentum, state) in zip(norms, kept, strict=True):
             norm.momentum = momentum

@@ -45,7 +45,8 @@ class Lattice:
 
 def latents(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter that is rounded and coded: all that is stored and has dimensions, but for the vectors of batch
-    norms, which are rounded when their statistics are final (see `canonical_norms`).
+    norms, which are rounded when their statistics are final (see `canonical_norms`). Complex and whole numbers are kept
+    as they are.
     """
     kept_out = {
         id(parameter)
@@ -57,7 +58,7 @@ def latents(model: nn.Module) -> dict[str, nn.Parameter]:
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if parameter.dim() and parameter.numel() and id(parameter) not in kept_out
+        if parameter.is_floating_point() and parameter.dim() and parameter.numel() and id(parameter) not in kept_out
     }
 
 

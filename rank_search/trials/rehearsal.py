@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.layers import copied
+from rank_search.trials.modes import is_lone
 from rank_search.trials.randomness import seeded
 from rank_search.trials.settings import TrainingSettings
-from rank_search.trials.task import Task, asked, passed, task_distilled_loss, task_loss
+from rank_search.trials.task import Batch, Task, asked, passed, task_distilled_loss, task_loss
 from rank_search.trials.thawing import thaw
 
 _log = logging.getLogger(__name__)
@@ -59,12 +61,27 @@ def rehearse_test(task: Task) -> None:
 
 
 def _loss(task: Task, model: nn.Module, training: TrainingSettings) -> Tensor:
-    copied, distilled = _trainable(model), training.distillation > 0
+    trainable, distilled = _trainable(model), training.distillation > 0
     with seeded(0), asked("training(), loss() or distilled_loss()" if distilled else "training() or loss()"):
-        batch = next(passed(task.training(), "training data"))
-        if distilled:
-            return task_distilled_loss(task, copied, model, batch, training)
-        return task_loss(task, copied, batch)
+        return _first_loss(task, trainable, model if distilled else None, task.training(), training)
+
+
+def _first_loss(
+    task: Task, model: nn.Module, teacher: nn.Module | None, batches: Iterable[Batch], training: TrainingSettings
+) -> Tensor:
+    """Of the first batch that norms can be trained with."""
+    for batch in passed(batches, "training data"):
+        try:
+            if teacher is not None:
+                return task_distilled_loss(task, model, teacher, batch, training)
+            return task_loss(task, model, batch)
+        except ValueError as error:
+            if not is_lone(error):
+                raise
+    raise TaskError(
+        "Norms are trained with more than one example in a batch; the training data has one in each. Use larger "
+        "batches."
+    )
 
 
 def _trainable(model: nn.Module) -> nn.Module:

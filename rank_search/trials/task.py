@@ -52,7 +52,12 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The loss of the model on one batch: a scalar with a gradient."""
+        """The loss of the model on one batch: a scalar with a gradient.
+
+        Called with the model in training mode, always: what it gives in that mode alone (the outputs of auxiliary
+        heads, say) is there. Where nothing is trained (the inputs of layers, the statistics of batch norms and the
+        rounding of weights are looked at through the loss, too), dropout is off, and norms keep what they have.
+        """
 
     @abstractmethod
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:

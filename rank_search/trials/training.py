@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any, Final, final
@@ -9,12 +10,13 @@ from typing import Any, Final, final
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rank_search.errors import ArtifactError
+from rank_search.errors import ArtifactError, TaskError
 from rank_search.trials.average import Average
 from rank_search.trials.batchnorm import reestimate_batchnorm
 from rank_search.trials.checkpoint import Checkpoint
 from rank_search.trials.effort import Diverged, Effort
 from rank_search.trials.loss import TrainingLoss
+from rank_search.trials.modes import is_lone
 from rank_search.trials.optimizers import make_optimizers, memories, set_memories, set_rates
 from rank_search.trials.passes import Passes, count_batches
 from rank_search.trials.randomness import generators, set_generators
@@ -25,6 +27,8 @@ from rank_search.trials.thawing import thaw
 
 MODEL: Final = "model"
 """The part of a checkpoint that holds the model's state."""
+
+_log = logging.getLogger(__name__)
 
 
 def fine_tune(task: Task, model: nn.Module, effort: Effort) -> Diverged | None:
@@ -64,6 +68,7 @@ class Training:
         self._batches = Passes(task)
         self._average = Average(model, effort.settings.average) if effort.settings.average > 0 else None
         self._step = 0
+        self._lone = 0  # batches in a row that norms could not be trained with
 
     def advance(self, epochs: float) -> Diverged | None:
         """Train until so many epochs are done in all; the model ends in eval mode."""
@@ -85,14 +90,33 @@ class Training:
         settings, step, total = self._effort.settings, self._step, self._steps(self._effort.settings.epochs)
         self._effort.stop()
         set_rates(self._optimizers, self._rates, rate_factor(settings, step, total))
-        loss = self._loss.of(batch, step, total)
-        if not math.isfinite(value := float(loss.detach())):
+        loss = self._loss_of(batch, step, total)
+        if loss is not None and not math.isfinite(value := float(loss.detach())):
             return Diverged(f"the loss was {value} in epoch {step // self._per_epoch + 1}, step {step + 1} of {total}")
-        _descend(self._optimizers, loss, self._model, settings)
+        if loss is not None:
+            _descend(self._optimizers, loss, self._model, settings)
         self._step += 1
         if self._average is not None:
             self._average.update(self._step)
         return None
+
+    def _loss_of(self, batch: Batch, step: int, total: int) -> Tensor | None:
+        """None for a batch with one value for each channel, as the last of a pass may be: norms take no such batch."""
+        try:
+            loss = self._loss.of(batch, step, total)
+        except ValueError as error:
+            if not is_lone(error):
+                raise
+            self._lone += 1
+            if self._lone >= self._per_epoch:
+                raise TaskError(
+                    "Norms are trained with more than one example in a batch; the training data has one in each. Use "
+                    "larger batches."
+                ) from error
+            _log.info("A batch of one example in step %d of %d: norms cannot be trained with it.", step + 1, total)
+            return None
+        self._lone = 0
+        return loss
 
     def settle(self) -> bool:
         """Put what is measured into the model: the averaged weights, if the settings ask for them.

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 import rank_search as rs
 from rank_search.errors import ExportError, TaskError, TrialError
 from rank_search.layers import forward, take_inventory
-from rank_search.posttraining.observed import moments, sensitivity
+from rank_search.posttraining.felt import sensitivity
+from rank_search.posttraining.observed import moments
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -149,16 +150,20 @@ def test_calibration_needs_batches_that_the_model_takes() -> None:
 # ---- what is observed ------------------------------------------------------------------------------------
 
 
-def test_moments_are_those_of_the_patches_with_a_one() -> None:
+def test_moments_are_centred_and_of_both_networks() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    batches = [torch.randn(20, 3), torch.randn(20, 3)]
+    batches = [torch.randn(20, 3), torch.randn(30, 3)]
     now = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     layer = take_inventory(model, batches[0][:1]).layers["2"]
     found = moments(model, now, layer, forward, batches)
     with torch.no_grad():
-        x, z = (torch.cat([each[:2](torch.cat(batches)), torch.ones(40, 1)], 1) for each in (model, now))
-    assert torch.allclose(found.seen, (z.T @ z / 40).double(), atol=1e-5)
-    assert torch.allclose(found.cross, (x.T @ z / 40).double(), atol=1e-5)
+        x, z = (each[:2](torch.cat(batches)).double() for each in (model, now))
+    (block,) = found.blocks
+    assert found.count == 50
+    assert torch.allclose(found.was, x.mean(0), atol=1e-6)
+    assert torch.allclose(found.mean, z.mean(0), atol=1e-6)
+    assert torch.allclose(block.seen, torch.cov(z.T, correction=0), atol=1e-6)
+    assert torch.allclose(block.cross, (x - x.mean(0)).T @ (z - z.mean(0)) / 50, atol=1e-6)
 
 
 def test_sensitivity_is_the_mean_square_of_the_jacobian() -> None:

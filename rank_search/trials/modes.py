@@ -1,0 +1,78 @@
+"""The modes in which a model runs when its task is asked for a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+_DROPOUTS: Final = frozenset(
+    {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
+)
+_LONE: Final = "Expected more than 1 value per channel when training"
+
+
+def is_lone(error: BaseException) -> bool:
+    """Whether a norm refused a batch that has one value for each channel: most often, of one example."""
+    return isinstance(error, ValueError) and str(error).startswith(_LONE)
+
+
+@contextmanager
+def as_for_loss(model: nn.Module, moving: Iterable[nn.Module] = ()) -> Iterator[None]:
+    """The model in training mode, as a loss expects it, but acting as in evaluation: nothing is trained here.
+
+    What a model gives in training mode (outputs of auxiliary heads, losses of its own) depends on the mode of modules
+    that hold others. So these are in training mode; PyTorch's own modules and those that hold none, such as norms and
+    dropout, are in evaluation mode, and dropout that is called as a function drops nothing. Afterwards all modes are
+    as they were, and so are all buffers.
+
+    Args:
+        moving: norms that take statistics meanwhile: they are in training mode, and their buffers stay as they end.
+    """
+    moving = list(moving)
+    modes = {module: module.training for module in model.modules()}
+    kept = _buffers(model, moving)
+    with ExitStack() as stack:
+        stack.callback(_put_back, modes, kept)
+        model.train()
+        for module in model.modules():
+            module.training = module is model or _holds_others(module)
+        for norm in moving:
+            norm.training = True
+        with _NoDropout():
+            yield
+
+
+def _holds_others(module: nn.Module) -> bool:
+    return not type(module).__module__.startswith("torch.nn.") and any(True for _ in module.children())
+
+
+def _buffers(model: nn.Module, moving: list[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+    moved = {id(buffer) for norm in moving for buffer in norm.buffers()}
+    return [(each, each.detach().clone()) for each in model.buffers() if id(each) not in moved]
+
+
+@torch.no_grad()
+def _put_back(modes: Mapping[nn.Module, bool], buffers: list[tuple[Tensor, Tensor]]) -> None:
+    for module, training in modes.items():
+        module.training = training
+    for buffer, before in buffers:
+        if not torch.equal(buffer, before):
+            buffer.copy_(before)
+
+
+class _NoDropout(TorchFunctionMode):
+    """Dropout that a module calls as a function, with its own mode."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _DROPOUTS:
+            kwargs = {**(kwargs or {}), "training": False}
+            args = args[:2]
+        elif func is F.scaled_dot_product_attention and kwargs and "dropout_p" in kwargs:
+            kwargs = {**kwargs, "dropout_p": 0.0}
+        return func(*args, **(kwargs or {}))
