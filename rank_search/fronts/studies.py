@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -16,6 +15,7 @@ from rank_search.errors import QueryError, StudyMismatchError
 from rank_search.fronts import tables
 from rank_search.fronts.activity import by_state
 from rank_search.fronts.claims import lock
+from rank_search.fronts.moments import now
 from rank_search.fronts.records import PriorRow, StudyRecord, StudySummary
 from rank_search.point import Objective
 
@@ -96,7 +96,7 @@ def summaries(connection: Connection) -> list[StudySummary]:
 
 
 def _create(connection: Connection, wanted: StudyRecord) -> StudyRecord:
-    made = replace(wanted, dense=finite(wanted.dense), created=datetime.now(UTC))
+    made = replace(wanted, dense=finite(wanted.dense), created=now(connection))
     query = (
         insert(tables.study)
         .values(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,10 +14,9 @@ import pytest
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError, TaskError
 from rank_search.fronts import Claim, Store, StudyRecord
-from rank_search.launch import InProcess, Job, driver
+from rank_search.launch import InProcess, Job, driver, pulses
 from rank_search.launch.driver import Driver, hypervolume_of
 from rank_search.launch.progress import Progress
-from rank_search.launch.workers import died_here
 from rank_search.point import Bound, Outcome, Point, State
 from rank_search.search import Rungs, RungSettings, Suggestion
 from tests.launch.parts import (
@@ -104,7 +101,7 @@ def test_a_claim_without_a_heartbeat_is_taken_over(
     store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.claim(study, a_point(700), ELSEWHERE, {"label": "lost"})
-    monkeypatch.setattr(driver, "EXPIRED", timedelta(seconds=-1))
+    monkeypatch.setattr(pulses, "EXPIRED", timedelta(seconds=-1))
     drive(target=1).run()
     (row,) = by_number(store, study)
     assert (row.point, row.attempt) == (a_point(700), 2)
@@ -114,7 +111,7 @@ def test_a_trial_that_ends_its_driver_each_time_is_given_up(
     store: Store, study: StudyRecord, drive: Callable[..., Driver]
 ) -> None:
     store.claim(study, a_point(700), dead_worker(), {"label": "deadly"})
-    assert store.take_over(study, dead_worker(), datetime.now(UTC) + timedelta(hours=1))
+    assert store.take_over(study, dead_worker(), lambda claim: True)
     ran: list[Job] = []
 
     def note(job: Job) -> Outcome:
@@ -196,7 +193,7 @@ def test_interrupted_it_gives_its_claims_up(
 def test_the_heartbeat_goes_on_during_a_trial(
     store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "HEARTBEAT", timedelta(milliseconds=1))
+    monkeypatch.setattr(pulses, "HEARTBEAT", timedelta(milliseconds=1))
 
     beaten, real = threading.Event(), store.heartbeat
 
@@ -465,15 +462,6 @@ def test_a_damaged_checkpoint_costs_a_fresh_start(
 
 
 # ---- small questions -------------------------------------------------------------------------------------
-
-
-def test_who_has_died_here() -> None:
-    assert died_here(dead_worker())
-    assert not died_here(f"{socket.gethostname()}:{os.getpid()}")
-    assert not died_here(ELSEWHERE)
-    assert not died_here("")
-    assert not died_here(f"{socket.gethostname()}:what")
-    assert not died_here(f"{socket.gethostname()}:1")
 
 
 def test_hypervolume_is_a_share_of_the_box(study: StudyRecord) -> None:
