@@ -11,8 +11,7 @@
     ├── LayerError          (ValueError)    a layer, its weights or a choice made for it
     ├── QueryError          (ValueError)    a question to a store that cannot be answered as asked
     ├── StoreError          (RuntimeError)  the store cannot be reached, read or written
-    │   ├── StoreAwayError                      it is away or busy just now; trying again may help
-    │   └── UnclaimedError                      a result for a claim that is not there
+    │   └── StoreAwayError                      it is away or busy just now; trying again may help
     ├── ArtifactError       (RuntimeError)  a trial's file cannot be written, or is not what was written
     ├── LaunchError         (RuntimeError)  workers or a cluster cannot be used
     ├── TrialError          (RuntimeError)  a trial cannot be carried out
@@ -71,10 +70,6 @@ class StoreError(RankSearchError, RuntimeError):
 
 class StoreAwayError(StoreError):
     """The store is away or busy just now: its server is out of reach or full, its file locked, its disk full."""
-
-
-class UnclaimedError(StoreError):
-    """A result for a claim that the store does not know, or knows no longer."""
 
 
 class ArtifactError(RankSearchError, RuntimeError):

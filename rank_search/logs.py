@@ -198,8 +198,9 @@ class _People(logging.Handler):
         self.setFormatter(_formatter(_line))
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError, ValueError):  # nobody reads it any more
-            sys.stderr.write(self.format(record) + "\n")
+        if sys.stderr is not None:
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                sys.stderr.write(self.format(record) + "\n")
 
 
 @final

@@ -18,6 +18,7 @@ from rank_search.cli import (
     study_verbs,
 )
 from rank_search.errors import RankSearchError
+from rank_search.streams import stand_in_for_closed, unbroken
 
 app = typer.Typer(
     help="Find the low-rank factorization and the rank of every layer of a trained network: "
@@ -44,6 +45,12 @@ for verbs in (
 
 def main() -> None:
     """Run the command line and exit."""
+    stand_in_for_closed()
+    with unbroken("stderr"):
+        _main()
+
+
+def _main() -> None:
     try:
         app(standalone_mode=True)
     except RankSearchError as error:

@@ -132,8 +132,8 @@ def held(connection: Connection, study: StudyRecord) -> list[Claim]:
 
 
 def first_orphan(connection: Connection, study: StudyRecord, dead: Callable[[Claim], bool]) -> Claim | None:
-    """The first claim that was given up, or whose worker is dead."""
-    return next((each for each in held(connection, study) if not each.worker or dead(each)), None)
+    """The first claim whose worker is dead."""
+    return next((each for each in held(connection, study) if dead(each)), None)
 
 
 def adopt(connection: Connection, study: StudyRecord, worker: str, dead: Callable[[Claim], bool]) -> Claim | None:

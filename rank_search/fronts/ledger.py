@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from rank_search.errors import StoreError, UnclaimedError
+from rank_search.errors import StoreError
 from rank_search.fronts import queries, rows, tables
 from rank_search.fronts.among import among
 from rank_search.fronts.claims import lock
@@ -69,8 +69,7 @@ def record(connection: Connection, study: StudyRecord, held: Claim, ending: Endi
     Returns whether the trial is this ending: not another worker's, who was faster.
 
     Raises:
-        UnclaimedError: there is no such claim.
-        StoreError: a complete or stopped trial lacks an objective.
+        StoreError: a complete or stopped trial lacks an objective, or there is no such claim.
     """
     _require_objectives(study, held, ending.outcome)
     lock(connection, study)
@@ -170,7 +169,7 @@ def _claimed(connection: Connection, study: StudyRecord, held: Claim) -> Row[*tu
     """The claim's row, which another worker may hold by now: the first result is the one that counts."""
     row = connection.execute(_CLAIMED, {"study": study.id, "of": held.number}).one_or_none()
     if row is None or row.point_key != held.point.key:
-        raise UnclaimedError(
+        raise StoreError(
             f"Only a claimed point can be recorded; study {study.name!r} has no claim {held.number} for this "
             "point. Claim it first."
         )

@@ -152,9 +152,9 @@ class Store:
         return self._database.read(claims.next_number, study)
 
     def take_over(
-        self, study: StudyRecord, worker: str, dead: Callable[[Claim], bool] = lambda claim: False
+        self, study: StudyRecord, worker: str, dead: Callable[[Claim], bool] = lambda claim: not claim.worker
     ) -> Claim | None:
-        """Adopt the first claim that was given up, or which is `dead`.
+        """Adopt the first claim that is `dead`; by default, one that its worker gave up (it has none).
 
         Returns `None` if there is no such claim. No claim goes to two workers; one may go to its own worker again.
         """
@@ -196,8 +196,7 @@ class Store:
         measurements at smaller budgets stay with it. Measurements that are not finite are not stored.
 
         Raises:
-            UnclaimedError: there is no claim of that number and point, and no trial.
-            StoreError: a complete or stopped trial lacks a finite objective.
+            StoreError: a complete or stopped trial lacks a finite objective, or the point was never claimed.
         """
         ending = ledger.Ending(outcome, budget, rng_seed, started, finished, worker)
         return self._database.write(ledger.record, study, held, ending, self._losses)

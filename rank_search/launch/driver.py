@@ -16,11 +16,11 @@ from typing import Final
 
 from rank_search import logs
 from rank_search.artifacts import ArtifactStore
-from rank_search.errors import ArtifactError, LaunchError, UnclaimedError
+from rank_search.errors import ArtifactError, LaunchError
 from rank_search.fronts import Claim, Store, StudyRecord, TrialRow, hypervolume
 from rank_search.launch.executors import Executor, Finished, Job, this_process, trial_seed
 from rank_search.launch.known import Known
-from rank_search.launch.progress import Progress
+from rank_search.launch.progress import Progress, Report, going_on
 from rank_search.launch.pulses import Pulses, beating
 from rank_search.launch.watchers import Watcher
 from rank_search.launch.workers import died_here, driver_name
@@ -70,11 +70,11 @@ class Driver:
         source: Source,
         executor: Executor,
         plan: Plan,
-        report: Callable[[Progress], None],
+        report: Report,
         watchers: Sequence[Watcher] = (),
     ) -> None:
         self._store, self._study, self._source = store, study, source
-        self._executor, self._plan, self._report = executor, plan, report
+        self._executor, self._plan, self._report = executor, plan, going_on(report)
         self._watchers = tuple(watchers)
         self._worker = driver_name()
         self._held: dict[int, Claim] = {}
@@ -164,8 +164,7 @@ class Driver:
         return len(self._known.numbers | self._held.keys()) < self._plan.target
 
     def _take_over(self) -> Claim | None:
-        """A claim that nobody keeps alive, or one in this driver's name whose granting it never heard of."""
-
+        """A claim that was given up or that nobody keeps alive, or one of its own whose granting it never heard of."""
         last_holder = ""
 
         def dead(claim: Claim) -> bool:
@@ -173,7 +172,9 @@ class Driver:
             last_holder = claim.worker
             if claim.number in self._held:  # whosever it is by now: it is being carried out here
                 return False
-            return claim.worker == self._worker or died_here(claim.worker) or self._pulses.is_silent(claim)
+            if claim.worker in ("", self._worker):
+                return True
+            return died_here(claim.worker) or self._pulses.is_silent(claim)
 
         if time.monotonic() < self._next_look:
             return None
@@ -296,19 +297,16 @@ class Driver:
         job, arrived = finished.job, time.monotonic()
         now = self._store.now()
         ended = now - timedelta(seconds=time.monotonic() - arrived)
-        try:
-            return self._store.record(
-                self._study,
-                replace(self._held[job.number], attempt=job.attempt),
-                outcome,
-                budget=job.budget,
-                rng_seed=job.rng_seed,
-                started=ended - (finished.finished - finished.started),
-                finished=ended,
-                worker=finished.worker,
-            )
-        except UnclaimedError:
-            return False
+        return self._store.record(
+            self._study,
+            replace(self._held[job.number], attempt=job.attempt),
+            outcome,
+            budget=job.budget,
+            rng_seed=job.rng_seed,
+            started=ended - (finished.finished - finished.started),
+            finished=ended,
+            worker=finished.worker,
+        )
 
     def _verdict(self, job: Job, outcome: Outcome) -> Outcome:
         """Below the full budget a trial has only stopped; at it, one that breaks a constraint is infeasible."""

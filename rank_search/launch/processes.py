@@ -19,6 +19,7 @@ from typing import Any, Final, final
 from rank_search import logs
 from rank_search.errors import LaunchError, RankSearchError
 from rank_search.launch.executors import Executor, Finished, Job, carry_out, cut_short, this_process
+from rank_search.streams import unbroken
 
 MOST_LOST_STARTS: Final = 2
 
@@ -236,6 +237,11 @@ def _serve(pipe: Connection, driver: int) -> None:
     """The life of a worker: step by step to the runner, then a job in, an outcome out, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+    with unbroken("stdout"), unbroken("stderr"):
+        _work(pipe)
+
+
+def _work(pipe: Connection) -> None:
     try:
         made: Any = None
         while not isinstance(order := pipe.recv(), Job):
