@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
 _DESCRIPTORS: Final = {"stdout": 1, "stderr": 2}
 
@@ -32,8 +32,8 @@ class _Unbroken(io.RawIOBase):
     def isatty(self) -> bool:
         return os.isatty(self._descriptor)
 
-    def write(self, data: object) -> int:
-        content = memoryview(data).cast("B")  # type: ignore[call-overload]
+    def write(self, data: Any) -> int:
+        content = memoryview(data).cast("B")
         try:
             return os.write(self._descriptor, content)
         except OSError:

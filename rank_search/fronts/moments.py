@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from sqlalchemy import Connection, DateTime, TextClause, text
+from sqlalchemy import Connection, DateTime, text
 
-_CLOCK: Final[TextClause] = text("SELECT clock_timestamp() AT TIME ZONE 'UTC' AS moment").columns(moment=DateTime)
+_CLOCK: Final = text("SELECT clock_timestamp() AT TIME ZONE 'UTC' AS moment").columns(moment=DateTime)
 
 
 def now(connection: Connection) -> datetime:

@@ -37,7 +37,8 @@ _SIGNS: Final = (
 def engine(url: URL) -> Engine:
     """An engine whose connections are tried before they are used, and which notices a server that fell silent."""
     how = {name: value for name, value in _CONNECTING.items() if name not in url.query}
-    made = create_engine(url, connect_args=how, pool_pre_ping=True)
+    unprepared = {"prepare_threshold": None}  # behind a pooler, the next transaction may be on another connection
+    made = create_engine(url, connect_args=how | unprepared, pool_pre_ping=True)
     event.listen(made, "connect", _prepare)
     return made
 
