@@ -136,7 +136,7 @@ def show_ratios(path: str, pairs: int) -> None:
     @torch.no_grad()
     def bare(place: int) -> None:
         model = factorize(made.dense, points[place], made.layers, made.plugins, made.bases).eval()
-        reestimate_batchnorm(made.task, model, batches=untrained.batchnorm_batches)
+        reestimate_batchnorm(made.task, model, batches=untrained.norm_batches)
         made.task.evaluate(model, made.task.selection())
 
     trial(0)

@@ -87,7 +87,7 @@ class Evaluator:
         subject = self.prepared.subject
         model = factorize(subject.model, point, subject.inventory.layers, subject.plugins, self.bases)
         with seeded(0), torch.no_grad():
-            reestimate_batchnorm(subject.task, model, batches=subject.study.training.batchnorm_batches)
+            reestimate_batchnorm(subject.task, model, batches=subject.study.training.norm_batches)
             found = subject.task.evaluate(model.eval(), islice(iter(subject.task.selection()), self.batches))
         return float(found["error"])
 

@@ -100,8 +100,8 @@ def test_error(prepared: Prepared, point: Point) -> float:
     layers, plugins = subject.inventory.layers, subject.plugins
     model = factorize(subject.model, point, layers, plugins, lambda layer: bases_of(prepared, layer))
     with seeded(0):
-        reestimate_batchnorm(subject.task, model, batches=subject.study.training.batchnorm_batches)
-    return float(subject.task.evaluate(model.eval(), subject.task.test())["error"])
+        reestimate_batchnorm(subject.task, model, batches=subject.study.training.norm_batches)
+    return float(subject.task.evaluate(model.eval(), subject.task.test() or ())["error"])
 
 
 def made(study: Study, calibration: int) -> Prepared:

@@ -99,7 +99,7 @@ def measured(task: Task, model: nn.Module, test: bool) -> dict[str, float]:
     with torch.no_grad():
         found = dict(task.evaluate(model, task.selection()))
         if test:
-            found |= {f"test_{name}": value for name, value in task.evaluate(model, task.test()).items()}
+            found |= {f"test_{name}": value for name, value in task.evaluate(model, task.test() or ()).items()}
     return found
 
 

@@ -10,12 +10,12 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
-from rank_search.errors import ArtifactError
+from rank_search.errors import ArtifactError, to_install
 from rank_search.point import Artifact
 
 if TYPE_CHECKING:
@@ -105,6 +105,17 @@ class ArtifactStore:
         with self._trying(_plain(name), "removed", "Check the rights."):
             self._place.remove(name)
 
+    def clear(self, names: Iterable[str]) -> None:
+        """Remove the files, and a local folder that is empty then. What lies outside is not the study's, and stays.
+
+        Raises:
+            ArtifactError: one cannot be removed.
+        """
+        for name in names:
+            if not Path(name).is_absolute():
+                self.delete(name)
+        self._place.leave()
+
     def names(self) -> list[str]:
         """All files by name, sorted, unfinished ones too (see `PART`); none if the folder is not there yet.
 
@@ -128,8 +139,12 @@ class ArtifactStore:
 
 
 def artifacts_at(recorded: str, default: Path) -> ArtifactStore:
-    """The artifacts of a study: at the place that the store has recorded, or at the default place if that is empty."""
-    return ArtifactStore(recorded or default)
+    """The artifacts of a study: at the place that the store has recorded, or at the default place if that is empty.
+
+    A recorded name is that of a folder beside the default one: the study has been renamed.
+    """
+    is_name = recorded and "://" not in recorded and not Path(recorded).is_absolute()
+    return ArtifactStore(default.parent / recorded if is_name else recorded or default)
 
 
 def _plain(name: str) -> str:
@@ -162,6 +177,10 @@ class _Place(ABC):
 
     @abstractmethod
     def names(self) -> list[str]: ...
+
+    def leave(self) -> None:
+        """Remove the place itself, if it is a folder and empty."""
+        return
 
     def said(self, error: Exception) -> str:
         """What went wrong, in one line."""
@@ -204,6 +223,10 @@ class _Folder(_Place):
                 return [entry.name for entry in entries if entry.is_file()]
         except FileNotFoundError:
             return []
+
+    def leave(self) -> None:
+        with suppress(OSError):  # not empty: other files stay
+            self._path.rmdir()
 
 
 def _sync_folder(path: Path) -> None:
@@ -260,6 +283,11 @@ class _Server(_Place):
             line = line.replace(secret, "***")
         return line
 
+    def _advice(self) -> str:
+        if not self._url.startswith("s3"):
+            return "Install it."
+        return f"Run, in the folder of rank-search: {to_install('s3')}."
+
     def _opened(self) -> tuple[AbstractFileSystem, str]:
         from fsspec.core import url_to_fs
 
@@ -268,7 +296,6 @@ class _Server(_Place):
             files, path = url_to_fs(self._url, **dict(zip(keys, self._secrets, strict=False)))
         except ImportError as error:
             raise ArtifactError(
-                f"Artifacts at {self._url} need a package that is not installed: {error}. "
-                f"{'''Run: pip install 'rank-search[s3]'.''' if self._url.startswith('s3') else 'Install it.'}"
+                f"Artifacts at {self._url} need a package that is not installed: {error}. {self._advice()}"
             ) from None
         return files, str(path).rstrip("/")

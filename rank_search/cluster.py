@@ -7,6 +7,7 @@ in the driver and goes the same way, so nodes need the Python packages and nothi
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 import warnings
@@ -41,6 +42,8 @@ Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
 _MOMENT: Final = "moment"
 """Stands among the decompositions for the second moment of the layer's inputs."""
 
+_steps: Final = logging.getLogger("rank_search.steps")
+
 PROBE: Final = ".probe"
 """How the name of the file ends by which workers know that they are in the right place."""
 
@@ -50,6 +53,10 @@ def on_cluster(
     study: Study, task: Task | None, launch: LaunchSettings
 ) -> Iterator[tuple[Prepared, Workbench, Callable[[ArtifactStore, Mapping[str, float]], Executor]]]:
     """Connect to the cluster, prepare the study with its help, and make the way to its workers."""
+    if launch.address:
+        _steps.info("Connecting to Ray at %s", launch.address)
+    else:
+        _steps.info("Connecting to Ray, or starting it on this machine, which takes a minute or two")
     from rank_search.launch.ray import Cluster
 
     with Cluster(launch.address) as cluster:
@@ -118,6 +125,7 @@ def _workers(
 ) -> Executor:
     from rank_search.launch.ray import RayActors
 
+    _steps.info("Starting %d %s on Ray", workers, "worker" if workers == 1 else "workers")
     shared = cluster.share(
         replace(with_dense(workbench, subject, dense), bases=_not_here), "the task, with its model and data,"
     )

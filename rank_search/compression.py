@@ -15,6 +15,7 @@ from rank_search.errors import StudyFileError
 from rank_search.export import build_model, export_trial
 from rank_search.fronts import Front, Store
 from rank_search.launch.progress import Progress
+from rank_search.layers import Example
 from rank_search.run import run_study
 from rank_search.study import Study
 from rank_search.study.complaints import complaints
@@ -60,6 +61,7 @@ def compress(
     metric: Callable[[Tensor, Tensor], float] = error_rate,
     metric_name: str = "error",
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    example: Example | None = None,
     trials: int = 60,
     seed: int = 0,
     name: str = "compressed",
@@ -83,6 +85,7 @@ def compress(
             search sees), and to report with (what it never sees).
         metric: of all outputs and all targets of a pass; lower is better unless `search` says otherwise.
         loss: what fine-tuning minimizes.
+        example: what one forward takes, as a batch of 1, for MACs, latency and exports; None: see `Supervised`.
         trials, seed, name: as in the `[study]` table of a study file.
         store: SQLAlchemy URL or path of an SQLite file; default `<name>.sqlite`.
         method: also as in the `[study]` table.
@@ -101,6 +104,7 @@ def compress(
         loss_function=loss,
         metric=metric,
         metric_name=metric_name,
+        one_example=example,
     )
     study = _study(
         {
@@ -120,7 +124,7 @@ def compress(
 
 def _study(tables: dict[str, Any]) -> Study:
     try:
-        return Study.model_validate({**tables, "folder": Path.cwd()})
+        return Study.from_python({**tables, "folder": Path.cwd()})
     except ValidationError as error:
         lines = "\n".join(f"  {line}" for line in complaints(error, Study))
         raise StudyFileError(f"compress() takes the tables of a study file; these are wrong:\n{lines}") from None

@@ -23,6 +23,20 @@ traceback and exits with 2.
 
 from __future__ import annotations
 
+from typing import Final
+
+PACKAGE: Final = "."
+"""What pip is told to install: the checkout, as long as no index has the package."""
+
+
+def to_install(extra: str = "") -> str:
+    """The command that installs this package, or it with an extra.
+
+    >>> to_install("onnx")
+    "pip install '.[onnx]'"
+    """
+    return f"pip install '{PACKAGE}[{extra}]'" if extra else f"pip install --upgrade {PACKAGE}"
+
 
 class RankSearchError(Exception):
     """The root: catch this to catch everything that rank-search raises on purpose."""
@@ -82,6 +96,10 @@ class LaunchError(RankSearchError, RuntimeError):
 
 class TrialError(RankSearchError, RuntimeError):
     """A trial cannot be carried out."""
+
+
+class TrialsFailedError(RankSearchError, RuntimeError):
+    """Trial after trial of a search fails."""
 
 
 class ExportError(RankSearchError, RuntimeError):

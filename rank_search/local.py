@@ -5,10 +5,11 @@ They run in the driver itself, or in worker processes, which wake up and load th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import final
+from typing import Final, final
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Executor, InProcess, Processes
@@ -20,6 +21,8 @@ from rank_search.work import load, make_runner, make_workbench, run_job, wake, w
 Ready = tuple[Prepared, Workbench, Callable[[ArtifactStore, Mapping[str, float]], Executor]]
 """All that is made once before the first trial, and the way to an executor: of the place for artifacts, and of what
 the study has measured of the dense model."""
+
+_steps: Final = logging.getLogger("rank_search.steps")
 
 
 @contextmanager
@@ -65,6 +68,8 @@ class _Workers:
 
     def executor(self, prepared: Prepared, artifacts: ArtifactStore, dense: Mapping[str, float]) -> Executor:
         """The workers with all that the driver has found, at work; the first time, those that wait for it."""
+        workers = self._study.launch.workers or 1
+        _steps.info("Decomposing the weights, and starting %d %s", workers, "worker" if workers == 1 else "workers")
         _decompose(prepared)
         arrays = {name: moment.cpu().numpy() for name, moment in prepared.moments.items()}
         processes, self._waiting = self._waiting or self._woken().then(partial(load, self._study)), None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.errors import LayerError, TrialError
-from rank_search.layers import Axis, DirectBases, Factorization, factorize, recompose
+from rank_search.layers import Axis, DirectBases, Factorization, copied, factorize, recompose
 from rank_search.point import Choice, Point
 from rank_search.priors.files import TensorFiles, digest
 from rank_search.study import Study
@@ -49,7 +48,7 @@ def started(subject: Subject, folder: Path) -> Subject:
     if state is None:
         state = _state(recompose(overparameterized(subject), subject.original, subject.inventory.layers))
         files.save(name, state)
-    model = deepcopy(subject.original)
+    model = copied(subject.original)
     model.load_state_dict(state)
     return replace(subject, model=model)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
+from rank_search.amounts import Amount
 from rank_search.errors import QueryError
 
 DENSE: Final = "dense"
@@ -117,15 +118,21 @@ _COMPARISONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">=": operator.ge,
     "<": operator.lt,
     ">": operator.gt,
+    "=": operator.eq,
 }
-_BOUND: Final = re.compile(
-    r"\s*(?P<name>[A-Za-z_][\w.]*)\s*(?P<sign><=|>=|<|>)\s*(?P<limit>[-+.\w]+)\s*(?P<dense>\*\s*dense)?\s*"
+_CONDITION: Final = re.compile(
+    r"""\s*(?P<name>"[^"]+"|'[^']+'|[^\s<>=!≤≥"'](?:[^<>=!≤≥"']*[^\s<>=!≤≥"'])?)\s*(?P<sign><=|>=|==|!=|<|>|=|≤|≥)(?P<rest>.*)""",
+    re.DOTALL,
 )
+_SIGNS: Final[Mapping[str, str]] = {"==": "=", "≤": "<=", "≥": ">="}
+_WORD: Final = re.compile(r"\s*([A-Za-z_][\w-]*)\s*")
 
 
 @dataclass(frozen=True)
 class Bound:
     """A bound on one measurement: `error <= 0.03`, or relative to the dense model: `macs <= 0.5 * dense`.
+
+    `limit` is the number, or how many times the dense model's measurement, to which `offset` is added then.
 
     >>> Bound.parse("macs <= 0.5 * dense").holds({"macs": 40.0}, dense={"macs": 100.0})
     True
@@ -135,38 +142,91 @@ class Bound:
     sign: str
     limit: float
     of_dense: bool = False
+    offset: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> Bound:
         """Read a bound.
 
         Raises:
-            QueryError: the text is not of the form NAME SIGN NUMBER [* dense].
+            QueryError: the text is not of the form NAME SIGN AMOUNT; see `Amount.parse`.
         """
-        match = _BOUND.fullmatch(text)
-        limit = _number(match["limit"]) if match else math.nan
-        if match is None or math.isnan(limit):
-            raise QueryError(
-                f"A bound is NAME <= NUMBER (or <, >=, >), such as 'error <= 0.03' or 'macs <= 0.5 * dense'; "
-                f"found {text!r}."
-            )
-        return cls(match["name"], match["sign"], limit, match["dense"] is not None)
+        found = _CONDITION.fullmatch(text)
+        if found is None or found["sign"] == "!=":
+            raise _no_bound(text)
+        name = found["name"].strip("\"'")
+        try:
+            amount = Amount.parse(found["rest"], name)
+        except QueryError as error:
+            raise _no_bound(text, str(error)) from None
+        return cls(name, _SIGNS.get(found["sign"], found["sign"]), amount.number, amount.of_dense, amount.offset)
+
+    @property
+    def amount(self) -> Amount:
+        """What the measurement is compared with."""
+        return Amount(self.limit, self.of_dense, self.offset)
 
     def absolute(self, dense: Mapping[str, float]) -> float:
         """The limit in the measurement's own unit."""
-        return self.limit * dense[self.name] if self.of_dense else self.limit
+        return self.amount.of(dense, self.name)
 
     def holds(self, measurements: Mapping[str, float], dense: Mapping[str, float]) -> bool:
         """Whether the measurement is there and within the bound; NaN is never within."""
         value = measurements.get(self.name, math.nan)
         return _COMPARISONS[self.sign](value, self.absolute(dense))
 
+    def written(self) -> str:
+        """As `parse` reads it, to the last digit."""
+        return f"{_quoted(self.name)} {self.sign} {self.amount.written(exact=True)}"
+
     def __str__(self) -> str:
-        return f"{self.name} {self.sign} {self.limit:.15g}{' * dense' if self.of_dense else ''}"
+        return f"{_quoted(self.name)} {self.sign} {self.amount}"
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+@dataclass(frozen=True)
+class Chosen:
+    """A condition on what was chosen for a layer: `conv2 = dense`, `conv2 = svd`, `conv2 != dense`."""
+
+    layer: str
+    factorization: str
+    negated: bool = False
+
+    def holds(self, factorization: str) -> bool:
+        """Whether it is met where this was chosen for the layer."""
+        return (factorization == self.factorization) is not self.negated
+
+    def __str__(self) -> str:
+        return f"{_quoted(self.layer)} {'!=' if self.negated else '='} {self.factorization}"
+
+
+Condition = Bound | Chosen
+
+
+def parse_condition(text: str) -> Condition:
+    """Read a bound on a measurement or an axis of a layer, or a condition on what was chosen for a layer.
+
+    >>> parse_condition("conv2 = dense"), parse_condition("conv2.rank = 16").limit
+    (Chosen(layer='conv2', factorization='dense', negated=False), 16.0)
+
+    Raises:
+        QueryError: it is neither.
+    """
+    found = _CONDITION.fullmatch(text)
+    word = _WORD.fullmatch(found["rest"]) if found and found["sign"] in ("=", "==", "!=") else None
+    if found is None or word is None or word[1] in ("inf", "infinity", "nan"):
+        return Bound.parse(text)
+    return Chosen(found["name"].strip("\"'"), word[1], negated=found["sign"] == "!=")
+
+
+def _quoted(name: str) -> str:
+    plain = name == name.strip() and not set("<>=!≤≥\"'") & set(name)
+    return name if plain else f"'{name}'" if '"' in name else f'"{name}"'
+
+
+def _no_bound(text: str, why: str = "") -> QueryError:
+    if why:
+        return QueryError(f"{text!r} is no bound. {why}")
+    return QueryError(
+        "A bound is NAME <= NUMBER (or <, >=, >), such as 'error <= 0.03', 'error <= dense + 0.01', "
+        f"'macs <= 0.5 * dense' or 'macs <= 200k'; found {text!r}."
+    )

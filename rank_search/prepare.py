@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,8 @@ from rank_search.trials import Task, input_moments
 
 Moments = Mapping[str, Tensor]
 """The second moment of each layer's inputs, by layer; nothing where no data was looked at."""
+
+_steps: Final = logging.getLogger("rank_search.steps")
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def layer_moments(subject: Subject) -> Moments:
     layers = {name: layer for name, layer in subject.inventory.layers.items() if subject.choices[name]}
     if batches == 0 or not layers:
         return {}
+    _steps.info("Looking at what the layers see of the training data")
     return input_moments(subject.task, subject.model, layers, batches, seed)
 
 
@@ -86,8 +91,10 @@ def prepare_subject(subject: Subject, reader: Reader = layer_priors) -> Prepared
     Raises:
         TaskError, PluginError, StudyFileError: whichever of them cannot be used.
     """
+    subject.inventory.require_layers()
     study, cache = subject.study, SpectraCache(cache_folder(subject.study))
     moments = layer_moments(subject)
+    _steps.info("Reading the spectra of %d layers", len(subject.inventory.layers))
     priors = reader(subject, cache, moments)
     layers, plugins = subject.inventory.layers, subject.plugins
     space = build_space(layers, plugins, priors, study.search, subject.groups, subject.choices)
@@ -107,6 +114,7 @@ def _options(subject: Subject, space: Space, costs: CostModel, cache: SpectraCac
     def kept(layer: str, factorization: str) -> KeptNumbers:
         return cache.numbers(bases[layer], f"errors {layers[layer]} {made_by[factorization]}")
 
+    _steps.info("Fitting what each layer may become")
     fits = Fits(layers, plugins, weights.__getitem__, bases.__getitem__, kept)
     options = Options(space, costs, fits)
     fits.save()

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-import torch
 from torch import nn
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.fronts import PriorRow, Store, StudyRecord, artifact_folder
 from rank_search.fronts.database import locate
+from rank_search.fronts.records import EXAMPLES, LAYER_COSTS
 from rank_search.layers import Layer
 from rank_search.point import Choice
 from rank_search.prepare import Prepared, with_forms
 from rank_search.priors import AxisPrior
+from rank_search.priors.files import numbers_of
 from rank_search.search import Forms, SearchSettings, box_of, measure_forms
 from rank_search.study import Study
+from rank_search.study.paths import beside, relative_part
 from rank_search.subject import Subject, plugin_version
-from rank_search.trials import Workbench, dense_measurements, form_ratio, rehearse_test
+from rank_search.trials import Workbench, dense_measurements, form_ratio, rehearse_test, selection_examples
 
 _FORMS: Final = "forms"
+
+_steps: Final = logging.getLogger("rank_search.steps")
+_log: Final = logging.getLogger(__name__)
 
 
 def join_study(store: Store, location: str, prepared: Prepared, workbench: Workbench) -> StudyRecord:
@@ -46,6 +53,7 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
             "study": _as_kept(study),
             "folder": str(study.folder),
             "coordinates": prepared.space.to_json(),
+            LAYER_COSTS: {name: asdict(prepared.costs.layer_cost(name, Choice())) for name in subject.inventory.layers},
         },
         objectives=study.search.objectives,
         reference_point={},
@@ -56,10 +64,12 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
         artifacts=_artifacts(study, location),
     )
     if study.name not in seen:
-        record = _measured(record, replace(workbench, dense=subject.original), study.search)
+        tested = study.study.test != "none"
+        record = _measured(record, replace(workbench, dense=subject.original), study.search, tested)
         record = replace(record, space={**record.space, **_timed(prepared, workbench)})
     joined = store.join(record)
-    if study.study.artifacts and joined.artifacts != record.artifacts:
+    _compare_counts(joined, prepared)
+    if study.study.artifacts and not _is_place(joined.artifacts, record.artifacts, study):
         raise StudyMismatchError(
             f"A study's files stay in one place; those of {study.name!r} are in "
             f"{joined.artifacts or 'the folder beside its store'}, and [study] artifacts says {record.artifacts}. "
@@ -68,15 +78,32 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
     return joined
 
 
-def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings) -> StudyRecord:
+def _compare_counts(record: StudyRecord, prepared: Prepared) -> None:
+    """Say if the dense model's MACs are not those that the study began with: its trials' would not compare."""
+    subject, counted = prepared.subject, prepared.costs.dense["macs"]
+    known = record.dense.get("macs", counted)
+    if subject.model is subject.original and known != counted:
+        _log.warning(
+            "The dense model has %s MACs as counted now, and %s in the store: %r was begun with another example, or "
+            "by a version that counted otherwise. Its further trials do not compare; begin a study of another name.",
+            f"{counted:,}",
+            f"{known:,.0f}",
+            record.name,
+        )
+
+
+def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings, tested: bool) -> StudyRecord:
     """The record with the dense model's measurements, and the box that hypervolumes are measured in."""
+    _steps.info("Measuring the dense model")
     dense, wanted = dense_measurements(workbench), search.reference
     search.require_measured(dense)
-    rehearse_test(workbench.task)
+    if tested:
+        rehearse_test(workbench.task)
     boxes = {each.name: box_of(each, dense[each.name], wanted.get(each.name)) for each in record.objectives}
     return replace(
         record,
         dense=dense,
+        space={**record.space, EXAMPLES: selection_examples(workbench.task)},
         ideal={name: box.ideal for name, box in boxes.items()},
         reference_point={name: box.reference for name, box in boxes.items()},
     )
@@ -88,6 +115,7 @@ def _timed(prepared: Prepared, workbench: Workbench) -> dict[str, Any]:
     settings = workbench.latency
     if settings is None or settings.slower_forms:
         return {}
+    _steps.info("Timing the layers' forms")
     device = next(workbench.dense.parameters()).device
 
     def ratio(layer: Layer, choice: Choice) -> float | None:
@@ -136,10 +164,22 @@ def _artifacts(study: Study, location: str) -> str:
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or fsspec's configuration of every machine."
         )
     if given:
-        place = given.rstrip("/") if "://" in given else str(Path(given).absolute())
-        return f"{place}/{quote(study.name, safe=' ')}"
+        return f"{beside(given, study.folder).rstrip('/')}/{quote(study.name, safe=' ')}"
     is_file = locate(location).get_backend_name() == "sqlite"
-    return "" if is_file else str(artifact_folder(location, study.name))
+    return "" if is_file else str(artifact_folder(location, study.name, study.folder))
+
+
+def _is_place(recorded: str, wanted: str, study: Study) -> bool:
+    """Whether the study's files are in the folder that the study file says; their own one there has any name.
+
+    A relative folder was once taken from wherever the study was begun.
+    """
+    folder = recorded.rpartition("/")[0]
+    if folder == wanted.rpartition("/")[0]:
+        return True
+    relative = relative_part(study.study.artifacts)
+    parts = () if relative is None else tuple(part for part in Path(relative).parts if part != "..")
+    return bool(parts) and Path(folder).parts[-len(parts) :] == parts
 
 
 def _as_kept(study: Study) -> dict[str, Any]:
@@ -149,6 +189,9 @@ def _as_kept(study: Study) -> dict[str, Any]:
     del kept["launch"]
     for key in ("store", "artifacts"):
         del kept["study"][key]
+    for key, usual in (("test", "front"), ("test_share", 0.5)):
+        if kept["study"][key] == usual or kept["study"][key] == math.inf:
+            del kept["study"][key]  # as in stores from before there were these keys; all of it, if one is asked once
     if kept["search"]["rungs"] is None:
         del kept["search"]["rungs"]  # as in stores from before there were rungs
     if kept["study"]["method"] == "factorized":
@@ -179,8 +222,8 @@ def _since(older: Mapping[str, str], parts: dict[str, str], study: Study) -> dic
 
 def _parts(study: Study) -> dict[str, str]:
     kept = _as_kept(study)
-    for key in ("trials", "cache"):
-        del kept["study"][key]
+    for key in ("trials", "cache", "test", "test_share"):
+        kept["study"].pop(key, None)
     return {key: str(value) for table, keys in kept.items() for key, value in _flat(table, keys)}
 
 
@@ -194,5 +237,5 @@ def _digest(model: nn.Module) -> str:
     found = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         found.update(name.encode())
-        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        found.update(numbers_of(tensor))
     return found.hexdigest()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -19,18 +23,24 @@ from rank_search.launch.driver import Driver, Plan
 from rank_search.launch.progress import Report, going_on
 from rank_search.launch.watchers import Watcher
 from rank_search.local import on_this_machine
+from rank_search.places import store_of
 from rank_search.point import Outcome, Point, State
 from rank_search.prepare import Prepared, with_forms
 from rank_search.record import forms_of, join_study
-from rank_search.search import Rungs, Searcher, Source, check_counted, require_rungs_fit
+from rank_search.search import Rungs, Searcher, Source, at_the_bad_end, check_counted, require_rungs_fit
 from rank_search.study import Study
 from rank_search.subject import Subject
-from rank_search.trials import Task, Workbench, on_test, rehearse, test_measurements, threads
+from rank_search.trials import Task, Workbench, has_test, on_test, rehearse, test_measurements, threads
+
+_LEAST_TEST: Final = 60.0
+_log = logging.getLogger(__name__)
 
 _LEFT_BY_TRIALS = (".safetensors", ".coded", ".checkpoint", PROBE, PART)
 
 ExecutorFor = Callable[[ArtifactStore, Mapping[str, float]], Executor]
 """Of the place for artifacts, and what the study has measured of the dense model."""
+
+_steps: Final = logging.getLogger("rank_search.steps")
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,8 @@ class Result:
         store: where it is kept; `shown` is the same without credentials.
         complete: whether it reached its number of trials.
         added: how many trials this run added.
+        untested: in words, what was not measured on the test data, and why; empty if all was.
+        all_failed: why the last trial failed, if every one of the study has; empty otherwise.
     """
 
     study: StudyRecord
@@ -49,6 +61,8 @@ class Result:
     front: Front
     complete: bool
     added: int
+    untested: str = ""
+    all_failed: str = ""
 
 
 def run_study(
@@ -71,13 +85,15 @@ def run_study(
     Raises:
         RankSearchError: something of the user's cannot be used, or the store has another study of that name.
     """
-    with at_work(study.launched({"workers": workers}), task, store or study.store) as work:
+    with at_work(study.launched({"workers": workers}), task, store or store_of(study).location) as work:
         record = work.join()
+        _warn_of_directions(record)
         searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)
         complete, added = work.drive(record, searcher, trials or study.study.trials, report)
         record = work.store.study(record.name)
         front = work.store.front(record)
-        return Result(record, work.location, work.store.location, front, complete, added)
+        untested, failed = work.untested(record, front), "" if front else _all_failed(work.store.trials(record))
+        return Result(record, work.location, work.store.location, front, complete, added, untested, failed)
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,7 @@ class Work:
             complete = driver.run()
             searched = driver.progress()
             tell = going_on(report)
-            self._test(record, executor, lambda left: tell(replace(searched, untested=left)))
+            self._test(record, executor, lambda left: tell(replace(searched, untested=left)), capped=True)
         _sweep(self.store, record, artifacts)
         return complete, driver.done_here
 
@@ -119,18 +135,41 @@ class Work:
         """Measure the dense model and the front's members on the test data, and leave everything tidy."""
         artifacts = self._artifacts(record)
         with closing(self.executor_for(artifacts, record.dense)) as executor:
-            self._test(record, executor, lambda left: None)
+            self._test(record, executor, lambda left: None, capped=False)
         _sweep(self.store, record, artifacts)
 
-    def _test(self, record: StudyRecord, executor: Executor, report: Callable[[int], None]) -> None:
+    def untested(self, record: StudyRecord, front: Front) -> str:
+        """What was not measured on the test data, and why, in words; empty if all was, or nothing was to be."""
+        settings = self.prepared.subject.study.study
+        left = [row for row in front if not on_test(row.measurements)]
+        if not left or settings.test == "none":
+            return ""
+        if not has_test(self.prepared.subject.task):
+            return "The task has no test data: nothing is reported but the selection data, which the search has seen."
+        why = (
+            "as [study] test says"
+            if settings.test == "asked"
+            else f"which would take longer than [study] test_share = {settings.test_share:g} of the search"
+        )
+        return (
+            f"{len(left)} of {len(front)} members of the front are not measured on the test data, {why}; "
+            "rank-search run STUDY.toml --test measures them."
+        )
+
+    def _test(self, record: StudyRecord, executor: Executor, report: Callable[[int], None], *, capped: bool) -> None:
         """Measure the dense model and each member of the front on the test data, once, after the search.
 
         Args:
             report: told how many members are left.
+            capped: whether it ends when its share of the time is used up.
         """
-        record = _dense_on_test(self.store, record, self.prepared.subject)
-        jobs = [_test_job(row) for row in self.store.front(record) if on_test(record.dense).keys() - row.measurements]
-        launch = self.prepared.subject.study.launch
+        subject = self.prepared.subject
+        if subject.study.study.test != "front" or not has_test(subject.task):
+            return
+        begun, allowed = time.monotonic(), self._time_to_test(record, executor) if capped else math.inf
+        record = _dense_on_test(self.store, record, subject)
+        jobs = [_test_job(row) for row in _spread(self.store.front(record)) if _lacks_test(record, row)]
+        launch = subject.study.launch
         for done, finished in enumerate(all_of(executor, jobs, launch.max_retries)):
             if finished.outcome.state is not State.COMPLETE:
                 raise LaunchError(
@@ -140,6 +179,13 @@ class Work:
                 )
             self.store.amend(record, finished.job.number, finished.outcome.measurements)
             report(len(jobs) - done - 1)
+            if time.monotonic() - begun > allowed:
+                return  # what has been handed out ends with the executor
+
+    def _time_to_test(self, record: StudyRecord, executor: Executor) -> float:
+        """Seconds: a share of what the trials took on as many workers; a minute at least."""
+        spent = sum((row.finished - row.started).total_seconds() for row in self.store.trials(record))
+        return max(_LEAST_TEST, self.prepared.subject.study.study.test_share * spent / max(1, executor.workers))
 
     def _artifacts(self, record: StudyRecord) -> ArtifactStore:
         return artifacts_at(record.artifacts, artifact_folder(self.location, record.name))
@@ -152,6 +198,7 @@ def at_work(study: Study, task: Task | None, location: str) -> Iterator[Work]:
     require_rungs_fit(study.search.rungs, study.training.epochs)
     own_threads = launch.torch_threads if task is None else torch.get_num_threads()
     with threads(own_threads), _place(study, task) as (prepared, workbench, executor_for):
+        _steps.info("Trying one training step")
         rehearse(workbench.task, workbench.dense, workbench.training)
         with Store.open(location, create=True, patience=launch.store_patience) as store:
             yield Work(prepared, workbench, executor_for, store, location)
@@ -197,6 +244,7 @@ def _plan(prepared: Prepared, record: StudyRecord, target: int, artifacts: Artif
         max_retries=study.launch.max_retries,
         artifacts=artifacts,
         patience=study.launch.store_patience,
+        max_failures=study.launch.max_failures,
     )
 
 
@@ -225,6 +273,28 @@ def _dense_on_test(store: Store, study: StudyRecord, subject: Subject) -> StudyR
     if on_test(study.dense):
         return study
     return store.amend_dense(study, test_measurements(subject.task, subject.original))
+
+
+def _lacks_test(study: StudyRecord, row: TrialRow) -> bool:
+    return bool(on_test(study.dense).keys() - row.measurements)
+
+
+def _spread(front: Front) -> list[TrialRow]:
+    """The knee, and then members from all over the front: whatever the time allows says most about the whole."""
+    knee = [front.knee()] if front else []
+    others = sorted(enumerate(front), key=lambda each: f"{each[0]:b}"[::-1])
+    return [*knee, *(row for _, row in others if row not in knee)]
+
+
+def _warn_of_directions(record: StudyRecord) -> None:
+    for each in record.objectives:
+        if each.name in record.dense and (said := at_the_bad_end(each, record.dense[each.name])):
+            _log.warning("%s", said)
+
+
+def _all_failed(rows: Sequence[TrialRow]) -> str:
+    """Why the last of the trials failed, if all have."""
+    return rows[-1].reason if rows and all(row.state is State.FAILED for row in rows) else ""
 
 
 def _test_job(row: TrialRow) -> Job:

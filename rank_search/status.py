@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
@@ -34,7 +34,8 @@ class Status:
 
     Attributes:
         moment: when the store was asked, by its database's clock.
-        period: the rates are over the time from there back; no longer than the study is old.
+        period: the rates are over the time from there back, of a complete study from its last trial back; no longer
+            than the study is old.
         on_front, hypervolume: of the current front.
     """
 
@@ -99,17 +100,27 @@ class Status:
 
 
 def look(store: Store, name: str, period: timedelta) -> Status:
-    """The study as it is now, with rates over the last `period`.
+    """The study as it is now, with rates over the last `period`; of a complete one, over its own last.
 
     Raises:
         QueryError: there is no such study.
         StoreAwayError: the store does not answer just now.
     """
     study, moment = store.study(name), store.now()
-    covered = min(period, max(_BRIEFEST, moment - study.created))
     front = store.front(study)
     losses = [[row.losses[objective] for objective in study.objective_names] for row in front]
-    return Status(study, moment, covered, store.activity(study, moment - covered), len(front), _share(study, losses))
+    found = Status(study, moment, *_recent(store, study, moment, period), len(front), _share(study, losses))
+    last = found.activity.last_finished
+    if not found.complete or last is None:
+        return found
+    covered, activity = _recent(store, study, last, period)
+    return replace(found, period=covered, activity=activity)
+
+
+def _recent(store: Store, study: StudyRecord, until: datetime, period: timedelta) -> tuple[timedelta, Activity]:
+    """The last `period` before a moment, or as much of it as the study is old, and what finished since."""
+    covered = min(period, max(_BRIEFEST, until - study.created))
+    return covered, store.activity(study, until - covered)
 
 
 def _share(study: StudyRecord, losses: Sequence[Sequence[float]]) -> float:

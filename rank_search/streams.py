@@ -62,7 +62,7 @@ def unbroken(name: Literal["stdout", "stderr"]) -> Iterator[None]:
     with suppress(OSError):
         stream.flush()
     raw = io.BufferedWriter(_Unbroken(_DESCRIPTORS[name]))
-    lasting = io.TextIOWrapper(raw, stream.encoding, "backslashreplace", line_buffering=True, write_through=True)
+    lasting = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True, write_through=True)
     setattr(sys, name, lasting)
     try:
         yield

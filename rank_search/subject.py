@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from torch import Tensor, nn
 
@@ -19,12 +21,16 @@ from rank_search.layers import (
     Inventory,
     Plugins,
     Unfolding,
+    counted_on,
     installed,
     load_plugin,
+    require_ordinary,
     take_inventory,
 )
 from rank_search.study import Study, load_task
 from rank_search.trials import Task, asked
+
+_steps: Final = logging.getLogger("rank_search.steps")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class Subject:
         original: the user's own network, as the task gave it.
         choices: for each layer, the factorizations that may replace it, in the order of the study file.
         groups: layers that share their coordinates, by the group's first layer.
+        examples: what MACs are counted on: the task's example, or all of its examples where they run differently.
     """
 
     study: Study
@@ -46,6 +53,7 @@ class Subject:
     plugins: Plugins
     choices: Mapping[str, tuple[str, ...]]
     groups: Mapping[str, tuple[str, ...]]
+    examples: tuple[Example, ...]
 
     def unfoldings(self, layer: str) -> tuple[Unfolding, ...]:
         """Every unfolding of a layer's weight that a fit may ask the basis of."""
@@ -65,11 +73,15 @@ def read_subject(study: Study, task: Task | None = None) -> Subject:
     """
     settings = study.layers
     plugins = {name: load_plugin(resolved(name, study.folder)) for name in settings.plugin_names()}
+    _steps.info("Reading the task")
     task = task or load_task(study)
     model = _model(task)
-    inventory = take_inventory(model, _example(task), settings.include, settings.exclude)
+    _steps.info("Looking at the layers")
+    examples = counted_on(model, _examples(task))
+    inventory = take_inventory(model, examples[0], settings.include, settings.exclude, examples[1:])
     choices = settings.choices(inventory.layers, plugins)
-    return Subject(study, task, model, model, inventory, plugins, choices, settings.groups(inventory.layers))
+    groups = settings.groups(inventory.layers)
+    return Subject(study, task, model, model, inventory, plugins, choices, groups, examples)
 
 
 def study_of(record: StudyRecord, task: Task | None = None) -> Study:
@@ -84,7 +96,7 @@ def study_of(record: StudyRecord, task: Task | None = None) -> Study:
             f"Study {record.name!r} was made in Python from a model in memory, so the store cannot make its task. "
             "Open it from Python, and hand over the same task."
         )
-    return Study.model_validate({**kept, "folder": record.space["folder"]})
+    return Study.kept({**kept, "folder": record.space["folder"]})
 
 
 def subject_of(record: StudyRecord, task: Task | None = None) -> Subject:
@@ -133,13 +145,16 @@ def _model(task: Task) -> nn.Module:
         model = task.model()
     if not isinstance(model, nn.Module):
         raise TaskError(f"The task's model() must return a torch.nn.Module; it returned {type(model).__name__}.")
+    require_ordinary(model)
     return model.eval()
 
 
-def _example(task: Task) -> Example:
-    with asked("example()"):
-        example = task.example()
-    parts = example if isinstance(example, tuple) else (example,)
+def _examples(task: Task) -> list[Example]:
+    with asked("example() or examples()"):
+        examples = list(task.examples())
+    if not examples:
+        raise TaskError("The task's examples() must return at least one; it returned none.")
+    parts = [part for each in examples for part in (each if isinstance(each, tuple) else (each,))]
     if strange := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
         raise TaskError(f"The task's example() must return a tensor, or a tuple of tensors; found {strange[0]}.")
-    return example
+    return examples

@@ -53,6 +53,7 @@ def make_workbench(subject: Subject, cache: Cache, moments: Moments) -> Workbenc
         bases=bases.__getitem__,
         training=study.training,
         coding=study.coding,
+        examples=subject.examples,
         latency=study.latency if {LATENCY, LATENCY_RATIO} & wanted else None,
     )
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rank_search.cli.aside import say
 from rank_search.cli.study_verbs import StudyArgument
+from rank_search.cli.verb import INTERRUPTED
 
 if TYPE_CHECKING:
     from rank_search.submit import SubmittedJob
@@ -49,7 +51,7 @@ def submit(
     job = submit_study(study, address, store=store, trials=trials, workers=workers)
     loaded = load_study(study)
     hints = _hints(job, store or loaded.study.store, loaded.name)
-    typer.echo(f"The study {loaded.name!r} is job {job.id} on {address}.\n{hints}", err=True)
+    say(f"The study {loaded.name!r} is job {job.id} on {address}.\n{hints}")
     if follow:
         _follow(job, hints)
     else:
@@ -70,7 +72,7 @@ def _follow(job: SubmittedJob, hints: str) -> None:
         ending = job.follow(_write)
     except KeyboardInterrupt:
         typer.echo(f"\nDetached: job {job.id} goes on.\n{hints}", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(INTERRUPTED) from None
     if ending.code:
         typer.echo(f"Job {job.id} ended as {ending.status}. {ending.reason}".rstrip(), err=True)
         raise typer.Exit(ending.code)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from rank_search.cli.aside import say
 from rank_search.cli.output import Format, Row, print_rows
 from rank_search.cli.store_verbs import NameArgument, StoreArgument
 from rank_search.cli.study_verbs import AddressOption, FormatOption, LauncherOption, LogOption, WorkersOption
@@ -63,7 +64,7 @@ def confirm(
     rows = [_row(each) for each in found.trials]
     print_rows(rows, format, f"trials of {name} confirmed in {found.study.name}")
     where = shlex.join([found.shown, found.study.name])
-    typer.echo(f"{found.added} added; {len(found.front)} on the front: rank-search front {where}", err=True)
+    say(f"{found.added} added; {len(found.front)} on the front: rank-search front {where}")
 
 
 def _changed(launch: LaunchSettings, **given: Any) -> LaunchSettings:

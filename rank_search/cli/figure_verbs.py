@@ -9,6 +9,7 @@ import typer
 
 from rank_search.cli.output import Format, print_rows
 from rank_search.cli.store_verbs import FormatOption, NameArgument, StoreArgument
+from rank_search.cli.writing import OverwriteOption, require_free
 from rank_search.fronts import Store
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Picture to write: .svg, .png or .pdf.")]
@@ -23,17 +24,28 @@ def add_to(app: typer.Typer) -> None:
     app.command()(compare)
 
 
-def plot(store: StoreArgument, name: NameArgument, output: OutputOption, objectives: ObjectivesOption = None) -> None:
+def plot(
+    store: StoreArgument,
+    name: NameArgument,
+    output: OutputOption,
+    objectives: ObjectivesOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
     """Draw the front of a study for a paper or a README: each pair of objectives, the dense model, the knee.
 
     Example: rank-search plot digits.sqlite digits -o front.svg
     """
     from rank_search.figures import draw_front, panels_of
 
+    require_free(output, overwrite)
     with Store.open(store) as opened:
-        panels = panels_of(opened, opened.study(name), names_in(objectives))
+        study = opened.study(name)
+        panels = panels_of(opened, study, names_in(objectives))
+        states = opened.activity(study, study.created).trials
     draw_front(panels, output)
     typer.echo(f"wrote {output}")
+    if not any(panel.front for panel in panels):
+        typer.echo(study.without_front(states), err=True)
 
 
 def compare(
@@ -46,6 +58,7 @@ def compare(
         Path | None, typer.Option("--output", "-o", help="Picture to write as well: .svg, .png or .pdf.")
     ] = None,
     format: FormatOption = Format.TABLE,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Set studies of the same objectives side by side: hypervolume after as many trials, and their fronts drawn.
 
@@ -54,9 +67,18 @@ def compare(
     from rank_search.figures import compare_studies, draw_comparison
     from rank_search.figures.comparison import rows_of
 
+    if output is not None:
+        require_free(output, overwrite)
     with Store.open(store) as opened:
         found = compare_studies(opened, names)
+        empty = [
+            study.without_front(opened.activity(study, study.created).trials)
+            for each in found
+            for study in each.without_front
+        ]
     print_rows(rows_of(found), format, "hypervolume after so many trials")
+    for sentence in empty:
+        typer.echo(sentence, err=True)
     if output is not None:
         draw_comparison(found, output)
         typer.echo(f"wrote {output}", err=format is not Format.TABLE)

@@ -12,13 +12,14 @@ import typer
 
 from rank_search import logs
 from rank_search.cli.progress import ProgressDisplay
+from rank_search.cli.verb import INTERRUPTED
 from rank_search.launch import this_process
 from rank_search.streams import unbroken
 
 
 @contextmanager
 def searching(study: str, log: Path | None) -> Iterator[ProgressDisplay]:
-    """The display of a search, for as long as it runs; Ctrl-C says how to go on and exits with 1.
+    """The display of a search, for as long as it runs; Ctrl-C says how to go on and exits with 130.
 
     Whoever reads the display may go away: a closed terminal, or the end of a pipe, ends no search.
     """
@@ -36,4 +37,4 @@ def searching(study: str, log: Path | None) -> Iterator[ProgressDisplay]:
             yield display
     except KeyboardInterrupt:
         typer.echo(f"Interrupted; nothing finished is lost. The same command goes on with {study!r}.", err=True)
-        raise typer.Exit(1) from None
+        raise typer.Exit(INTERRUPTED) from None

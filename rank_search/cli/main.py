@@ -1,8 +1,10 @@
-"""The command and its exit codes: 0 done, 2 the user's mistake, 1 anything else."""
+"""The command and its exit codes: 0 done, 2 the user's mistake, 130 Ctrl-C, 1 anything else."""
 
 from __future__ import annotations
 
+import io
 import sys
+from typing import Annotated
 
 import typer
 
@@ -12,22 +14,49 @@ from rank_search.cli import (
     figure_verbs,
     model_verbs,
     pack_verb,
+    removal_verbs,
     report_verb,
     status_verb,
     store_verbs,
     study_verbs,
 )
-from rank_search.errors import RankSearchError
+from rank_search.cli.aside import hushed
+from rank_search.cli.verb import INTERRUPTED, App, QuietOption
+from rank_search.errors import RankSearchError, TrialsFailedError
 from rank_search.streams import stand_in_for_closed, unbroken
 
-app = typer.Typer(
-    help="Find the low-rank factorization and the rank of every layer of a trained network: "
-    "the whole trade-off curve, and a model to deploy.",
+app = App(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"rank-search {version('rank-search')}")
+        raise typer.Exit
+
+
+@app.callback()
+def rank_search(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Find the low-rank factorization and the rank of every layer of a trained network: the whole trade-off curve,
+    and a model to deploy.
+
+    STORE is an SQLite file or a URL, by default what RANK_SEARCH_STORE says. NAME, of a study, can be left out where a
+    store has one.
+    """
+    context.with_resource(hushed(quiet))
+
 
 for verbs in (
     study_verbs,
@@ -39,6 +68,7 @@ for verbs in (
     report_verb,
     model_verbs,
     pack_verb,
+    removal_verbs,
 ):
     verbs.add_to(app)
 
@@ -46,6 +76,9 @@ for verbs in (
 def main() -> None:
     """Run the command line and exit."""
     stand_in_for_closed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign gets another
     with unbroken("stderr"):
         _main()
 
@@ -53,12 +86,15 @@ def main() -> None:
 def _main() -> None:
     try:
         app(standalone_mode=True)
+    except TrialsFailedError as error:
+        _complain(str(error))
+        sys.exit(1)
     except RankSearchError as error:
         _complain(str(error))
         sys.exit(2)
     except KeyboardInterrupt:
         _complain("Interrupted.")
-        sys.exit(1)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         sys.stderr.close()
         sys.exit(1)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from rank_search.cli.aside import say
 from rank_search.cli.output import Format, print_rows
 from rank_search.cli.store_verbs import NameArgument, StoreArgument, TrialArgument
+from rank_search.cli.verb import App
+
+if TYPE_CHECKING:
+    from rank_search.testing import LawResult
 
 _FOLLOW: Final = timedelta(seconds=3)
 
@@ -23,7 +31,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(pack)
     app.command()(unpack)
     app.command()(dashboard)
-    plugins = typer.Typer(
+    plugins = App(
         help="List the installed factorizations; `plugins check` runs the five laws against one.\n\n"
         "Example: rank-search plugins check svd",
         invoke_without_command=True,
@@ -135,17 +143,28 @@ def check_plugin(
     from rank_search.layers import load_plugin
     from rank_search.testing import check_factorization
 
-    results = check_factorization(load_plugin(plugin))
+    results = sorted(check_factorization(load_plugin(plugin)), key=attrgetter("ok"))  # what is broken comes first
     rows = [{"law": each.law, "ok": each.ok, "layer": each.layer, "detail": each.detail} for each in results]
     print_rows(rows, format, f"laws of {plugin}")
+    say(_verdict(plugin, results))
     if not all(each.ok for each in results):
         raise typer.Exit(1)
+
+
+def _verdict(plugin: str, results: Sequence[LawResult]) -> str:
+    """What all the tries come to, in one line."""
+    laws, layers = ({getattr(each, part) for each in results} for part in ("law", "layer"))
+    broken = Counter(each.law for each in results if not each.ok)
+    if not broken:
+        return f"{plugin} keeps all {len(laws)} laws on all {len(layers)} layers."
+    counted = ", ".join(f"{law} on {count} of {len(layers)} layers" for law, count in broken.items())
+    return f"{plugin} breaks {len(broken)} of {len(laws)} laws: {counted}."
 
 
 def dashboard(
     store: StoreArgument,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
 ) -> None:
     """Open optuna-dashboard on a mirror of the store, which follows it every few seconds, until Ctrl-C.
 
@@ -167,5 +186,5 @@ def dashboard(
         except OSError as error:
             raise typer.BadParameter(f"{host}:{port} cannot be listened on: {error.strerror}. Try --port 0.") from error
         with server, suppress(KeyboardInterrupt):
-            typer.echo(f"optuna-dashboard on http://{host}:{server.server_port} (Ctrl-C ends it)", err=True)
+            say(f"optuna-dashboard on http://{host}:{server.server_port} (Ctrl-C ends it)")
             server.serve_forever()

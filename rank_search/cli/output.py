@@ -8,11 +8,13 @@ import sys
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
+from rank_search.cli.narrow import in_lines, least_width
 from rank_search.fronts.shown import cell
 
 
@@ -32,10 +34,12 @@ _FEW_LAYERS: Final = 4
 def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str = "nothing to show") -> None:
     """Print rows in the format asked for. In tables and CSV a field inside a field is named `outer.inner`.
 
-    A table that goes to a terminal has to fit into it: see `in_brief`.
+    A table that goes to a terminal has to fit into it: see `in_brief`; where numbers would have to be broken all the
+    same, each row is a few lines of its own.
     """
     if format is Format.JSON:
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=not is_unicode) + "\n")
         return
     if format is Format.CSV:
         flat = [_flatten(row) for row in rows]
@@ -43,10 +47,23 @@ def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str 
         writer.writeheader()
         writer.writerows(flat)
     elif rows:
-        shown = in_brief(rows) if sys.stdout.isatty() else rows
-        _console().print(table_of(shown, title))
+        _print_table(rows, title)
     else:
         _console().print(f"{title}: {empty}" if title else empty, markup=False, highlight=False)
+
+
+def _print_table(rows: Sequence[Row], title: str) -> None:
+    console = _console()
+    if not sys.stdout.isatty():
+        console.print(table_of(rows, title))
+        return
+    shown = in_brief(rows)
+    flat = [_flatten(row) for row in shown]
+    if least_width(flat, columns := _columns(flat)) <= console.width:
+        console.print(table_of(shown, title))
+        return
+    for line in [*([title] if title else []), *in_lines(flat, columns)]:
+        console.print(line, markup=False, highlight=False)
 
 
 def _columns(flat: Iterable[Row]) -> list[str]:
@@ -125,6 +142,15 @@ def table_of(rows: Sequence[Row], title: str = "") -> Table:
 def _console() -> Console:
     """The terminal's own width; without a terminal, as wide as the table needs."""
     return Console(markup=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def from_here(place: str) -> str:
+    """A path as short as it can be written in the current folder; anything else as it is."""
+    here = Path.cwd()
+    try:
+        return str(Path(place).relative_to(here)) if Path(place).is_absolute() else place
+    except ValueError:
+        return place
 
 
 def clock(seconds: float | None) -> str:

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rank_search.cli.aside import quiet
 from rank_search.cli.output import clock
 from rank_search.fronts.shown import number
 from rank_search.launch.progress import Progress
@@ -27,7 +28,9 @@ class ProgressDisplay:
 
     def __init__(self) -> None:
         self._console = Console(markup=False, emoji=False, stderr=True)
-        self._live = Live(console=self._console, refresh_per_second=4) if self._console.is_terminal else None
+        self._silent = quiet()
+        is_live = self._console.is_terminal and not self._silent
+        self._live = Live(console=self._console, refresh_per_second=4) if is_live else None
         self._last_line = 0.0
 
     def __enter__(self) -> Self:
@@ -43,6 +46,8 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         """Show where the search stands."""
+        if self._silent:
+            return
         if self._live:
             self._live.update(_picture(progress))
         elif (

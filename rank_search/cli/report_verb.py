@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rank_search.cli.store_verbs import NameArgument, StoreArgument
+from rank_search.cli.aside import say
+from rank_search.cli.store_verbs import NameArgument, StoreArgument, ToleranceOption
+from rank_search.cli.writing import OverwriteOption, require_free
 from rank_search.fronts import Store
+from rank_search.fronts.records import TOLERANCE
 
 if TYPE_CHECKING:
     from rank_search.fronts import StudyRecord
@@ -36,6 +39,8 @@ def report(
     spectra: Annotated[
         bool, typer.Option("--spectra", help="Ask the study's task for its model, and show the layers' spectra.")
     ] = False,
+    tolerance: ToleranceOption = TOLERANCE,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Write one HTML file that shows the front, what was chosen for each layer and why, and whether it converged.
 
@@ -43,13 +48,15 @@ def report(
 
     Example: rank-search report digits.sqlite digits -o digits.html --reference "ours:error=0.02,macs=0.3*dense"
     """
-    from rank_search.report import Reference, write_report
+    from rank_search.report import Reference, require_page, write_report
 
+    require_page(output)
+    require_free(output, overwrite)
     references = [Reference.parse(text) for text in reference or ()]
     with Store.open(store) as opened:
         found = _spectra(opened.study(name)) if spectra else None
-        write_report(opened, store, name, output, references, found)
-    typer.echo(f"The report of {name} is in {output}.", err=True)
+        write_report(opened, store, name, output, references, found, tolerance=tolerance)
+    say(f"The report of {name} is in {output}.")
 
 
 def _spectra(record: StudyRecord) -> list[Spectrum]:

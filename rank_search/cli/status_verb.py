@@ -31,8 +31,10 @@ def add_to(app: typer.Typer) -> None:
 def status(
     store: StoreArgument,
     name: NameArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every 2 s, until Ctrl-C.")] = False,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Rates are over so many minutes.", metavar="N")] = 10.0,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it every 2 s, until complete or Ctrl-C.")] = False,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=1e6, help="Rates are over so many minutes.", metavar="N")
+    ] = 10.0,
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Show how a study is going: trials by state, time left, what is in flight where, drivers, rate of each worker.
@@ -68,6 +70,7 @@ class _Watched:
         self._store: Store | None = None
         self._last: list[RenderableType] = []
         self._away_since: datetime | None = None
+        self.complete = False
 
     def picture(self) -> Group:
         """The study as it is now; while the store is away, as it was, and since when."""
@@ -87,6 +90,7 @@ class _Watched:
     def _look(self) -> list[RenderableType]:
         self._store = self._store or Store.open(self._where)
         found = look(self._store, self._name, self._period)
+        self.complete = found.complete
         return [
             Text(f"{found.moment.astimezone():%H:%M:%S}"),
             *(_short_table(rows, title) for title, rows in _tables(found) if rows),
@@ -106,15 +110,16 @@ def _watch(watched: _Watched) -> None:
 
 def _watch_live(watched: _Watched, console: Console) -> None:
     with Live(watched.picture(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
-        while True:
+        while not watched.complete:
             time.sleep(_REFRESH.total_seconds())
             live.update(watched.picture(), refresh=True)
 
 
 def _watch_lines(watched: _Watched, console: Console) -> None:
-    while True:
-        console.print(watched.picture())
+    console.print(watched.picture())
+    while not watched.complete:
         time.sleep(_REFRESH.total_seconds())
+        console.print(watched.picture())
 
 
 def _short_table(rows: Sequence[Row], title: str) -> RenderableType:
@@ -140,7 +145,8 @@ def _headlines(found: Status) -> list[Row]:
         "in flight": len(found.activity.claims),
         "front": found.on_front,
         "hypervolume": found.hypervolume,
-        "rate": f"{found.rate:.4g} a minute over {clock(found.period.total_seconds())}",
+        "rate": f"{found.rate:.4g} a minute over {'its last ' if found.complete else ''}"
+        f"{clock(found.period.total_seconds())}",
         "left": clock(found.seconds_left),
         "last finished": "–" if ago is None else f"{clock(ago)} ago",
     }

@@ -5,21 +5,35 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
 from typing import Annotated, Any, Final
 
 import typer
 
 from rank_search.artifacts import artifacts_at
+from rank_search.cli.front_table import print_front
 from rank_search.cli.output import Format, Row, print_rows
 from rank_search.errors import QueryError
 from rank_search.fronts import Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
-from rank_search.point import Bound
+from rank_search.fronts.records import TOLERANCE
+from rank_search.point import Choice, State, parse_condition
 
-StoreArgument = Annotated[str, typer.Argument(help="SQLAlchemy URL, or path of an SQLite file.", metavar="STORE")]
-NameArgument = Annotated[str, typer.Argument(help="Name of the study.", metavar="NAME")]
+StoreArgument = Annotated[
+    str,
+    typer.Argument(help="SQLAlchemy URL, or path of an SQLite file; default: RANK_SEARCH_STORE.", metavar="STORE"),
+]
+NameArgument = Annotated[
+    str, typer.Argument(help="Name of the study; default: the only one in the store.", metavar="NAME")
+]
 TrialArgument = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+ToleranceOption = Annotated[
+    float,
+    typer.Option(
+        min=0.0,
+        help="How far from the dense model the knee is looked for: a share of the way to the reference point.",
+        metavar="SHARE",
+    ),
+]
 
 FEWER_MACS: Final = 1.3
 FASTER: Final = 1.05
@@ -41,14 +55,30 @@ def studies(store: StoreArgument, format: FormatOption = Format.TABLE) -> None:
         print_rows([_summary(each) for each in opened.studies()], format, empty="no studies in this store")
 
 
-def trials(store: StoreArgument, name: NameArgument, format: FormatOption = Format.TABLE) -> None:
-    """List all trials of a study by number: how each ended, what was measured, and which trial dominates it.
+def trials(
+    store: StoreArgument,
+    name: NameArgument,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A bound that trials must keep: 'error<=0.03', 'macs<=0.5*dense'. Can be repeated.", metavar="BOUND"
+        ),
+    ] = None,
+    state: Annotated[
+        list[State] | None, typer.Option(help="Only trials that ended so. Can be repeated.", metavar="STATE")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the last so many.", metavar="N")] = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """List the trials of a study by number: how each ended, what was measured, and which trial dominates it.
 
-    Example: rank-search trials digits.sqlite digits --format csv
+    Example: rank-search trials digits.sqlite digits --state failed --limit 20
     """
+    bounds = [parse_condition(text) for text in where or ()]
     with Store.open(store) as opened:
-        rows = sorted(opened.trials(opened.study(name)), key=attrgetter("number"))
-    print_rows([_short_row(row) for row in rows], format, f"trials of {name}", empty="no trials yet")
+        rows = opened.listed(opened.study(name), bounds, state or (), limit)
+    empty = "no such trials" if bounds or state else "no trials yet"
+    print_rows([_short_row(row) for row in rows], format, f"trials of {name}", empty=empty)
 
 
 def front(
@@ -56,7 +86,10 @@ def front(
     name: NameArgument,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="A bound that members must keep: 'error<=0.03', 'macs<=0.5*dense'. Can be repeated."),
+        typer.Option(
+            help="A bound that members must keep: 'error <= dense + 0.01', 'macs <= 17%', 'bits <= 200k', "
+            "'conv2 = dense', 'conv2.rank <= 16'. Can be repeated."
+        ),
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Measurement to sort by, best first.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Print at most so many.")] = None,
@@ -67,14 +100,19 @@ def front(
         int | None, typer.Option(help="The front as it was when this trial had been recorded.", metavar="TRIAL")
     ] = None,
     knee: Annotated[
-        bool, typer.Option("--knee", help="Only the member from which any gain costs most elsewhere.")
+        bool, typer.Option("--knee", help="Only the member near dense from which any gain costs most elsewhere.")
     ] = False,
+    tolerance: ToleranceOption = TOLERANCE,
     closest: Annotated[
-        str | None, typer.Option(help="Only the member closest to this: 'error=0.05,macs=0.5*dense'.", metavar="WISH")
+        str | None, typer.Option(help="Only the member closest to this: 'error=dense+0.01,macs=20%'.", metavar="WISH")
     ] = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option(help="Only the best member within this: 'latency<=3e-3'. Can be repeated.", metavar="BOUND"),
+        typer.Option(
+            help="Only the best member within this: 'error <= dense + 1%' finds the smallest within one point. "
+            "Can be repeated.",
+            metavar="BOUND",
+        ),
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw it in the terminal, above the table.")] = False,
     format: FormatOption = Format.TABLE,
@@ -83,20 +121,38 @@ def front(
 
     Example: rank-search front digits.sqlite digits --where "error<=0.03" --sort macs --limit 5
     """
-    choose = _chooser(knee, closest, budget)
-    bounds = [Bound.parse(text) for text in where or ()]
+    choose = _chooser(knee, closest, budget, tolerance)
+    bounds = [parse_condition(text) for text in where or ()]
     names = None if objectives is None else [each for each in map(str.strip, objectives.split(",")) if each]
     with Store.open(store) as opened:
         study = opened.study(name)
         rows = opened.front(study, where=bounds, sort=sort, limit=limit, objectives=names, as_of=as_of)
-        if plot and format is Format.TABLE:
+        empty = "" if rows else _why_empty(opened, study, bounded=bool(bounds))
+        if plot and format is Format.TABLE and rows:
             _draw(opened, study, names)
-    print_rows(
-        [front_row(row, study.dense) for row in choose(rows)],
-        format,
-        f"front of {name}",
-        empty="no trial is on this front",
-    )
+    chosen = choose(rows) if rows else []
+    shown = [{**front_row(row, study.dense), **_bars(study, row)} for row in chosen]
+    if chosen and format is Format.TABLE:
+        print_front(chosen, study, f"front of {name}", shown)
+    else:
+        print_rows(shown, format, f"front of {name}", empty=empty)
+        if empty and format is not Format.TABLE:
+            typer.echo(empty, err=True)
+    if knee and rows:
+        typer.echo(rows.knee_in_words(tolerance), err=True)
+
+
+def _bars(study: StudyRecord, row: TrialRow) -> Row:
+    """The error bars of a row, if its study has any."""
+    found = study.error_bars(row.measurements)
+    return {"plus_minus": found} if found else {}
+
+
+def _why_empty(store: Store, study: StudyRecord, *, bounded: bool) -> str:
+    """Nothing to show: no trial is complete, or none of the members keeps the bounds."""
+    if store.front(study, limit=1):
+        return "no trial of the front keeps these bounds" if bounded else "no trial was on the front then"
+    return study.without_front(store.activity(study, study.created).trials)
 
 
 def _draw(store: Store, study: StudyRecord, names: Sequence[str] | None) -> None:
@@ -108,7 +164,9 @@ def _draw(store: Store, study: StudyRecord, names: Sequence[str] | None) -> None
         typer.echo(in_terminal(panel, min(width, 120), min(height - 2, 28), color=sys.stdout.isatty()))
 
 
-def _chooser(knee: bool, closest: str | None, budget: list[str] | None) -> Callable[[Front], Sequence[TrialRow]]:
+def _chooser(
+    knee: bool, closest: str | None, budget: list[str] | None, tolerance: float
+) -> Callable[[Front], Sequence[TrialRow]]:
     """Which members are asked for: one, if one of the three options is given, or all.
 
     Raises:
@@ -118,7 +176,7 @@ def _chooser(knee: bool, closest: str | None, budget: list[str] | None) -> Calla
     if len(given) > 1:
         raise QueryError(f"One member is chosen in one way; found {' and '.join(given)}. Leave all but one out.")
     if knee:
-        return lambda members: [members.knee()]
+        return lambda members: [members.knee(tolerance)]
     if closest:
         return lambda members: [members.closest(closest)]
     if budget:
@@ -134,7 +192,9 @@ def show(store: StoreArgument, name: NameArgument, trial: TrialArgument, format:
     with Store.open(store) as opened:
         study = opened.study(name)
         row = opened.trial(study, trial)
-    shown = {**_long_row(row, study.dense), "dense": dict(study.dense)}
+    shown = {**_long_row(row, study.dense), **_bars(study, row), "dense": dict(study.dense)}
+    if costs := layer_cost_rows(study, row):
+        shown["layer_costs"] = costs
     if format is Format.TABLE:
         _print_trial(shown)
         typer.echo(not_faster(shown.get("ratios", {})), nl=False)
@@ -238,16 +298,39 @@ def _long_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
 
 def _print_trial(shown: dict[str, Any]) -> None:
     layers, measurements, dense, earlier = (shown.pop(key) for key in ("layers", "measurements", "dense", "earlier"))
+    bars, costs = shown.pop("plus_minus", {}), shown.pop("layer_costs", {})
     print_rows([{"field": key, "value": value} for key, value in _pairs(shown)], Format.TABLE, "trial")
     rows = [
-        {"measurement": key, "value": value, "dense": dense.get(key), "ratio": _ratio(dense.get(key), value)}
+        {
+            "measurement": key,
+            "value": value,
+            **({"±": bars.get(key)} if bars else {}),
+            "dense": dense.get(key),
+            "ratio": _ratio(dense.get(key), value),
+        }
         for key, value in measurements.items()
     ]
     print_rows(rows, Format.TABLE, "measurements", empty="nothing was measured")
     if earlier:
         print_rows(earlier, Format.TABLE, "at smaller budgets")
-    choices = [{"layer": key, **_choice(choice)} for key, choice in layers.items()]
+    choices = [{"layer": key, **_choice(choice), **_before_after(costs.get(key, {}))} for key, choice in layers.items()]
     print_rows(choices, Format.TABLE, "layers", empty="no layers")
+
+
+def layer_cost_rows(study: StudyRecord, row: TrialRow) -> dict[str, dict[str, Any]]:
+    """What each layer costs as it is, and in this trial, by name; nothing where the store does not know it."""
+    return {
+        name: {"dense": dict(dense), "trial": dict(row.layer_costs.get(name, dense))}
+        for name, dense in study.layer_costs.items()
+        if row.point.layers.get(name, Choice()).is_dense or name in row.layer_costs
+    }
+
+
+def _before_after(costs: Mapping[str, Mapping[str, int]]) -> Row:
+    """As columns: what is counted as it was, and as it is."""
+    if not costs:
+        return {}
+    return {key: f"{costs['dense'][key]:,} → {costs['trial'][key]:,}" for key in costs["dense"]}
 
 
 def _pairs(shown: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rank_search.cli.output import Format, Row, print_rows
+from rank_search.cli.aside import say
+from rank_search.cli.output import Format, Row, from_here, print_rows
 
 if TYPE_CHECKING:
+    from rank_search.launch.progress import Progress
     from rank_search.layers import Skipped
+    from rank_search.places import Place
     from rank_search.prepare import Prepared
+    from rank_search.study import Study
     from rank_search.subject import Subject
 
 
@@ -97,11 +101,17 @@ def space(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
 
     prepared = prepare(load_study(study))
     if format is Format.TABLE:
+        print_rows(_objective_rows(prepared.subject.study), format, "objectives")
         print_rows(_coordinate_rows(prepared), format, "coordinates")
         print_rows(_seed_rows(prepared), format, "seed points")
         print_rows(_constraint_rows(prepared), format, "constraints", empty="none")
     else:
-        rows = [*_coordinate_rows(prepared), *_seed_rows(prepared), *_constraint_rows(prepared)]
+        rows = [
+            *_objective_rows(prepared.subject.study),
+            *_coordinate_rows(prepared),
+            *_seed_rows(prepared),
+            *_constraint_rows(prepared),
+        ]
         print_rows(rows, format)
 
 
@@ -110,29 +120,70 @@ def run(
     trials: Annotated[
         int | None, typer.Option(min=1, help="Finished trials to reach in all; default: the study file's.")
     ] = None,
-    store: Annotated[str | None, typer.Option(help="SQLAlchemy URL or path; default: the study file's.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="URL or path; default: the study file's, or RANK_SEARCH_STORE.")
+    ] = None,
     workers: WorkersOption = None,
     on: LauncherOption = None,
     address: AddressOption = None,
     log: LogOption = None,
+    test: Annotated[
+        bool, typer.Option("--test", help="Measure all of the front on the test data, however long it takes.")
+    ] = False,
 ) -> None:
     """Run a study, or go on with it, until it has so many finished trials in all; Ctrl-C leaves it resumable.
 
     Example: rank-search run studies/digits.toml --on ray --workers 8
     """
     from rank_search.cli.foreground import searching
+    from rank_search.places import Place, store_of
     from rank_search.run import run_study
     from rank_search.study import load_study
 
     loaded = load_study(study)
+    loaded = loaded.tested() if test else loaded
+    say(_directions(loaded))
     launch = {"workers": workers, "on": on and on.value, "address": address}
+    place = Place(store) if store else store_of(loaded)
+    once = iter([_beginning(loaded.name, place)])
     with searching(loaded.name, log) as display:
-        result = run_study(loaded.launched(launch), store=store, trials=trials, report=display)
+
+        def report(progress: Progress) -> None:
+            for words in once:  # when the study has been joined: before, it may be refused
+                say(words)
+            display(progress)
+
+        result = run_study(loaded.launched(launch), store=place.location, trials=trials, report=report)
     if result.complete and not result.added:
-        typer.echo("Nothing to do: the study has that many finished trials. --trials N goes on to N in all.", err=True)
+        say("Nothing to do: the study has that many finished trials. --trials N goes on to N in all.")
     if not result.complete:
-        typer.echo("Every point of the search space has been tried: the study is complete.", err=True)
-    typer.echo(_ending(len(result.front), shlex.join([result.shown, loaded.name])), err=True)
+        say("Every point of the search space has been tried: the study is complete.")
+    say(_ending(len(result.front), shlex.join([from_here(result.shown), loaded.name])))
+    if result.untested:
+        say(result.untested.replace("STUDY.toml", shlex.quote(str(study))))
+    if result.all_failed:
+        typer.echo(f"Every trial has failed; the last: {result.all_failed}", err=True)
+        raise typer.Exit(1)
+
+
+def _directions(study: Study) -> str:
+    """Which way each objective is better, in a line."""
+    return f"Objectives: {', '.join(f'{each.name} is {each.direction}d' for each in study.search.objectives)}."
+
+
+def _beginning(name: str, place: Place) -> str:
+    """Whether the study begins or goes on, and in which store."""
+    from rank_search.fronts.address import locate, masked
+    from rank_search.places import finished_in
+
+    finished, where = finished_in(place.location, name), from_here(masked(locate(place.location)))
+    if finished is None:
+        return f"The study {name!r} begins in {where}."
+    counted = f"{finished} finished {'trial' if finished == 1 else 'trials'}"
+    if not place.earlier:
+        return f"The study {name!r} goes on in {where}: {counted}."
+    other = f"; {from_here(place.ignored)}, beside the study file, is left alone" if place.ignored else ""
+    return f"The study {name!r} goes on in {where}, in the current folder: {counted}{other}."
 
 
 def _ending(members: int, where: str) -> str:
@@ -175,6 +226,14 @@ def _skipped_row(skipped: Skipped) -> Row:
         "factorizations": [],
         "skipped": skipped.reason,
     }
+
+
+def _objective_rows(study: Study) -> Sequence[Row]:
+    better = {"minimize": "lower is better", "maximize": "higher is better"}
+    return [
+        {"objective": each.name, "direction": each.direction, "meaning": better[each.direction]}
+        for each in study.search.objectives
+    ]
 
 
 def _coordinate_rows(prepared: Prepared) -> Sequence[Row]:

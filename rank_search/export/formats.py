@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from rank_search.errors import ExportError
+from rank_search.errors import ExportError, to_install
 from rank_search.export.graph import to_json
 from rank_search.export.loaded import from_json
-from rank_search.layers import Example
+from rank_search.export.needed import only_needed
+from rank_search.layers import Example, layer_by_layer
 
 MANIFEST: Final = "manifest.json"
 GRAPH: Final = "graph.json"
@@ -42,16 +43,16 @@ def trace(model: nn.Module, example: Example) -> tuple[ExportedProgram, bool]:
     pairs = tuple(torch.cat([each, each]) if each.dim() else each for each in inputs)
     batch = Dim("batch", min=1)
     shapes = tuple({0: batch} if each.dim() else None for each in inputs)
-    with _quiet():
+    with _quiet(), layer_by_layer():
         try:
-            return torch.export.export(model, pairs, dynamic_shapes=shapes), True
+            return only_needed(torch.export.export(model, pairs, dynamic_shapes=shapes)), True
         except Exception:  # noqa: BLE001 - whatever the reason, a fixed batch is tried next
             return _trace_fixed(model, inputs), False
 
 
 def _trace_fixed(model: nn.Module, inputs: tuple[Tensor, ...]) -> ExportedProgram:
     try:
-        return torch.export.export(model, inputs)
+        return only_needed(torch.export.export(model, inputs))
     except Exception as error:
         raise ExportError(
             f"torch.export must be able to trace the model; it raised {type(error).__name__}: {error}. "
@@ -114,7 +115,7 @@ def write_onnx(model: nn.Module, example: Example, folder: Path) -> bool:
                 raise ExportError("torch.onnx gave no model.")
             exported.save(folder / ONNX, external_data=False)
     except ImportError as error:
-        raise ExportError(f"ONNX needs more packages ({error}): pip install 'rank-search[onnx]'.") from error
+        raise ExportError(f"ONNX needs more packages ({error}): {to_install('onnx')}.") from error
     except Exception as error:
         raise ExportError(f"The model has no ONNX form: {type(error).__name__}: {error}. Use --format pt2.") from error
     return any_batch
@@ -147,7 +148,7 @@ def read_onnx(folder: Path) -> nn.Module:
     try:
         return OnnxModule(folder / ONNX)
     except ImportError as error:
-        raise ExportError(f"ONNX needs more packages ({error}): pip install 'rank-search[onnx]'.") from error
+        raise ExportError(f"ONNX needs more packages ({error}): {to_install('onnx')}.") from error
 
 
 Write = Callable[[nn.Module, Example, Path], bool]

@@ -35,6 +35,12 @@ class Comparison:
         return median(found), min(found), max(found)
 
     @property
+    def without_front(self) -> list[StudyRecord]:
+        """Those of its studies that have no complete trial."""
+        pairs = zip(self.studies, self.progress, strict=True)
+        return [study for study, progress in pairs if not progress.members]
+
+    @property
     def trials(self) -> int:
         """How many trials the shortest of its studies has."""
         return min(each.trials[-1] if each.trials else 0 for each in self.progress)

@@ -37,11 +37,13 @@ class Progress:
         trials: how many had finished.
         seconds: since the first one began.
         hypervolumes: of the front there was then, as a share of the box.
+        members: how many trials are on the front at the end.
     """
 
     trials: tuple[int, ...]
     seconds: tuple[float, ...]
     hypervolumes: tuple[float, ...]
+    members: int = 0
 
     def after(self, trials: int) -> float:
         """The hypervolume at the last moment with at most so many trials; 0 before the first."""
@@ -70,8 +72,8 @@ def progress_of(study: StudyRecord, rows: Sequence[TrialRow], box: Box | None = 
             front = [losses for losses, kept in zip(front, nondominated(front), strict=True) if kept]
             trials.append(count)
             seconds.append((row.finished - rows[0].started).total_seconds())
-            values.append(hypervolume(front, reference, ideal) if front else 0.0)
-    return Progress(tuple(trials), tuple(seconds), tuple(values))
+            values.append(hypervolume(front, reference, ideal))
+    return Progress(tuple(trials), tuple(seconds), tuple(values), len(front))
 
 
 def _moments(count: int) -> set[int]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from rank_search.errors import ExportError
 from rank_search.figures.comparison import Comparison
-from rank_search.figures.panels import Panel
+from rank_search.figures.panels import Panel, is_logarithmic
 
 BLUE: Final = "#0072B2"
 RED: Final = "#D55E00"
@@ -17,8 +17,6 @@ COLORS: Final = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000
 """Okabe and Ito's, which readers with any color vision can tell apart."""
 MARKERS: Final = "os^Dv<>"
 FORMATS: Final = (".svg", ".png", ".pdf")
-_LARGEST: Final = 20.0
-"""From how many times the smallest value on an axis is logarithmic."""
 
 
 def draw_front(panels: Sequence[Panel], target: Path) -> None:
@@ -35,6 +33,8 @@ def draw_front(panels: Sequence[Panel], target: Path) -> None:
         _dense(axes, panel)
         _name_axes(axes, [panel])
     every[0].legend(frameon=False, fontsize="small")
+    if not any(panel.front for panel in panels):
+        figure.suptitle(f"{_plain(panels[0].study)}: no trial is complete, so there is no front", fontsize="medium")
     _save(figure, target)
 
 
@@ -93,9 +93,9 @@ def _steps(axes: Any, panel: Panel, color: str, marker: str, label: str) -> None
 def _knee(axes: Any, panel: Panel) -> None:
     if panel.knee is None:
         return
-    at = panel.front[panel.numbers.index(panel.knee)]
+    number, at = panel.knee
     _scatter(axes, [at], s=90, facecolors="none", edgecolors=BLUE, linewidths=1.5)
-    axes.annotate(f"knee: trial {panel.knee}", at, (8, 8), textcoords="offset points", fontsize="small")
+    axes.annotate(f"knee: trial {number}", at, (8, 8), textcoords="offset points", fontsize="small")
 
 
 def _dense(axes: Any, panel: Panel) -> None:
@@ -110,7 +110,7 @@ def _name_axes(axes: Any, panels: Sequence[Panel]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     for place, scale in enumerate((axes.set_xscale, axes.set_yscale)):
         values = [pair[place] for panel in panels for pair in (*panel.front, *panel.dominated)]
-        if values and min(values) > 0 and max(values) > _LARGEST * min(values):
+        if is_logarithmic(values):
             scale("log")
 
 

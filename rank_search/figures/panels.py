@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Final
 
 from rank_search.errors import QueryError
 from rank_search.fronts import Store, StudyRecord, TrialRow
 from rank_search.point import State
+
+_LARGEST: Final = 20.0
 
 Pairs = tuple[tuple[float, float], ...]
 """Coordinates: across, upwards."""
@@ -24,7 +27,7 @@ class Panel:
         front: its members, from left to right.
         numbers: their trials.
         dense: where the dense model stands, if both were measured on it.
-        knee: the number of the trial at the knee of the front of the two; None without a front.
+        knee: where the knee of the front of all these measurements stands, and its number; None without a front.
     """
 
     study: str
@@ -34,7 +37,16 @@ class Panel:
     front: Pairs
     numbers: tuple[int, ...]
     dense: tuple[float, float] | None
-    knee: int | None
+    knee: tuple[int, tuple[float, float]] | None
+
+
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Whether an axis of these values is logarithmic: all are positive, the largest is 20 times the smallest or more.
+
+    >>> is_logarithmic([1.0, 30.0]), is_logarithmic([0.0, 30.0]), is_logarithmic([])
+    (True, False, False)
+    """
+    return bool(values) and min(values) > 0 and max(values) > _LARGEST * min(values)
 
 
 def panels_of(store: Store, study: StudyRecord, names: Sequence[str] | None = None) -> list[Panel]:
@@ -50,10 +62,15 @@ def panels_of(store: Store, study: StudyRecord, names: Sequence[str] | None = No
             "Name two with --objectives, such as 'error,macs'."
         )
     complete = [row for row in store.trials(study) if row.state is State.COMPLETE]
-    return [_panel(store, study, complete, upwards, across) for upwards, across in combinations(wanted, 2)]
+    front = store.front(study, objectives=names)
+    knee = front.knee() if front else None
+    return [_panel(store, study, complete, pair, knee) for pair in combinations(wanted, 2)]
 
 
-def _panel(store: Store, study: StudyRecord, complete: Sequence[TrialRow], upwards: str, across: str) -> Panel:
+def _panel(
+    store: Store, study: StudyRecord, complete: Sequence[TrialRow], pair: tuple[str, str], knee: TrialRow | None
+) -> Panel:
+    upwards, across = pair
     front = store.front(study, objectives=[upwards, across])
     kept = sorted(front, key=lambda row: (row.measurements[across], row.number))
     members = {row.number for row in front}
@@ -67,5 +84,5 @@ def _panel(store: Store, study: StudyRecord, complete: Sequence[TrialRow], upwar
         front=tuple((row.measurements[across], row.measurements[upwards]) for row in kept),
         numbers=tuple(row.number for row in kept),
         dense=(dense[across], dense[upwards]) if {across, upwards} <= dense.keys() else None,
-        knee=front.knee().number if front else None,
+        knee=None if knee is None else (knee.number, (knee.measurements[across], knee.measurements[upwards])),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from rank_search.figures.panels import Panel
+from rank_search.figures.panels import Panel, is_logarithmic
 
 _TICKS: Final = 5
 
@@ -32,17 +32,25 @@ def in_terminal(panel: Panel, width: int, height: int, color: bool) -> str:
             across, upwards = zip(*pairs, strict=True)
             plt.scatter(across, upwards, marker=marker, color=shade, label=label)
     drawn = [pair for pairs, *_ in kinds for pair in pairs]
-    plt.xticks(*_ticks([across for across, _ in drawn]))
-    plt.yticks(*_ticks([upwards for _, upwards in drawn]))
+    for values, scale, ticks in (
+        ([across for across, _ in drawn], plt.xscale, plt.xticks),
+        ([upwards for _, upwards in drawn], plt.yscale, plt.yticks),
+    ):
+        logarithmic = is_logarithmic(values)
+        scale("log" if logarithmic else "linear")
+        ticks(*_ticks(values, logarithmic))
     plt.xlabel(panel.across)
     plt.ylabel(panel.upwards)
     text = str(plt.build())
     return text if color else str(plt.uncolorize(text))
 
 
-def _ticks(values: Sequence[float]) -> tuple[list[float], list[str]]:
+def _ticks(values: Sequence[float], logarithmic: bool) -> tuple[list[float], list[str]]:
     """Some places from the least value to the largest, and what to write there."""
     low, high = min(values, default=0.0), max(values, default=1.0)
+    if logarithmic:
+        places = sorted({low * (high / low) ** (step / (_TICKS - 1)) for step in range(_TICKS)})
+        return places, [_label(float(f"{place:.3g}")) for place in places]
     places = sorted({low + (high - low) * step / (_TICKS - 1) for step in range(_TICKS)})
     return places, [_label(float(f"{place:.3g}")) for place in places]
 

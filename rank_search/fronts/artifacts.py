@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from urllib.parse import quote
 
+from sqlalchemy import Connection, select
+
+from rank_search.fronts import tables
 from rank_search.fronts.address import locate
 
 
-def artifact_folder(store: str | Path, study: str) -> Path:
-    """The folder of a study's files: beside an SQLite store, in the current folder for a server.
+def artifact_folder(store: str | Path, study: str, beside: Path | None = None) -> Path:
+    """The folder of a study's files: beside an SQLite store; for a server beside the study file, or in the current
+    folder.
 
     Locations in the store are relative to it; a location outside is absolute and stays where it is.
     """
     url = locate(store)
-    base = Path(url.database or "") if url.get_backend_name() == "sqlite" else Path(url.database or "rank-search")
-    name = quote(study, safe=" ")
-    return base.absolute().with_suffix(".artifacts") / (name if name.strip(".") else name.replace(".", "%2E"))
+    is_file = url.get_backend_name() == "sqlite"
+    base = Path(url.database or "") if is_file else (beside or Path()) / (url.database or "rank-search")
+    return base.absolute().with_suffix(".artifacts") / in_store_folder(study)
+
+
+def free_place(connection: Connection, place: str, name: str) -> str:
+    """Where a new study of that name keeps its files: at the place, unless one that had the name is still there."""
+    taken = set(connection.scalars(select(tables.study.c.artifacts)))
+    own = place or in_store_folder(name)
+    return f"{own}-{secrets.token_hex(4)}" if own in taken else place
+
+
+def in_store_folder(name: str) -> str:
+    """The folder of a study within that of its store, whatever is in its name."""
+    quoted = quote(name, safe=" ")
+    return quoted if quoted.strip(".") else quoted.replace(".", "%2E")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
-from typing import Final
 
+from rank_search.amounts import FORMS, Amount
 from rank_search.errors import QueryError
 
 Losses = Sequence[float]
 """Of one member, in the order of the objectives."""
-
-_WISH: Final = re.compile(r"\s*(?P<name>[A-Za-z_][\w.]*)\s*=\s*(?P<value>[-+.\w]+)\s*(?P<dense>\*\s*dense)?\s*")
 
 
 def knee(losses: Sequence[Losses]) -> int:
@@ -45,26 +42,34 @@ def closest(losses: Sequence[Mapping[str, float]], wish: Mapping[str, float]) ->
     return _first_smallest([math.hypot(*_scaled(row, at, spans)) for row in rows])
 
 
-def parse_wish(text: str) -> dict[str, tuple[float, bool]]:
-    """Measurements and the values wished for, each with whether it is in units of the dense model's.
+def parse_wish(text: str) -> dict[str, Amount]:
+    """Measurements and the amounts wished for; see `Amount.parse`.
 
-    >>> parse_wish("error=0.05, macs=0.5*dense")
-    {'error': (0.05, False), 'macs': (0.5, True)}
+    >>> {name: str(amount) for name, amount in parse_wish("error=dense + 0.01, macs=0.5*dense").items()}
+    {'error': 'dense + 0.01', 'macs': '0.5 * dense'}
 
     Raises:
-        QueryError: the text is not NAME=NUMBER[*dense], with commas between, each name once.
+        QueryError: the text is not NAME=AMOUNT, with commas between, each name once.
     """
-    found: dict[str, tuple[float, bool]] = {}
+    found: dict[str, Amount] = {}
     for part in text.split(","):
-        match = _WISH.fullmatch(part)
-        value = _number(match["value"]) if match else math.nan
-        if match is None or not math.isfinite(value) or match["name"] in found:
+        name, _, value = (each.strip() for each in part.partition("="))
+        amount = _amount(value, name)
+        if not name or set(name) & set("<>!") or amount is None or name in found:
             raise QueryError(
                 "A wish is NAME=NUMBER, such as 'error=0.05,macs=0.5*dense', each name once, with commas between; "
-                f"found {text!r}."
+                f"found {text!r}. A number is {FORMS}."
             )
-        found[match["name"]] = (value, match["dense"] is not None)
+        found[name] = amount
     return found
+
+
+def _amount(text: str, name: str) -> Amount | None:
+    try:
+        amount = Amount.parse(text, name)
+    except QueryError:
+        return None
+    return amount if math.isfinite(amount.number) else None
 
 
 def _box(rows: Sequence[Losses]) -> tuple[list[float], list[float]]:
@@ -80,10 +85,3 @@ def _scaled(row: Losses, zero: Losses, spans: Losses) -> list[float]:
 
 def _first_smallest(values: Sequence[float]) -> int:
     return min(range(len(values)), key=lambda place: (values[place], place))
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

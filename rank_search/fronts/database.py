@@ -20,7 +20,7 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError
 
-from rank_search.errors import StoreAwayError, StoreError
+from rank_search.errors import StoreAwayError, StoreError, to_install
 from rank_search.fronts import postgresql
 from rank_search.fronts.address import locate as locate
 from rank_search.fronts.address import masked, without_secrets
@@ -173,7 +173,7 @@ class Database:
         except (NoSuchModuleError, ModuleNotFoundError) as error:
             raise StoreError(
                 f"The store {self.location} needs a driver that is not installed: {error}. "
-                "For PostgreSQL: pip install 'rank-search[postgresql]'."
+                f"For PostgreSQL, in the folder of rank-search: {to_install('postgresql')}."
             ) from None
 
     def _doors(self) -> tuple[Engine, Engine]:
@@ -195,6 +195,8 @@ class Database:
             message = f"The store {self.location} could not be {done}: {said}. {advice}".strip()
             found = verdict(error, self._engine, self._patience.reached, self._written)
             raise _KINDS[found](message) from None
+        except OverflowError:
+            raise StoreError(f"The store {self.location} could not be {done}: a number is too large for it.") from None
 
 
 def _as_it_can_be_read(url: URL) -> URL:
@@ -203,7 +205,7 @@ def _as_it_can_be_read(url: URL) -> URL:
     SQLite reads a file in WAL mode only if it may make files beside it, or is told that nobody changes the file.
     """
     file = Path(str(url.database))
-    beside = file.with_name(file.name + "-wal")
+    beside = file.parent / f"{file.name}-wal"
     if url.get_backend_name() != "sqlite" or not file.is_file() or os.access(file.parent, os.W_OK) or beside.exists():
         return url
     return url.set(database=f"file:{quote(str(file.absolute()))}", query={"immutable": "1", "uri": "true"})

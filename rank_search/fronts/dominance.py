@@ -41,8 +41,8 @@ def nondominated(losses: ArrayLike) -> NDArray[np.bool_]:
     `losses`: (n, m). Returns a mask (n,): mask_j ⇔ ∄i: losses_i ≺ losses_j, with ≺ as in `dominates`; computed
     by the sweep of Kung, Luccio and Preparata 1975, "On finding the maxima of a set of vectors" (moocore).
 
-    Edge cases: no rows give an empty mask; of equal rows all are kept; a row with a NaN is never kept and
-    dominates nothing; infinities are ordinary, very bad or very good, losses.
+    Edge cases: no rows (also an empty list) give an empty mask; of equal rows all are kept; a row with a NaN is never
+    kept and dominates nothing; infinities are ordinary, very bad or very good, losses.
     Raises: QueryError if `losses` is not a table with at least one column.
     Complexity: O(n log n) for m ≤ 3, O(n · log(n)^(m−2)) beyond.
 
@@ -68,8 +68,8 @@ def hypervolume(losses: ArrayLike, reference: Sequence[float], ideal: Sequence[f
     (the size of the space covered; Zitzler and Thiele 1998, "Multiobjective optimization using evolutionary
     algorithms", section 3.1), computed by moocore.
 
-    Edge cases: no rows give 0, a row at the ideal point gives 1; a loss better than ideal counts as ideal; a row
-    that is nowhere inside the box, or has a NaN, adds nothing; dominated and equal rows add nothing.
+    Edge cases: no rows (also an empty list) give 0, a row at the ideal point gives 1; a loss better than ideal counts
+    as ideal; a row that is nowhere inside the box, or has a NaN, adds nothing; dominated and equal rows add nothing.
     Raises: QueryError if the sizes differ, or the ideal is not below the reference point in every loss.
     Complexity: O(n log n) for m ≤ 3, O(n²) for m = 4, O(n^(m−2)) beyond.
 
@@ -79,7 +79,7 @@ def hypervolume(losses: ArrayLike, reference: Sequence[float], ideal: Sequence[f
     import moocore
     import numpy as np
 
-    table = _table(losses)
+    table = _table(losses, columns=max(1, len(reference)))
     low, high = np.asarray(ideal, dtype=float), np.asarray(reference, dtype=float)
     _require_box(table, low, high)
     inside = np.all(table < high, axis=1)
@@ -89,10 +89,13 @@ def hypervolume(losses: ArrayLike, reference: Sequence[float], ideal: Sequence[f
     return float(moocore.hypervolume(scaled, ref=np.ones(len(high))))
 
 
-def _table(losses: ArrayLike) -> NDArray[np.float64]:
+def _table(losses: ArrayLike, columns: int = 1) -> NDArray[np.float64]:
+    """The losses as a table; an empty list is one without rows."""
     import numpy as np
 
     table = np.array(losses, dtype=np.float64)
+    if table.shape == (0,):
+        return table.reshape(0, columns)
     if table.ndim != 2 or table.shape[1] == 0:
         raise QueryError(
             f"Losses are a table: a row for each trial, a column for each objective; found the shape {table.shape}."

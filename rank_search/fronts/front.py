@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
+from rank_search.amounts import Amount
 from rank_search.errors import QueryError
 from rank_search.fronts import choosing
-from rank_search.fronts.records import StudyRecord, TrialRow
+from rank_search.fronts.records import TOLERANCE, StudyRecord, TrialRow
 from rank_search.fronts.shown import columns_of, to_html, to_pandas
-from rank_search.point import Bound, Objective
+from rank_search.fronts.studies import nearest
+from rank_search.point import Bound, Condition, Objective, parse_condition
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,14 +41,54 @@ class Front(tuple[TrialRow, ...]):
     def __repr__(self) -> str:
         return f"Front({self.study.name!r}, trials {', '.join(str(row.number) for row in self) or 'none'})"
 
-    def knee(self) -> TrialRow:
+    def near_dense(self, tolerance: float = TOLERANCE) -> Front:
+        """The members that are worse than the dense model by a share of the way to the reference point at most.
+
+        Raises:
+            QueryError: the tolerance is negative.
+        """
+        if not tolerance >= 0:
+            raise QueryError(
+                f"A tolerance is a share of the way from dense to the reference, 0 or more; found {tolerance:g}."
+            )
+        limits = self.study.tolerated(tolerance)
+        names = [each.name for each in self.objectives if each.name in limits]
+        kept = [row for row in self if all(self._loss(row, name) <= limits[name] for name in names)]
+        return Front(kept, self.study, self.objectives)
+
+    def knee(self, tolerance: float = TOLERANCE) -> TrialRow:
         """The member from which a gain in one objective costs most in the others: see `choosing.knee`.
+
+        Only members near the dense model are looked at, see `near_dense`; all of them if none is.
 
         Raises:
             QueryError: the front is empty.
         """
         self._require_members()
-        return self[choosing.knee([[self._loss(row, each.name) for each in self.objectives] for row in self])]
+        near = self.near_dense(tolerance) or self
+        return near[choosing.knee([[self._loss(row, each.name) for each in self.objectives] for row in near])]
+
+    def knee_in_words(self, tolerance: float = TOLERANCE) -> str:
+        """Which member the knee is, and why, in a sentence; nothing for an empty front."""
+        if not self:
+            return ""
+        return (
+            f"Trial {self.knee(tolerance).number} is the knee of {self._near_in_words(tolerance)}: "
+            "a gain in one objective costs most in the others there."
+        )
+
+    def _near_in_words(self, tolerance: float) -> str:
+        limits = self.study.tolerated(tolerance)
+        named = [each for each in self.objectives if each.name in limits]
+        if not named:
+            return f"the {len(self)} members"
+        sides = {"minimize": "at most", "maximize": "at least"}
+        at = " and ".join(f"{each.name} {sides[each.direction]} {each.loss(limits[each.name]):.4g}" for each in named)
+        near = len(self.near_dense(tolerance))
+        rule = f"{at}, which is {tolerance:.0%} of the way from the dense model to the reference point"
+        return (
+            f"the {near} of {len(self)} members with {rule}" if near else f"all {len(self)} members (none has {rule})"
+        )
 
     def closest(self, wish: str | Mapping[str, float]) -> TrialRow:
         """The member closest to a wish, such as `"error=0.05, macs=0.5*dense"` or `{"error": 0.05}`.
@@ -58,21 +100,21 @@ class Front(tuple[TrialRow, ...]):
         """
         self._require_members()
         wanted = self._absolute(choosing.parse_wish(wish)) if isinstance(wish, str) else dict(wish)
-        losses = {name: self._objective(name).loss(value) for name, value in wanted.items()}
+        losses = {name: self.study.objective(name).loss(value) for name, value in wanted.items()}
         return self[choosing.closest([{name: self._loss(row, name) for name in wanted} for row in self], losses)]
 
-    def best(self, *bounds: str | Bound) -> TrialRow:
+    def best(self, *bounds: str | Condition) -> TrialRow:
         """The best member within the bounds, such as `"latency <= 3e-3"`, by the first objective that none is about.
+
+        A bound may be relative (`"error <= dense + 0.01"`), and on what was chosen (`"conv2 = dense"`).
 
         Raises:
             QueryError: no member is within them.
         """
-        parsed = [each if isinstance(each, Bound) else Bound.parse(each) for each in bounds]
-        names = {bound.name for bound in parsed}
-        if missing := sorted(bound.name for bound in parsed if bound.of_dense and bound.name not in self.study.dense):
-            raise QueryError(f"A bound relative to the dense model needs its measurement; it has no {missing[0]!r}.")
+        parsed = [parse_condition(each) if isinstance(each, str) else each for each in bounds]
+        names = {bound.name for bound in parsed if isinstance(bound, Bound)}
         by = next((each for each in self.objectives if each.name not in names), self.objectives[0])
-        within = [row for row in self if all(bound.holds(row.measurements, self.study.dense) for bound in parsed)]
+        within = [row for row in self if all(self._keeps(row, bound) for bound in parsed)]
         if not within:
             raise QueryError(
                 f"A budget is one that some member of the front keeps; of {len(self)} none has "
@@ -88,12 +130,18 @@ class Front(tuple[TrialRow, ...]):
         names = [each.name for each in self.objectives]
         return to_html(f"front of {self.study.name}", columns_of(self, names), note=f"{len(self)} members")
 
-    def _absolute(self, wish: Mapping[str, tuple[float, bool]]) -> dict[str, float]:
-        dense = self.study.dense
-        for name, (_, of_dense) in wish.items():
-            if of_dense and name not in dense:
-                raise QueryError(f"A wish relative to the dense model needs its measurement; it has no {name!r}.")
-        return {name: value * dense[name] if of_dense else value for name, (value, of_dense) in wish.items()}
+    def _keeps(self, row: TrialRow, bound: Condition) -> bool:
+        if isinstance(bound, Bound):
+            return bound.holds({**row.chosen, **row.measurements}, self.study.dense)
+        if bound.layer not in row.point.layers:
+            raise QueryError(
+                f"A condition on a layer names one; trial {row.number} has no layer {bound.layer!r}."
+                f"{nearest(bound.layer, row.point.layers)}"
+            )
+        return bound.holds(row.point.layers[bound.layer].factorization)
+
+    def _absolute(self, wish: Mapping[str, Amount]) -> dict[str, float]:
+        return {name: amount.of(self.study.dense, name) for name, amount in wish.items()}
 
     def _loss(self, row: TrialRow, name: str) -> float:
         if name not in row.measurements:
@@ -101,11 +149,7 @@ class Front(tuple[TrialRow, ...]):
                 f"A member is chosen by what all have measured; trial {row.number} has no {name!r}, only "
                 f"{', '.join(sorted(row.measurements))}. Name one of these."
             )
-        return self._objective(name).loss(row.measurements[name])
-
-    def _objective(self, name: str) -> Objective:
-        """The objective of that name; a measurement that is none is better when smaller."""
-        return next((each for each in self.study.objectives if each.name == name), Objective(name))
+        return self.study.objective(name).loss(row.measurements[name])
 
     def _require_members(self) -> None:
         if not self:

@@ -16,6 +16,7 @@ from rank_search.fronts.among import among
 from rank_search.fronts.records import StudyRecord
 from rank_search.fronts.studies import nearest
 from rank_search.fronts.tables import choice, measurement, prior, trial
+from rank_search.point import DENSE, Chosen
 
 _A_FEW: Final = 100
 _OF_STUDY: Final = trial.c.study_id == bindparam("study")
@@ -31,6 +32,14 @@ _WITH_PRIORS: Final = select(prior.c.layer, prior.c.axis).where(prior.c.study_id
 _VALUES: Final = select(choice.c.trial_id, choice.c.value).where(
     among(choice.c.trial_id, "ids"), choice.c.layer == bindparam("of_layer"), choice.c.axis == bindparam("of_axis")
 )
+
+_TAKEN: Final = (
+    select(choice.c.trial_id, choice.c.factorization)
+    .where(among(choice.c.trial_id, "ids"), choice.c.layer == bindparam("of"))
+    .distinct()
+)
+_TAKEN_LATELY: Final = select(choice.c.layer, choice.c.factorization).where(among(choice.c.trial_id, "ids")).distinct()
+_FITTING: Final = select(prior.c.layer, prior.c.factorization).where(prior.c.study_id == bindparam("study")).distinct()
 
 
 def with_choices(connection: Connection, names: Sequence[str], measured: rows.Measured) -> rows.Measured:
@@ -51,6 +60,43 @@ def _add_choices(connection: Connection, name: str, found: rows.Measured) -> Non
         for trial_id, value in connection.execute(_VALUES, {"ids": some, "of_layer": layer, "of_axis": axis}):
             if value is not None:
                 found[trial_id].setdefault(name, value)
+
+
+def meeting(
+    connection: Connection, study: StudyRecord, conditions: Sequence[Chosen], ids: Sequence[int]
+) -> Sequence[int]:
+    """Those of the trials that chose for each layer what the conditions say; a layer without a choice is dense.
+
+    Raises:
+        QueryError: there is no such layer, or nothing of that name for it.
+    """
+    for condition in conditions:
+        _require_choice(connection, study, condition)
+        ids = [each for some in rows.batches(list(ids)) for each in _meeting(connection, condition, some)]
+    return ids
+
+
+def _meeting(connection: Connection, condition: Chosen, ids: Sequence[int]) -> list[int]:
+    found = {row.trial_id: row.factorization for row in connection.execute(_TAKEN, {"ids": ids, "of": condition.layer})}
+    return [trial_id for trial_id in ids if condition.holds(found.get(trial_id, DENSE))]
+
+
+def _require_choice(connection: Connection, study: StudyRecord, condition: Chosen) -> None:
+    last = connection.scalars(_LAST, {"study": study.id}).all()
+    pairs = {(layer, name) for layer, name in connection.execute(_FITTING, {"study": study.id})}
+    pairs |= {(layer, name) for layer, name in connection.execute(_TAKEN_LATELY, {"ids": last})}
+    layers = {layer for layer, _ in pairs}
+    if condition.layer not in layers:
+        hint = nearest(condition.layer, layers)
+        if condition.layer in study.dense:
+            hint = f" It is a measurement: write '{condition.layer} <= {condition.factorization}'."
+        raise QueryError(f"Study {study.name!r} has no layer {condition.layer!r}.{hint}")
+    choices = {name for layer, name in pairs if layer == condition.layer} | {DENSE}
+    if condition.factorization not in choices:
+        raise QueryError(
+            f"Layer {condition.layer!r} cannot become {condition.factorization!r}."
+            f"{nearest(condition.factorization, choices)}"
+        )
 
 
 def require_known(

@@ -15,7 +15,7 @@ from rank_search.fronts.dominance import nondominated
 from rank_search.fronts.records import StudyRecord, TrialRow
 from rank_search.fronts.studies import nearest
 from rank_search.fronts.tables import claim, measurement, trial
-from rank_search.point import Bound, Objective
+from rank_search.point import Bound, Chosen, Condition, Objective
 
 _OF_STUDY: Final = trial.c.study_id == bindparam("study")
 _MOMENT: Final = bindparam("moment", type_=Integer)
@@ -35,7 +35,7 @@ _IDS: Final = select(trial.c.id).where(_OF_STUDY, trial.c.id > bindparam("after"
 class FrontQuery:
     """Which front, and what of it: see `Store.front`."""
 
-    where: Sequence[Bound] = ()
+    where: Sequence[Condition] = ()
     sort: str | None = None
     limit: int | None = None
     objectives: Sequence[str] | None = None
@@ -44,7 +44,12 @@ class FrontQuery:
     @property
     def bound_names(self) -> list[str]:
         """Every name in a bound: of a measurement, or of an axis of a layer."""
-        return [bound.name for bound in self.where]
+        return [bound.name for bound in self.where if isinstance(bound, Bound)]
+
+    @property
+    def chosen_layers(self) -> list[Chosen]:
+        """Every condition on what was chosen for a layer."""
+        return [bound for bound in self.where if isinstance(bound, Chosen)]
 
     @property
     def measurement_names(self) -> list[str]:
@@ -81,17 +86,15 @@ def front(connection: Connection, study: StudyRecord, query: FrontQuery) -> list
     Raises:
         QueryError: a name that was never measured, an unknown trial, a limit below one.
     """
-    _require_answerable(study, query)
+    require_answerable(study, query)
     budgets = _members(connection, study, query)
     everything = rows.at_every_budget(connection, list(budgets))
     measured = rows.at_their_own(budgets, everything)
     names.require_known(connection, study, query.bound_names, query.measurement_names, measured)
     bounded = names.with_choices(connection, query.bound_names, measured)
-    kept = [
-        trial_id
-        for trial_id, numbers in bounded.items()
-        if all(bound.holds(numbers, study.dense) for bound in query.where)
-    ]
+    bounds = [bound for bound in query.where if isinstance(bound, Bound)]
+    met = names.meeting(connection, study, query.chosen_layers, list(bounded))
+    kept = [trial_id for trial_id in met if all(bound.holds(bounded[trial_id], study.dense) for bound in bounds)]
     order = _order(study, query)
     kept.sort(key=lambda trial_id: (_badness(order, measured[trial_id]), trial_id))
     return rows.read(connection, study, kept[: query.limit], everything)
@@ -101,7 +104,7 @@ def objectives_of(study: StudyRecord, query: FrontQuery) -> tuple[Objective, ...
     """What the front of the query is the front of."""
     if query.objectives is None:
         return study.objectives
-    return tuple(_objective(study, name) for name in dict.fromkeys(query.objectives))
+    return tuple(map(study.objective, dict.fromkeys(query.objectives)))
 
 
 def present(connection: Connection, study: StudyRecord) -> dict[int, float]:
@@ -122,7 +125,7 @@ def _recomputed(
     connection: Connection, study: StudyRecord, names: Sequence[str], moment: int | None
 ) -> dict[int, float]:
     """Those that no other trial dominates in these measurements alone."""
-    objectives = [_objective(study, name) for name in dict.fromkeys(names)]
+    objectives = [study.objective(name) for name in dict.fromkeys(names)]
     query: Select[*tuple[Any, ...]] = select(trial.c.id, trial.c.budget).where(_TOOK_PART).order_by(trial.c.id)
     if moment is not None:
         query = query.where(trial.c.id <= moment)
@@ -131,8 +134,6 @@ def _recomputed(
         of_trial = and_(value.c.trial_id == trial.c.id, value.c.budget == trial.c.budget)
         query = query.add_columns(value.c.value).join(value, and_(of_trial, value.c.name == objective.name))
     found = connection.execute(query, {"study": study.id}).all()
-    if not found:
-        return {}
     losses = [
         [each.loss(value) for each, value in zip(objectives, row[2:], strict=True)]  # row: id, budget, the values
         for row in found
@@ -140,13 +141,18 @@ def _recomputed(
     return {row.id: row.budget for row, kept in zip(found, nondominated(losses), strict=True) if kept}
 
 
-def _require_answerable(study: StudyRecord, query: FrontQuery) -> None:
+def require_answerable(study: StudyRecord, query: FrontQuery) -> None:
+    """See that a limit is one, and that bounds relative to the dense model have its measurements.
+
+    Raises:
+        QueryError: they are not, or have not.
+    """
     if query.limit is not None and query.limit < 1:
         raise QueryError(f"A limit is a whole number of at least 1; found {query.limit}.")
     if query.objectives is not None and not query.objectives:
         raise QueryError("A front needs at least one objective; found none. Name one, or leave the option out.")
     for bound in query.where:
-        if bound.of_dense and bound.name not in study.dense:
+        if isinstance(bound, Bound) and bound.of_dense and bound.name not in study.dense:
             raise QueryError(
                 f"A bound relative to the dense model needs its measurement; {str(bound)!r} asks for "
                 f"{bound.name!r}, which study {study.name!r} does not have.{nearest(bound.name, study.dense)}"
@@ -155,12 +161,7 @@ def _require_answerable(study: StudyRecord, query: FrontQuery) -> None:
 
 def _order(study: StudyRecord, query: FrontQuery) -> Objective:
     first = query.objectives[0] if query.objectives else study.objectives[0].name
-    return _objective(study, query.sort or first)
-
-
-def _objective(study: StudyRecord, name: str) -> Objective:
-    """The objective of that name; a measurement that is none is better when smaller."""
-    return next((each for each in study.objectives if each.name == name), Objective(name))
+    return study.objective(query.sort or first)
 
 
 def _badness(order: Objective, measured: Mapping[str, float]) -> float:

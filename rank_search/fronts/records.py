@@ -9,12 +9,24 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from rank_search.amounts import COSTS
+from rank_search.directions import is_higher_better
+from rank_search.fronts.precision import error_bar
 from rank_search.point import Artifact, Objective, Point, State
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NEVER: Final = datetime.fromtimestamp(0, UTC)
+
+EXAMPLES: Final = "selection_examples"
+"""Where the space keeps how many examples the selection data has."""
+
+LAYER_COSTS: Final = "layer_costs"
+"""Where the space keeps what each layer costs as it is, and a trial's sampler what its choices cost."""
+
+TOLERANCE: Final = 1 / 3
+"""How far from the dense model a member is looked at where one is chosen: of the way to the reference point."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,28 @@ class StudyRecord:
     def objective_names(self) -> tuple[str, ...]:
         return tuple(objective.name for objective in self.objectives)
 
+    def objective(self, name: str) -> Objective:
+        """The objective of that name; of its measurement on the test data; or what the name says by itself.
+
+        A measurement that is no objective is better when smaller, unless its name is known to be better when higher.
+        """
+        known = {each.name: each.direction for each in self.objectives}
+        direction = known.get(name) or known.get(name.removeprefix("test_"))
+        return Objective(name, direction or ("maximize" if is_higher_better(name) else "minimize"))
+
+    def without_front(self, states: Mapping[State, int]) -> str:
+        """Why nothing is on the front of all its trials, which ended in these states, so many each.
+
+        Only for a study that has no front: complete trials below the full budget are `stopped`, or of another budget.
+        """
+        ended = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+        if not ended:
+            return f"Study {self.name!r} has no finished trial yet, and so no front."
+        return (
+            f"No trial of study {self.name!r} is complete, so it has no front ({ended}). "
+            "`rank-search trials` says why each ended."
+        )
+
     def to_pandas(self) -> pd.DataFrame:
         """The rank priors: a row for each axis of each layer."""
         import pandas as pd
@@ -75,6 +109,40 @@ class StudyRecord:
         from rank_search.fronts.shown import study_html
 
         return study_html(self)
+
+    @property
+    def examples(self) -> int | None:
+        """How many examples the selection data has, if the study knows."""
+        found = self.space.get(EXAMPLES)
+        return found if isinstance(found, int) and found > 0 else None
+
+    @property
+    def layer_costs(self) -> Mapping[str, Mapping[str, int]]:
+        """Parameters and MACs of each layer as it is, by name; empty in a study from before this was kept."""
+        found: Mapping[str, Mapping[str, int]] = self.space.get(LAYER_COSTS, {})
+        return found
+
+    def error_bar(self, name: str, value: float) -> float | None:
+        """Half of the 95 % interval of a measurement on the selection data; None if it has none: see `error_bar`."""
+        return error_bar(name, value, self.examples)
+
+    def error_bars(self, measurements: Mapping[str, float]) -> dict[str, float]:
+        """Those of all measurements that have one."""
+        found = {name: self.error_bar(name, value) for name, value in measurements.items()}
+        return {name: bar for name, bar in found.items() if bar is not None}
+
+    def tolerated(self, tolerance: float) -> dict[str, float]:
+        """The worst loss worth looking at, by objective: that share of the way from the dense model's to the reference.
+
+        Of costs, which have no worse than the dense model's, there is none.
+        """
+        found = {}
+        for each in self.objectives:
+            if each.name not in COSTS and each.name in self.dense and each.name in self.reference_point:
+                dense, reference = each.loss(self.dense[each.name]), self.reference_point[each.name]
+                if reference > dense:
+                    found[each.name] = dense + tolerance * (reference - dense)
+        return found
 
     def losses(self, measurements: Mapping[str, float]) -> dict[str, float]:
         """Each objective that was measured, turned so that lower is better."""
@@ -172,6 +240,18 @@ class TrialRow:
     @cached_property
     def point(self) -> Point:
         return Point.from_json(json.loads(self.point_json))
+
+    @property
+    def chosen(self) -> dict[str, float]:
+        """What was chosen for each axis of each layer, by `LAYER.AXIS`."""
+        layers = self.point.layers.items()
+        return {f"{layer}.{axis}": value for layer, choice in layers for axis, value in choice.values.items()}
+
+    @property
+    def layer_costs(self) -> Mapping[str, Mapping[str, int]]:
+        """Parameters and MACs of each factorized layer, by name; empty in a trial from before this was kept."""
+        found: Mapping[str, Mapping[str, int]] = self.sampler.get(LAYER_COSTS, {})
+        return found
 
     @cached_property
     def sampler(self) -> Mapping[str, Any]:

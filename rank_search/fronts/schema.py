@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import Connection, inspect, text
 
-from rank_search.errors import StoreError
+from rank_search.errors import StoreError, to_install
 from rank_search.fronts.database import Database
 
 if TYPE_CHECKING:
@@ -68,5 +68,5 @@ def _require_known(found: str | None, config: Config, location: str) -> None:
     if found is not None and found not in known:
         raise StoreError(
             f"A store can be used by the version that wrote it, or a newer one. {location} has schema {found}, "
-            f"this version knows up to {HEAD}. Upgrade rank-search: pip install --upgrade rank-search."
+            f"this version knows up to {HEAD}. Upgrade rank-search, in its folder: {to_install()}"
         )

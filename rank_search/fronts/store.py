@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Self, final
 from sqlalchemy import Connection
 
 from rank_search.errors import StoreError
-from rank_search.fronts import activity, audit, claims, ledger, moments, queries, schema, studies
+from rank_search.fronts import activity, audit, claims, ledger, listing, moments, queries, removal, schema, studies
 from rank_search.fronts.address import locate
 from rank_search.fronts.database import Database
 from rank_search.fronts.front import Front
 from rank_search.fronts.queries import FrontQuery
 from rank_search.fronts.records import Activity, Claim, StudyRecord, StudySummary, TrialRow
-from rank_search.point import Artifact, Bound, Outcome, Point
+from rank_search.point import Artifact, Condition, Outcome, Point, State, parse_condition
 
 if TYPE_CHECKING:
     from rank_search.artifacts import ArtifactStore
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 class Store:
     """An open store: a context manager, to be shared by the threads of one process.
 
-    Every method is one transaction, or reads from one snapshot; a process that is killed in the middle leaves what
-    was there before. Every method raises `StoreError` if the database cannot be reached, read or written.
+    Where a study is asked for, its name will do; only what a driver does with claims takes its record. Every method is
+    one transaction, or reads from one snapshot; a process that is killed in the middle leaves what was there before.
+    Every method raises `StoreError` if the database cannot be reached, read or written.
 
     While the database is away or busy (its server restarts, the network is down, the disk is full), every method tries
     again, up to `patience` seconds, and raises `StoreAwayError` then. What it had written before, it does not write
@@ -95,13 +96,13 @@ class Store:
         self._database.queue(connection)
         return studies.join(connection, record, self.location)
 
-    def aim(self, study: StudyRecord, target: int) -> None:
+    def aim(self, study: StudyRecord | str, target: int) -> None:
         """Note how many trials the drivers are to reach, for whoever watches."""
-        self._database.write(studies.aim, study, target)
+        self._database.write(studies.aim, self._record_of(study), target)
 
-    def amend_dense(self, study: StudyRecord, measurements: Mapping[str, float]) -> StudyRecord:
+    def amend_dense(self, study: StudyRecord | str, measurements: Mapping[str, float]) -> StudyRecord:
         """Add measurements of the dense model; those that the study has already, from whichever driver, stay."""
-        return self._database.write(studies.amend_dense, study, measurements)
+        return self._database.write(studies.amend_dense, self._record_of(study), measurements)
 
     def studies(self) -> list[StudySummary]:
         """All studies, in the order they were begun."""
@@ -114,6 +115,36 @@ class Store:
             QueryError: there is none.
         """
         return self._database.read(studies.get, name, self.location)
+
+    def delete(self, name: str, heard_since: datetime, artifacts: ArtifactStore | None = None) -> int:
+        """Delete a study with all its trials and, if its artifacts are given, their files; returns how many trials.
+
+        The rows go in one transaction, and the files after it: whatever happens in between, no row lacks its file.
+
+        Raises:
+            QueryError: there is no such study, or a driver that was heard of since then holds a trial of it.
+            ArtifactError: a file cannot be removed; the rows are gone.
+        """
+        trials, files = self._database.write(removal.remove, name, self.location, heard_since)
+        if artifacts is not None:
+            artifacts.clear(files)
+        return trials
+
+    def rename(self, name: str, new: str, heard_since: datetime) -> list[str]:
+        """Give a study another name, and its confirmations `NAME@EPOCHS` with it; returns all the new names.
+
+        Raises:
+            QueryError: there is no such study, one has the new name, or a driver that was heard of since then holds a
+                trial.
+        """
+        return self._database.write(self._rename, name, new, heard_since)
+
+    def _rename(self, connection: Connection, name: str, new: str, heard_since: datetime) -> list[str]:
+        self._database.queue(connection)
+        return removal.rename(connection, name, new, self.location, heard_since)
+
+    def _record_of(self, study: StudyRecord | str) -> StudyRecord:
+        return self.study(study) if isinstance(study, str) else study
 
     # claims ----------------------------------------------------------------------------------------------
 
@@ -143,13 +174,13 @@ class Store:
         """
         return self._database.write(claims.promote, study, number, worker, budget)
 
-    def claims(self, study: StudyRecord) -> list[Claim]:
+    def claims(self, study: StudyRecord | str) -> list[Claim]:
         """The trials in flight, by number."""
-        return self._database.read(claims.held, study)
+        return self._database.read(claims.held, self._record_of(study))
 
-    def next_number(self, study: StudyRecord) -> int:
+    def next_number(self, study: StudyRecord | str) -> int:
         """The number that the next claim gets, unless another process claims before."""
-        return self._database.read(claims.next_number, study)
+        return self._database.read(claims.next_number, self._record_of(study))
 
     def take_over(
         self, study: StudyRecord, worker: str, dead: Callable[[Claim], bool] = lambda claim: not claim.worker
@@ -201,16 +232,16 @@ class Store:
         ending = ledger.Ending(outcome, budget, rng_seed, started, finished, worker)
         return self._database.write(ledger.record, study, held, ending, self._losses)
 
-    def amend(self, study: StudyRecord, number: int, measurements: Mapping[str, float]) -> TrialRow:
+    def amend(self, study: StudyRecord | str, number: int, measurements: Mapping[str, float]) -> TrialRow:
         """Add measurements to a finished trial; those it already has, with the same values, are left alone.
 
         Raises:
             StoreError: the trial has another value under one of the names.
             QueryError: there is no such trial.
         """
-        return self._database.write(ledger.amend, study, number, measurements)
+        return self._database.write(ledger.amend, self._record_of(study), number, measurements)
 
-    def forget_artifacts(self, study: StudyRecord, number: int) -> tuple[Artifact, ...]:
+    def forget_artifacts(self, study: StudyRecord | str, number: int) -> tuple[Artifact, ...]:
         """Remove the artifact rows of a trial that is not on the front, and return them.
 
         Delete the files afterwards: whatever happens in between, no row lacks its file.
@@ -219,33 +250,51 @@ class Store:
             StoreError: the trial is on the front.
             QueryError: there is no such trial.
         """
-        return self._database.write(ledger.forget_artifacts, study, number)
+        return self._database.write(ledger.forget_artifacts, self._record_of(study), number)
 
-    def trials(self, study: StudyRecord, after: int = 0) -> list[TrialRow]:
+    def trials(self, study: StudyRecord | str, after: int = 0) -> list[TrialRow]:
         """Every finished trial whose id is larger than `after`, in the order of recording.
 
         Asking again after the last id that was seen finds whatever has been recorded since, promoted trials included.
         """
-        return self._database.read(queries.trials, study, after)
+        return self._database.read(queries.trials, self._record_of(study), after)
 
-    def trial(self, study: StudyRecord, number: int) -> TrialRow:
+    def listed(
+        self,
+        study: StudyRecord | str,
+        where: Sequence[Condition | str] = (),
+        states: Collection[State] = (),
+        limit: int | None = None,
+    ) -> list[TrialRow]:
+        """Finished trials by number: those that meet every condition, in one of the states, and of these the last few.
+
+        A condition is as in `front`; a trial in which the name of a bound was not measured is not within it.
+
+        Raises:
+            QueryError: a name that was never measured, or a limit below 1.
+        """
+        conditions = [parse_condition(each) if isinstance(each, str) else each for each in where]
+        wanted = listing.Listing(conditions, states, limit)
+        return self._database.read(listing.listed, self._record_of(study), wanted)
+
+    def trial(self, study: StudyRecord | str, number: int) -> TrialRow:
         """The finished trial of that number.
 
         Raises:
             QueryError: there is none.
         """
-        return self._database.read(queries.one_trial, study, number)
+        return self._database.read(queries.one_trial, self._record_of(study), number)
 
-    def activity(self, study: StudyRecord, since: datetime) -> Activity:
+    def activity(self, study: StudyRecord | str, since: datetime) -> Activity:
         """What goes on: trials by state, claims, what has finished since that moment, and when the last one did."""
-        return self._database.read(activity.activity, study, since)
+        return self._database.read(activity.activity, self._record_of(study), since)
 
     # fronts ----------------------------------------------------------------------------------------------
 
     def front(
         self,
-        study: StudyRecord,
-        where: Sequence[Bound] = (),
+        study: StudyRecord | str,
+        where: Sequence[Condition | str] = (),
         sort: str | None = None,
         limit: int | None = None,
         objectives: Sequence[str] | None = None,
@@ -253,28 +302,31 @@ class Store:
     ) -> Front:
         """The Pareto front: complete trials at full budget that no other one dominates.
 
-        `where` keeps the members within every bound, be it on a measurement or on what was chosen for an axis of a
-        layer (`conv2.rank <= 16`); a layer without that axis, such as a dense one, is not within. `sort` names a
-        measurement, best first; without it, the first objective. What is no objective is better when smaller, members
-        that lack it come last, and ties stand as they were recorded. `limit` keeps the first few. `objectives`
-        recomputes the front for these measurements alone. `as_of` shows the front as it was when that trial had just
-        been recorded.
+        `where` keeps the members within every bound (or its text), be it on a measurement, which may be relative to the
+        dense model's (`error <= dense + 0.01`), or on what was chosen for a layer (`conv2 = dense`) or one of its axes
+        (`conv2.rank <= 16`); a layer without that axis, such as a dense one, is not within. `sort` names a
+        measurement, best first; without it, the first objective. What is no objective is better when smaller, unless
+        its name is known to be better when higher (`accuracy`, `psnr`); members that lack it come last, and ties stand
+        as they were recorded. `limit` keeps the first few. `objectives` recomputes the front for these measurements
+        alone. `as_of` shows the front as it was when that trial had just been recorded.
 
         Raises:
             QueryError: a name that was never measured, no such trial, or a limit below 1.
         """
-        query = FrontQuery(where, sort, limit, objectives, as_of)
-        found = self._database.read(queries.front, study, query)
-        return Front(found, study, queries.objectives_of(study, query))
+        conditions = [parse_condition(each) if isinstance(each, str) else each for each in where]
+        record, query = self._record_of(study), FrontQuery(conditions, sort, limit, objectives, as_of)
+        found = self._database.read(queries.front, record, query)
+        return Front(found, record, queries.objectives_of(record, query))
 
-    def check(self, study: StudyRecord, artifacts: ArtifactStore | None = None) -> list[str]:
+    def check(self, study: StudyRecord | str, artifacts: ArtifactStore | None = None) -> list[str]:
         """Recompute what the store says about the study, and return every disagreement in words.
 
         The front and its whole past from the losses alone, the choice rows and keys from the points, and, with the
         study's artifacts, the content of each.
         """
-        found, files = self._database.read(audit.problems, study)
-        return found if artifacts is None else found + self._check_files(study, files, artifacts)
+        record = self._record_of(study)
+        found, files = self._database.read(audit.problems, record)
+        return found if artifacts is None else found + self._check_files(record, files, artifacts)
 
     def _check_files(self, study: StudyRecord, files: audit.Files, artifacts: ArtifactStore) -> list[str]:
         """A file that is not there is a problem only if no driver has dropped it meanwhile, with its row."""

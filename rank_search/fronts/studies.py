@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from rank_search.errors import QueryError, StudyMismatchError
 from rank_search.fronts import tables
 from rank_search.fronts.activity import by_state
+from rank_search.fronts.artifacts import free_place
 from rank_search.fronts.claims import lock
 from rank_search.fronts.moments import now
 from rank_search.fronts.records import PriorRow, StudyRecord, StudySummary
@@ -96,7 +97,8 @@ def summaries(connection: Connection) -> list[StudySummary]:
 
 
 def _create(connection: Connection, wanted: StudyRecord) -> StudyRecord:
-    made = replace(wanted, dense=finite(wanted.dense), created=now(connection))
+    place = free_place(connection, wanted.artifacts, wanted.name)
+    made = replace(wanted, dense=finite(wanted.dense), created=now(connection), artifacts=place)
     query = (
         insert(tables.study)
         .values(

@@ -19,6 +19,7 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError
 from rank_search.fronts import Claim, Store, StudyRecord, TrialRow, hypervolume
 from rank_search.launch.executors import Executor, Finished, Job, this_process, trial_seed
+from rank_search.launch.failures import Failures
 from rank_search.launch.known import Known
 from rank_search.launch.progress import Progress, Report, going_on
 from rank_search.launch.pulses import Pulses, beating
@@ -48,6 +49,7 @@ class Plan:
         max_retries: how often a trial is tried again after its driver or its worker died in it.
         artifacts: where the study's files are.
         patience: seconds to wait for room in there.
+        max_failures: how many trials in a row may fail; 0: any number.
     """
 
     target: int
@@ -58,6 +60,7 @@ class Plan:
     max_retries: int
     artifacts: ArtifactStore
     patience: float = 0.0
+    max_failures: int = 0
 
 
 class Driver:
@@ -80,6 +83,7 @@ class Driver:
         self._held: dict[int, Claim] = {}
         self._pulses = Pulses()
         self._again: list[Job] = []
+        self._failures = Failures(plan.max_failures)
         self._known = Known(study)
         self._elsewhere = 0
         self._begun, self._done_here = time.monotonic(), 0
@@ -255,6 +259,7 @@ class Driver:
             job = replace(job, checkpoint=None)  # it may be the one that cannot be read
         if trouble is None or job.attempt > self._plan.max_retries:
             self._record(finished)
+            self._failures.note(job.number, finished.outcome)
         else:
             again = replace(job, attempt=job.attempt + 1)
             logs.trial_retried(again.number, str(trouble), attempt=again.attempt, worker=finished.worker)

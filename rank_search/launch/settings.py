@@ -42,6 +42,9 @@ class LaunchSettings(BaseModel):
         ge=0,
         description="How often a trial is tried again after its worker died, or its files could not be written.",
     )
+    max_failures: int = Field(
+        5, ge=0, description="How many trials may fail in a row before the search stops with an error; 0: any number."
+    )
     time_limit: float | None = Field(
         None,
         gt=0,

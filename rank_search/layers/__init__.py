@@ -1,12 +1,16 @@
 """What can be factorized, and how: layers, the plugin contract, costs, and the factorized model."""
 
 from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decompose, output_basis
-from rank_search.layers.costs import Cost, DenseForm, Example, count_macs, count_params, forward, layer_cost
+from rank_search.layers.copies import copied, tensors_in
+from rank_search.layers.costs import Cost, DenseForm, Example, count_macs, count_params, forward, layer_cost, mean_macs
+from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.factorization import Axis, Factorization
 from rank_search.layers.fused import channels_last, deployed, fuse
-from rank_search.layers.inventory import Inventory, Skipped, run_once, take_inventory
-from rank_search.layers.layer import Layer, Unfolding
+from rank_search.layers.globs import matches
+from rank_search.layers.inventory import Inventory, Skipped, counted_on, run_once, take_inventory
+from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.metric import (
+    cholesky,
     fit_closer,
     nested_span,
     outer_fit,
@@ -15,6 +19,7 @@ from rank_search.layers.metric import (
     root,
     seen_outputs,
 )
+from rank_search.layers.ordinary import in_evaluation, require_ordinary
 from rank_search.layers.plugins import installed, load_plugin
 from rank_search.layers.replace import Plugins, check_point, factorize, recompose, skeleton
 
@@ -35,26 +40,36 @@ __all__ = [
     "by_output",
     "channels_last",
     "check_point",
+    "cholesky",
+    "copied",
     "count_macs",
     "count_params",
+    "counted_on",
     "decompose",
     "deployed",
     "factorize",
     "fit_closer",
     "forward",
     "fuse",
+    "in_evaluation",
+    "input_of",
     "installed",
+    "layer_by_layer",
     "layer_cost",
     "load_plugin",
+    "matches",
+    "mean_macs",
     "nested_span",
     "outer_fit",
     "outer_fits",
     "output_basis",
     "output_error",
     "recompose",
+    "require_ordinary",
     "root",
     "run_once",
     "seen_outputs",
     "skeleton",
     "take_inventory",
+    "tensors_in",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,10 +19,10 @@ from rank_search.point import Choice
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and multiply-adds (MACs) of one forward of the task's example."""
+    """Parameters, and multiply-adds (MACs) of one forward of the task's example, or the mean of several."""
 
     params: int
-    macs: int
+    macs: float
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.params + other.params, self.macs + other.macs)
@@ -43,12 +43,29 @@ def forward(module: nn.Module, example: Example) -> Any:
 def count_macs(module: nn.Module, inputs: Iterable[Example]) -> int:
     """Multiply-adds of the module's forward on each of the inputs, summed.
 
-    Counts matrix products, convolutions, attention and recurrent layers as PyTorch dispatches them
-    (`torch.utils.flop_counter`, one multiply-add = two of its operations); additions of biases, norms and activations
-    are not counted.
+    Counts matrix products, convolutions, attention, recurrent layers and distances as PyTorch dispatches them, see
+    `counting.multiply_adds`; additions of biases, norms and activations are not counted.
     """
     examples = tuple(inputs)
     return multiply_adds(lambda: [forward(module, x) for x in examples])[WHOLE]
+
+
+def mean_macs(module: nn.Module, examples: Sequence[Example]) -> float:
+    """Multiply-adds of the module's forward, mean of the examples."""
+    return mean([count_macs(module, [example]) for example in examples])
+
+
+def mean(counts: Sequence[int]) -> float:
+    """The mean, a whole number where it is one.
+
+    >>> mean([1, 2]), mean([1, 3])
+    (1.5, 2)
+    """
+    return _share(sum(counts), len(counts))
+
+
+def _share(total: int, count: int) -> float:
+    return total / count if total % count else total // count
 
 
 def macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
@@ -105,4 +122,4 @@ def _counted(make: Callable[[], nn.Module], layer: Layer) -> Cost:
     with torch.device("meta"):
         module = make()
         inputs = [torch.empty(shape, dtype=layer.dtype) for shape in layer.inputs]
-    return Cost(count_params(module), count_macs(module, inputs))
+    return Cost(count_params(module), _share(count_macs(module, inputs), layer.examples))

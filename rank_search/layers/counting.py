@@ -1,34 +1,44 @@
-"""Counts multiply-adds as PyTorch dispatches them, by its own formulas."""
+"""Counts multiply-adds as PyTorch dispatches them."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch._ops import HigherOrderOperator
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from torch.utils.module_tracker import ModuleTracker
 
-_aten: Final = torch.ops.aten
+from rank_search.layers.products import multiply_adds_of
+from rank_search.layers.shapes import given_on_meta
 
 WHOLE: Final = "Global"
 """Stands for everything, inside a module or not (the name is `ModuleTracker`'s)."""
+
+_PYTORCHS: Final = ("aten", "prim", "prims", "profiler", "c10d", "_c10d_functional", "inductor")
+
+_log = logging.getLogger(__name__)
 
 
 def multiply_adds(run: Callable[[], object], by_module: bool = False) -> Mapping[str, int]:
     """Multiply-adds of what `run` does: of the `WHOLE`, and by module if that is asked for.
 
-    PyTorch's `FlopCounterMode` counts by the same formulas; it makes PyTorch import its compiler, which takes over a
-    second at every start, has no formula for what `_OTHERS` lists, and does not see into attention's fast path. Of the
-    branches of a `torch.cond` the dearer counts.
-    Modules are named as `ModuleTracker` names them: the class of the outermost, and from there the dotted name.
+    Counted are matrix products, convolutions, attention, recurrent layers and Euclidean distances (`products`), each as
+    its closed form; a product of complex numbers is four of real ones. Operations that work number by number, sums,
+    norms, Fourier transforms and decompositions count for nothing. Of the branches of a `torch.cond` the dearer counts.
+    PyTorch's `FlopCounterMode` makes PyTorch import its compiler, which takes over a second at every start, and does
+    not know half of these. Modules are named as `ModuleTracker` names them: the class of the outermost, and from there
+    the dotted name.
     """
-    with torch.no_grad(), _layer_by_layer():
+    with torch.no_grad(), layer_by_layer():
         try:
             return _counts(run, by_module, _MultiplyAdds)
         except Exception as error:
@@ -40,7 +50,9 @@ def multiply_adds(run: Callable[[], object], by_module: bool = False) -> Mapping
 def _counts(run: Callable[[], object], by_module: bool, counter: type[_MultiplyAdds]) -> Mapping[str, int]:
     tracker = ModuleTracker() if by_module else None
     counting = counter(tracker)
-    with tracker or nullcontext(), counting:
+    with ExitStack() as entered:
+        for mode in counting.modes():
+            entered.enter_context(mode)
         run()
     return counting.counts
 
@@ -55,6 +67,10 @@ class _MultiplyAdds(TorchDispatchMode):
         self.counts: Counter[str] = Counter()
         self._tracker = tracker
 
+    def modes(self) -> list[Any]:
+        """Everything to enter, in this order."""
+        return [each for each in (self._tracker, _ComplexConvolutions(self), self) if each is not None]
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """PyTorch's question whether to keep its compiler out, for which it would import the compiler."""
@@ -64,17 +80,21 @@ class _MultiplyAdds(TorchDispatchMode):
         kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator):
             return self._dearer(*args) if func is torch.ops.higher_order.cond else NotImplemented
-        packet = func._overloadpacket
-        formula = _OTHERS.get(packet) or flop_registry.get(packet)
-        if formula is None:
-            with self:
-                inside = func.decompose(*args, **kwargs)
-            return func(*args, **kwargs) if inside is NotImplemented else inside
-        out = func(*args, **kwargs)
-        self._add(formula(*args, **kwargs, out_val=out) // 2)
+        count = multiply_adds_of(func, args, kwargs)
+        out = given_on_meta(func, args, kwargs)
+        if out is None:
+            out = func(*args, **kwargs) if count else self._uncounted(func, args, kwargs)
+        if count:
+            self.add(count(out))
         return out
 
-    def _add(self, count: int) -> None:
+    def _uncounted(self, func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """What has no formula is looked into, where it consists of other operations."""
+        with self:
+            inside = func.decompose(*args, **kwargs)
+        return _unknown(func, args, kwargs) if inside is NotImplemented else inside
+
+    def add(self, count: int) -> None:
         for module in {WHOLE} if self._tracker is None else set(self._tracker.parents):
             self.counts[module] += count
 
@@ -92,6 +112,9 @@ class _MultiplyAdds(TorchDispatchMode):
 class _OutsideTheCompiler(_MultiplyAdds):  # type: ignore[no-untyped-call]
     """The same, with PyTorch's compiler imported and kept out of the counter."""
 
+    def modes(self) -> list[Any]:
+        return [each for each in (self._tracker, self) if each is not None]
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return True
@@ -100,8 +123,44 @@ class _OutsideTheCompiler(_MultiplyAdds):  # type: ignore[no-untyped-call]
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
+class _ComplexConvolutions(TorchFunctionMode):
+    """PyTorch makes three real convolutions of a complex one, and counted are four, as for every complex product."""
+
+    def __init__(self, counting: _MultiplyAdds) -> None:
+        super().__init__()
+        self._counting = counting
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self._counting.counts[WHOLE]
+        out = func(*args, **(kwargs or {}))
+        if _convolves(func) and args and isinstance(args[0], Tensor) and args[0].is_complex():
+            self._counting.add((self._counting.counts[WHOLE] - before) // 3)
+        return out
+
+
+def _convolves(func: Any) -> bool:
+    return getattr(func, "__name__", "").startswith(("conv1d", "conv2d", "conv3d", "conv_transpose", "convolution"))
+
+
+def _unknown(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Run what has no formula; whether there should be one nobody can know of somebody else's operation."""
+    given = pytree.tree_leaves((args, kwargs))
+    if func.namespace not in _PYTORCHS and sum(isinstance(x, Tensor) and x.is_floating_point() for x in given) > 1:
+        _say_unknown(func._schema.name)
+    return func(*args, **kwargs)
+
+
+@cache
+def _say_unknown(name: str) -> None:
+    _log.warning(
+        "The multiply-adds of %s are counted as none. If it multiplies, register a formula for it with "
+        "torch.utils.flop_counter.register_flop_formula.",
+        name,
+    )
+
+
 @contextmanager
-def _layer_by_layer() -> Iterator[None]:
+def layer_by_layer() -> Iterator[None]:
     """Attention runs as the layers that it consists of, not as one operation that nothing sees into."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -109,30 +168,3 @@ def _layer_by_layer() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _matrix_by_vector(matrix: Tensor, vector: Tensor, **_: Any) -> int:
-    return 2 * matrix.numel()
-
-
-def _added_matrix_by_vector(added: Tensor, matrix: Tensor, vector: Tensor, **_: Any) -> int:
-    return 2 * matrix.numel()
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
-
-
-def _recurrent(x: Tensor, from_input: Tensor, from_state: Tensor, *_: Any, **__: Any) -> int:
-    """x: steps × batch × features, both weights: (gates · hidden) × …"""
-    return 2 * x.shape[0] * x.shape[1] * (from_input.numel() + from_state.numel())
-
-
-_OTHERS: Final[Mapping[Any, Callable[..., int]]] = {
-    _aten.mv: _matrix_by_vector,
-    _aten.dot: _matrix_by_vector,
-    _aten.addmv: _added_matrix_by_vector,
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    _aten.mkldnn_rnn_layer: _recurrent,
-}
-"""Twice the multiply-adds of operations that PyTorch has no formula for."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rank_search.layers.bases import Bases
 from rank_search.layers.layer import Layer, Unfolding
+from rank_search.layers.lazy import LazyWeight
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,17 @@ class Factorization(nn.Module, ABC):
         """A parameter of that shape in the layer's dtype, not yet set."""
         return nn.Parameter(torch.empty(*shape, dtype=self.layer.dtype))
 
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Run it, as PyTorch's own layers are run: their input may be named."""
+        if "input" in named:
+            inputs = (named.pop("input"), *inputs)
+        return super().__call__(*inputs, **named)
+
     @property
     def weight(self) -> Tensor:
-        """`dense()`, for models that read the weight of a layer themselves."""
-        return self.dense()
+        """`dense()`, for models that read the weight of a layer themselves; worked out only if something uses it."""
+        like = next((each for each in self.state_dict().values() if each.is_floating_point()), None)
+        return self.dense() if like is None else LazyWeight.of(self.dense, self.layer.shape, like)
 
     def extra_repr(self) -> str:
         chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
@@ -14,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.utils import _pytree as pytree
 
+from rank_search.layers.copies import copied
 from rank_search.layers.costs import Example, forward
 from rank_search.layers.factorization import Factorization
 
@@ -36,9 +36,12 @@ def fuse(model: nn.Module, example: Example) -> nn.Module | None:
     on the example are farther than `CLOSE` from the model's. The model is not changed.
     """
     try:
-        plain = copy.deepcopy(model).eval()
-        folded = _folded(copy.deepcopy(plain))
-        return folded if distance(forward(plain, example), forward(folded, example)) <= CLOSE else None
+        plain = copied(model).eval()
+        expected = forward(plain, example)  # a lazy layer becomes an ordinary one when it first runs
+        folded = _folded(copied(plain))
+        inputs = example if isinstance(example, tuple) else (example,)
+        found = folded.forward(*inputs)  # called as a module, a graph prints a traceback of its own where it fails
+        return folded if distance(expected, found) <= CLOSE else None
     except Exception:  # noqa: BLE001 - whatever keeps a model from being traced, it can be run as it is
         return None
 
@@ -51,7 +54,7 @@ def deployed(*models: nn.Module, example: Example) -> tuple[nn.Module, ...]:
     fused = [fuse(model, example) for model in models]
     found = [each for each in fused if each is not None]
     if len(found) < len(models):
-        found = [copy.deepcopy(model).eval() for model in models]
+        found = [copied(model).eval() for model in models]
     return tuple(map(_channels_last, found))
 
 
@@ -160,7 +163,7 @@ def _affine(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
 def _with_bias(module: Factorization) -> Factorization:
     """A copy that adds a bias, zero if there was none."""
     if module.bias is not None:
-        return copy.deepcopy(module)
+        return copied(module)
     state = module.state_dict()
     made = type(module)(replace(module.layer, bias=True), **module.values)
     made.load_state_dict({**state, "bias": torch.zeros(module.layer.out_features, dtype=module.layer.dtype)})
@@ -192,9 +195,9 @@ def _carry_rows(module: Factorization, slots: tuple[Slot, ...]) -> bool:
 
 
 def _scaled(module: Factorization, slots: tuple[Slot, ...], scale: Tensor) -> Factorization:
-    copied = copy.deepcopy(module)
+    scaled = copied(module)
     for name, mode in slots:
-        factor = copied.get_parameter(name)
+        factor = scaled.get_parameter(name)
         shape = [-1 if each == mode else 1 for each in range(factor.dim())]
         factor.copy_(factor.double() * scale.reshape(shape))
-    return copied
+    return scaled

@@ -5,51 +5,47 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from rank_search.errors import LayerError, TaskError
-from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module
-from rank_search.layers.layer import Layer
+from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module, mean
+from rank_search.layers.counting import layer_by_layer
+from rank_search.layers.globs import matches_any
+from rank_search.layers.layer import Layer, input_of
+from rank_search.layers.ordinary import in_evaluation, require_ordinary
+from rank_search.layers.reached import Run, unreached
+from rank_search.layers.reasons import Ties, reason_of
+from rank_search.layers.units import Unit, units
 from rank_search.point import Choice
-
-_WEIGHTED = (
-    nn.Linear,
-    nn.Bilinear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.Embedding,
-    nn.EmbeddingBag,
-    nn.MultiheadAttention,
-    nn.RNNBase,
-)
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """A weighted module that is left as it is, with its own cost, and the reason."""
+    """A module, or a parameter outside any layer, that is left as it is, with its own cost and the reason.
+
+    A parameter that several of them have is counted in the first.
+    """
 
     name: str
     kind: str
     shape: tuple[int, ...]
     params: int
-    macs: int
+    macs: float
     reason: str
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a model is made of, as far as factorization is concerned.
+    """What a model is made of, as far as factorization is concerned: every parameter is in one of the two lists.
 
     Attributes:
         layers: what can be factorized, by dotted name, in the order of the model.
-        skipped: weighted modules that cannot be or must not be, each with its reason.
+        skipped: what cannot be or must not be, each with its reason.
         dense: cost of the whole model as it is.
     """
 
@@ -65,177 +61,162 @@ class Inventory:
             total = total - layer_cost(layer, None, Choice())
         return total
 
+    def require_layers(self) -> None:
+        """Refuse a model in which there is nothing to factorize.
+
+        Raises:
+            LayerError: there is not.
+        """
+        if self.layers:
+            return
+        names: dict[str, list[str]] = defaultdict(list)
+        for each in self.skipped:
+            names[each.reason].append(each.name or each.kind)
+        why = "; ".join(f"{reason} ({', '.join(found)})" for reason, found in names.items())
+        raise LayerError(f"A search needs a layer to factorize; this model has none: {why or 'it has no parameters'}.")
+
 
 def take_inventory(
-    model: nn.Module, example: Example, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+    model: nn.Module,
+    example: Example,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    more: Sequence[Example] = (),
 ) -> Inventory:
-    """List the layers of a model that can be factorized, and the skipped ones with their reasons.
+    """List the layers of a model that can be factorized, and all else that has parameters, with the reasons.
 
-    The model is run once on `example` to learn which input each layer sees. A module that stands under several
-    names is one layer with aliases; a weight used by several modules is skipped.
+    The model is run on `example` as it is, to learn which input each layer sees, and once more with a stand-in for each
+    layer, to learn whether a replaced layer would run. A module that stands under several names is one layer with
+    aliases; one that shares its weight or its bias with others is skipped.
 
     Args:
-        model: the trained model; it is not changed.
+        model: the trained model; it is not changed, but for the lazy layers that its first forward makes ordinary ones.
         example: what its forward takes: a tensor, or a tuple of tensors.
-        include, exclude: globs on dotted names; a layer is taken if some `include` and no `exclude` matches.
+        include, exclude: globs on dotted names, or names; a layer is taken if some `include` and no `exclude` matches.
+        more: further examples, where they differ in what they run; MACs are the mean of all.
 
     Raises:
         LayerError: a glob matches nothing, or a weight holds NaN or infinity.
-        TaskError: the model does not run on the example.
+        TaskError: the model does not run on the example, is quantized, or has weights that are not set yet.
     """
-    modules = _weighted_modules(model)
-    _check_globs([*include, *exclude], [name for names, _ in modules for name in names])
-    users = _users_of_each_weight(model)
-    reasons = {names[0]: _reason(names, module, users, include, exclude) for names, module in modules}
-    wanted = {names: module for names, module in modules if not reasons[names[0]]}
-    inputs = _inputs_seen(model, example, wanted.values())
+    require_ordinary(model)
+    examples = (example, *more)
+    run = partial(_run_each, examples=examples)
+    if any(isinstance(module, LazyModuleMixin) for module in model.modules()):
+        run(model)
+    found, ties = units(model), Ties(model)
+    _check_globs([*include, *exclude], [name for unit in found for name in unit.names])
+    reasons = {unit.name: reason_of(unit, ties, include, exclude) for unit in found}
+    wanted = [unit for unit in found if not reasons[unit.name]]
+    layers = {name: replace(each, examples=len(examples)) for name, each in _layers(model, run, wanted).items()}
+    reasons |= {unit.name: _NEVER for unit in wanted if unit.name not in layers}
+    reasons |= unreached(model, layers, run)
+    kept = {name: layer for name, layer in layers.items() if not reasons[name]}
+    macs = _macs_by_module(model, examples)
+    rows = [(unit, reasons[unit.name]) for unit in found if reasons[unit.name]]
+    return Inventory(kept, _skipped(model, kept, rows, macs), Cost(count_params(model), macs[""]))
+
+
+_NEVER: Final = "its forward is never called; the model may read its weight directly"
+
+
+def _layers(model: nn.Module, run: Run, wanted: Sequence[Unit]) -> dict[str, Layer]:
+    """Those that run, each with the inputs that it sees."""
+    inputs = _inputs_seen(model, run, [unit.module for unit in wanted])
     layers: dict[str, Layer] = {}
-    for names, module in wanted.items():
-        if module not in inputs:
-            reasons[names[0]] = "its forward is never called; the model may read its weight directly"
-            continue
-        _check_finite(names[0], module)
-        layers[names[0]] = replace(Layer.of(module, names[0], names[1:]), inputs=tuple(inputs[module]))
-    macs = _macs_by_module(model, example)
-    skipped = tuple(
-        _skipped(names[0], module, macs.get(names[0], 0), reasons[names[0]])
-        for names, module in modules
-        if reasons[names[0]]
-    )
-    return Inventory(layers, skipped, Cost(count_params(model), macs[""]))
-
-
-def _weighted_modules(model: nn.Module) -> list[tuple[tuple[str, ...], nn.Module]]:
-    """Every module that holds a weight of a known kind, with all the names it goes by."""
-    names: dict[nn.Module, list[str]] = defaultdict(list)
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, _WEIGHTED):
-            names[module].append(name)
-    return [(tuple(found), module) for module, found in names.items()]
-
-
-def _users_of_each_weight(model: nn.Module) -> dict[int, list[str]]:
-    users: dict[int, list[str]] = defaultdict(list)
-    for name, module in model.named_modules():
-        for key, parameter in module.named_parameters(recurse=False):
-            users[id(parameter)].append(f"{name}.{key}".lstrip("."))
-    return users
-
-
-def _reason(
-    names: tuple[str, ...],
-    module: nn.Module,
-    users: Mapping[int, list[str]],
-    include: Sequence[str],
-    exclude: Sequence[str],
-) -> str:
-    """Why this module is left as it is; empty if it can be factorized."""
-    if not _matches(names, include):
-        return "no include rule matches it"
-    if _matches(names, exclude):
-        return "an exclude rule matches it"
-    if names[0] == "":
-        return "it is the model itself; wrap it in a Sequential to make it replaceable"
-    return _reason_of_kind(module) or _reason_of_weight(names[0], module, users)
-
-
-def _reason_of_kind(module: nn.Module) -> str:
-    if type(module) not in (nn.Linear, nn.Conv2d):
-        known = isinstance(module, nn.Linear | nn.Conv2d)
-        kind = type(module).__name__
-        return (
-            f"{kind} is a subclass, whose forward may do something else"
-            if known
-            else f"{kind} is not supported, only Linear and Conv2d are"
-        )
-    groups = getattr(module, "groups", 1)
-    if groups > 1:
-        depthwise = groups == module.in_channels
-        return (
-            "depthwise convolution: each channel's kernel is too small to factorize"
-            if depthwise
-            else f"grouped convolution ({groups} groups) is not supported"
-        )
-    if module._forward_hooks or module._forward_pre_hooks:
-        return "it has forward hooks, which a replacement would lose"
-    return ""
-
-
-def _reason_of_weight(name: str, module: nn.Module, users: Mapping[int, list[str]]) -> str:
-    weight = dict(module.named_parameters(recurse=False)).get("weight")
-    if weight is None:
-        return "its weight is computed from other tensors (weight norm, pruning or another parametrization)"
-    if not weight.is_floating_point():
-        return f"its weight is of type {weight.dtype}, not floating point"
-    others = [user for user in users[id(weight)] if user != f"{name}.weight"]
-    return f"its weight is tied to {', '.join(others)}" if others else ""
-
-
-def _matches(names: Iterable[str], globs: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, glob) for name in names for glob in globs)
+    for unit in wanted:
+        if seen := inputs.get(unit.module):
+            _check_finite(unit.name, unit.module)
+            layers[unit.name] = replace(Layer.of(unit.module, unit.name, unit.names[1:]), inputs=tuple(seen))
+    return layers
 
 
 def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
     for glob in globs:
-        if not _matches(names, [glob]):
+        if glob != "*" and not matches_any(names, [glob]):
             raise LayerError(
                 f"A layer rule must match at least one layer; {glob!r} matches none of: {', '.join(names)}. "
                 "Correct include, exclude or tie under [layers]."
             )
 
 
-def _inputs_seen(
-    model: nn.Module, example: Example, modules: Iterable[nn.Module]
-) -> dict[nn.Module, list[tuple[int, ...]]]:
-    """The shapes of the inputs of each module in one forward."""
+def _inputs_seen(model: nn.Module, run: Run, modules: Iterable[nn.Module]) -> dict[nn.Module, list[tuple[int, ...]]]:
+    """The shapes of the inputs of each module in one forward of each example."""
     seen: dict[nn.Module, list[tuple[int, ...]]] = defaultdict(list)
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen[module].append(tuple(inputs[0].shape))
+    def note(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen[module].append(tuple(input_of(inputs, named).shape))
 
-    hooks = [module.register_forward_pre_hook(note) for module in modules]
+    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
     try:
-        run_once(model, example)
+        run(model)
     finally:
         for hook in hooks:
             hook.remove()
     return seen
 
 
+def _run_each(model: nn.Module, examples: Sequence[Example]) -> None:
+    for example in examples:
+        run_once(model, example)
+
+
 def run_once(model: nn.Module, example: Example) -> object:
-    """One forward in evaluation mode without gradients; the model's mode is put back.
+    """One forward in evaluation mode without gradients, layer by layer.
+
+    The model's modes are put back, and the example is not changed.
 
     Raises:
         TaskError: the forward raises.
     """
-    training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
-            return forward(model, example)
+        with torch.no_grad(), in_evaluation(model), layer_by_layer():
+            return forward(model, _fresh(example))
     except Exception as error:
         raise TaskError(
             f"The model must run on the task's example; its forward raised {type(error).__name__}: {error}. "
             "Check the task's model() and example()."
         ) from error
-    finally:
-        model.train(training)
 
 
-def _macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
-    """MACs of each module by name, in evaluation mode; those of the whole model under the empty name."""
-    training = model.training
-    model.eval()
-    try:
-        return macs_by_module(model, example)
-    finally:
-        model.train(training)
+def _macs_by_module(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
+    """MACs of each module by name, mean of the examples, in evaluation mode; of the whole under the empty name."""
+    with in_evaluation(model):
+        counts = [macs_by_module(model, _fresh(example)) for example in examples]
+    names = {name for each in counts for name in each}
+    return {name: mean([each.get(name, 0) for each in counts]) for name in names}
 
 
-def _skipped(name: str, module: nn.Module, macs: int, reason: str) -> Skipped:
-    initialized = [each for each in module.parameters() if not isinstance(each, nn.parameter.UninitializedParameter)]
-    params = sum(parameter.numel() for parameter in initialized)
-    return Skipped(name, type(module).__name__, _shape(module), params, macs, reason)
+def counted_on(model: nn.Module, examples: Sequence[Example]) -> tuple[Example, ...]:
+    """All of the examples if they differ in how much they run anywhere in the model; otherwise the first one alone.
+
+    Raises:
+        TaskError: the model does not run on one of them.
+    """
+    if len(examples) == 1:
+        return tuple(examples)
+    run_once(model, examples[0])
+    first = _macs_by_module(model, examples[:1])
+    differ = any(_macs_by_module(model, [each]) != first for each in examples[1:])
+    return tuple(examples) if differ else tuple(examples[:1])
+
+
+def _fresh(example: Example) -> Example:
+    """The example for a forward that may change it in place."""
+    return tuple(part.clone() for part in example) if isinstance(example, tuple) else example.clone()
+
+
+def _skipped(
+    model: nn.Module, layers: Iterable[str], rows: Iterable[tuple[Unit, str]], macs: Mapping[str, float]
+) -> tuple[Skipped, ...]:
+    counted = {id(parameter) for name in layers for parameter in model.get_submodule(name).parameters()}
+    found: list[Skipped] = []
+    for unit, reason in rows:
+        own = {id(each): each.numel() for each in unit.parameters() if id(each) not in counted}
+        counted |= own.keys()
+        of_module = 0 if unit.key else macs.get(unit.name, 0)
+        found.append(Skipped(unit.name, unit.kind, unit.shape, sum(own.values()), of_module, reason))
+    return tuple(found)
 
 
 def _check_finite(name: str, module: nn.Module) -> None:
@@ -245,9 +226,3 @@ def _check_finite(name: str, module: nn.Module) -> None:
                 f"Weights must be finite; {name}.{key} holds NaN or infinity. Train the model again, or exclude "
                 "the layer ([layers] exclude)."
             )
-
-
-def _shape(module: nn.Module) -> tuple[int, ...]:
-    weight = getattr(module, "weight", None)
-    uninitialized = isinstance(weight, nn.parameter.UninitializedParameter)
-    return tuple(weight.shape) if isinstance(weight, Tensor) and not uninitialized else ()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ class Layer:
         padding_mode: as in `torch.nn.Conv2d`.
         inputs: shape of each input seen in one forward of the task's example (several if called several times).
         dtype: of the weight.
+        examples: how many examples the inputs are those of.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Layer:
     inputs: tuple[tuple[int, ...], ...] = ()
     aliases: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float32
+    examples: int = field(default=1, repr=False)  # what is kept under a layer's text does not depend on it
 
     @classmethod
     def of(cls, module: nn.Module, name: str = "", aliases: tuple[str, ...] = ()) -> Layer:
@@ -131,6 +133,12 @@ class Layer:
             padding=((0, 0), self.padding[1]),
             dilation=(1, self.dilation[1]),
         )
+
+
+def input_of(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
+    """What a layer was called with, as a hook sees it: its input may be named."""
+    found: Tensor = inputs[0] if inputs else named["input"]
+    return found
 
 
 def _pair(value: int | tuple[int, ...]) -> Pair:

@@ -78,7 +78,7 @@ def outer_fits(weight: Tensor, inner: Tensor, moment: Tensor) -> Tensor:
     CP = C @ P + (RIDGE * float(C.diagonal().mean()) or 1.0) * P
     gram = P.T @ CP
     jitter = JITTER * float(gram.diagonal().mean()) or 1.0
-    L = torch.linalg.cholesky(gram + jitter * torch.eye(len(gram)).to(gram))
+    L = cholesky(gram + jitter * torch.eye(len(gram)).to(gram))
     Z = torch.linalg.solve_triangular(L, (W @ CP).T, upper=False).T
     return torch.cat([L, Z])
 
@@ -104,10 +104,34 @@ def seen_outputs(fits: Tensor, width: int) -> Tensor:
     return fits[fits.shape[1] :, :width]
 
 
-def root(moment: Tensor) -> Tensor:
-    """The symmetric root of a positive semidefinite matrix: R·R = C, in float64."""
+def cholesky(matrix: Tensor) -> Tensor:
+    """L with L·Lᵀ = A, lower triangular, for a symmetric A that is positive definite but for rounding.
+
+    Where it is not, its eigenvalues are floored at `JITTER` of the largest: A is an average of products, and what is
+    negative in it is noise. A matrix without a positive eigenvalue counts as the identity. O(n³).
+
+    Raises:
+        torch.linalg.LinAlgError: A is not finite.
+
+    >>> cholesky(torch.tensor([[4.0, 4.0], [4.0, 4.0 - 1e-6]])).abs().round(decimals=3).tolist()
+    [[2.0, 0.0], [2.0, 0.0]]
+    """
+    L: Tensor
+    L, failed = torch.linalg.cholesky_ex(matrix)
+    if not bool(failed.any()):
+        return L
+    squares, vectors = torch.linalg.eigh(matrix)
+    most = float(squares[-1]) if len(squares) else 0.0
+    floored = squares.clamp_min(JITTER * most) if most > 0 else torch.ones_like(squares)
+    R = torch.linalg.qr(floored.sqrt()[:, None] * vectors.T, mode="r").R
+    exact: Tensor = (R * R.diagonal().sign()[:, None]).T
+    return exact
+
+
+def root(moment: Tensor, floor: float = 0.0) -> Tensor:
+    """The symmetric root of a positive semidefinite matrix: R·R = C, in float64, no eigenvalue of C below the floor."""
     squares, vectors = torch.linalg.eigh(moment.to(torch.float64))
-    exact: Tensor = (vectors * squares.clamp_min(0).sqrt()) @ vectors.T
+    exact: Tensor = (vectors * squares.clamp_min(floor).sqrt()) @ vectors.T
     return exact
 
 
@@ -123,7 +147,7 @@ def nested_span(weighted: Tensor, metric: Tensor) -> Tensor:
     """
     Y = weighted.to(torch.float64)
     jitter = RIDGE * float(metric.diagonal().mean()) or 1.0
-    half = root(metric.to(torch.float64) + jitter * torch.eye(len(metric)).to(Y))
+    half = root(metric.to(torch.float64) + jitter * torch.eye(len(metric)).to(Y), floor=jitter)
     vectors = torch.linalg.eigh(half @ Y @ Y.T @ half).eigenvectors.flip(-1)
     span: Tensor = torch.linalg.qr(torch.linalg.solve(half, vectors))[0]
     return span

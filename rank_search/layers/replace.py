@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 
 import torch
@@ -10,7 +9,9 @@ from torch import nn
 
 from rank_search.errors import LayerError
 from rank_search.layers.bases import Bases
+from rank_search.layers.copies import copied
 from rank_search.layers.factorization import Factorization
+from rank_search.layers.fast_paths import step_aside, step_back
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice, Point
 
@@ -26,6 +27,8 @@ def factorize(
 ) -> nn.Module:
     """A copy of the model in which each layer is what the point chooses, fitted to its dense weight.
 
+    A layer is replaced wherever the model holds it (see `copied`), not only under its registered names.
+
     Args:
         model: the dense model; it is not changed.
         layers: the layers that may be chosen for, by name (`Inventory.layers`).
@@ -36,16 +39,18 @@ def factorize(
         LayerError: the point names an unknown layer, or values outside an axis' range; nothing is built then.
     """
     check_point(point, layers, plugins)
-    copied = copy.deepcopy(model)
+    made: dict[str, nn.Module] = {}
     for name, choice in _factorized(point):
-        dense = _dense(copied, name)
+        dense = _dense(model, name)
         factorization = _made_like(dense, layers[name], plugins[choice.factorization], choice)
         factorization.fit(dense.weight.detach(), bases(name))
         if dense.bias is not None and factorization.bias is not None:
             with torch.no_grad():
                 factorization.bias.copy_(dense.bias)
-        _put(copied, layers[name], factorization)
-    return copied
+        made[name] = factorization
+    replaced = _replaced(model, made, layers)
+    step_aside(replaced)
+    return replaced
 
 
 def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
@@ -58,18 +63,20 @@ def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -
         dense: the model that it was made from, for the kinds of its layers; it is not changed.
         layers: the layers that may have been chosen for, by name.
     """
-    copied = copy.deepcopy(model)
-    for name, layer in layers.items():
-        factorization = copied.get_submodule(name)
+    made: dict[str, nn.Module] = {}
+    for name in layers:
+        factorization = model.get_submodule(name)
         if not isinstance(factorization, Factorization):
             continue
-        ordinary = copy.deepcopy(_dense(dense, name))
+        ordinary = copied(_dense(dense, name))
         with torch.no_grad():
             ordinary.weight.copy_(factorization.dense())
             if ordinary.bias is not None and factorization.bias is not None:
                 ordinary.bias.copy_(factorization.bias)
-        _put(copied, layer, ordinary)
-    return copied
+        made[name] = ordinary
+    replaced = _replaced(model, made, layers)
+    step_back(replaced, dense)
+    return replaced
 
 
 def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> nn.Module:
@@ -79,11 +86,13 @@ def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugin
         LayerError: as `factorize`.
     """
     check_point(point, layers, plugins)
-    copied = copy.deepcopy(model)
-    for name, choice in _factorized(point):
-        dense = _dense(copied, name)
-        _put(copied, layers[name], _made_like(dense, layers[name], plugins[choice.factorization], choice))
-    return copied
+    made: dict[str, nn.Module] = {
+        name: _made_like(_dense(model, name), layers[name], plugins[choice.factorization], choice)
+        for name, choice in _factorized(point)
+    }
+    replaced = _replaced(model, made, layers)
+    step_aside(replaced)
+    return replaced
 
 
 def check_point(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> None:
@@ -146,7 +155,16 @@ def _made_like(
     return factorization
 
 
-def _put(model: nn.Module, layer: Layer, module: nn.Module) -> None:
+def _replaced(model: nn.Module, made: Mapping[str, nn.Module], layers: Mapping[str, Layer]) -> nn.Module:
+    """A copy of the model with these modules, by layer name, in the place of its own."""
+    found = copied(model, {model.get_submodule(name): module for name, module in made.items()})
+    for name, module in made.items():
+        put(found, layers[name], module)
+    return found
+
+
+def put(model: nn.Module, layer: Layer, module: nn.Module) -> None:
+    """Register a module under every name of a layer."""
     for name in (layer.name, *layer.aliases):
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, module)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from rank_search.errors import LayerError
 from rank_search.layers.factorization import Factorization
+from rank_search.layers.globs import matches
 from rank_search.layers.layer import Layer
 from rank_search.layers.plugins import blamed
 from rank_search.layers.replace import Plugins
@@ -19,7 +19,7 @@ class LayerRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    match: str = Field(description="Glob on dotted layer names.")
+    match: str = Field(description="Glob on dotted layer names, or a name as it is listed.")
     factorizations: tuple[str, ...] = Field(
         description="What these layers may take, besides `dense`; an empty list keeps them dense."
     )
@@ -58,7 +58,7 @@ class LayersSettings(BaseModel):
             ContractError: a plugin raises.
         """
         for rule in self.rules:
-            if not any(fnmatchcase(name, rule.match) for name in layers):
+            if not any(matches(name, rule.match) for name in layers):
                 raise LayerError(
                     f"Each of the [[layers.rules]] matches a layer that is searched; {rule.match!r} matches none of: "
                     f"{', '.join(layers)}."
@@ -71,7 +71,7 @@ class LayersSettings(BaseModel):
     def _allowed(self, name: str) -> tuple[str, ...]:
         allowed = self.factorizations
         for rule in self.rules:
-            if fnmatchcase(name, rule.match):
+            if matches(name, rule.match):
                 allowed = rule.factorizations
         return allowed
 
@@ -83,7 +83,7 @@ class LayersSettings(BaseModel):
         """
         owner: dict[str, str] = {}
         for globs in self.tie:
-            members = [name for name in layers if any(fnmatchcase(name, glob) for glob in globs)]
+            members = [name for name in layers if any(matches(name, glob) for glob in globs)]
             _check_tie(globs, members, owner)
             owner.update(dict.fromkeys(members, members[0]))
         groups: dict[str, list[str]] = {}

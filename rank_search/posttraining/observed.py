@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from rank_search.errors import TaskError
-from rank_search.layers import Layer
+from rank_search.layers import Layer, layer_by_layer
 from rank_search.trials import Batch, patches, seeded
 
 Feed = Callable[[nn.Module, Batch], object]
@@ -78,7 +78,7 @@ def _inputs(model: nn.Module, layer: Layer, feed: Feed, batch: Batch) -> Tensor:
 
     handle = model.get_submodule(layer.name).register_forward_pre_hook(look)
     try:
-        with suppress(_Enough):
+        with suppress(_Enough), layer_by_layer():
             feed(model, batch)
     finally:
         handle.remove()
@@ -115,7 +115,7 @@ def sensitivity(
         TaskError: the model gives no tensor with a gradient, or its outputs are all zero or not finite.
     """
     sums = _Sums()
-    with seeded(rng_seed), torch.enable_grad(), sums.watching(model, layers):
+    with seeded(rng_seed), torch.enable_grad(), layer_by_layer(), sums.watching(model, layers):
         for batch in batches:
             sums.outputs = []
             feed(model, batch)

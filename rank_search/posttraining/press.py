@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from rank_search.coding import Grid, decode, encode
 from rank_search.export import pack_module
-from rank_search.layers import Example, Layer, fuse, take_inventory
+from rank_search.layers import Example, Layer, copied, fuse, require_ordinary, take_inventory
 from rank_search.posttraining.observed import Feed, Moments, Sensitivity, moments, sensitivity
 from rank_search.posttraining.rounding import pivots, refit, round_layer, step_for
 from rank_search.trials import Batch
@@ -94,7 +93,8 @@ class Press:
         Raises:
             TaskError, LayerError: the model cannot be run, or its weights are not finite.
         """
-        plain = fuse(model, example) or copy.deepcopy(model).eval()
+        require_ordinary(model)
+        plain = fuse(model, example) or copied(model).eval()
         found = take_inventory(plain, example).layers
         felt = sensitivity(plain.requires_grad_(True), list(found), feed, batches)
         return cls(plain, example, {name: found[name] for name in felt.outputs}, feed, batches, felt)
@@ -102,7 +102,7 @@ class Press:
     @torch.no_grad()
     def at(self, slope: float) -> PackedModel:
         """The model rounded where a kilobyte is worth this relative squared error of the outputs."""
-        now, grids, rows = copy.deepcopy(self.model), dict[str, Grid](), []
+        now, grids, rows = copied(self.model), dict[str, Grid](), []
         for name, layer in self.layers.items():
             seen = moments(self.model, now, layer, self.feed, self.batches)
             module, felt = now.get_submodule(name), self._channels(name)
@@ -110,7 +110,7 @@ class Press:
             grids |= {f"{name}.{key}": grid for key, grid in found.items()}
             rows.append(row)
         for name, parameter in now.named_parameters():
-            if name not in grids:
+            if name not in grids and parameter.numel():
                 step = step_for(slope / _KILOBYTE, self._floor(self.felt.parameters.get(name, 0.0)))
                 grids[name] = _put(parameter, parameter, step)
         payload = encode(now.state_dict(), grids)

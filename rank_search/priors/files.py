@@ -82,5 +82,12 @@ def digest(tensors: Mapping[str, Tensor]) -> bytes:
     hashed = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        hashed.update(numbers_of(tensor))
     return hashed.digest()
+
+
+def numbers_of(tensor: Tensor) -> bytes:
+    """The bytes of a tensor's numbers in their order, whatever its memory format and device."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    # PyTorch gives an empty tensor any stride, and views as bytes only what has a stride of one.
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

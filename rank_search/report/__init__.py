@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from rank_search.report.contents import Spectrum, contents
-from rank_search.report.page import render, write_report
+from rank_search.report.page import render, require_page, write_report
 from rank_search.report.references import Reference
 
-__all__ = ["Reference", "Spectrum", "contents", "render", "write_report"]
+__all__ = ["Reference", "Spectrum", "contents", "render", "require_page", "write_report"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rank_search.fronts import PriorRow, StudyRecord, TrialRow
@@ -12,11 +12,15 @@ from rank_search.point import Choice
 def layers_of(study: StudyRecord, rows: Sequence[TrialRow]) -> list[dict[str, Any]]:
     """For each layer its axes with their priors, the distinct choices, and which of these each trial made.
 
-    `choices` has `{factorization, values}`, `picks` a place in it for each trial (−1: the layer is not in its point).
+    `cost` is what the layer costs as it is, if the store knows. `choices` has `{factorization, values, cost}`, `picks`
+    a place in it for each trial (−1: the layer is not in its point).
     """
     names = dict.fromkeys(layer for row in rows for layer in row.point.layers)
     names |= dict.fromkeys(prior.layer for prior in study.priors)
-    return [{"name": name, "axes": _axes(study.priors, name), **_picked(name, rows)} for name in names]
+    return [
+        {"name": name, "cost": study.layer_costs.get(name), "axes": _axes(study.priors, name), **_picked(name, rows)}
+        for name in names
+    ]
 
 
 def _axes(priors: Sequence[PriorRow], layer: str) -> list[dict[str, Any]]:
@@ -47,10 +51,11 @@ def _picked(layer: str, rows: Sequence[TrialRow]) -> dict[str, Any]:
         key = (choice.factorization, *choice.values.items())
         if key not in known:
             known[key] = len(choices)
-            choices.append(_shown(choice))
+            choices.append(_shown(choice, row.layer_costs.get(layer)))
         picks.append(known[key])
     return {"choices": choices, "picks": picks}
 
 
-def _shown(choice: Choice) -> dict[str, Any]:
-    return {"factorization": choice.factorization, "values": dict(choice.values)}
+def _shown(choice: Choice, cost: Mapping[str, int] | None) -> dict[str, Any]:
+    shown = {"factorization": choice.factorization, "values": dict(choice.values)}
+    return shown if cost is None else {**shown, "cost": dict(cost)}

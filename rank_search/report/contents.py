@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any, Final
 
-from rank_search.fronts import Store, StudyRecord, TrialRow, nondominated
-from rank_search.fronts.choosing import knee
+from rank_search.fronts import Front, Store, StudyRecord, TrialRow, nondominated
+from rank_search.fronts.records import TOLERANCE
 from rank_search.point import Objective, State
 from rank_search.report.choices import layers_of
 from rank_search.report.commands import commands
@@ -39,12 +39,13 @@ class _Trials:
     """The trials of a study at one moment, in the order of recording.
 
     Attributes:
-        eligible: those that take part in the front. members: those on the front.
+        eligible: those that take part in the front. members: those on the front. front: the same, best first.
     """
 
     rows: Sequence[TrialRow]
     eligible: Sequence[TrialRow]
     members: Sequence[TrialRow]
+    front: Front
 
 
 def contents(
@@ -54,6 +55,7 @@ def contents(
     references: Sequence[Reference] = (),
     spectra: Sequence[Spectrum] | None = None,
     made: datetime | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Json:
     """What the report of a study shows.
 
@@ -61,20 +63,25 @@ def contents(
         location: of the store, as it was given; the commands on the page name it, without any password.
         spectra: of the layers, if whoever asks has them; the store has none.
         made: when; by default now.
+        tolerance: how far from the dense model the knee is looked for, and convergence: see `Front.near_dense`.
 
     Raises:
         QueryError: there is no such study, or a reference that cannot be placed.
     """
     study = store.study(name)
     trials = _read(store, study)
+    for each in references:
+        each.require_known({*study.dense, *study.objective_names}.union(*(row.measurements for row in trials.rows)))
     return {
         "study": _study(study, trials, store.location, made or datetime.now(UTC)),
         "trials": _columns(study, trials),
         "layers": layers_of(study, trials.rows),
         "pairs": _pairs(study, trials),
-        "knee": _knee(study.objectives, trials.members),
+        "knee": trials.front.knee(tolerance).number if trials.front else None,
+        "knee_in_words": trials.front.knee_in_words(tolerance),
+        "without_front": "" if trials.front else study.without_front(Counter(row.state for row in trials.rows)),
         "references": [{"name": each.name, "values": each.absolute(study.dense)} for each in references],
-        "convergence": asdict(converged(study, trials.rows, trials.eligible, _sampler(study))),
+        "convergence": asdict(converged(study, trials.rows, trials.eligible, _sampler(study), tolerance)),
         "importance": {
             name: [asdict(each) for each in found]
             for name, found in associations(trials.eligible, study.objective_names).items()
@@ -87,10 +94,11 @@ def contents(
 def _read(store: Store, study: StudyRecord) -> _Trials:
     """The front is that of the last of these trials, whatever is recorded meanwhile."""
     rows = store.trials(study)
-    members = store.front(study, as_of=rows[-1].number) if rows else []
-    numbers = {row.number for row in members}
+    members = store.front(study, as_of=rows[-1].number) if rows else ()
+    front = Front(members, study, study.objectives)
+    numbers = {row.number for row in front}
     eligible = [row for row in rows if row.state is State.COMPLETE and row.budget >= study.budget]
-    return _Trials(rows, eligible, [row for row in eligible if row.number in numbers])
+    return _Trials(rows, eligible, [row for row in eligible if row.number in numbers], front)
 
 
 def _sampler(study: StudyRecord) -> str:
@@ -108,6 +116,7 @@ def _study(study: StudyRecord, trials: _Trials, location: str, made: datetime) -
         "objectives": [asdict(each) for each in study.objectives],
         "dense": {name: _short(value) for name, value in study.dense.items() if math.isfinite(value)},
         "budget": study.budget,
+        "examples": study.examples,
         "states": dict(states),
         "members": len(trials.members),
     }
@@ -130,28 +139,32 @@ def _columns(study: StudyRecord, trials: _Trials) -> Json:
         "label": [str(row.sampler.get("label", "")) for row in rows],
         "budget": [row.budget for row in rows],
         "member": [int(row.number in members) for row in rows],
+        "error_bars": _bars(study, rows),
         "dominated_by": [row.dominated_by for row in rows],
         "measurements": {name: _shortened(row.measurements.get(name) for row in rows) for name in measured},
         "penalties": {name: _shortened(row.point.penalties.get(name) for row in rows) for name in penalties},
     }
 
 
+def _bars(study: StudyRecord, rows: Sequence[TrialRow]) -> Json:
+    """Half of the 95 % interval of each measurement that has one, by trial."""
+    found = [study.error_bars(row.measurements) for row in rows]
+    names = sorted({name for bars in found for name in bars})
+    return {name: _shortened(bars.get(name) for bars in found) for name in names}
+
+
 def _pairs(study: StudyRecord, trials: _Trials) -> list[Json]:
-    """Each pair of objectives with its own front (places in the list of trials, by the first of the pair), and knee."""
+    """Each pair of objectives, the first objective first, with its own front (places in the list of trials)."""
     places = {row.number: place for place, row in enumerate(trials.rows)}
-    found = []
-    for pair in combinations(reversed(study.objectives), 2):
-        front = _front_of(pair, trials.eligible)
-        knee_of_pair = _knee(pair, front)
-        found.append(
-            {
-                "x": pair[0].name,
-                "y": pair[1].name,
-                "front": [places[row.number] for row in front],
-                "knee": knee_of_pair,
-            }
-        )
-    return found
+    pairs = [(across, upwards) for upwards, across in combinations(study.objectives, 2)]
+    return [
+        {
+            "x": pair[0].name,
+            "y": pair[1].name,
+            "front": [places[row.number] for row in _front_of(pair, trials.eligible)],
+        }
+        for pair in pairs
+    ]
 
 
 def _front_of(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
@@ -160,11 +173,6 @@ def _front_of(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list
     kept = nondominated([_losses(objectives, row) for row in rows])
     front = [row for row, is_kept in zip(rows, kept, strict=True) if is_kept]
     return sorted(front, key=lambda row: row.measurements[objectives[0].name])
-
-
-def _knee(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> int | None:
-    """The number of the trial at the knee; none where there are no three members to bend at."""
-    return rows[knee([_losses(objectives, row) for row in rows])].number if len(rows) > 2 else None
 
 
 def _losses(objectives: Sequence[Objective], row: TrialRow) -> list[float]:

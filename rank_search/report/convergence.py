@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rank_search.fronts import StudyRecord, TrialRow, hypervolume, nondominated
+from rank_search.fronts.records import TOLERANCE
 
 CHECKPOINTS: Final = 160
 """The hypervolume is taken after so many trials at most: half of them spread evenly, half by factors."""
@@ -25,7 +26,7 @@ class Convergence:
     Attributes:
         trials: how many trials had been recorded.
         hours: when that was, since the first one began.
-        shares: the hypervolume then, a share of the box between ideal and reference point.
+        shares: the hypervolume then, a share of the box between ideal and the worst that is tolerated.
         seeds: that of all seed points alone; None where no sampler came after them, or none came before it.
     """
 
@@ -40,8 +41,17 @@ def is_seed(row: TrialRow, sampler: str) -> bool:
     return row.sampler.get("label", "") not in BY_SAMPLERS | {sampler}
 
 
-def converged(study: StudyRecord, rows: Sequence[TrialRow], eligible: Sequence[TrialRow], sampler: str) -> Convergence:
+def converged(
+    study: StudyRecord,
+    rows: Sequence[TrialRow],
+    eligible: Sequence[TrialRow],
+    sampler: str,
+    tolerance: float = TOLERANCE,
+) -> Convergence:
     """The hypervolume over the trials, which are in the order of recording.
+
+    Of the box near the dense model: its reference is where `tolerated` ends, so that models nobody would take do not
+    count as progress.
 
     Args:
         rows: all trials. eligible: those that take part in the front.
@@ -51,6 +61,7 @@ def converged(study: StudyRecord, rows: Sequence[TrialRow], eligible: Sequence[T
     names = study.objective_names
     if not rows or not all(name in corner for name in names for corner in (study.ideal, study.reference_point)):
         return Convergence((), (), (), None)
+    study = replace(study, reference_point={**study.reference_point, **study.tolerated(tolerance)})
     taking_part = {row.number for row in eligible}
     counts = _checkpoints(len(rows))
     begun = min(row.started for row in rows)

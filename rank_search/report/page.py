@@ -14,12 +14,16 @@ from markupsafe import Markup
 
 from rank_search.errors import ExportError
 from rank_search.fronts import Store
+from rank_search.fronts.records import TOLERANCE
 from rank_search.report.contents import Spectrum, contents, measured_by_members
 from rank_search.report.numbers import number
 from rank_search.report.references import Reference
 
 SCRIPTS: Final = ("state", "drawing", "front", "choices", "why", "convergence", "trial", "start")
 """The page's own scripts, in the order in which they need each other."""
+
+
+SUFFIXES: Final = (".html", ".htm")
 
 
 def write_report(
@@ -30,18 +34,33 @@ def write_report(
     references: Sequence[Reference] = (),
     spectra: Sequence[Spectrum] | None = None,
     made: datetime | None = None,
+    tolerance: float = TOLERANCE,
 ) -> None:
     """Write the report of a study into a file, in place of what was there. See `contents` for the arguments.
 
     Raises:
         QueryError: there is no such study, or a reference that cannot be placed.
-        ExportError: the file cannot be written.
+        ExportError: the file's name is not that of a page, or it cannot be written.
     """
-    page = render(contents(store, location, name, references, spectra, made))
+    require_page(target)
+    page = render(contents(store, location, name, references, spectra, made, tolerance))
     try:
         target.write_text(page, encoding="utf-8")
     except OSError as error:
         raise ExportError(f"A report is one new file; {target} cannot be written: {error.strerror}.") from error
+
+
+def require_page(target: Path) -> None:
+    """See that the name is that of an HTML file.
+
+    Raises:
+        ExportError: it is not.
+    """
+    if target.suffix.lower() not in SUFFIXES:
+        raise ExportError(
+            f"A report is an HTML page; {target.name!r} does not end in {' or '.join(SUFFIXES)}. Name it so; "
+            "`rank-search plot` draws .svg, .png and .pdf, and a browser prints the page as PDF."
+        )
 
 
 def render(shown: Mapping[str, Any]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from rank_search.amounts import Amount
 from rank_search.errors import QueryError
 from rank_search.fronts.choosing import parse_wish
+from rank_search.fronts.studies import nearest
 
 
 @dataclass(frozen=True)
@@ -15,21 +17,21 @@ class Reference:
     """A named model and what it measures.
 
     Attributes:
-        values: each measurement, and whether the number is in units of the dense model's.
+        values: each measurement, which may be relative to the dense model's.
     """
 
     name: str
-    values: Mapping[str, tuple[float, bool]]
+    values: Mapping[str, Amount]
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a reference, such as `He et al.:error=0.05,macs=0.5*dense`; the name ends at the last colon.
 
-        >>> Reference.parse("ours: 2024:error=0.05, macs=0.5*dense")
-        Reference(name='ours: 2024', values={'error': (0.05, False), 'macs': (0.5, True)})
+        >>> Reference.parse("ours: 2024:error=0.05, macs=0.5*dense").name
+        'ours: 2024'
 
         Raises:
-            QueryError: it is not NAME:MEASUREMENT=NUMBER[*dense],…
+            QueryError: it is not NAME:MEASUREMENT=AMOUNT,…
         """
         name, _, rest = text.rpartition(":")
         try:
@@ -49,10 +51,23 @@ class Reference:
         Raises:
             QueryError: one is relative to a measurement that the dense model does not have.
         """
-        for name, (_, of_dense) in self.values.items():
-            if of_dense and name not in dense:
+        for name, amount in self.values.items():
+            if amount.of_dense and name not in dense:
                 raise QueryError(
                     f"A value relative to the dense model needs its measurement; reference {self.name!r} asks for "
                     f"{name!r}, and there are {', '.join(sorted(dense)) or 'none'}. Give {name} as a plain number."
                 )
-        return {name: value * dense[name] if of_dense else value for name, (value, of_dense) in self.values.items()}
+        return {name: amount.of(dense, name) for name, amount in self.values.items()}
+
+    def require_known(self, known: Iterable[str]) -> None:
+        """See that every name is of something that the study measures.
+
+        Raises:
+            QueryError: one is not; it names the nearest that is.
+        """
+        names = set(known)
+        if unknown := [name for name in self.values if name not in names]:
+            raise QueryError(
+                f"A reference is compared by what the study measures; {self.name!r} has {unknown[0]!r}."
+                f"{nearest(unknown[0], names)}"
+            )

@@ -7,6 +7,7 @@ from rank_search.search.build import build_space
 from rank_search.search.constraints import COUNTED, check, check_counted, require_possible, violations
 from rank_search.search.coordinates import coordinates, coordinates_of, point_at
 from rank_search.search.costs import CostModel
+from rank_search.search.expected import at_the_bad_end
 from rank_search.search.fits import Fits
 from rank_search.search.forms import Forms
 from rank_search.search.options import Option, Options
@@ -47,6 +48,7 @@ __all__ = [
     "Space",
     "Strength",
     "Suggestion",
+    "at_the_bad_end",
     "box_of",
     "build_space",
     "check",

@@ -149,6 +149,6 @@ def mean_shares(objectives: Sequence[str]) -> Shares:
     return {name: sum(each[name] for each in shares) / len(shares) for name in ("params", "macs")}
 
 
-def price_of(option: Option, shares: Shares, dense: Mapping[str, int]) -> float:
+def price_of(option: Option, shares: Shares, dense: Mapping[str, float]) -> float:
     """The cost of an option as a share of the dense model's, parameters and MACs weighed as given."""
     return shares["params"] * option.params / dense["params"] + shares["macs"] * option.macs / max(1, dense["macs"])

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rank_search.amounts import COSTS
 from rank_search.point import Objective
 
-_COSTS: Final = ("params", "macs", "bits", "latency", "latency_ratio")
 _LEAST: Final = 1e-12
 
 Array = NDArray[np.float64]
@@ -49,7 +49,7 @@ def box_of(objective: Objective, dense: float, wanted: float | None) -> Box:
         wanted: the reference that the study file asks for, as a measurement.
     """
     loss = objective.loss(dense)
-    margin = 0.0 if objective.name in _COSTS else max(0.1, abs(loss) / 2)
+    margin = 0.0 if objective.name in COSTS else max(0.1, abs(loss) / 2)
     reference = loss + margin if wanted is None else objective.loss(wanted)
     ideal = min(0.0, loss) if objective.direction == "minimize" else objective.loss(max(1.0, dense))
     return Box(ideal, max(reference, ideal + _LEAST))

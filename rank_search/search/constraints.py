@@ -64,7 +64,7 @@ def require_possible(bounds: Iterable[Bound], space: Space, costs: CostModel, se
             )
 
 
-def least_costs(space: Space, costs: CostModel) -> dict[str, int]:
+def least_costs(space: Space, costs: CostModel) -> dict[str, float]:
     """The least of each counted cost that the space has, each for itself.
 
     Layers add up, so the cheapest choice of each group is looked for alone.

@@ -37,7 +37,7 @@ class CostModel:
         """The same costs, knowing how fast the forms are."""
         return CostModel(self._layers, self._plugins, self._rest, forms)
 
-    def cost(self, point: Point) -> dict[str, int]:
+    def cost(self, point: Point) -> dict[str, float]:
         """Parameters and MACs of the model that a point stands for; layers that it does not name are dense.
 
         >>> CostModel({}, {}, Cost(params=10, macs=100)).cost(Point({}))
@@ -49,7 +49,7 @@ class CostModel:
         return {"params": total.params, "macs": total.macs}
 
     @property
-    def dense(self) -> dict[str, int]:
+    def dense(self) -> dict[str, float]:
         """Cost of the dense model."""
         return self.cost(Point({}))
 
@@ -66,7 +66,7 @@ class CostModel:
         smaller = chosen.params < dense.params and chosen.macs < dense.macs
         return smaller and self._is_faster(name, choice, chosen.macs)
 
-    def _is_faster(self, name: str, choice: Choice, macs: int) -> bool:
+    def _is_faster(self, name: str, choice: Choice, macs: float) -> bool:
         ratio = None if self._forms is None else self._forms.ratio(name, choice.factorization, macs)
         return ratio is None or ratio < 1
 

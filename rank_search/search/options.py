@@ -65,7 +65,7 @@ class Option:
 
     choices: Choices
     params: int
-    macs: int
+    macs: float
     error: float
 
     @property
@@ -107,7 +107,7 @@ class Options:
         """Every factorization of any group, once."""
         return tuple(dict.fromkeys(name for group in self._groups.values() for name in group.factorizations))
 
-    def total(self, chosen: Sequence[Option]) -> dict[str, int]:
+    def total(self, chosen: Sequence[Option]) -> dict[str, float]:
         """Counted costs of the whole model, given an option for each group."""
         return {
             "params": self.rest["params"] + sum(each.params for each in chosen),

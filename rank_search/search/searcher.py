@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -217,6 +217,11 @@ class Searcher:
             "coordinates": trial.params,
             "attributes": self._memory.attributes(trial),
             "parents": self._memory.new_parents(),
+            "layer_costs": {
+                name: asdict(self._costs.layer_cost(name, choice))
+                for name, choice in point.layers.items()
+                if not choice.is_dense
+            },
         }
         return Suggestion(number, point, notes)
 

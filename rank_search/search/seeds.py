@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Final
 
 from rank_search.errors import StudyFileError
+from rank_search.layers import matches
 from rank_search.point import AxisValue, Choice, Point
 from rank_search.search.allocation import Allocation, lagrangian_front, mean_shares, price_of, spread
 from rank_search.search.constraints import check_counted
@@ -132,7 +132,7 @@ def _named(space: Space, costs: CostModel, settings: SeedPointSettings) -> Point
     layers: dict[str, Choice] = {}
     for group in space.groups:
         for layer in group.layers:
-            pattern = next((glob for glob in settings.layers if fnmatchcase(layer, glob)), None)
+            pattern = next((glob for glob in settings.layers if matches(layer, glob)), None)
             chosen = "dense" if pattern is None else settings.layers[pattern]
             layers[layer] = normalized(costs, layer, _choice(group, layer, chosen, settings.name))
     penalties = _middle_penalties(space, layers)
@@ -145,7 +145,7 @@ def _named(space: Space, costs: CostModel, settings: SeedPointSettings) -> Point
 def _check_globs(space: Space, settings: SeedPointSettings) -> None:
     layers = [layer for group in space.groups for layer in group.layers]
     for pattern in settings.layers:
-        if not any(fnmatchcase(layer, pattern) for layer in layers):
+        if not any(matches(layer, pattern) for layer in layers):
             raise StudyFileError(
                 "Each glob of a seed point matches a layer that is searched; in [search.seeds] point "
                 f"{settings.name!r}, {pattern!r} matches none of: {', '.join(layers)}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import (
     BaseModel,
@@ -13,18 +13,46 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
+from rank_search.directions import is_higher_better
 from rank_search.errors import StudyFileError
-from rank_search.point import DENSE, Bound, Objective
+from rank_search.point import DENSE, Bound, Chosen, Objective, parse_condition
 from rank_search.search.rungs import RungSettings
 from rank_search.search.samplers import AUTO, NAMES, check_options
 from rank_search.search.strength import Strength
 
+KEPT: Final = "kept"
+PYTHON: Final = "python"
+"""In the context of a validation: the tables are those of a study in a store, or were written in Python."""
 
-def _objective(value: object) -> Objective:
+
+def _objective(value: object, info: ValidationInfo) -> Objective:
+    """An objective with its direction; a name that is known to be better when higher has to come with one.
+
+    Not in a study from a store: it goes on as it was begun.
+    """
+    context = info.context or {}
+    found = _read_objective(value)
+    said = isinstance(value, Mapping) and "direction" in value
+    if found.direction == "minimize" and not said and not context.get(KEPT) and is_higher_better(found.name):
+        raise ValueError(_no_direction(found.name, in_python=bool(context.get(PYTHON))))
+    return found
+
+
+def _no_direction(name: str, in_python: bool) -> str:
+    line = '{{"name": "{0}", "direction": "{1}"}}' if in_python else '{{name = "{0}", direction = "{1}"}}'
+    where = 'search={{"objectives": [{0}, …]}}' if in_python else "{0}"
+    return (
+        f"{name!r} has no direction, would be minimized, and by its name is better when higher; write "
+        f'{where.format(line.format(name, "maximize"))}, or direction "minimize" if lower is better'
+    )
+
+
+def _read_objective(value: object) -> Objective:
     if isinstance(value, Objective):
         return value
     if isinstance(value, str):
@@ -44,7 +72,15 @@ def _bound(value: object) -> Bound:
         return value
     if not isinstance(value, str):
         raise ValueError(f"a constraint is a text such as 'macs <= 0.5 * dense'; found {value!r}")
-    return Bound.parse(value)
+    found = parse_condition(value)
+    if isinstance(found, Chosen):
+        raise ValueError(
+            f"a constraint is about a measurement; found {value!r}. What a layer may become is said in [layers]: "
+            f'exclude = ["{found.layer}"] keeps it dense'
+        )
+    if found.sign == "=":
+        raise ValueError(f"a constraint is kept on one side of its limit (<=, <, >=, >); found {value!r}")
+    return found
 
 
 def _objective_json(objective: Objective) -> str | dict[str, str]:
@@ -54,7 +90,7 @@ def _objective_json(objective: Objective) -> str | dict[str, str]:
 
 
 def _bound_json(bound: Bound) -> str:
-    return f"{bound.name} {bound.sign} {bound.limit!r}{' * dense' if bound.of_dense else ''}"
+    return bound.written()
 
 
 def _layer_choice(value: object) -> str | dict[str, Any]:
@@ -136,7 +172,8 @@ class SearchSettings(BaseModel):
     objectives: tuple[ObjectiveSetting, ...] = Field(
         default=(Objective("error"), Objective("macs")),
         description='Measurements to optimize: names, or {name = "accuracy", direction = "maximize"}. There are '
-        "error, params, macs, bits, latency, latency_ratio, and whatever the task measures.",
+        "error, params, macs, bits, latency, latency_ratio, and whatever the task measures. A name alone is minimized; "
+        "one that is known to be better when higher, such as accuracy, auc, f1, psnr or map, needs its direction.",
     )
     reference: dict[str, float] = Field(
         default_factory=dict,
@@ -145,7 +182,8 @@ class SearchSettings(BaseModel):
     )
     constraints: tuple[Constraint, ...] = Field(
         default=(),
-        description='Bounds that a trial must keep, such as "macs <= 0.5 * dense" or "error <= 0.1". Those on '
+        description='Bounds that a trial must keep, such as "macs <= 0.5 * dense", "error <= dense + 0.01", "macs <= '
+        '200k" or "error <= 10%"; a percentage of params, macs, bits or latency is of the dense model\'s. Those on '
         "params and macs are checked before training, so that a trial that breaks one costs milliseconds.",
     )
     sampler: str = Field(

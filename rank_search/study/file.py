@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ from rank_search.errors import StudyFileError
 from rank_search.launch.settings import LaunchSettings
 from rank_search.layers.settings import LayersSettings
 from rank_search.priors.settings import PriorSettings
-from rank_search.search.settings import SearchSettings
+from rank_search.search.settings import KEPT, PYTHON, SearchSettings
 from rank_search.study.complaints import complaints
+from rank_search.study.paths import beside, relative_part
 from rank_search.trials.settings import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
 
 
@@ -34,17 +36,30 @@ class StudySettings(BaseModel):
         description="`factorized`: trials factorize the network as it is. `overparameterized`: it is first trained as "
         "factors of full rank, once, see `[overparameterized]`.",
     )
+    test: Literal["front", "asked", "none"] = Field(
+        "front",
+        description="What is measured on the test data. `front`: after the search the dense model and the members of "
+        "the front, as far as `test_share` allows. `asked`: they, when `rank-search run --test` asks. `none`: nothing.",
+    )
+    test_share: float = Field(
+        0.5,
+        ge=0,
+        description='With `test = "front"`: the most that measuring on the test data may take, as a share of the time '
+        "that the search took; a minute is always allowed. The knee comes first, and `rank-search run --test` measures "
+        "what is left.",
+    )
     store: str = Field(
         "",
-        description="SQLAlchemy URL, or path of an SQLite file (relative to the current folder). "
+        description="SQLAlchemy URL, or path of an SQLite file (relative to the study file). One in the current "
+        "folder, where earlier versions made it, is found too. "
         "Default: what `RANK_SEARCH_STORE` says, or `<name>.sqlite`.",
     )
     artifacts: str = Field(
         "",
-        description="Where trials leave their files: a folder (relative to the current folder), or a URL that fsspec "
+        description="Where trials leave their files: a folder (relative to the study file), or a URL that fsspec "
         "knows, such as `s3://BUCKET/PREFIX`; on a cluster, one that all nodes share. Each study has a folder of its "
         "name there. Fixed when the study begins. "
-        "Default: a folder beside an SQLite file, or in the folder where a study on a server is begun.",
+        "Default: a folder beside an SQLite file, or beside the study file if the store is a server.",
     )
     cache: str = Field(
         "",
@@ -91,10 +106,41 @@ class Study(BaseModel):
         given = {key: value for key, value in changes.items() if value is not None}
         return self.model_copy(update={"launch": self.launch.model_copy(update=given)})
 
+    def tested(self) -> Study:
+        """The study with all of its front measured on the test data, however long that takes."""
+        changed = self.study.model_copy(update={"test": "front", "test_share": math.inf})
+        return self.model_copy(update={"study": changed})
+
+    @classmethod
+    def kept(cls, tables: Mapping[str, Any]) -> Study:
+        """The study of tables that were valid when a store took them."""
+        return cls.model_validate(tables, context={KEPT: True})
+
+    @classmethod
+    def from_python(cls, tables: Mapping[str, Any]) -> Study:
+        """The study of tables that were written in Python, so that complaints are, too.
+
+        Raises:
+            ValidationError: they break rules.
+        """
+        return cls.model_validate(tables, context={PYTHON: True})
+
     @property
     def store(self) -> str:
-        """URL or path of the store."""
-        return self.study.store or os.environ.get("RANK_SEARCH_STORE") or f"{self.name}.sqlite"
+        """URL or path of the store. What RANK_SEARCH_STORE says is relative to the current folder, as any command."""
+        if not self.study.store and (asked := os.environ.get("RANK_SEARCH_STORE")):
+            return asked
+        return beside(self._store, self.folder)
+
+    @property
+    def store_here(self) -> Path | None:
+        """Where earlier versions had the store, if it is relative: in the current folder."""
+        path = None if not self.study.store and os.environ.get("RANK_SEARCH_STORE") else relative_part(self._store)
+        return None if path is None else Path.cwd() / path
+
+    @property
+    def _store(self) -> str:
+        return self.study.store or f"{self.name}.sqlite"
 
 
 def load_study(path: str | Path) -> Study:

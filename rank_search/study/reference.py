@@ -21,9 +21,9 @@ A study file is TOML. It is data: nothing in it is executed, except that `task.f
 makes your task. All complaints about a file come at once, each with its key. Only `[study] name` and `[task] factory`
 must be given. `rank-search space STUDY.toml` shows what a file means before anything is trained.
 
-A study in a store goes on only with what it was made from. `[launch]` and the keys `trials`, `store` and `cache` of
-`[study]` may change from run to run; a change of any other key, of the weights or of a plugin's version is refused
-with what differs.
+A study in a store goes on only with what it was made from. `[launch]` and the keys `trials`, `test`, `test_share`,
+`store` and `cache` of `[study]` may change from run to run; a change of any other key, of the weights or of a plugin's
+version is refused with what differs.
 """
 
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}

@@ -4,6 +4,7 @@ from rank_search.trials.batchnorm import reestimate_batchnorm
 from rank_search.trials.calibration import input_moments, patches
 from rank_search.trials.densities import laplace_bits, logistic_bits
 from rank_search.trials.effort import Diverged
+from rank_search.trials.examples import selection_examples
 from rank_search.trials.forms import form_ratio
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio, threads
 from rank_search.trials.limits import memory_limited
@@ -22,7 +23,7 @@ from rank_search.trials.rehearsal import rehearse, rehearse_test
 from rank_search.trials.settings import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
 from rank_search.trials.stop import Stop
 from rank_search.trials.supervised import Supervised, error_rate, teacher_distance
-from rank_search.trials.task import Batch, Task, asked
+from rank_search.trials.task import Batch, Task, asked, has_test
 from rank_search.trials.tensors import from_safetensors, to_safetensors
 from rank_search.trials.training import fine_tune
 from rank_search.trials.trial import ENTROPY, ORTHOGONALITY, dense_measurements, run_trial
@@ -53,6 +54,7 @@ __all__ = [
     "form_ratio",
     "frobenius",
     "from_safetensors",
+    "has_test",
     "input_moments",
     "laplace_bits",
     "logistic_bits",
@@ -69,6 +71,7 @@ __all__ = [
     "rehearse_test",
     "run_trial",
     "seeded",
+    "selection_examples",
     "soft_orthogonality",
     "srip",
     "teacher_distance",

@@ -19,23 +19,23 @@ from rank_search.trials.task import Task, passed
 
 @torch.no_grad()
 def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batches: int | None = None) -> None:
-    """Set every batch norm's statistics to the average over the training data.
+    """Set the statistics of every batch norm that takes some in training to the average over the training data.
 
     Everything else runs as in eval mode (no dropout), where it ends; momenta stay as they are. A model without
-    batch norms costs nothing. The average is of per-batch statistics (momentum None: cumulative).
+    such batch norms costs nothing. The average is of per-batch statistics (momentum None: cumulative).
 
     Args:
-        batches: of how many, the first of a pass; None, or more than there are: a whole pass.
+        batches: of how many, the first of a pass; None, or more than there are: a whole pass; 0: nothing is done.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    norms = [] if batches == 0 else learning_norms(model)
+    model.eval()
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
-    model.eval()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
-        norm.train()
+        norm.training = True
     try:
         for batch in islice(passed(task.training(), "training data"), batches):
             stop()
@@ -44,6 +44,27 @@ def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batch
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         model.eval()
+
+
+def learning_norms(model: nn.Module) -> list[_BatchNorm]:
+    """The batch norms whose running statistics follow the data in training.
+
+    A norm is frozen on purpose, and its statistics are left alone, if it stays in evaluation mode when the model is put
+    into training mode, if its momentum is 0, or if its weight and bias take no gradient while others in the model do.
+    The model's modes are put back.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats and m.training]
+    for module, training in modes.items():
+        module.training = training
+    some_learn = any(parameter.requires_grad for parameter in model.parameters())
+    return [norm for norm in norms if norm.momentum != 0 and not (some_learn and _takes_no_gradient(norm))]
+
+
+def _takes_no_gradient(norm: _BatchNorm) -> bool:
+    own = list(norm.parameters(recurse=False))
+    return bool(own) and not any(parameter.requires_grad for parameter in own)
 
 
 _FINE: Final = 2.0**-4  # step of the vectors of a batch norm, in units of their mean magnitude: about six bits each
@@ -89,13 +110,16 @@ def _put(parameter: nn.Parameter, values: Tensor, spread: float, group: str) -> 
 
 @contextmanager
 def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, but batch norms take the statistics of each batch and keep none of them."""
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    """The model in eval mode, but batch norms take the statistics of each batch and keep none of them.
+
+    Those that are frozen (see `learning_norms`) stay as they are.
+    """
+    norms = learning_norms(model)
     kept = [(norm.momentum, norm.state_dict()) for norm in norms]
     kept = [(momentum, {name: each.clone() for name, each in state.items()}) for momentum, state in kept]
     model.eval()
     for norm in norms:
-        norm.train()
+        norm.training = True
         norm.momentum = 0.0
     try:
         yield

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from torch import nn
 
-from rank_search.layers import count_macs, count_params
+from rank_search.layers import Example, count_params, mean_macs
 from rank_search.trials.task import Task, asked, task_measurements
 
 _TEST: Final = "test_"
 
 
-def measure(task: Task, model: nn.Module, coded_bytes: int) -> dict[str, float]:
+def measure(task: Task, model: nn.Module, coded_bytes: int, examples: Sequence[Example] = ()) -> dict[str, float]:
     """All measurements of a model on the selection data; the model ends in eval mode.
 
-    `params` and `macs` are counted (macs on the task's example), `bits` is eight times the length of the coded
-    model; the rest is what the task measures.
+    `params` and `macs` are counted (macs as the mean of the examples, or on the task's one), `bits` is eight times
+    the length of the coded model; the rest is what the task measures.
 
     Raises:
         TaskError: the task's answers cannot be used.
@@ -26,20 +26,23 @@ def measure(task: Task, model: nn.Module, coded_bytes: int) -> dict[str, float]:
     measured = task_measurements(task, model, task.selection(), "selection data")
     return measured | {
         "params": float(count_params(model)),
-        "macs": float(count_macs(model, [task.example()])),
+        "macs": float(mean_macs(model, examples or [task.example()])),
         "bits": 8.0 * coded_bytes,
     }
 
 
 def test_measurements(task: Task, model: nn.Module) -> dict[str, float]:
-    """The task's measurements on the test data, each named `test_…`: never shown to a search.
+    """The task's measurements on the test data, each named `test_…`: never shown to a search. None without such data.
 
     Raises:
         TaskError: the task raises, or its answers cannot be used.
     """
     model.eval()
     with asked("test() or evaluate()"):
-        found: Mapping[str, float] = task_measurements(task, model, task.test(), "test data")
+        batches = task.test()
+        found: Mapping[str, float] = {}
+        if batches is not None:
+            found = task_measurements(task, model, batches, "test data")
     return {f"{_TEST}{name}": value for name, value in found.items()}
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from copy import deepcopy
 
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
+from rank_search.layers import copied
 from rank_search.trials.randomness import seeded
 from rank_search.trials.settings import TrainingSettings
 from rank_search.trials.task import Task, asked, passed, task_distilled_loss, task_loss
+from rank_search.trials.thawing import thaw
+
+_log = logging.getLogger(__name__)
 
 
 def rehearse(task: Task, model: nn.Module, training: TrainingSettings) -> None:
@@ -26,9 +30,15 @@ def rehearse(task: Task, model: nn.Module, training: TrainingSettings) -> None:
         return
     loss = _loss(task, model, training)
     if not loss.requires_grad:
+        frozen = sum(not each.requires_grad for each in model.parameters())
+        also = (
+            f" Of the model's parameters {frozen} are frozen: some that the loss depends on must not be."
+            if frozen
+            else ""
+        )
         raise TaskError(
             "A task's loss has a gradient, so that models can be fine-tuned; this one has none. Compute it from "
-            "the model's outputs, without detach(), item() or no_grad()."
+            f"the model's outputs, without detach(), item() or no_grad().{also}"
         )
     if not math.isfinite(found := float(loss.detach())):
         raise TaskError(
@@ -38,13 +48,14 @@ def rehearse(task: Task, model: nn.Module, training: TrainingSettings) -> None:
 
 
 def rehearse_test(task: Task) -> None:
-    """Ask for the first batch of the test data, which is not measured on before the end of a search.
+    """Ask for the first batch of the test data, if the task has any: it is not measured on before the end of a search.
 
     Raises:
-        TaskError: there is none.
+        TaskError: it yields none.
     """
     with seeded(0), asked("test() or evaluate()"):
-        next(passed(task.test(), "test data"))
+        if (batches := task.test()) is not None:
+            next(passed(batches, "test data"))
 
 
 def _loss(task: Task, model: nn.Module, training: TrainingSettings) -> Tensor:
@@ -57,7 +68,10 @@ def _loss(task: Task, model: nn.Module, training: TrainingSettings) -> Tensor:
 
 
 def _trainable(model: nn.Module) -> nn.Module:
-    copied = deepcopy(model).train()
-    for parameter in copied.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())  # factors are trained even if the model is frozen
-    return copied
+    trainable = copied(model).train()
+    if thaw(trainable):
+        _log.warning(
+            "Every parameter of the model is frozen (requires_grad = False); trials train all of them in their copies. "
+            "[training] epochs = 0 trains none."
+        )
+    return trainable

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import final
+from functools import cached_property
+from typing import Final, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
+from rank_search.layers import Example
+from rank_search.trials.batch import batch_dimension
 from rank_search.trials.task import Batch, Task, passed
+
+_COUNTS: Final = (1, 2, 4, 8)
+"""Of examples; means of so many whole numbers have no rounding."""
+
+_log = logging.getLogger(__name__)
 
 
 def teacher_distance(outputs: Tensor, aims: Tensor, temperature: float) -> Tensor:
@@ -48,19 +57,22 @@ class Supervised(Task):
     Attributes:
         network: the trained model.
         training_batches, selection_batches, test_batches: loaders; anything that can be iterated again and
-            again and yields pairs of an input and a target.
+            again and yields pairs of an input and a target. Without test batches nothing is reported on test data.
         loss_function: of the model's outputs and the targets, for fine-tuning.
         metric: of all outputs and all targets of a pass, concatenated.
         metric_name: the name of that measurement; `"error"` is minimized by default.
+        one_example: what one forward takes; None: examples are cut from the first selection batch, along its first
+            dimension, or along the second if the network takes time first.
     """
 
     network: nn.Module
     training_batches: Iterable[Batch]
     selection_batches: Iterable[Batch]
-    test_batches: Iterable[Batch]
+    test_batches: Iterable[Batch] | None = None
     loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     metric: Callable[[Tensor, Tensor], float] = error_rate
     metric_name: str = "error"
+    one_example: Example | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot work in any trial.
@@ -71,14 +83,35 @@ class Supervised(Task):
         if not isinstance(self.network, nn.Module):
             raise TaskError(f"A task's network is an nn.Module; found {type(self.network).__name__}. Pass one.")
         for name in ("training_batches", "selection_batches", "test_batches"):
-            _check_loader(name, getattr(self, name))
+            if (loader := getattr(self, name)) is not None or name != "test_batches":
+                _check_loader(name, loader)
 
     def model(self) -> nn.Module:
         return self.network
 
-    def example(self) -> Tensor:
+    def example(self) -> Example:
+        return self.examples()[0]
+
+    def examples(self) -> tuple[Example, ...]:
+        if self.one_example is not None:
+            return (self.one_example,)
         inputs, _ = _pair(next(passed(self.selection_batches, "selection_batches")))
-        return inputs[:1]
+        along = self._batch_dimension
+        there = [count for count in _COUNTS if count <= inputs.shape[along]]
+        return tuple(inputs.narrow(along, number, 1) for number in range(max(there, default=0)))
+
+    @cached_property
+    def _batch_dimension(self) -> int:
+        inputs, _ = _pair(next(passed(self.selection_batches, "selection_batches")))
+        found = batch_dimension(self.network, inputs)
+        if found:
+            _log.warning(
+                "The network takes time first, so an example is inputs[:, :1] of the first selection batch: one of %d "
+                "sequences, all %d steps of it. Say otherwise with example= (of Supervised: one_example=).",
+                inputs.shape[1],
+                inputs.shape[0],
+            )
+        return found
 
     def training(self) -> Iterable[Batch]:
         return self.training_batches
@@ -86,7 +119,7 @@ class Supervised(Task):
     def selection(self) -> Iterable[Batch]:
         return self.selection_batches
 
-    def test(self) -> Iterable[Batch]:
+    def test(self) -> Iterable[Batch] | None:
         return self.test_batches
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import RankSearchError, TaskError
 from rank_search.layers import Example
+from rank_search.trials.randomness import seeded
 from rank_search.trials.settings import TrainingSettings
 
 Batch = Any
@@ -46,8 +47,8 @@ class Task(ABC):
         """The batches that the search is measured on."""
 
     @abstractmethod
-    def test(self) -> Iterable[Batch]:
-        """The batches kept for the end."""
+    def test(self) -> Iterable[Batch] | None:
+        """The batches kept for the end; None if there are none: then nothing is reported on test data."""
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -59,6 +60,22 @@ class Task(ABC):
 
         Called with the model in eval mode and gradients off.
         """
+
+    def selection_examples(self) -> int | None:
+        """How many independent examples the selection data has, for the error bars of rates; None: they are counted.
+
+        May be written where a batch is no pair of inputs and targets with the examples along the first dimension.
+        """
+        return None
+
+    def examples(self) -> Sequence[Example]:
+        """Several examples, each as a batch of 1, the first being `example()`; default: that alone.
+
+        May be written, for a model whose work depends on what it is given (experts, early exits): where the examples
+        differ in what they run, MACs are the mean of them all. Of one example they are those of its own way through
+        the model. They are the same in every process.
+        """
+        return (self.example(),)
 
     def distilled_loss(
         self, model: nn.Module, teacher: nn.Module, batch: Batch, share: float, temperature: float
@@ -82,6 +99,17 @@ class Task(ABC):
 
 
 # ---- what the trials call: the task's own answers, checked ---------------------------------------------
+
+
+def has_test(task: Task) -> bool:
+    """Whether there is test data: `test()` gives something, and not nothing but an empty pass.
+
+    Raises:
+        TaskError: the task raises.
+    """
+    with seeded(0), asked("test()"):
+        batches = task.test()
+        return batches is not None and any(True for _ in batches)
 
 
 @contextmanager

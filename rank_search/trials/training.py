@@ -21,6 +21,7 @@ from rank_search.trials.randomness import generators, set_generators
 from rank_search.trials.schedules import rate_factor
 from rank_search.trials.settings import TrainingSettings
 from rank_search.trials.task import Batch, Task
+from rank_search.trials.thawing import thaw
 
 MODEL: Final = "model"
 """The part of a checkpoint that holds the model's state."""
@@ -35,7 +36,7 @@ def fine_tune(task: Task, model: nn.Module, effort: Effort) -> Diverged | None:
     training, settings = Training(task, model, effort), effort.settings
     diverged = training.advance(settings.epochs)
     if diverged is None and training.settle():
-        reestimate_batchnorm(task, model, effort.stop, settings.batchnorm_batches)
+        reestimate_batchnorm(task, model, effort.stop, settings.norm_batches)
     return diverged
 
 
@@ -52,6 +53,7 @@ class Training:
     """
 
     def __init__(self, task: Task, model: nn.Module, effort: Effort, per_epoch: int | None = None) -> None:
+        thaw(model)
         self._loss = TrainingLoss(task, model, effort)
         self._model, self._effort = model, effort
         if per_epoch is None:

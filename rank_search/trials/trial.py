@@ -183,7 +183,7 @@ def _effort(workbench: Workbench, point: Point, model: nn.Module, stop: Stop) ->
 
 
 def _reestimate(workbench: Workbench, model: nn.Module, stop: Stop) -> None:
-    reestimate_batchnorm(workbench.task, model, stop, workbench.training.batchnorm_batches)
+    reestimate_batchnorm(workbench.task, model, stop, workbench.training.norm_batches)
 
 
 def _entropy_penalty(workbench: Workbench, model: nn.Module, price: float) -> EntropyPenalty | None:
@@ -200,7 +200,8 @@ def _measured(workbench: Workbench, point: Point, coded: bytes) -> _Result:
     """Decode, rebuild the model as an export does, and measure that."""
     state = decode(coded)
     model = build(workbench.dense, point, workbench.layers, workbench.plugins, state)
-    return _Result(state, coded, measure(workbench.task, model, len(coded)) | _latency(workbench, point, model))
+    found = measure(workbench.task, model, len(coded), workbench.examples)
+    return _Result(state, coded, found | _latency(workbench, point, model))
 
 
 def _latency(workbench: Workbench, point: Point, model: nn.Module) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from rank_search.errors import TrialError
-from rank_search.layers import Bases, Layer, Plugins, skeleton
+from rank_search.layers import Bases, Example, Layer, Plugins, skeleton
 from rank_search.point import Point
 from rank_search.trials.settings import CodingSettings, LatencySettings, TrainingSettings
 from rank_search.trials.task import Task
@@ -29,6 +29,7 @@ class Workbench:
         dense_latency: seconds of the dense model, which trials of a study share; None: they are measured when needed.
         dense_measured: what has been measured of the dense model; a trial that changes nothing takes it as its own.
             Nothing: it is measured.
+        examples: what MACs are counted on; none: the task's example.
         coding: how weights become whole numbers under the entropy penalty.
     """
 
@@ -42,6 +43,7 @@ class Workbench:
     dense_latency: float | None = None
     dense_measured: Mapping[str, float] = field(default_factory=dict)
     coding: CodingSettings = field(default_factory=CodingSettings)
+    examples: Sequence[Example] = ()
 
 
 def build(

@@ -24,7 +24,7 @@ def s3_server() -> Iterator[str]:
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty bucket `bucket`, and everything that a client needs in its environment."""
-    s3fs = pytest.importorskip("s3fs", reason="needs s3fs: pip install 'rank-search[s3]'")
+    s3fs = pytest.importorskip("s3fs", reason="needs s3fs: pip install '.[s3]'")
     for name, value in {
         "AWS_ENDPOINT_URL": s3_server,
         "AWS_ACCESS_KEY_ID": "someone",

@@ -90,6 +90,20 @@ def test_a_local_url_is_a_folder(tmp_path: Path, scheme: str) -> None:
 def test_the_recorded_place_comes_before_the_default(tmp_path: Path) -> None:
     assert artifacts_at("", tmp_path).location == str(tmp_path)
     assert artifacts_at("memory://elsewhere", tmp_path).location == "memory://elsewhere"
+    assert artifacts_at("/else/where", tmp_path / "new").location == "/else/where"
+    assert artifacts_at("old name", tmp_path / "new name").location == str(tmp_path / "old name")
+
+
+def test_files_are_cleared_away_and_an_empty_folder_too(tmp_path: Path) -> None:
+    outside = tmp_path / "outside.bin"
+    outside.touch()
+    store = ArtifactStore(tmp_path / "files")
+    first, second = (store.write("model", KEY, ".bin", content) for content in (b"first", b"second"))
+    store.clear([first.location, str(outside), "gone.bin"])
+    assert names(tmp_path / "files") == [second.location]
+    assert outside.exists()
+    store.clear([second.location])
+    assert not (tmp_path / "files").exists()
 
 
 def test_old_names_and_absolute_paths_are_still_read(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_driver_that_is_not_installed_is_named() -> None:
     """
     said = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=False).stderr
     assert "ArtifactError: Artifacts at s3://bucket need a package that is not installed" in said
-    assert said.splitlines()[-1].endswith("Run: pip install 'rank-search[s3]'.")
+    assert said.splitlines()[-1].endswith("Run, in the folder of rank-search: pip install '.[s3]'.")
     assert "SECRET" not in said.replace(dedent(code), "")
 
 

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 import typer
 from rich.console import Console
+from sqlalchemy import update
 from typer.testing import CliRunner
 
 from rank_search.cli import status_verb
 from rank_search.errors import QueryError, StoreAwayError
-from rank_search.fronts import Activity, Claim, Store, StudyRecord, hypervolume
+from rank_search.fronts import Activity, Claim, Store, StudyRecord, hypervolume, tables
 from rank_search.fronts.records import NEVER
 from rank_search.point import Outcome, State
 from rank_search.status import Driver, Status, look
@@ -149,6 +150,26 @@ def test_look(store: Store, study: StudyRecord) -> None:
 def test_rates_of_a_young_study_are_over_its_age(store: Store, study: StudyRecord) -> None:
     assert look(store, study.name, TEN_MINUTES).period < timedelta(minutes=5)
     assert look(store, study.name, timedelta(seconds=0.5)).period == timedelta(seconds=0.5)
+
+
+def test_a_complete_study_keeps_its_rate(store: Store) -> None:
+    study = store.join(a_record())
+    store.aim(study, 2)
+    for minutes_ago in (70, 60):
+        record(store, study, Outcome(State.COMPLETE, {"a": 1.0, "b": 1.0}), "there:7", minutes_ago)
+    execute(store, study, datetime.now(UTC) - timedelta(minutes=90))
+    found = look(store, study.name, timedelta(minutes=15))
+    assert found.complete
+    assert (found.period, found.rate) == (timedelta(minutes=15), 2 / 15)
+    assert dict(found.rates) == {"there:7": 2 / 15}
+    store.aim(study, 3)  # it is to go on, and nobody does
+    assert look(store, study.name, timedelta(minutes=15)).rate == 0
+
+
+def execute(store: Store, study: StudyRecord, created: datetime) -> None:
+    """Make the study older."""
+    change = update(tables.study).where(tables.study.c.id == study.id).values(created=created)
+    store._database.write(lambda connection: connection.execute(change))
 
 
 def test_nothing_yet(store: Store) -> None:

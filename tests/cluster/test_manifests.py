@@ -218,6 +218,8 @@ def test_one_version_of_ray_everywhere() -> None:
 
 def test_one_image_and_extras_that_there_are() -> None:
     assert len({pod["containers"][0]["image"] for pod in pods()}) == 1
-    for extras in re.findall(r"rank-search\[([\w,]+)\]", str(AWS["setup_commands"]) + IMAGE):
+    found = re.findall(r"'\.\[([\w,]+)\]'", str(AWS["setup_commands"]).replace("\\", "") + IMAGE)
+    assert len(found) == 2
+    for extras in found:
         for extra in extras.split(","):
             assert re.search(rf"^{extra} = \[", PYPROJECT, flags=re.MULTILINE)

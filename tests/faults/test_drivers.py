@@ -24,7 +24,7 @@ def test_the_same_command_goes_on(new_case: MakeCase, launch: Launch) -> None:
     run = case.start()
     before = case.wait_for_trials(3)
     os.kill(run.pid, signal.SIGTERM)
-    case.assert_ends(run, code=1)
+    case.assert_ends(run, code=130)
     assert "Traceback" not in run.printed
     given_up = case.claims()
     assert {(claim.worker, claim.attempt) for claim in given_up} == {("", 0)}, "for whoever comes next"

@@ -45,7 +45,7 @@ def binaries() -> Path | None:
 def programs_or_skip() -> Path:
     """The folder with the binaries; skips the test, or fails it where PostgreSQL is required, if there is none."""
     if find_spec("psycopg") is None:
-        do_without(REQUIRED, "psycopg is not installed: pip install 'rank-search[postgresql]'")
+        do_without(REQUIRED, "psycopg is not installed: pip install '.[postgresql]'")
     programs = binaries()
     if programs is None:
         do_without(REQUIRED, "no PostgreSQL on this machine: initdb and pg_ctl were not found")

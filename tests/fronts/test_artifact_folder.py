@@ -21,3 +21,5 @@ def test_the_default_place_is_beside_a_file_and_in_the_current_folder_for_a_serv
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert artifact_folder(store, study) == tmp_path / expected
+    beside = tmp_path if expected.startswith("runs") else tmp_path / "of the study"
+    assert artifact_folder(store, study, tmp_path / "of the study") == beside / expected

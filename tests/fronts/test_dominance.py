@@ -44,7 +44,7 @@ def test_no_rows() -> None:
     assert hypervolume(np.empty((0, 2)), (1, 1), (0, 0)) == 0.0
 
 
-@pytest.mark.parametrize("losses", [[], [1.0, 2.0], [[]], np.zeros((2, 2, 2))])
+@pytest.mark.parametrize("losses", [[1.0, 2.0], [[]], np.zeros((2, 2, 2))])
 def test_what_is_no_table_is_refused(losses: object) -> None:
     with pytest.raises(QueryError, match="a row for each trial"):
         nondominated(losses)
@@ -85,3 +85,11 @@ def test_inputs_are_left_as_they_are() -> None:
 
 def test_the_examples_run() -> None:
     assert doctest.testmod(dominance).failed == 0
+
+
+def test_an_empty_table_has_no_front_and_no_volume() -> None:
+    for empty in ([], np.zeros((0, 2))):
+        assert nondominated(empty).tolist() == []
+        assert hypervolume(empty, (1.0, 1.0), (0.0, 0.0)) == 0.0
+    with pytest.raises(QueryError, match="2 expected"):
+        hypervolume(np.zeros((0, 2)), (1.0,), (0.0,))

@@ -13,13 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rank_search"
 
-CELLAR = {"errors", "point"}
+CELLAR = {"errors", "amounts", "directions", "point"}
 EVERYWHERE = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
 
 # room: (rooms it may import, libraries it may import)
 TABLE: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
-    "point": ({"errors"}, set()),
+    "amounts": ({"errors"}, set()),
+    "directions": (set(), set()),
+    "point": ({"errors", "amounts"}, set()),
     "layers": (CELLAR, {"torch"}),
     "priors": (CELLAR | {"layers"}, {"torch", "numpy", "scipy", "safetensors"}),
     "search": (CELLAR | {"layers", "priors"}, {"optuna", "numpy"}),
@@ -34,6 +36,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "launch": (CELLAR | {"search", "fronts", "artifacts", "logs", "streams"}, set()),
     "study": (CELLAR | {"layers", "priors", "search", "trials", "launch"}, set()),
     "report": (CELLAR | {"fronts"}, {"numpy", "jinja2", "markupsafe", "plotly"}),
+    "places": (CELLAR | {"fronts", "study"}, set()),
     "status": (CELLAR | {"fronts"}, set()),
     "submit": (CELLAR | {"study", "fronts"}, {"ray"}),
     "subject": (CELLAR | {"layers", "fronts", "trials", "study"}, {"torch"}),
@@ -56,7 +59,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "run": (
         CELLAR
         | {"artifacts", "fronts", "launch", "search", "study", "subject", "trials", "prepare", "record"}
-        | {"cluster", "local"},
+        | {"cluster", "local", "places"},
         {"torch"},
     ),
     "export": (
@@ -65,7 +68,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "confirmation": (CELLAR | {"fronts", "launch", "record", "run", "search", "study", "subject", "trials"}, set()),
     "posttraining": (CELLAR | {"coding", "export", "layers", "trials"}, {"torch"}),
-    "compression": (CELLAR | {"fronts", "launch", "study", "trials", "subject", "run", "export"}, {"torch"}),
+    "compression": (CELLAR | {"fronts", "launch", "layers", "study", "trials", "subject", "run", "export"}, {"torch"}),
 }
 ONLY_IN = {  # a library that some files of a room may import
     ("launch", "ray"): {"ray.py", "tensorboard.py"},
@@ -77,7 +80,7 @@ SETTINGS_ONLY = {"study"}  # of other rooms it takes the settings models, and th
 
 def rooms() -> list[str]:
     names = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir()}
-    return sorted(names - {"__init__", "__pycache__", "py"})
+    return sorted(names - {"__init__", "__main__", "__pycache__", "py"})
 
 
 def files_of(room: str) -> list[Path]:

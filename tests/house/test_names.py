@@ -98,6 +98,15 @@ def test_no_key_of_a_study_file_is_without_a_description() -> None:
     assert not [key for key in undescribed if key not in ("study", "task")]
 
 
+def test_nobody_is_told_to_install_what_is_on_no_index() -> None:
+    texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "rank_search").rglob("*.py")]
+    texts += [path for path in (ROOT / "studies").rglob("*") if path.suffix in ("", ".py", ".yaml") and path.is_file()]
+    assert len(texts) > 50
+    for path in texts:
+        found = re.findall(r"pip install[^\n]*rank-search(?![/\w]).*", path.read_text(encoding="utf-8"))
+        assert not [line for line in found if "/rank-search &&" not in line], path
+
+
 def test_every_link_between_pages_leads_somewhere() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):

@@ -284,3 +284,22 @@ def test_the_closer_fit_is_kept(plain: float, seen: float, moment: float | None,
     known: Any = SimpleNamespace(moment=None if moment is None else torch.full((1, 1), moment))
     fit_closer(form, torch.ones(1, 1), known, form.plain, form.seen)
     assert form.now == kept
+
+
+@pytest.mark.parametrize("n", [8, 72, 300])
+@pytest.mark.parametrize("spread", [0.0, 1e-5, 1e-3])
+def test_outer_fits_of_inputs_that_hardly_vary_beside_their_mean(n: int, spread: float) -> None:
+    torch.manual_seed(n)
+    x = 5 * torch.rand(n) + spread * torch.randn(400, n)
+    moment, weight = x.T @ x / 400, torch.randn(6, n)
+    fits = outer_fits(weight, torch.eye(n), moment)
+    found = outer_fit(fits, n).to(weight.dtype)
+    assert output_error(weight, found, moment) <= 1e-4 * output_error(weight, torch.zeros_like(weight), moment)
+
+
+@pytest.mark.parametrize("n", [8, 64, 300])
+def test_a_span_of_inputs_that_do_not_vary_is_finite_and_orthonormal(n: int) -> None:
+    torch.manual_seed(n)
+    x = 5 * torch.rand(n).expand(400, n)
+    span = nested_span(torch.randn(n, 2 * n), x.T @ x / 400)
+    torch.testing.assert_close(span.T @ span, torch.eye(n, dtype=span.dtype), rtol=0, atol=1e-6)

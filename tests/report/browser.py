@@ -33,7 +33,7 @@ QUIET: Final = (
 def chromium_or_skip() -> str:
     """The program; skips the test, or fails it where Chromium is required, if there is none."""
     if find_spec("playwright") is None:
-        do_without(REQUIRED, "playwright is not installed: pip install 'rank-search[dev]'")
+        do_without(REQUIRED, "playwright is not installed: pip install '.[dev]'")
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         do_without(REQUIRED, "no Chromium on this machine: apt-get install chromium")

@@ -99,3 +99,46 @@ def test_complaints(given: dict[str, Any], complaint: str) -> None:
 @pytest.mark.parametrize("sampler", ["auto", *SAMPLERS])
 def test_every_sampler_goes_without_options(sampler: str) -> None:
     assert SearchSettings(sampler=sampler).options == {}
+
+
+@pytest.mark.parametrize("name", ["accuracy", "val_acc", "mAP", "top-5 acc", "test_f1", "psnr"])
+def test_what_is_better_when_higher_needs_its_direction(name: str) -> None:
+    for objective in (name, {"name": name}, Objective(name)):
+        with pytest.raises(ValidationError, match=f'write {{name = "{name}", direction = "maximize"}}'):
+            SearchSettings(objectives=(objective, "macs"))  # type: ignore[arg-type]
+    kept = SearchSettings.model_validate({"objectives": [name]}, context={"kept": True})
+    assert kept.objectives == (Objective(name),)
+    said = SearchSettings.model_validate({"objectives": [{"name": name, "direction": "minimize"}]})
+    assert said.objectives == kept.objectives
+    with pytest.raises(ValidationError, match=r'"objectives": \[{"name": "'):
+        SearchSettings.model_validate({"objectives": [name]}, context={"python": True})
+
+
+@pytest.mark.parametrize(
+    ("constraint", "kept"),
+    [
+        ("error <= dense + 0.01", "error <= dense + 0.01"),
+        ("macs <= dense / 5", "macs <= 0.2 * dense"),
+        ("macs<=17%", "macs <= 0.17 * dense"),
+        ("error <= 17%", "error <= 0.17"),
+        ("bits <= 200k", "bits <= 200000.0"),
+        ("macs <= 0.5 * dense", "macs <= 0.5 * dense"),
+    ],
+)
+def test_a_constraint_may_be_relative(constraint: str, kept: str) -> None:
+    settings = SearchSettings.model_validate({"constraints": [constraint]})
+    assert settings.model_dump(mode="json")["constraints"] == [kept]
+    assert SearchSettings.model_validate({"constraints": [kept]}) == settings
+
+
+@pytest.mark.parametrize(
+    ("constraint", "said"),
+    [
+        ("conv2 = dense", "keeps it dense"),
+        ("macs = 5", "on one side of its limit"),
+        ("a <= 5m", "is no bound"),
+    ],
+)
+def test_a_constraint_is_a_bound_on_a_measurement(constraint: str, said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        SearchSettings.model_validate({"constraints": [constraint]})

@@ -226,3 +226,41 @@ class _CountsThreads(_Task):
 
 def counts_threads() -> rs.Task:
     return _CountsThreads()
+
+
+class _Frozen(_Task):
+    """Everything of its network is frozen: a checkpoint that was loaded to be used."""
+
+    def model(self) -> nn.Module:
+        return self.sound.model().requires_grad_(False)
+
+
+def frozen() -> rs.Task:
+    return _Frozen()
+
+
+class _NeverTrains(_Task):
+    """Its loss fails whenever a factorized model is trained, and not at the rehearsal."""
+
+    def loss(self, model: nn.Module, batch: object) -> Tensor:
+        if any(isinstance(module, rs.Factorization) for module in model.modules()):
+            raise RuntimeError("no luck with this one")
+        return super().loss(model, batch)
+
+
+def never_trains() -> rs.Task:
+    return _NeverTrains()
+
+
+def without_test_data() -> rs.Supervised:
+    torch.manual_seed(0)
+    return rs.Supervised(network(), batches(80, 1), batches(80, 2))
+
+
+class _Counted(_Task):
+    def selection_examples(self) -> int:
+        return 1234
+
+
+def counted() -> rs.Task:
+    return _Counted()

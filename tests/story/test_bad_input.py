@@ -163,7 +163,7 @@ STORES: list[tuple[str, list[str]]] = [
     ("FOLDER/text", ["file is not a database"]),
     ("FOLDER/empty", ["holds no rank-search store"]),
     ("FOLDER/foreign", ["holds no rank-search store"]),
-    ("FOLDER/newer", ["has schema 9999", "pip install --upgrade rank-search"]),
+    ("FOLDER/newer", ["has schema 9999", "pip install --upgrade ."]),
     ("sqlite://", ["cannot be in memory"]),
     ("mysql://me:secret@host/db", ["an SQLite file or a PostgreSQL database", "mysql://me:***@host"]),
     ("postgresql://me:secret@host:port/db", ["is neither", "//***@host"]),

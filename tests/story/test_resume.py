@@ -149,7 +149,7 @@ def test_interrupted_it_says_how_to_go_on_and_gives_its_claim_up(forks: Forks, t
     run = forks.start("run", small.file)
     in_flight = wait_for_claims(small, 1)
     run.signal_group(number)
-    assert run.wait() == 1
+    assert run.wait() == 130
     assert_tidy_ending(run)
     assert claims(small) == {at: ("", key) for at, (_, key) in in_flight.items()}
     assert forks.run("run", small.file, "--trials", len(trials(small)) + 1) == 0
@@ -186,7 +186,7 @@ def test_with_workers_it_is_the_same(forks: Forks, tmp_path: Path) -> None:
     run = forks.start(*command)
     in_flight = wait_for_claims(small, 2, after=0)
     run.signal_group(signal.SIGINT)
-    assert run.wait() == 1
+    assert run.wait() == 130
     assert_tidy_ending(run)
     assert claims(small) == {at: ("", key) for at, (_, key) in in_flight.items()}
     wait_for(lambda: not group(run.pid))

@@ -316,7 +316,7 @@ def test_run_says_where_the_front_is(tmp_path: Path, command: Command, monkeypat
     assert answer.out == ""
     *progress, last = answer.err.splitlines()
     assert progress[-1].startswith("3/3 trials (2 infeasible, 1 complete) · front 1 · hypervolume 0.")
-    assert last == "1 trial is on the front: rank-search front 'two words.sqlite' 'two words'"
+    assert last == "1 trial is on the front: rank-search front 'study/two words.sqlite' 'two words'"
     assert len(rows_of(command, *shlex.split(last.partition(": rank-search ")[2]))) == 1
 
 
@@ -375,6 +375,8 @@ def test_plugins_check_by_name(command: Command) -> None:
     rows = rows_of(command, "plugins", "check", "svd")
     assert len({row["law"] for row in rows}) == 5
     assert all(row["ok"] for row in rows)
+    layers = len({row["layer"] for row in rows})
+    assert command.fine("plugins", "check", "svd").err == f"svd keeps all 5 laws on all {layers} layers.\n"
 
 
 WRONG = """
@@ -392,6 +394,10 @@ def test_plugins_check_in_a_file(tmp_path: Path, command: Command) -> None:
     answer = command("plugins", "check", f"{tmp_path / 'wrong.py'}:Doubled", "--format", "json")
     assert answer.code == 1
     assert {row["law"] for row in answer.json if not row["ok"]} == {"Agreement"}
+    oks = [row["ok"] for row in answer.json]
+    assert oks == sorted(oks)  # what is broken comes first
+    layers, broken = len({row["layer"] for row in answer.json}), oks.count(False)
+    assert answer.err.endswith(f":Doubled breaks 1 of 5 laws: Agreement on {broken} of {layers} layers.\n")
 
 
 # ---- names -------------------------------------------------------------------------------------------------

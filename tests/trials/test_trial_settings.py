@@ -27,7 +27,7 @@ def test_every_key_has_a_default_and_a_description(settings: type[BaseModel]) ->
         {"entropy_warmup": 2},
         {"schedule": "step"},
         {"warmup": 1.1},
-        {"batchnorm_batches": 0},
+        {"batchnorm_batches": -1},
         {"batchnorm_batches": 1.5},
         {"distillation": 1.1},
         {"average": 1},
@@ -44,3 +44,17 @@ def test_impossible_training_is_refused(bad: dict[str, object]) -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         TrainingSettings().epochs = 2.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "batches"),
+    [
+        ({"epochs": 0}, 16),
+        ({"epochs": 9.9}, 16),
+        ({"epochs": 10}, None),
+        ({"epochs": 60, "batchnorm_batches": 2}, 2),
+        ({"epochs": 0, "batchnorm_batches": 0}, 0),
+    ],
+)
+def test_long_trainings_take_the_statistics_of_a_whole_pass(given: dict[str, float], batches: int | None) -> None:
+    assert TrainingSettings.model_validate(given).norm_batches == batches

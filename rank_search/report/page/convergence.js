@@ -31,6 +31,6 @@ function drawConvergence() {
   const half = found.shares[found.trials.findIndex((count) => count >= found.trials[found.trials.length - 1] / 2)];
   const seeds = found.seeds === null ? "" : ` The seed points alone are worth ${short(found.seeds)}.`;
   byId("convergence-said").textContent =
-    `The share of the box between ideal and reference point that the front dominates: ${short(last)} after ${short(found.trials[found.trials.length - 1])} trials, ${short(half)} after half of them.${seeds}`;
+    `The share of the box between the ideal and the worst that is tolerated (see the knee) that the front dominates: ${short(last)} after ${short(found.trials[found.trials.length - 1])} trials, ${short(half)} after half of them.${seeds}`;
   node.setAttribute("aria-label", byId("convergence-said").textContent);
 }

@@ -12,9 +12,8 @@ function panel(pair) {
   const crowd = thinned(pair);
   const redraw = () => drawPanel(node, pair, crowd);
   const few = crowd.drawn.length < crowd.all;
-  const knee = pair.knee === null ? "" : ` Its knee is trial ${pair.knee}.`;
   caption.textContent =
-    `${pair.y} against ${pair.x}: ${pair.front.length === 1 ? "1 trial is" : `${short(pair.front.length)} trials are`} on the front of these two.${knee}` +
+    `${pair.y} against ${pair.x}: ${pair.front.length === 1 ? "1 trial is" : `${short(pair.front.length)} trials are`} on the front of these two.` +
     (few ? ` Of ${short(crowd.all)} others ${short(crowd.drawn.length)} are drawn: one where several would cover each other.` : "");
   node.setAttribute("aria-label", `${caption.textContent} The table below has the same.`);
   return { node, pair, redraw };
@@ -54,7 +53,7 @@ function cellOf(name, places, count) {
 const hover = (place) =>
   [`<b>trial ${trials.number[place]}</b> ${plain(trials.label[place])}`]
     .concat(Object.keys(trials.measurements).filter((name) => measured(name, place) !== null)
-      .map((name) => `${plain(name)} ${short(measured(name, place))}`))
+      .map((name) => `${plain(name)} ${withBar(name, place)}`))
     .concat(trials.state[place] === "complete" ? [] : [plain(trials.state[place])])
     .join("<br>");
 
@@ -79,16 +78,23 @@ function landmark(pair, name, values, marker, textposition) {
 
 const marked = (pair) => (pair.front.length <= MANY_MEMBERS ? pair.front : onePerCell(pair, pair.front, MEMBER_CELLS));
 
+/** Error bars of the front, of measurements that have them, unless they would cover each other. */
+function bars(pair) {
+  const of = (name) => ({ type: "data", array: marked(pair).map((place) => barOf(name, place)), visible: true, thickness: 1, width: 0, color: style("behind") });
+  const wanted = (name) => trials.error_bars[name] !== undefined && marked(pair).length <= 60;
+  return { ...(wanted(pair.x) ? { error_x: of(pair.x) } : {}), ...(wanted(pair.y) ? { error_y: of(pair.y) } : {}) };
+}
+
 function traces(pair, crowd) {
   const faint = crowd.drawn.filter((place) => !trials.member[place]);
   const elsewhere = crowd.drawn.filter((place) => trials.member[place]);
   const step = { color: style("front"), width: 1.5, shape: sign(pair.x) < 0 ? "vh" : "hv" };
-  const knee = pair.knee === null ? [] : [placeOf.get(pair.knee)];
+  const knee = report.knee === null ? [] : [placeOf.get(report.knee)];
   return [
     marks(pair, faint, { color: style("faint"), size: 5, opacity: 0.45 }),
     marks(pair, elsewhere, { color: style("behind"), size: 6, symbol: "circle-open" }),
     marks(pair, pair.front, {}, { mode: "lines", line: step, hoverinfo: "skip", hovertemplate: null }),
-    marks(pair, marked(pair), { color: style("front"), size: 7 }),
+    marks(pair, marked(pair), { color: style("front"), size: 7 }, bars(pair)),
     ...report.references.flatMap((each) =>
       landmark(pair, each.name, each.values, { symbol: "square", size: 9, color: style("reference") }, "bottom center")),
     ...landmark(pair, "dense", report.study.dense, { symbol: "diamond", size: 11, color: style("dense") }, "bottom left"),

@@ -51,6 +51,12 @@ function middled(name, most) {
   return name.slice(0, head) + "…" + name.slice(name.length - (most - 1 - head));
 }
 
+/** Half of the 95 % interval of a measurement, or null. */
+const barOf = (name, place) => trials.error_bars[name]?.[place] ?? null;
+
+/** A measurement with its error bar, if it has one. */
+const withBar = (name, place) => (barOf(name, place) === null ? short(measured(name, place)) : `${short(measured(name, place))} ± ${Number(barOf(name, place).toPrecision(2))}`);
+
 const measured = (name, place) => trials.measurements[name]?.[place] ?? null;
 
 /** Where a measurement is better when larger, this turns the order around. */

@@ -35,17 +35,30 @@ function measurementTable(place) {
     const value = measured(name, place);
     const dense = report.study.dense[name];
     const ratio = dense !== undefined && value ? `${short(dense / value)}×` : "–";
-    return [name, short(value), short(dense), ratio];
+    return [name, withBar(name, place), short(dense), ratio];
   });
   return table("Measurements of the selected trial", true, ["measurement", "value", "dense", "dense / value"], rows);
 }
 
+/** What a layer costs as it is and as it was chosen: `MACs 36.9k → 12.1k (3.05×)`; nothing where the store lacks it. */
+function costs(layer, choice) {
+  const after = choice === null || choice.factorization === "dense" ? layer.cost : choice.cost;
+  if (!layer.cost || !after) return null;
+  return ["params", "macs"].map((name) => {
+    const ratio = after[name] && after[name] !== layer.cost[name] ? ` (${short(layer.cost[name] / after[name])}×)` : "";
+    return `${short(layer.cost[name])} → ${short(after[name])}${ratio}`;
+  });
+}
+
 function choiceTable(place) {
+  const known = report.layers.some((layer) => layer.cost);
   const rows = report.layers.map((layer) => {
     const choice = choiceOf(layer, place);
-    return [layer.name, choice === null ? "–" : choice.factorization, choice === null ? "–" : compared(layer, choice).join(", ") || "–"];
+    const words = [layer.name, choice === null ? "–" : choice.factorization, choice === null ? "–" : compared(layer, choice).join(", ") || "–"];
+    return known ? [...words, ...(costs(layer, choice) ?? ["–", "–"])] : words;
   });
-  return table("Choices of the selected trial", false, ["layer", "factorization", "ranks"], rows);
+  const head = ["layer", "factorization", "ranks", ...(known ? ["params, dense → here", "MACs, dense → here"] : [])];
+  return table("Choices of the selected trial", false, head, rows);
 }
 
 const commandOf = (command) => command.parts.join(String(trials.number[state.trial]));

@@ -1,0 +1,5 @@
+"""`python -m rank_search` is `rank-search`."""
+
+from rank_search.cli import main
+
+main()

@@ -1,0 +1,179 @@
+"""Whether a replaced layer would run: every layer is replaced by a stand-in, and the model run once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rank_search.layers.bases import Bases
+from rank_search.layers.copies import shared
+from rank_search.layers.factorization import Axis, Factorization
+from rank_search.layers.layer import Layer
+from rank_search.layers.memory import Place, overlap, place_of
+from rank_search.layers.replace import put
+
+Run = Callable[[nn.Module], object]
+"""One forward of a model."""
+
+_ELSEWHERE: Final = (
+    "its forward is reached past the model's attributes (by a closure, a global or a weak reference), so that the "
+    "dense layer would go on running"
+)
+_READ: Final = "its weight is read elsewhere, too, so that a factorization would be multiplied out in every forward"
+
+
+def unreached(model: nn.Module, layers: Mapping[str, Layer], run: Run) -> dict[str, str]:
+    """The layers that a replacement would not stand for, by name, each with the reason.
+
+    In one forward of a model that has stand-ins for all layers, each stand-in runs, and neither the dense layer nor,
+    beside the stand-in, its weight or bias are used. Where the model does not run so, layers are tried one at a time.
+    """
+    if not layers:
+        return {}
+    try:
+        return _tried(model, layers, run)
+    except Exception as error:  # noqa: BLE001 - whatever a model does with a module that is not its own
+        return _one_by_one(model, layers, run, error)
+
+
+def _one_by_one(model: nn.Module, layers: Mapping[str, Layer], run: Run, error: Exception) -> dict[str, str]:
+    if len(layers) == 1:
+        return dict.fromkeys(layers, f"the model does not run with a factorization in its place: {_line(error)}")
+    reasons: dict[str, str] = {}
+    for name, layer in layers.items():
+        reasons |= unreached(model, {name: layer}, run)
+    left = {name: layer for name, layer in layers.items() if name not in reasons}
+    try:
+        return reasons | _tried(model, left, run)
+    except Exception as again:  # noqa: BLE001 - as above
+        why = f"the model does not run with all of its layers replaced: {_line(again)}"
+        return reasons | dict.fromkeys(left, why)
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def _tried(model: nn.Module, layers: Mapping[str, Layer], run: Run) -> dict[str, str]:
+    dense = {name: model.get_submodule(name) for name in layers}
+    stand_ins = {name: _StandIn.of(layers[name], module) for name, module in dense.items()}
+    swapped = shared(model, {dense[name]: stand_in for name, stand_in in stand_ins.items()})
+    if not {*swapped.modules()} & {
+        *model.modules()
+    }:  # else something copies itself as itself, and is not to be changed
+        for name, stand_in in stand_ins.items():
+            put(swapped, layers[name], stand_in)
+    uses = _Uses(dense, stand_ins)
+    with torch.no_grad(), _counted(dense) as ran:
+        _watched(uses, lambda: run(swapped))
+    reasons = {name: _reason(stand_ins[name].calls, ran[name], name in uses.found) for name in layers}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _reason(calls: int, dense_calls: int, used: bool) -> str:
+    if dense_calls or (used and not calls):
+        return _ELSEWHERE
+    if not calls:
+        return "its forward is not called once it is replaced"
+    return _READ if used else ""
+
+
+def _watched(uses: _Uses, run: Callable[[], object]) -> None:
+    """Control flow that PyTorch compiles cannot be watched; whether the stand-ins run is seen all the same."""
+    try:
+        with uses:
+            run()
+    except Exception as error:
+        if not type(error).__module__.startswith("torch._dynamo"):
+            raise
+        run()
+
+
+@contextmanager
+def _counted(modules: Mapping[str, nn.Module]) -> Iterator[Counter[str]]:
+    """How often each module runs."""
+    ran: Counter[str] = Counter()
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            hook = module.register_forward_pre_hook(lambda *_, name=name: ran.update([name]))
+            stack.callback(hook.remove)
+        yield ran
+
+
+@final
+class _StandIn(Factorization):
+    """The layer with its own weight, as a factorization would stand in its place."""
+
+    def __init__(self, layer: Layer, **values: float) -> None:
+        super().__init__(layer, **values)
+        self.own = self.factor(0)
+        self.calls, self.running = 0, False
+
+    @classmethod
+    def of(cls, layer: Layer, module: nn.Module) -> _StandIn:
+        own = dict(module.named_parameters(recurse=False))
+        made = cls(layer)
+        made.own = nn.Parameter(own["weight"].detach(), requires_grad=False)  # the very numbers
+        made.bias = None if own.get("bias") is None else nn.Parameter(own["bias"].detach().clone())
+        made.train(module.training)
+        return made
+
+    @classmethod
+    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
+        return ()
+
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        raise NotImplementedError("a stand-in has its weight")
+
+    def dense(self) -> Tensor:
+        return self.own
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        self.running = True
+        try:
+            return super().forward(x)
+        finally:
+            self.running = False
+
+
+@final
+class _Uses(TorchDispatchMode):
+    """While it is entered, which dense weights and biases an operation takes, other than in their stand-in."""
+
+    supports_higher_order_operators = True
+
+    def __init__(self, dense: Mapping[str, nn.Module], stand_ins: Mapping[str, _StandIn]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._places: dict[int, list[tuple[Place, str]]] = {}
+        for name, module in dense.items():
+            for parameter in module.parameters(recurse=False):
+                for storage, begin, end in place_of(parameter):
+                    self._places.setdefault(storage, []).append(((storage, begin, end), name))
+        self._stand_ins = stand_ins
+        self.found: set[str] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch's question whether to keep its compiler out, for which it would import the compiler."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        for each in pytree.tree_leaves((args, kwargs)) if func is not torch.ops.aten.detach.default else ():
+            if isinstance(each, Tensor):
+                self._look(each)
+        return func(*args, **kwargs)
+
+    def _look(self, tensor: Tensor) -> None:
+        for place in place_of(tensor):
+            for other, name in self._places.get(place[0], ()):
+                if overlap(place, other) and not self._stand_ins[name].running:
+                    self.found.add(name)

@@ -1,0 +1,104 @@
+"""Why a module is left as it is, as far as that can be seen without running the model."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from rank_search.layers.globs import matches_any
+from rank_search.layers.memory import Place, overlap, place_of
+from rank_search.layers.units import Unit
+
+_COMPUTED: Final = "its {} is computed from other tensors (weight norm, pruning or another parametrization)"
+_DTYPES: Final = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_HOOKS: Final = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+class Ties:
+    """Which parameters and buffers of a model are the same, or lie in the same memory."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._users: dict[int, list[tuple[Place, nn.Module, str]]] = defaultdict(list)
+        for name, module in model.named_modules():
+            for key, tensor in _own(module).items():
+                for place in place_of(tensor):
+                    self._users[place[0]].append((place, module, f"{name}.{key}".lstrip(".")))
+
+    def others(self, module: nn.Module, tensor: Tensor) -> list[str]:
+        """The names of what other modules keep where this tensor of the module lies."""
+        return [
+            name
+            for place in place_of(tensor)
+            for other, owner, name in self._users[place[0]]
+            if owner is not module and overlap(place, other)
+        ]
+
+
+def _own(module: nn.Module) -> dict[str, Tensor]:
+    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
+
+
+def reason_of(unit: Unit, ties: Ties, include: Sequence[str], exclude: Sequence[str]) -> str:
+    """Why this unit is left as it is; empty if it may be factorized."""
+    module = unit.module
+    if not matches_any(unit.names, include):
+        return "no include rule matches it"
+    if matches_any(unit.names, exclude):
+        return "an exclude rule matches it"
+    if unit.key:
+        return f"it is a parameter of {type(module).__name__} itself, not the weight of a layer"
+    if reason := _reason_of_parametrization(module) or _reason_of_kind(unit):
+        return reason
+    if unit.name == "":
+        return "it is the model itself; wrap it in a Sequential to make it replaceable"
+    return _reason_of_extras(module) or _reason_of_tensors(module, ties)
+
+
+def _reason_of_parametrization(module: nn.Module) -> str:
+    if is_parametrized(module):
+        return _COMPUTED.format(" and ".join(module.parametrizations))  # type: ignore[arg-type]
+    is_layer = type(module) in (nn.Linear, nn.Conv2d)
+    return _COMPUTED.format("weight") if is_layer and module._parameters.get("weight") is None else ""
+
+
+def _reason_of_kind(unit: Unit) -> str:
+    module, kind = unit.module, unit.kind
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"{kind} is scripted (torch.jit), so that nothing in it can be replaced"
+    if type(module) not in (nn.Linear, nn.Conv2d):
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            return f"{kind} is a subclass, whose forward may do something else"
+        if all(parameter.dim() < 2 for parameter in unit.parameters()):
+            return f"{kind} has no matrix that could be factorized"
+        return f"{kind} is not supported, only Linear and Conv2d are"
+    groups = getattr(module, "groups", 1)
+    if groups > 1 and groups == module.in_channels:
+        return "depthwise convolution: each channel's kernel is too small to factorize"
+    return f"grouped convolution ({groups} groups) is not supported" if groups > 1 else ""
+
+
+def _reason_of_extras(module: nn.Module) -> str:
+    """What hangs on the module, and would be lost with it."""
+    if any(getattr(module, hooks, None) for hooks in _HOOKS):
+        return "it has hooks, which a replacement would lose"
+    if "forward" in vars(module):
+        return "its forward has been set to another function, which a replacement would lose"
+    held = [key for key in _own(module) if key not in ("weight", "bias")] + [key for key, _ in module.named_children()]
+    return f"it holds {', '.join(held)}, which a replacement would lose" if held else ""
+
+
+def _reason_of_tensors(module: nn.Module, ties: Ties) -> str:
+    weight = module.get_parameter("weight")
+    if weight.dtype not in _DTYPES:
+        return f"its weight is of type {weight.dtype}, not floating point"
+    if weight.numel() == 0:
+        return "it has no outputs" if weight.shape[0] == 0 else "it has no inputs"
+    for key, tensor in module.named_parameters(recurse=False):
+        if others := ties.others(module, tensor):
+            return f"its {key} is tied to {', '.join(others)}"
+    return ""
