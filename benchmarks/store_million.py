@@ -270,7 +270,7 @@ def time_reading(store: Store, study: StudyRecord, trials: Trials) -> None:
         times = seconds(partial(store.front, study, as_of=moment), 20)
         show(f"front as of trial {moment:,}", times, f"{past} members")
     show("next_number", seconds(lambda: store.next_number(study), 20))
-    show("take_over, nothing to take", seconds(lambda: store.take_over(study, "w", BEGIN), 20))
+    show("take_over, nothing to take", seconds(lambda: store.take_over(study, "w"), 20))
     show("trials, the 100 last ones", seconds(lambda: store.trials(study, after=len(trials) - 100), 20))
     show("trials, nothing new", seconds(lambda: store.trials(study, after=len(trials)), 20))
     show("trial", seconds(lambda: store.trial(study, len(trials) // 2), 20))

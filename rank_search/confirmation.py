@@ -11,9 +11,10 @@ from typing import Final
 from rank_search.errors import QueryError
 from rank_search.fronts import Store, StudyRecord, TrialRow
 from rank_search.launch import LaunchSettings
+from rank_search.launch.progress import Report
 from rank_search.point import State
 from rank_search.record import fingerprint
-from rank_search.run import Report, Work, at_work
+from rank_search.run import Work, at_work
 from rank_search.search import Given, GivenPoint
 from rank_search.study import Study
 from rank_search.subject import study_of

@@ -11,7 +11,7 @@
     ├── LayerError          (ValueError)    a layer, its weights or a choice made for it
     ├── QueryError          (ValueError)    a question to a store that cannot be answered as asked
     ├── StoreError          (RuntimeError)  the store cannot be reached, read or written
-    │   └── StoreAwayError                      its server does not answer just now
+    │   └── StoreAwayError                      it is away or busy just now; trying again may help
     ├── ArtifactError       (RuntimeError)  a trial's file cannot be written, or is not what was written
     ├── LaunchError         (RuntimeError)  workers or a cluster cannot be used
     ├── TrialError          (RuntimeError)  a trial cannot be carried out
@@ -84,7 +84,7 @@ class StoreError(RankSearchError, RuntimeError):
 
 
 class StoreAwayError(StoreError):
-    """The store's server does not answer just now: it is starting, stopping, or out of reach."""
+    """The store is away or busy just now: its server is out of reach or full, its file locked, its disk full."""
 
 
 class ArtifactError(RankSearchError, RuntimeError):

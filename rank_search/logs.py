@@ -77,6 +77,11 @@ def trial_finished(
     _tell(level, "trial finished", trial=trial, attempt=attempt, worker=worker, **fields)
 
 
+def result_dropped(trial: int, *, attempt: int, worker: str | None = None) -> None:
+    """What came of a trial is not recorded: another driver had taken it over, and was faster."""
+    _tell(logging.WARNING, "result dropped", trial=trial, attempt=attempt, worker=worker)
+
+
 def trial_retried(trial: int, reason: str, *, attempt: int, worker: str | None = None) -> None:
     """A trial is tried again; `attempt`: which try that is, `worker`: where the one before ended."""
     _tell(logging.WARNING, "trial retried", trial=trial, attempt=attempt, worker=worker, reason=reason)
@@ -193,8 +198,9 @@ class _People(logging.Handler):
         self.setFormatter(_formatter(_line))
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError, ValueError):  # nobody reads it any more
-            sys.stderr.write(self.format(record) + "\n")
+        if sys.stderr is not None:
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                sys.stderr.write(self.format(record) + "\n")
 
 
 @final

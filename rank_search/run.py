@@ -20,7 +20,7 @@ from rank_search.errors import ArtifactError, LaunchError
 from rank_search.fronts import Front, Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.launch import Executor, Job, LaunchSettings, all_of
 from rank_search.launch.driver import Driver, Plan
-from rank_search.launch.progress import Progress
+from rank_search.launch.progress import Report, going_on
 from rank_search.launch.watchers import Watcher
 from rank_search.local import on_this_machine
 from rank_search.places import store_of
@@ -37,7 +37,6 @@ _log = logging.getLogger(__name__)
 
 _LEFT_BY_TRIALS = (".safetensors", ".coded", ".checkpoint", PROBE, PART)
 
-Report = Callable[[Progress], None]
 ExecutorFor = Callable[[ArtifactStore, Mapping[str, float]], Executor]
 """Of the place for artifacts, and what the study has measured of the dense model."""
 
@@ -127,7 +126,8 @@ class Work:
             driver = Driver(self.store, record, source, executor, plan, report, watchers)
             complete = driver.run()
             searched = driver.progress()
-            self._test(record, executor, lambda left: report(replace(searched, untested=left)), capped=True)
+            tell = going_on(report)
+            self._test(record, executor, lambda left: tell(replace(searched, untested=left)), capped=True)
         _sweep(self.store, record, artifacts)
         return complete, driver.done_here
 

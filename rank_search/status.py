@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import Final
@@ -33,7 +33,7 @@ class Status:
     """A study at one moment.
 
     Attributes:
-        moment: when the store was asked.
+        moment: when the store was asked, by its database's clock.
         period: the rates are over the time from there back, of a complete study from its last trial back; no longer
             than the study is old.
         on_front, hypervolume: of the current front.
@@ -86,7 +86,7 @@ class Status:
         return [self._driver(name, list(claims)) for name, claims in groupby(held, attrgetter("worker"))]
 
     def seconds_since(self, moment: datetime | None) -> float | None:
-        """From then to when the store was asked; clocks of several machines may differ by a little."""
+        """From then to when the store was asked, both by the database's clock, which may have been set back."""
         if moment is None or moment == NEVER:
             return None
         return max(0.0, (self.moment - moment).total_seconds())
@@ -106,7 +106,7 @@ def look(store: Store, name: str, period: timedelta) -> Status:
         QueryError: there is no such study.
         StoreAwayError: the store does not answer just now.
     """
-    study, moment = store.study(name), datetime.now(UTC)
+    study, moment = store.study(name), store.now()
     front = store.front(study)
     losses = [[row.losses[objective] for objective in study.objective_names] for row in front]
     found = Status(study, moment, *_recent(store, study, moment, period), len(front), _share(study, losses))

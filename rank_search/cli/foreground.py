@@ -14,15 +14,26 @@ from rank_search import logs
 from rank_search.cli.progress import ProgressDisplay
 from rank_search.cli.verb import INTERRUPTED
 from rank_search.launch import this_process
+from rank_search.streams import unbroken
 
 
 @contextmanager
 def searching(study: str, log: Path | None) -> Iterator[ProgressDisplay]:
-    """The display of a search, for as long as it runs; Ctrl-C says how to go on and exits with 130."""
+    """The display of a search, for as long as it runs; Ctrl-C says how to go on and exits with 130.
+
+    Whoever reads the display may go away: a closed terminal, or the end of a pipe, ends no search.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside: as tidy as Ctrl-C
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with ProgressDisplay() as display, logs.configure(log), logs.bound(study=study, worker=this_process()):
+        with (
+            unbroken("stdout"),
+            ProgressDisplay() as display,
+            logs.configure(log),
+            logs.bound(study=study, worker=this_process()),
+        ):
             yield display
     except KeyboardInterrupt:
         typer.echo(f"Interrupted; nothing finished is lost. The same command goes on with {study!r}.", err=True)

@@ -23,6 +23,7 @@ from rank_search.cli import (
 from rank_search.cli.aside import hushed
 from rank_search.cli.verb import INTERRUPTED, App, QuietOption
 from rank_search.errors import RankSearchError, TrialsFailedError
+from rank_search.streams import stand_in_for_closed, unbroken
 
 app = App(
     no_args_is_help=True,
@@ -74,9 +75,15 @@ for verbs in (
 
 def main() -> None:
     """Run the command line and exit."""
+    stand_in_for_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a sign gets another
+    with unbroken("stderr"):
+        _main()
+
+
+def _main() -> None:
     try:
         app(standalone_mode=True)
     except TrialsFailedError as error:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -31,6 +30,7 @@ from sqlalchemy import (
 
 from rank_search.errors import StoreError
 from rank_search.fronts import tables
+from rank_search.fronts.moments import now
 from rank_search.fronts.records import NEVER, Claim, StudyRecord
 from rank_search.fronts.tables import claim, trial
 from rank_search.point import Point, State
@@ -86,7 +86,8 @@ def take(
     key, number = point.key, next_number(connection, study)
     if (below is not None and number >= below) or connection.scalar(_IS_TAKEN, {"study": study.id, "key": key}):
         return None
-    return _insert(connection, study, _new(number, point, worker, sampler, budget))
+    new = Claim(number, point, worker, attempt=1, started=now(connection), sampler=sampler, budget=budget)
+    return _insert(connection, study, new)
 
 
 def promote(connection: Connection, study: StudyRecord, number: int, worker: str, budget: float) -> Claim | None:
@@ -95,16 +96,14 @@ def promote(connection: Connection, study: StudyRecord, number: int, worker: str
     row = connection.execute(_PROMOTABLE, {"study": study.id, "of": number, "budget": budget}).one_or_none()
     if row is None:
         return None
-    claimed = _new(number, Point.from_json(row.point), worker, json.loads(row.sampler), budget)
-    return _insert(connection, study, claimed)
+    point, sampler = Point.from_json(row.point), json.loads(row.sampler)
+    again = Claim(number, point, worker, attempt=1, started=now(connection), sampler=sampler, budget=budget)
+    return _insert(connection, study, again)
 
 
-def _new(number: int, point: Point, worker: str, sampler: Mapping[str, Any], budget: float) -> Claim:
-    now = datetime.now(UTC)
-    return Claim(number, point, worker, attempt=1, started=now, sampler=sampler, budget=budget, heartbeat=now)
-
-
-def _insert(connection: Connection, study: StudyRecord, new: Claim) -> Claim:
+def _insert(connection: Connection, study: StudyRecord, made: Claim) -> Claim:
+    """Write the claim, whose first heartbeat is when it was made."""
+    new = replace(made, heartbeat=made.started)
     values = {
         "study_id": study.id,
         "number": new.number,
@@ -132,30 +131,30 @@ def held(connection: Connection, study: StudyRecord) -> list[Claim]:
     return [_claim(row) for row in connection.execute(_HELD, {"study": study.id})]
 
 
-def first_orphan(
-    connection: Connection, study: StudyRecord, before: datetime, dead: Callable[[Claim], bool]
-) -> Claim | None:
-    """The first claim that nobody keeps alive: its heartbeat is old, or it is called dead."""
-    return next((each for each in held(connection, study) if each.heartbeat < before or dead(each)), None)
+def first_orphan(connection: Connection, study: StudyRecord, dead: Callable[[Claim], bool]) -> Claim | None:
+    """The first claim whose worker is dead."""
+    return next((each for each in held(connection, study) if dead(each)), None)
 
 
-def adopt(
-    connection: Connection, study: StudyRecord, worker: str, before: datetime, dead: Callable[[Claim], bool]
-) -> Claim | None:
+def adopt(connection: Connection, study: StudyRecord, worker: str, dead: Callable[[Claim], bool]) -> Claim | None:
     """Hand the first orphan on to the worker, who may be the one that it had."""
     lock(connection, study)
-    orphan = first_orphan(connection, study, before, dead)
+    orphan = first_orphan(connection, study, dead)
     if orphan is None:
         return None
-    adopted = replace(orphan, worker=worker, attempt=orphan.attempt + 1, heartbeat=datetime.now(UTC))
+    adopted = replace(orphan, worker=worker, attempt=orphan.attempt + 1, heartbeat=now(connection))
     changed = {"worker": worker, "attempt": adopted.attempt, "heartbeat": adopted.heartbeat}
     connection.execute(update(claim).where(_still_held(study, orphan)).values(changed))
     return adopted
 
 
 def keep_alive(connection: Connection, study: StudyRecord, claims: Iterable[Claim]) -> list[Claim]:
-    """Note that their workers are alive; returns the claims that are lost, handed on or recorded meanwhile."""
-    beat = update(claim).values(heartbeat=datetime.now(UTC))
+    """Note that their workers are alive; returns the claims that are lost, handed on or recorded meanwhile.
+
+    Without a claim it writes nothing, and yet succeeds only if the study can be written to.
+    """
+    lock(connection, study)
+    beat = update(claim).values(heartbeat=now(connection))
     return [each for each in claims if connection.execute(beat.where(_still_held(study, each))).rowcount == 0]
 
 

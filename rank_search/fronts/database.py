@@ -3,42 +3,43 @@
 Every transaction goes through a door, which turns whatever the driver raises into one `StoreError`. SQLite runs in
 WAL mode and takes its write lock when a write begins, so that nobody who has read is refused when he then writes.
 
-A transaction that finds the server away is repeated as a whole; so it is given as a function of the connection, which
-changes nothing but the database.
+A transaction that finds the database away or busy is repeated as a whole; so it is given as a function of the
+connection, which changes nothing but the database. `transient` says what is worth another try.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import random
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, final
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError
 
 from rank_search.errors import StoreAwayError, StoreError, to_install
 from rank_search.fronts import postgresql
 from rank_search.fronts.address import locate as locate
 from rank_search.fronts.address import masked, without_secrets
+from rank_search.fronts.patience import ConflictError, NotNowError, Patience
+from rank_search.fronts.transient import Verdict, verdict
 
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 
-_log: Final = logging.getLogger(__name__)
-
 _BUSY_SECONDS: Final = 60
 _QUEUE: Final = 7_261_110_000  # any number that nothing else in the database locks
 _BEGIN: Final = "rank_search_begin"
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 2.0
-_CONFLICT_SECONDS: Final = 10.0
+_HAS_WRITTEN: Final = text("SELECT txid_current_if_assigned() IS NOT NULL")
+_KINDS: Final[Mapping[Verdict, type[StoreError]]] = {
+    Verdict.FINAL: StoreError,
+    Verdict.CONFLICT: ConflictError,
+    Verdict.AWAY: StoreAwayError,
+    Verdict.NOT_NOW: NotNowError,
+}
 _ADVICE: Final = {
     "readonly database": "It is read-only. Make the file and its folder writable, or use another store.",
     "not a database": "The file is something else. Give the path of a store, or of a new file.",
@@ -58,26 +59,21 @@ _ADVICE: Final = {
 }
 
 
-class _ConflictError(StoreError):
-    """Two transactions got into each other's way: one of them has to be repeated."""
-
-
 @final
 class Database:
     """An open database; `location` says where, without any secret.
 
-    `patience` is how many seconds a transaction is repeated while the server is away.
+    `patience` is how many seconds a transaction is repeated while the database is away.
     """
 
     def __init__(self, url: URL, patience: float = 0.0) -> None:
-        self._url, self._patience = url, patience
+        self._url = url
         self.location = masked(url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._engine = self._make_engine()
         self._reader, self._writer = self._doors()
-        self._closed = threading.Event()
-        self._absence = _Absence(self.location, patience)
-        self._reached = False
+        self._patience = Patience(self.location, patience)
+        self._written = False
 
     @property
     def file(self) -> Path | None:
@@ -91,10 +87,15 @@ class Database:
         """What the function finds in one snapshot.
 
         Raises:
-            StoreAwayError: the server is away, and patience is over.
-            StoreError: the database cannot be read.
+            StoreAwayError: the database is away, and patience is over.
+            StoreError: it cannot be read.
         """
-        return self._patiently(self.reading, lambda connection: ask(connection, *given, **named))
+
+        def attempt() -> Answer:
+            with self.reading() as connection:
+                return ask(connection, *given, **named)
+
+        return self._patience.until_done(attempt)
 
     def write(
         self, change: Callable[Concatenate[Connection, Asked], Answer], *given: Asked.args, **named: Asked.kwargs
@@ -105,10 +106,18 @@ class Database:
         then, and has to find out.
 
         Raises:
-            StoreAwayError: the server is away, and patience is over.
-            StoreError: the database cannot be written.
+            StoreAwayError: the database is away, and patience is over.
+            StoreError: it cannot be written.
         """
-        return self._patiently(self.writing, lambda connection: change(connection, *given, **named))
+
+        def attempt() -> Answer:
+            with self.writing() as connection:
+                answer = change(connection, *given, **named)
+                written = self._written or self._has_written(connection)
+            self._written = written
+            return answer
+
+        return self._patience.until_done(attempt)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -127,39 +136,33 @@ class Database:
     def use_write_ahead_log(self) -> None:
         """Let readers and one writer of an SQLite file work at once; the file remembers it."""
         if self.is_sqlite:
-            with self._translating("written"), self._engine.connect() as connection:
-                connection.connection.cursor().execute("PRAGMA journal_mode = WAL")
+            self._patience.until_done(self._switch_to_write_ahead_log)
 
     def queue(self, connection: Connection) -> None:
         """Wait until no other queued transaction runs: for changes that have no row to lock yet."""
         if not self.is_sqlite:  # SQLite has one writer at a time anyway
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _QUEUE})
 
+    def wait_no_longer(self) -> None:
+        """Have no patience from now on; whoever waits for the database is told that it is away."""
+        self._patience.end()
+
     def close(self) -> None:
-        """Let go of all connections; whoever waits for the server is told that it is away."""
-        self._closed.set()
+        """Let go of all connections, and wait no longer."""
+        self.wait_no_longer()
         self._engine.dispose()
 
-    def _patiently(
-        self, door: Callable[[], AbstractContextManager[Connection]], act: Callable[[Connection], Answer]
-    ) -> Answer:
-        patience = self._patience if self._reached else 0.0  # else it is rather the address that is wrong
-        pauses = {StoreAwayError: _pauses(patience), _ConflictError: _pauses(_CONFLICT_SECONDS)}
-        while True:
+    def _has_written(self, connection: Connection) -> bool:
+        """Whether this transaction, one for writing, did write: SQLite has begun it so."""
+        return self.is_sqlite or bool(connection.scalar(_HAS_WRITTEN))
+
+    def _switch_to_write_ahead_log(self) -> None:
+        pragma = "PRAGMA journal_mode = WAL"
+        with self._translating("written"), self._engine.connect() as connection:
             try:
-                with door() as connection:
-                    answer = act(connection)
-            except (StoreAwayError, _ConflictError) as error:
-                pause = next(pauses[type(error)], None)
-                if pause is None:
-                    raise
-                self._absence.note(error)
-                if self._closed.wait(pause):
-                    raise
-            else:
-                self._reached = True
-                self._absence.end()
-                return answer
+                connection.connection.cursor().execute(pragma)  # outside of a transaction
+            except sqlite3.OperationalError as error:
+                raise OperationalError(pragma, None, error) from None
 
     def _make_engine(self) -> Engine:
         try:
@@ -190,48 +193,10 @@ class Database:
             said = without_secrets(str(error.orig or error), self._url)
             advice = next((advice for sign, advice in _ADVICE.items() if sign in said), "")
             message = f"The store {self.location} could not be {done}: {said}. {advice}".strip()
-            raise self._kind_of(error)(message) from None
+            found = verdict(error, self._engine, self._patience.reached, self._written)
+            raise _KINDS[found](message) from None
         except OverflowError:
             raise StoreError(f"The store {self.location} could not be {done}: a number is too large for it.") from None
-
-    def _kind_of(self, error: DBAPIError) -> type[StoreError]:
-        if self.is_sqlite:
-            return StoreError
-        if postgresql.is_conflict(error):
-            return _ConflictError
-        return StoreAwayError if postgresql.is_away(error, self._engine, self._reached) else StoreError
-
-
-@final
-class _Absence:
-    """Says once that the server went away, and once that it is back, whoever of the threads notices."""
-
-    def __init__(self, location: str, patience: float) -> None:
-        self._location, self._patience = location, patience
-        self._lock = threading.Lock()
-        self._since: float | None = None
-
-    def note(self, error: StoreError) -> None:
-        with self._lock:
-            if self._since is None and isinstance(error, StoreAwayError):
-                self._since = time.monotonic()
-                _log.warning("%s Trying again for up to %g s.", error, self._patience)
-
-    def end(self) -> None:
-        if self._since is None:
-            return
-        with self._lock:
-            since, self._since = self._since, None
-            if since is not None:
-                _log.warning("The store %s is back after %.1f s.", self._location, time.monotonic() - since)
-
-
-def _pauses(patience: float) -> Iterator[float]:
-    """Longer and longer ones, until patience is over, counted from when the first is asked for."""
-    end, longest = time.monotonic() + patience, _FIRST_PAUSE
-    while (left := end - time.monotonic()) > 0:
-        yield min(random.uniform(0.5, 1.0) * longest, left)  # noqa: S311 - so that drivers do not come back as one
-        longest = min(2 * longest, _LONGEST_PAUSE)
 
 
 def _as_it_can_be_read(url: URL) -> URL:

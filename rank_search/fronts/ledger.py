@@ -26,7 +26,7 @@ from rank_search.point import Artifact, Outcome, Point, State
 _CLAIMED: Final = select(claim).where(claim.c.study_id == bindparam("study"), claim.c.number == bindparam("of"))
 _DROP_CLAIM: Final = delete(claim).where(claim.c.study_id == bindparam("study"), claim.c.number == bindparam("of"))
 _INSERT_TRIAL: Final = insert(trial).returning(trial.c.id)
-_STANDING: Final = select(trial.c.id, trial.c.budget).where(
+_STANDING: Final = select(trial.c.id, trial.c.budget, trial.c.attempt, trial.c.worker, trial.c.finished).where(
     trial.c.study_id == bindparam("study"), trial.c.number == bindparam("of")
 )
 # The old row is renamed, and goes only after the new one has come: no id is given twice, on SQLite neither.
@@ -63,8 +63,10 @@ class Ending:
     worker: str
 
 
-def record(connection: Connection, study: StudyRecord, held: Claim, ending: Ending, known: Losses) -> None:
+def record(connection: Connection, study: StudyRecord, held: Claim, ending: Ending, known: Losses) -> bool:
     """Turn the claim into a trial, unless that has been done already; `known` is filled with what has been read.
+
+    Returns whether the trial is this ending: not another worker's, who was faster.
 
     Raises:
         StoreError: a complete or stopped trial lacks an objective, or there is no such claim.
@@ -73,7 +75,8 @@ def record(connection: Connection, study: StudyRecord, held: Claim, ending: Endi
     lock(connection, study)
     before = connection.execute(_STANDING, {"study": study.id, "of": held.number}).one_or_none()
     if before is not None and before.budget >= ending.budget:
-        return
+        mine = (held.attempt, ending.worker or held.worker, ending.finished)
+        return (before.attempt, before.worker, before.finished) == mine
     row = _claimed(connection, study, held)
     measured, eligible = finite(ending.outcome.measurements), _is_eligible(study, ending)
     dominator, beaten = _judge(connection, study, measured, known) if eligible else (None, [])
@@ -83,6 +86,7 @@ def record(connection: Connection, study: StudyRecord, held: Claim, ending: Endi
     _insert_artifacts(connection, trial_id, ending.outcome.artifacts)
     _set_dominated(connection, beaten, trial_id)
     connection.execute(_DROP_CLAIM, {"study": study.id, "of": held.number})
+    return True
 
 
 def _is_eligible(study: StudyRecord, ending: Ending) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 from sqlalchemy import Connection
 
 from rank_search.errors import StoreError
-from rank_search.fronts import activity, audit, claims, ledger, listing, queries, removal, schema, studies
+from rank_search.fronts import activity, audit, claims, ledger, listing, moments, queries, removal, schema, studies
 from rank_search.fronts.address import locate
 from rank_search.fronts.database import Database
 from rank_search.fronts.front import Front
@@ -31,8 +31,9 @@ class Store:
     one transaction, or reads from one snapshot; a process that is killed in the middle leaves what was there before.
     Every method raises `StoreError` if the database cannot be reached, read or written.
 
-    While the server of a store is away (it restarts, the network is down), every method tries again, up to `patience`
-    seconds, and raises `StoreAwayError` then. What it had written when the server went, it does not write again; but
+    While the database is away or busy (its server restarts, the network is down, the disk is full), every method tries
+    again, up to `patience` seconds, and raises `StoreAwayError` then. What it had written before, it does not write
+    again; but
     `claim`, `promote` and `take_over` may then return `None` with a claim in the worker's name that it does not know:
     `take_over` finds that one too, if its `dead` says so.
     """
@@ -64,6 +65,14 @@ class Store:
 
     def close(self) -> None:
         self._database.close()
+
+    def wait_no_longer(self) -> None:
+        """Have no patience from now on: whoever waits for the database is told at once that it is away."""
+        self._database.wait_no_longer()
+
+    def now(self) -> datetime:
+        """The moment by the database's clock, which all moments in the store are by."""
+        return self._database.read(moments.now)
 
     def __enter__(self) -> Self:
         return self
@@ -174,22 +183,21 @@ class Store:
         return self._database.read(claims.next_number, self._record_of(study))
 
     def take_over(
-        self,
-        study: StudyRecord,
-        worker: str,
-        expired_before: datetime,
-        dead: Callable[[Claim], bool] = lambda claim: False,
+        self, study: StudyRecord, worker: str, dead: Callable[[Claim], bool] = lambda claim: not claim.worker
     ) -> Claim | None:
-        """Adopt the first claim whose last heartbeat is older than `expired_before`, or which is `dead`.
+        """Adopt the first claim that is `dead`; by default, one that its worker gave up (it has none).
 
         Returns `None` if there is no such claim. No claim goes to two workers; one may go to its own worker again.
         """
-        if self._database.read(claims.first_orphan, study, expired_before, dead) is None:
+        if self._database.read(claims.first_orphan, study, dead) is None:
             return None
-        return self._database.write(claims.adopt, study, worker, expired_before, dead)
+        return self._database.write(claims.adopt, study, worker, dead)
 
     def heartbeat(self, study: StudyRecord, held: Iterable[Claim]) -> list[Claim]:
-        """Keep the claims alive; returns those that are lost: handed on, or recorded meanwhile."""
+        """Keep the claims alive; returns those that are lost: handed on, or recorded meanwhile.
+
+        It succeeds only if the study can be written to, even without claims.
+        """
         return self._database.write(claims.keep_alive, study, list(held))
 
     def release(self, study: StudyRecord, held: Iterable[Claim]) -> None:
@@ -209,11 +217,12 @@ class Store:
         started: datetime,
         finished: datetime,
         worker: str = "",
-    ) -> None:
+    ) -> bool:
         """Turn the claim into a finished trial, and judge it against the front, in one transaction.
 
         `worker` is where it ran, if that is not whose claim it was. A claim is recorded once: if another worker took
-        it over and was faster, or this call is repeated, the row that is already there stays as it is. The row of a
+        it over and was faster, or this call is repeated, the row that is already there stays as it is; returns whether
+        that row says what this call does. The row of a
         promoted trial takes the place of its former one: its number stays, its id is a new and larger one, and the
         measurements at smaller budgets stay with it. Measurements that are not finite are not stored.
 
@@ -221,7 +230,7 @@ class Store:
             StoreError: a complete or stopped trial lacks a finite objective, or the point was never claimed.
         """
         ending = ledger.Ending(outcome, budget, rng_seed, started, finished, worker)
-        self._database.write(ledger.record, study, held, ending, self._losses)
+        return self._database.write(ledger.record, study, held, ending, self._losses)
 
     def amend(self, study: StudyRecord | str, number: int, measurements: Mapping[str, float]) -> TrialRow:
         """Add measurements to a finished trial; those it already has, with the same values, are left alone.

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -17,6 +16,7 @@ from rank_search.fronts import tables
 from rank_search.fronts.activity import by_state
 from rank_search.fronts.artifacts import free_place
 from rank_search.fronts.claims import lock
+from rank_search.fronts.moments import now
 from rank_search.fronts.records import PriorRow, StudyRecord, StudySummary
 from rank_search.point import Objective
 
@@ -98,7 +98,7 @@ def summaries(connection: Connection) -> list[StudySummary]:
 
 def _create(connection: Connection, wanted: StudyRecord) -> StudyRecord:
     place = free_place(connection, wanted.artifacts, wanted.name)
-    made = replace(wanted, dense=finite(wanted.dense), created=datetime.now(UTC), artifacts=place)
+    made = replace(wanted, dense=finite(wanted.dense), created=now(connection), artifacts=place)
     query = (
         insert(tables.study)
         .values(

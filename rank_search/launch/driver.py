@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -22,14 +21,13 @@ from rank_search.fronts import Claim, Store, StudyRecord, TrialRow, hypervolume
 from rank_search.launch.executors import Executor, Finished, Job, this_process, trial_seed
 from rank_search.launch.failures import Failures
 from rank_search.launch.known import Known
-from rank_search.launch.progress import Progress
+from rank_search.launch.progress import Progress, Report, going_on
+from rank_search.launch.pulses import Pulses, beating
 from rank_search.launch.watchers import Watcher
-from rank_search.launch.workers import died_here
+from rank_search.launch.workers import died_here, driver_name
 from rank_search.point import Artifact, Bound, Outcome, Point, State
 from rank_search.search import Past, Rungs, Source, check
 
-HEARTBEAT: Final = timedelta(seconds=15)
-EXPIRED: Final = timedelta(seconds=90)
 PATIENCE: Final = timedelta(seconds=1)
 
 _log = logging.getLogger(__name__)
@@ -75,14 +73,15 @@ class Driver:
         source: Source,
         executor: Executor,
         plan: Plan,
-        report: Callable[[Progress], None],
+        report: Report,
         watchers: Sequence[Watcher] = (),
     ) -> None:
         self._store, self._study, self._source = store, study, source
-        self._executor, self._plan, self._report = executor, plan, report
+        self._executor, self._plan, self._report = executor, plan, going_on(report)
         self._watchers = tuple(watchers)
-        self._worker = this_process()
+        self._worker = driver_name()
         self._held: dict[int, Claim] = {}
+        self._pulses = Pulses()
         self._again: list[Job] = []
         self._failures = Failures(plan.max_failures)
         self._known = Known(study)
@@ -110,9 +109,13 @@ class Driver:
         logs.study_joined(self._store.location, self._plan.target, self._known.finished)
         complete = False
         try:
-            with self._heartbeat():
-                complete = self._until_done()
-                return complete
+            with beating(self._store, self._study, lambda: list(self._held.values()), self._pulses):
+                try:
+                    complete = self._until_done()
+                    return complete
+                except BaseException:
+                    self._store.wait_no_longer()  # else the heartbeat would, and the release
+                    raise
         except BaseException:
             self._executor.close()
             raise
@@ -165,20 +168,21 @@ class Driver:
         return len(self._known.numbers | self._held.keys()) < self._plan.target
 
     def _take_over(self) -> Claim | None:
-        """A claim that nobody keeps alive, or one in this driver's name whose granting it never heard of."""
-
+        """A claim that was given up or that nobody keeps alive, or one of its own whose granting it never heard of."""
         last_holder = ""
 
         def dead(claim: Claim) -> bool:
             nonlocal last_holder
             last_holder = claim.worker
-            if claim.worker == self._worker:
-                return claim.number not in self._held
-            return died_here(claim.worker)
+            if claim.number in self._held:  # whosever it is by now: it is being carried out here
+                return False
+            if claim.worker in ("", self._worker):
+                return True
+            return died_here(claim.worker) or self._pulses.is_silent(claim)
 
         if time.monotonic() < self._next_look:
             return None
-        claim = self._store.take_over(self._study, self._worker, datetime.now(UTC) - EXPIRED, dead)
+        claim = self._store.take_over(self._study, self._worker, dead)
         if claim is None:
             self._next_look = time.monotonic() + PATIENCE.total_seconds()
         else:
@@ -233,7 +237,7 @@ class Driver:
             self._submit(job)
         else:
             now = datetime.now(UTC)
-            self._record(Finished(job, outcome, now, now, self._worker))
+            self._record(Finished(job, outcome, now, now, this_process()))
 
     def _submit(self, job: Job) -> None:
         logs.trial_started(job.number, budget=job.budget, attempt=job.attempt)
@@ -275,29 +279,39 @@ class Driver:
             time.sleep(PATIENCE.total_seconds())
 
     def _record(self, finished: Finished) -> None:
-        job, claim = finished.job, self._held[finished.job.number]
+        """Record what came of a claim, and tell of it; drop it if the claim has gone, because another was faster."""
+        job = finished.job
         outcome = self._verdict(job, finished.outcome)
-        self._store.record(
-            self._study,
-            replace(claim, attempt=job.attempt),
-            outcome,
-            budget=job.budget,
-            rng_seed=job.rng_seed,
-            started=finished.started,
-            finished=finished.finished,
-            worker=finished.worker,
-        )
-        seconds = (finished.finished - finished.started).total_seconds()
-        logs.trial_finished(
-            job.number, outcome.state, seconds, reason=outcome.reason, attempt=job.attempt, worker=finished.worker
-        )
-        self._tell(lambda watcher: watcher.recorded(finished, outcome))
+        if self._write(finished, outcome):
+            seconds = (finished.finished - finished.started).total_seconds()
+            logs.trial_finished(
+                job.number, outcome.state, seconds, reason=outcome.reason, attempt=job.attempt, worker=finished.worker
+            )
+            self._tell(lambda watcher: watcher.recorded(finished, outcome))
+            self._done_here += 1
+        else:
+            logs.result_dropped(job.number, attempt=job.attempt, worker=finished.worker)
         before = self._known.checkpoint(job.number)
         del self._held[job.number]
-        self._done_here += 1
         self._catch_up()
         self._drop([before] if before else [])
         self._show()
+
+    def _write(self, finished: Finished, outcome: Outcome) -> bool:
+        """Whether the store took the outcome: it has the first one of each claim. Its clock says when that was."""
+        job, arrived = finished.job, time.monotonic()
+        now = self._store.now()
+        ended = now - timedelta(seconds=time.monotonic() - arrived)
+        return self._store.record(
+            self._study,
+            replace(self._held[job.number], attempt=job.attempt),
+            outcome,
+            budget=job.budget,
+            rng_seed=job.rng_seed,
+            started=ended - (finished.finished - finished.started),
+            finished=ended,
+            worker=finished.worker,
+        )
 
     def _verdict(self, job: Job, outcome: Outcome) -> Outcome:
         """Below the full budget a trial has only stopped; at it, one that breaks a constraint is infeasible."""
@@ -374,24 +388,6 @@ class Driver:
             except Exception as error:  # noqa: BLE001  a full disk of logs must not end a search
                 _log.warning("%s shows nothing more: %s", type(watcher).__name__, error)
                 self._watchers = tuple(each for each in self._watchers if each is not watcher)
-
-    @contextlib.contextmanager
-    def _heartbeat(self) -> Iterator[None]:
-        """Keep the claims alive from a thread of its own: a trial may take longer than a claim lasts."""
-        stop = threading.Event()
-
-        def beat() -> None:
-            while not stop.wait(HEARTBEAT.total_seconds()):
-                with contextlib.suppress(Exception):  # the store may be away for a while; recording will tell
-                    self._store.heartbeat(self._study, list(self._held.values()))
-
-        thread = threading.Thread(target=logs.carried(beat), daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
 
 
 def outcome_of(row: TrialRow) -> Outcome:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import final
 
 from rank_search.errors import LaunchError, RankSearchError
@@ -37,7 +38,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Finished:
-    """A job that ended: when it began and ended (UTC), and where it ran.
+    """A job that ended: when it began and ended (UTC, by its worker's clock as it was at the beginning), and where it
+    ran.
 
     `trouble` is what kept it from being carried out, through no fault of its own: it is worth another try.
     """
@@ -130,12 +132,19 @@ def all_of(executor: Executor, jobs: Iterable[Job], max_retries: int) -> Iterato
 
 def carry_out(runner: Runner, job: Job, worker: str) -> Finished:
     """Run the job here, and note when and where, and what went wrong around it."""
-    started = datetime.now(UTC)
+    started, begun = datetime.now(UTC), time.monotonic()
     try:
         outcome, trouble = runner(job), None
     except RankSearchError as error:
         outcome, trouble = Outcome(State.FAILED, reason=str(error)), error
-    return Finished(job, outcome, started, datetime.now(UTC), worker, trouble)
+    return Finished(job, outcome, started, started + timedelta(seconds=time.monotonic() - begun), worker, trouble)
+
+
+def cut_short(job: Job, begun: float, reason: str, worker: str, trouble: RankSearchError | None = None) -> Finished:
+    """A job that did not come to its end; `begun`: when it was given out, on the monotonic clock."""
+    now = datetime.now(UTC)
+    started = now - timedelta(seconds=time.monotonic() - begun)
+    return Finished(job, Outcome(State.FAILED, reason=reason), started, now, worker, trouble)
 
 
 def this_process() -> str:

@@ -12,15 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Final, final
 
 from rank_search import logs
 from rank_search.errors import LaunchError, RankSearchError
-from rank_search.launch.executors import Executor, Finished, Job, carry_out, this_process
-from rank_search.point import Outcome, State
+from rank_search.launch.executors import Executor, Finished, Job, carry_out, cut_short, this_process
+from rank_search.streams import unbroken
 
 MOST_LOST_STARTS: Final = 2
 
@@ -40,7 +39,7 @@ class _Worker:
     given: int = 0
     done: int = 0
     job: Job | None = None
-    since: datetime = field(default_factory=lambda: datetime.now(UTC))
+    since: float = field(default_factory=time.monotonic)
     ready: bool = False
 
     def send(self, order: Step | Job) -> None:
@@ -116,7 +115,7 @@ class Processes(Executor):
 
     def _assign(self, worker: _Worker, job: Job) -> None:
         """A worker that is not ready gets its job when it is."""
-        worker.job, worker.since = job, datetime.now(UTC)
+        worker.job, worker.since = job, time.monotonic()
         if worker.ready:
             worker.send(job)
 
@@ -197,7 +196,7 @@ class Processes(Executor):
         if not worker.ready:  # it was never begun
             successor.job = worker.job
             return []
-        return [_failed(worker, worker.job, died, LaunchError(died))]
+        return [cut_short(worker.job, worker.since, died, worker.name, LaunchError(died))]
 
     def _overdue(self) -> list[Finished]:
         finished = []
@@ -206,11 +205,12 @@ class Processes(Executor):
                 worker.process.kill()
                 worker.process.join()
                 self._replace(worker)
-                finished.append(_failed(worker, worker.job, f"it ran past time_limit = {self._time_limit:g} s"))
+                reason = f"it ran past time_limit = {self._time_limit:g} s"
+                finished.append(cut_short(worker.job, worker.since, reason, worker.name))
         return finished
 
     def _is_overdue(self, worker: _Worker) -> bool:
-        running = (datetime.now(UTC) - worker.since).total_seconds()
+        running = time.monotonic() - worker.since
         return worker.ready and self._time_limit is not None and running > self._time_limit
 
     def _replace(self, worker: _Worker) -> _Worker:
@@ -218,11 +218,6 @@ class Processes(Executor):
         successor = self._start()
         self._workers[self._workers.index(worker)] = successor
         return successor
-
-
-def _failed(worker: _Worker, job: Job, reason: str, trouble: LaunchError | None = None) -> Finished:
-    outcome = Outcome(State.FAILED, reason=reason)
-    return Finished(job, outcome, worker.since, datetime.now(UTC), worker.name, trouble)
 
 
 @contextmanager
@@ -242,6 +237,11 @@ def _serve(pipe: Connection, driver: int) -> None:
     """The life of a worker: step by step to the runner, then a job in, an outcome out, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+    with unbroken("stdout"), unbroken("stderr"):
+        _work(pipe)
+
+
+def _work(pipe: Connection) -> None:
     try:
         made: Any = None
         while not isinstance(order := pipe.recv(), Job):

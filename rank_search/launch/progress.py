@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from rank_search.fronts import StudyRecord, TrialRow
 from rank_search.point import State
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,3 +46,23 @@ class Progress:
     @property
     def finished(self) -> int:
         return sum(self.states.values())
+
+
+Report = Callable[[Progress], None]
+"""Told after every trial how far the search is."""
+
+
+def going_on(report: Report) -> Report:
+    """The same report; when what it writes to is gone, it is told nothing more, and the search goes on."""
+    gone: OSError | None = None
+
+    def told(progress: Progress) -> None:
+        nonlocal gone
+        if gone is None:
+            try:
+                report(progress)
+            except OSError as error:
+                gone = error
+                _log.warning("Progress is shown no more: %s", error)
+
+    return told

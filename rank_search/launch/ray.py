@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from pickle import PicklingError
 from typing import Any, Final, Generic, Self, TypeVar, final
@@ -23,7 +22,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from rank_search import logs
 from rank_search.errors import LaunchError, RankSearchError
-from rank_search.launch.executors import Executor, Finished, Job, Runner, carry_out
+from rank_search.launch.executors import Executor, Finished, Job, Runner, carry_out, cut_short
 from rank_search.launch.processes import MOST_LOST_STARTS
 from rank_search.launch.progress import Progress
 from rank_search.launch.settings import LaunchSettings
@@ -225,7 +224,7 @@ class _Worker:
     actor: Any
     asked: Any
     job: Job | None = None
-    since: datetime = datetime.min
+    since: float = 0.0
     name: str = ""
 
 
@@ -260,7 +259,7 @@ class RayActors(Executor):
 
     def submit(self, job: Job) -> None:
         worker = next(worker for worker in self._workers if worker.name and worker.job is None)
-        worker.job, worker.since = job, datetime.now(UTC)
+        worker.job, worker.since = job, time.monotonic()
         worker.asked = worker.actor.run.options(name=f"trial {job.number}").remote(job)
 
     def collect(self, seconds: float) -> list[Finished]:
@@ -327,26 +326,21 @@ class RayActors(Executor):
         self._replace(worker)
         if worker.job is None:
             return []
-        return [_failed(worker, worker.job, died, LaunchError(died))]
+        return [cut_short(worker.job, worker.since, died, worker.name, LaunchError(died))]
 
     def _overdue(self) -> list[Finished]:
-        limit, now = self._launch.time_limit, datetime.now(UTC)
+        limit, now = self._launch.time_limit, time.monotonic()
         if limit is None:
             return []
-        overdue = [each for each in self._workers if each.job and (now - each.since).total_seconds() > limit]
+        overdue = [each for each in self._workers if each.job and now - each.since > limit]
         for worker in overdue:
             _ray.kill(worker.actor)
             self._replace(worker)
         reason = f"it ran past time_limit = {limit:g} s"
-        return [_failed(worker, worker.job, reason) for worker in overdue if worker.job is not None]
+        return [cut_short(each.job, each.since, reason, each.name) for each in overdue if each.job is not None]
 
     def _replace(self, worker: _Worker) -> None:
         self._workers[self._workers.index(worker)] = self._start()
-
-
-def _failed(worker: _Worker, job: Job, reason: str, trouble: LaunchError | None = None) -> Finished:
-    outcome = Outcome(State.FAILED, reason=reason)
-    return Finished(job, outcome, worker.since, datetime.now(UTC), worker.name, trouble)
 
 
 def _short(error: RayError) -> str:

@@ -61,8 +61,8 @@ class LaunchSettings(BaseModel):
         600.0,
         ge=0,
         allow_inf_nan=False,
-        description="Seconds to wait for a store that is out of reach, or for room in the artifact store, before the "
-        "run ends with an error; the trials in flight go on meanwhile.",
+        description="Seconds to wait for a store that is out of reach, busy or full, or for room in the artifact "
+        "store, before the run ends with an error; the trials in flight go on meanwhile.",
     )
     tensorboard: str = Field(
         "",

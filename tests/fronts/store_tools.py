@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,6 +74,11 @@ def fill(store: Store, study: StudyRecord, table: Sequence[Sequence[float]]) -> 
     """One complete trial for each row of measurements of the objectives."""
     names = study.objective_names
     return [finish(store, study, complete(**dict(zip(names, row, strict=True)))) for row in table]
+
+
+def anybody_else(worker: str) -> Callable[[Claim], bool]:
+    """Takes every claim for that of a dead worker, but for those of this one."""
+    return lambda claim: claim.worker != worker
 
 
 def beats(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from rank_search.errors import StoreAwayError, StoreError
 from rank_search.fronts import Claim, Store, StudyRecord, postgresql
 from tests.fronts.postgres import Server, programs_or_skip
 from tests.fronts.proxy import Proxy
-from tests.fronts.store_tools import a_point, a_record, complete, fill, finish, numbers, record, stopped
+from tests.fronts.store_tools import a_point, a_record, anybody_else, complete, fill, finish, numbers, record, stopped
 from tests.fronts.test_processes import expected_front, finish_all, start
 
 HOUR = timedelta(hours=1)
@@ -277,7 +277,7 @@ def test_processes_record_everything_once_while_the_server_crashes_again_and_aga
     assert set(given) <= set(numbers(trials))
     assert len(trials) + len(left) == 150  # an answer may have been lost: a claim, that is there all the same
     assert len(left) <= 2 * 3
-    while patient.take_over(study, "heir", datetime.now(UTC)) is not None:
+    while patient.take_over(study, "heir", anybody_else("heir")) is not None:
         continue
     assert {each.worker for each in patient.claims(study)} <= {"heir"}
     assert sorted(numbers(patient.front(study))) == expected_front(patient, study)
@@ -311,8 +311,8 @@ def test_a_claim_whose_answer_was_lost_is_found_by_its_own_worker(lossy: Store, 
     proxy.lose_answer()
     assert lossy.claim(study, a_point(), "me") is None
     (lost,) = lossy.claims(study)
-    assert lossy.take_over(study, "me", datetime.now(UTC) - HOUR) is None
-    found = lossy.take_over(study, "me", datetime.now(UTC) - HOUR, dead=mine)
+    assert lossy.take_over(study, "me") is None
+    found = lossy.take_over(study, "me", mine)
     assert found is not None
     assert (found.number, found.worker, found.attempt) == (lost.number, "me", 2)
     assert record(lossy, study, found, complete(a=1, b=1)).attempt == 2
@@ -323,8 +323,8 @@ def test_a_take_over_whose_answer_was_lost_is_found_again(lossy: Store, proxy: P
     study = lossy.join(a_record())
     assert lossy.claim(study, a_point(), "old") is not None
     proxy.lose_answer(2)  # it looks first, and then takes
-    assert lossy.take_over(study, "me", datetime.now(UTC)) is None
-    found = lossy.take_over(study, "me", datetime.now(UTC) - HOUR, dead=mine)
+    assert lossy.take_over(study, "me", anybody_else("me")) is None
+    found = lossy.take_over(study, "me", mine)
     assert found is not None
     assert lossy.claims(study) == [found]
     assert proxy.lost == 1
@@ -335,7 +335,7 @@ def test_a_promotion_whose_answer_was_lost_is_found_again(lossy: Store, proxy: P
     row = finish(lossy, study, stopped(a=1, b=1), budget=1.0)
     proxy.lose_answer()
     assert lossy.promote(study, row.number, "me", 2.0) is None
-    found = lossy.take_over(study, "me", datetime.now(UTC) - HOUR, dead=mine)
+    found = lossy.take_over(study, "me", mine)
     assert found is not None
     assert (found.number, found.budget) == (row.number, 2.0)
     assert record(lossy, study, found, complete(a=1, b=1)).earlier == {1.0: {"a": 1.0, "b": 1.0}}

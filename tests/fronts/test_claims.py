@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 
 from rank_search.errors import StoreError
 from rank_search.fronts import Claim, Store, StudyRecord
 from rank_search.point import Outcome, State
-from tests.fronts.store_tools import BEGIN, END, a_point, complete, finish
-
-HOUR = timedelta(hours=1)
+from tests.fronts.store_tools import BEGIN, END, a_point, anybody_else, complete, finish
 
 
 def take(store: Store, study: StudyRecord, worker: str = "w") -> Claim:
@@ -64,41 +60,44 @@ def test_a_point_that_was_tried_is_not_claimed_again(store: Store, study: StudyR
 
 def test_a_live_claim_is_not_taken_over(store: Store, study: StudyRecord) -> None:
     take(store, study)
-    assert store.take_over(study, "v", datetime.now(UTC) - HOUR) is None
+    assert store.take_over(study, "v") is None
 
 
 def test_an_expired_claim_is_taken_over_once_lowest_number_first(store: Store, study: StudyRecord) -> None:
     old, later = take(store, study), take(store, study)
-    now = datetime.now(UTC)
-    taken = store.take_over(study, "v", now)
+    taken = store.take_over(study, "v", anybody_else("v"))
     assert taken == Claim(old.number, old.point, "v", 2, old.started, old.sampler, budget=study.budget)
-    assert store.take_over(study, "v", now).number == later.number
-    assert store.take_over(study, "v", now) is None
+    assert store.take_over(study, "v", anybody_else("v")).number == later.number
+    assert store.take_over(study, "v", anybody_else("v")) is None
 
 
 def test_a_claim_of_a_dead_worker_is_taken_over_at_once(store: Store, study: StudyRecord) -> None:
     take(store, study, "alive")
     orphan = take(store, study, "dead")
-    taken = store.take_over(study, "v", datetime.now(UTC) - HOUR, dead=lambda claim: claim.worker == "dead")
+    taken = store.take_over(study, "v", lambda claim: claim.worker == "dead")
     assert taken is not None
     assert taken.number == orphan.number
 
 
 def test_a_heartbeat_keeps_a_claim_and_tells_which_are_lost(store: Store, study: StudyRecord) -> None:
     kept, lost, done = take(store, study), take(store, study, "dead"), take(store, study)
-    assert store.take_over(study, "v", datetime.now(UTC) - HOUR, dead=lambda claim: claim.worker == "dead")
+    assert store.take_over(study, "v", lambda claim: claim.worker == "dead")
     record(store, study, done, a=1, b=1)
-    before = datetime.now(UTC)
+    before = store.now()
     assert store.heartbeat(study, [kept, lost, done]) == [lost, done]
-    assert store.take_over(study, "u", before).number == lost.number  # `v` sent no heartbeat since
-    assert store.take_over(study, "u", before) is None
+
+    def is_silent(claim: Claim) -> bool:
+        return claim.heartbeat < before
+
+    assert store.take_over(study, "u", is_silent).number == lost.number  # `v` sent no heartbeat since
+    assert store.take_over(study, "u", is_silent) is None
 
 
 def test_a_released_claim_is_had_at_once(store: Store, study: StudyRecord) -> None:
     claim = take(store, study)
     store.release(study, [claim])
     assert store.heartbeat(study, [claim]) == [claim]
-    taken = store.take_over(study, "v", datetime.now(UTC) - HOUR)
+    taken = store.take_over(study, "v")
     assert taken is not None
     assert (taken.number, taken.attempt, taken.point) == (claim.number, 1, claim.point)
     store.release(study, [claim])  # too late: it is somebody else's
@@ -107,7 +106,7 @@ def test_a_released_claim_is_had_at_once(store: Store, study: StudyRecord) -> No
 
 def test_the_first_result_of_a_claim_counts(store: Store, study: StudyRecord) -> None:
     slow = take(store, study, "slow")
-    fast = store.take_over(study, "fast", datetime.now(UTC))
+    fast = store.take_over(study, "fast", anybody_else("fast"))
     assert fast is not None
     first = record(store, study, fast, a=1, b=1)
     again = record(store, study, slow, a=2, b=2)
@@ -120,7 +119,7 @@ def test_the_first_result_of_a_claim_counts(store: Store, study: StudyRecord) ->
 
 def test_a_lost_claim_may_still_be_recorded_first(store: Store, study: StudyRecord) -> None:
     slow = take(store, study, "slow")
-    fast = store.take_over(study, "fast", datetime.now(UTC))
+    fast = store.take_over(study, "fast", anybody_else("fast"))
     assert fast is not None
     first = record(store, study, slow, a=1, b=1)
     assert record(store, study, fast, a=2, b=2) == first

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +17,18 @@ from rank_search.fronts import Store, schema
 from rank_search.fronts.address import locate
 from rank_search.fronts.database import Database
 from rank_search.point import Point, State
-from tests.fronts.store_tools import BEGIN, END, a_point, complete, finish, go_on, numbers, record, stopped
+from tests.fronts.store_tools import (
+    BEGIN,
+    END,
+    a_point,
+    anybody_else,
+    complete,
+    finish,
+    go_on,
+    numbers,
+    record,
+    stopped,
+)
 
 NAIVE = END.replace(tzinfo=None)
 
@@ -128,7 +138,7 @@ def test_an_old_store_is_read_as_it_was(old_url: str) -> None:
 def test_an_old_store_goes_on(old_url: str) -> None:
     with Store.open(old_url, create=True) as store:
         study = store.study("old")
-        claim = store.take_over(study, "new", END + timedelta(hours=1))
+        claim = store.take_over(study, "new", anybody_else("new"))
         assert claim is not None
         assert claim.budget == 7.5
         assert record(store, study, claim, complete(a=0.5, b=0.5)).dominated_by is None

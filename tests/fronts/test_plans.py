@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from sqlalchemy import event
 
 from rank_search.fronts import Store, StudyRecord
 from rank_search.point import Artifact, Bound, Outcome, State
-from tests.fronts.store_tools import BEGIN, a_point, a_record, complete, fill, finish, go_on, stopped
+from tests.fronts.store_tools import BEGIN, a_point, a_record, anybody_else, complete, fill, finish, go_on, stopped
 
 Act = Callable[[Store, StudyRecord], object]
 
@@ -25,7 +24,7 @@ def claimed_and_recorded(store: Store, study: StudyRecord) -> None:
     assert claim is not None
     store.heartbeat(study, [claim])
     store.release(study, [claim])
-    store.take_over(study, "v", datetime.now(UTC))
+    store.take_over(study, "v", anybody_else("v"))
 
 
 @pytest.mark.parametrize(

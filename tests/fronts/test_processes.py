@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from rank_search.fronts import Store, StudyRecord
 from rank_search.point import State
 from tests.fronts.recorder import losses_of
-from tests.fronts.store_tools import BEGIN, END, a_record, complete, finish, numbers, slow_front, stopped
+from tests.fronts.store_tools import BEGIN, END, a_record, anybody_else, complete, finish, numbers, slow_front, stopped
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +65,7 @@ def test_killed_processes_leave_whole_trials_and_claims_to_take_over(store: Stor
     assert len(trials) >= 12
     assert store.check(study) == []
     assert sorted([*numbers(trials), *(claim.number for claim in claims)]) == list(range(len(trials) + len(claims)))
-    while (claim := store.take_over(study, "heir", datetime.now(UTC))) is not None:
+    while (claim := store.take_over(study, "heir", anybody_else("heir"))) is not None:
         rank = int(claim.point.layers["conv"].values["rank_out"])
         outcome = complete(a=losses_of(rank, "a"), b=losses_of(rank, "b"))
         store.record(study, claim, outcome, budget=2.0, rng_seed=rank, started=BEGIN, finished=END)

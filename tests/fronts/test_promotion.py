@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +17,7 @@ from tests.fronts.store_tools import (
     END,
     a_point,
     a_record,
+    anybody_else,
     complete,
     finish,
     go_on,
@@ -50,7 +51,7 @@ def test_a_claim_has_the_budget_that_was_asked_for_or_the_full_one(store: Store,
     assert some is not None
     assert whole is not None
     assert [each.budget for each in (some, whole, *store.claims(rungs))] == [1.0, 9.0, 1.0, 9.0]
-    taken = store.take_over(rungs, "v", datetime.now(UTC))
+    taken = store.take_over(rungs, "v", anybody_else("v"))
     assert taken is not None
     assert (taken.number, taken.budget) == (0, 1.0)
 
@@ -84,7 +85,7 @@ def test_a_promotion_is_taken_over_like_any_claim(store: Store, rungs: StudyReco
     claim = store.promote(rungs, row.number, "w", 9.0)
     assert claim is not None
     store.release(rungs, [claim])
-    taken = store.take_over(rungs, "v", datetime.now(UTC) - timedelta(hours=1))
+    taken = store.take_over(rungs, "v")
     assert taken is not None
     assert (taken.number, taken.budget, taken.attempt) == (row.number, 9.0, 1)
     assert record(store, rungs, taken, complete(a=1, b=1)).worker == "v"

@@ -10,6 +10,7 @@ from typing import Any
 
 from rank_search.fronts import Store, StudyRecord, TrialRow
 from rank_search.launch import Executor, Finished, Job, carry_out
+from rank_search.launch.workers import driver_name
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.search import Past, Suggestion
 
@@ -83,4 +84,5 @@ def dead_worker() -> str:
     """A driver of this machine whose process is gone."""
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
-    return f"{socket.gethostname()}:{process.pid}"
+    _, _, birth = driver_name().rpartition(":")
+    return f"{socket.gethostname()}:{process.pid}:{birth}"

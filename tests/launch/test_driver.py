@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.errors import ArtifactError, LaunchError, TaskError
-from rank_search.fronts import Claim, Store, StudyRecord
-from rank_search.launch import InProcess, Job, driver
+from rank_search.errors import ArtifactError, LaunchError, StoreAwayError, TaskError
+from rank_search.fronts import Claim, Store, StudyRecord, moments
+from rank_search.launch import Finished, InProcess, Job, driver, executors, pulses
 from rank_search.launch.driver import Driver, hypervolume_of
 from rank_search.launch.progress import Progress
-from rank_search.launch.workers import died_here
+from rank_search.launch.watchers import Watcher
 from rank_search.point import Bound, Outcome, Point, State
 from rank_search.search import Rungs, RungSettings, Suggestion
+from rank_search.status import look
 from tests.launch.parts import (
     ELSEWHERE,
     Counting,
@@ -104,7 +103,7 @@ def test_a_claim_without_a_heartbeat_is_taken_over(
     store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.claim(study, a_point(700), ELSEWHERE, {"label": "lost"})
-    monkeypatch.setattr(driver, "EXPIRED", timedelta(seconds=-1))
+    monkeypatch.setattr(pulses, "EXPIRED", timedelta(seconds=-1))
     drive(target=1).run()
     (row,) = by_number(store, study)
     assert (row.point, row.attempt) == (a_point(700), 2)
@@ -114,7 +113,7 @@ def test_a_trial_that_ends_its_driver_each_time_is_given_up(
     store: Store, study: StudyRecord, drive: Callable[..., Driver]
 ) -> None:
     store.claim(study, a_point(700), dead_worker(), {"label": "deadly"})
-    assert store.take_over(study, dead_worker(), datetime.now(UTC) + timedelta(hours=1))
+    assert store.take_over(study, dead_worker(), lambda claim: True)
     ran: list[Job] = []
 
     def note(job: Job) -> Outcome:
@@ -196,7 +195,7 @@ def test_interrupted_it_gives_its_claims_up(
 def test_the_heartbeat_goes_on_during_a_trial(
     store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "HEARTBEAT", timedelta(milliseconds=1))
+    monkeypatch.setattr(pulses, "HEARTBEAT", timedelta(milliseconds=1))
 
     beaten, real = threading.Event(), store.heartbeat
 
@@ -372,6 +371,166 @@ def test_a_claim_whose_granting_was_not_heard_of_is_taken_up(
     assert by_number(store, study)[0].attempt == 2
 
 
+# ---- claims that are lost, and clocks that are wrong ----------------------------------------------------------
+
+
+def overtake(store: Store, study: StudyRecord, number: int, *, record: bool) -> None:
+    """As another driver does that takes this one for dead."""
+    claim = store.take_over(study, ELSEWHERE, lambda claim: claim.number == number)
+    assert claim is not None
+    if record:
+        now = datetime.now(UTC)
+        store.record(study, claim, complete(0.25, 1.0), budget=1, rng_seed=0, started=now, finished=now)
+
+
+def test_a_result_that_comes_too_late_is_dropped(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver], caplog: pytest.LogCaptureFixture
+) -> None:
+    watched: list[int] = []
+
+    class Noting(Watcher):
+        def recorded(self, finished: Finished, outcome: Outcome) -> None:
+            watched.append(finished.job.number)
+
+        def progressed(self, progress: Progress) -> None:
+            return
+
+        def close(self) -> None:
+            return
+
+    def run(job: Job) -> Outcome:
+        if job.number == 1:
+            overtake(store, study, 1, record=True)
+        return better_and_better(job)
+
+    made = drive(InProcess(run), target=3, watchers=[Noting()])
+    with caplog.at_level("INFO", "rank_search"):
+        assert made.run() is True
+    rows = by_number(store, study)
+    assert [(row.number, row.worker) for row in rows if row.worker == ELSEWHERE] == [(1, ELSEWHERE)]
+    assert rows[1].measurements == {"error": 0.25, "macs": 1.0}
+    assert (made.done_here, watched) == (2, [0, 2])
+    (dropped,) = [each for each in caplog.records if each.getMessage() == "result dropped"]
+    assert dropped.trial == 1  # type: ignore[attr-defined]
+    assert store.claims(study) == []
+    assert store.check(study) == []
+
+
+def test_nobody_takes_over_what_he_carries_out_himself(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """His claims were handed on while he was stopped, and their new holder is silent, or has given them up."""
+    monkeypatch.setattr(pulses, "EXPIRED", timedelta(seconds=-1))
+    monkeypatch.setattr(driver, "PATIENCE", timedelta(0))
+    ran: list[int] = []
+
+    def run(job: Job) -> Outcome:
+        ran.append(job.number)
+        if job.number == 2:  # the first that is carried out of three that are held
+            overtake(store, study, 0, record=False)
+            overtake(store, study, 1, record=False)
+            (given_up,) = [claim for claim in store.claims(study) if claim.number == 1]
+            store.release(study, [given_up])
+        return better_and_better(job)
+
+    assert drive(LastFirst(run), target=5).run() is True
+    assert sorted(ran) == [0, 1, 2, 3, 4], "each once"
+    assert [row.number for row in by_number(store, study)] == [0, 1, 2, 3, 4]
+    assert store.claims(study) == []
+
+
+@pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1), timedelta(days=-400)])
+def test_clocks_that_jump_lose_no_claim_and_no_sense(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch, jump: timedelta
+) -> None:
+    """With SQLite, the database's clock is this machine's."""
+    offset = timedelta(0)
+
+    class Jumping(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + offset
+
+    for module in (executors, moments):
+        monkeypatch.setattr(module, "datetime", Jumping)
+    monkeypatch.setattr(pulses, "HEARTBEAT", timedelta(milliseconds=5))
+    monkeypatch.setattr(driver, "PATIENCE", timedelta(0))
+
+    def run(job: Job) -> Outcome:
+        nonlocal offset
+        before, offset = store.claims(study), offset + jump
+        deadline = 200
+        while not {each.heartbeat for each in store.claims(study)}.isdisjoint(each.heartbeat for each in before):
+            threading.Event().wait(0.01)
+            deadline -= 1
+            assert deadline, "no heartbeat"
+        return better_and_better(job)
+
+    assert drive(LastFirst(run), target=4).run() is True
+    rows = by_number(store, study)
+    assert [row.attempt for row in rows] == [1, 1, 1, 1]
+    assert all(timedelta(0) <= row.finished - row.started < timedelta(minutes=5) for row in rows)
+
+
+def test_moments_are_by_the_clock_of_the_database(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is another machine's, and two hours ahead."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return datetime.now(tz) + timedelta(hours=2)
+
+    monkeypatch.setattr(moments, "datetime", Ahead)
+    drive(target=2).run()
+    now = store.now()
+    assert now - datetime.now(UTC) > timedelta(hours=1.9)
+    for row in by_number(store, study):
+        assert now - timedelta(minutes=5) < row.started <= row.finished <= now
+    found = look(store, study.name, timedelta(hours=1))
+    assert found.activity.finished == 2
+    assert 0 <= found.seconds_since(found.activity.last_finished) < 300  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
+def test_progress_that_nobody_reads_ends_no_search(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver], caplog: pytest.LogCaptureFixture, error: OSError
+) -> None:
+    told: list[int] = []
+
+    def report(progress: Progress) -> None:
+        told.append(progress.finished)
+        if progress.finished == 2:
+            raise error
+
+    assert drive(target=5, report=report).run() is True
+    assert told == [0, 1, 2]
+    assert len(by_number(store, study)) == 5
+    assert [each.getMessage().partition(":")[0] for each in caplog.records] == ["Progress is shown no more"]
+
+
+def test_interrupted_while_the_store_is_away_it_ends_at_once(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = store._database._patience
+    monkeypatch.setattr(patience, "_seconds", 3600.0)
+
+    def away(*_: object) -> None:
+        raise StoreAwayError("nobody answers")
+
+    def run(job: Job) -> Outcome:
+        monkeypatch.setattr(store, "heartbeat", lambda study, held: patience.until_done(away))
+        monkeypatch.setattr(store, "release", lambda study, held: patience.until_done(away))
+        monkeypatch.setattr(pulses, "HEARTBEAT", timedelta(milliseconds=1))
+        threading.Event().wait(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pulses, "HEARTBEAT", timedelta(milliseconds=10))
+    with pytest.raises(KeyboardInterrupt):
+        drive(InProcess(run), target=3).run()
+
+
 # ---- rungs -------------------------------------------------------------------------------------------------
 
 
@@ -465,15 +624,6 @@ def test_a_damaged_checkpoint_costs_a_fresh_start(
 
 
 # ---- small questions -------------------------------------------------------------------------------------
-
-
-def test_who_has_died_here() -> None:
-    assert died_here(dead_worker())
-    assert not died_here(f"{socket.gethostname()}:{os.getpid()}")
-    assert not died_here(ELSEWHERE)
-    assert not died_here("")
-    assert not died_here(f"{socket.gethostname()}:what")
-    assert not died_here(f"{socket.gethostname()}:1")
 
 
 def test_hypervolume_is_a_share_of_the_box(study: StudyRecord) -> None:
