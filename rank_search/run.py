@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,6 +27,8 @@ from rank_search.search import Rungs, Searcher, Source, check_counted, require_r
 from rank_search.study import Study
 from rank_search.subject import Subject
 from rank_search.trials import Task, Workbench, on_test, rehearse, test_measurements, threads
+
+_log = logging.getLogger(__name__)
 
 _LEFT_BY_TRIALS = (".safetensors", ".coded", ".checkpoint", PROBE, PART)
 
@@ -60,6 +63,7 @@ def run_study(
     trials: int | None = None,
     workers: int | None = None,
     report: Report = lambda progress: None,
+    accept_changes: bool = False,
 ) -> Result:
     """Run a study, or go on with it, until it has its number of finished trials in all.
 
@@ -68,12 +72,13 @@ def run_study(
             file's.
         store, trials, workers: instead of the study file's.
         report: told after every trial how far the search is.
+        accept_changes: go on although the code of the task or of a plugin has changed since the study began.
 
     Raises:
         RankSearchError: something of the user's cannot be used, or the store has another study of that name.
     """
     with at_work(study.launched({"workers": workers}), task, store or study.store) as work:
-        record = work.join()
+        record = work.join(accept_changes)
         searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)
         complete, added = work.drive(record, searcher, trials or study.study.trials, report)
         record = work.store.study(record.name)
@@ -95,16 +100,16 @@ class Work:
     store: Store
     location: str
 
-    def join(self) -> StudyRecord:
+    def join(self, accept_changes: bool = False) -> StudyRecord:
         """The study as the store has it, begun if it is not there."""
-        return join_study(self.store, self.location, self.prepared, self.workbench)
+        return join_study(self.store, self.location, self.prepared, self.workbench, accept_changes)
 
     def drive(self, record: StudyRecord, source: Source, target: int, report: Report) -> tuple[bool, int]:
         """Try the source's points until so many trials have finished in all, by whomever; then `finish`.
 
         Returns whether they have (if not, the source had no further points), and how many this driver added.
         """
-        artifacts, launch = self._artifacts(record), self.prepared.subject.study.launch
+        (artifacts, before), launch = self._artifacts(record), self.prepared.subject.study.launch
         plan = _plan(self.prepared, record, target, artifacts)
         watchers = _watchers(record.name, launch)
         with closing(self.executor_for(artifacts, record.dense)) as executor:
@@ -112,15 +117,15 @@ class Work:
             complete = driver.run()
             searched = driver.progress()
             self._test(record, executor, lambda left: report(replace(searched, untested=left)))
-        _sweep(self.store, record, artifacts)
+        _sweep(self.store, record, artifacts, before)
         return complete, driver.done_here
 
     def finish(self, record: StudyRecord) -> None:
         """Measure the dense model and the front's members on the test data, and leave everything tidy."""
-        artifacts = self._artifacts(record)
+        artifacts, before = self._artifacts(record)
         with closing(self.executor_for(artifacts, record.dense)) as executor:
             self._test(record, executor, lambda left: None)
-        _sweep(self.store, record, artifacts)
+        _sweep(self.store, record, artifacts, before)
 
     def _test(self, record: StudyRecord, executor: Executor, report: Callable[[int], None]) -> None:
         """Measure the dense model and each member of the front on the test data, once, after the search.
@@ -141,8 +146,22 @@ class Work:
             self.store.amend(record, finished.job.number, finished.outcome.measurements)
             report(len(jobs) - done - 1)
 
-    def _artifacts(self, record: StudyRecord) -> ArtifactStore:
-        return artifacts_at(record.artifacts, artifact_folder(self.location, record.name))
+    def _artifacts(self, record: StudyRecord) -> tuple[ArtifactStore, Set[str]]:
+        """Where the study's files are, and those that are there before this run makes any."""
+        default = artifact_folder(self.location, record.folder)
+        artifacts = artifacts_at(record.artifacts, default, self.store.tenant)
+        try:
+            if others := artifacts.move_in():
+                _log.warning(
+                    "The files of study %s in %s are used by another store too, %s: none is deleted.",
+                    record.name,
+                    artifacts.location,
+                    ", ".join(others),
+                )
+            return artifacts, set(artifacts.names())
+        except ArtifactError as error:  # a trial that cannot leave its files will tell
+            _log.warning("%s", error)
+            return artifacts, set()
 
 
 @contextmanager
@@ -205,18 +224,18 @@ def _judge(prepared: Prepared, dense: Mapping[str, float], point: Point) -> Outc
     return check_counted(bounds, prepared.costs.cost(point), dense) if bounds else None
 
 
-def _sweep(store: Store, study: StudyRecord, artifacts: ArtifactStore) -> None:
-    """Remove files that no trial of the store knows: left by a process that was killed.
+def _sweep(store: Store, study: StudyRecord, artifacts: ArtifactStore, before: Set[str]) -> None:
+    """Remove files that no trial of the store knows: left by a process that was killed before this run began.
 
-    The files are listed first: one that another driver adds meanwhile is none of them.
+    A study of older stores may share its folder with another one, of which this store knows nothing: nothing is
+    removed there.
     """
-    names = artifacts.names()
-    if not names or store.claims(study):
+    if not before or not study.uid or store.claims(study):
         return
     known = {artifact.location for row in store.trials(study) for artifact in row.artifacts}
-    for name in names:
-        if name not in known and name.endswith(_LEFT_BY_TRIALS):
-            artifacts.delete(name)
+    for name in sorted(before - known):
+        if name.endswith(_LEFT_BY_TRIALS):
+            artifacts.discard(name)
 
 
 def _dense_on_test(store: Store, study: StudyRecord, subject: Subject) -> StudyRecord:

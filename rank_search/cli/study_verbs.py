@@ -115,6 +115,9 @@ def run(
     on: LauncherOption = None,
     address: AddressOption = None,
     log: LogOption = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Go on although the code of the task or of a plugin has changed.")
+    ] = False,
 ) -> None:
     """Run a study, or go on with it, until it has so many finished trials in all; Ctrl-C leaves it resumable.
 
@@ -127,7 +130,9 @@ def run(
     loaded = load_study(study)
     launch = {"workers": workers, "on": on and on.value, "address": address}
     with searching(loaded.name, log) as display:
-        result = run_study(loaded.launched(launch), store=store, trials=trials, report=display)
+        result = run_study(
+            loaded.launched(launch), store=store, trials=trials, report=display, accept_changes=accept_changes
+        )
     if result.complete and not result.added:
         typer.echo("Nothing to do: the study has that many finished trials. --trials N goes on to N in all.", err=True)
     if not result.complete:

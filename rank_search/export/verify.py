@@ -119,4 +119,4 @@ def _distance(expected: Tensor, found: Tensor) -> float:
 
 def artifacts_of(store: Store, record: StudyRecord) -> ArtifactStore:
     """Where a study's files are."""
-    return artifacts_at(record.artifacts, artifact_folder(store.location, record.name))
+    return artifacts_at(record.artifacts, artifact_folder(store.location, record.folder))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 # Silence is noticed after 10 + 3 × 5 s, instead of after hours; what was sent and not received, after 25 s.
@@ -53,6 +53,13 @@ def engine(url: URL) -> Engine:
     made = create_engine(url, connect_args=how, pool_pre_ping=True)
     event.listen(made, "connect", _prepare)
     return made
+
+
+def identity(connection: Connection) -> str:
+    """What no copy of a database has in common with it: the number of its cluster, and its own number there."""
+    query = "SELECT system_identifier FROM pg_control_system()"
+    number = "SELECT oid FROM pg_database WHERE datname = current_database()"
+    return f"postgresql:{connection.scalar(text(query))}:{connection.scalar(text(number))}"
 
 
 def is_conflict(error: DBAPIError) -> bool:
