@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
+from rank_search.credentials import masked
 from rank_search.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -152,10 +153,7 @@ class _Server(Place):
         return self._url
 
     def said(self, error: Exception) -> str:
-        line = super().said(error)
-        for secret in filter(None, self._secrets):
-            line = line.replace(secret, "***")
-        return line
+        return masked(super().said(error), self._secrets)
 
     def _opened(self) -> tuple[AbstractFileSystem, str]:
         from fsspec.core import url_to_fs

@@ -17,6 +17,7 @@ from rank_search.cli import (
     store_verbs,
     study_verbs,
 )
+from rank_search.credentials import masked
 from rank_search.errors import RankSearchError
 
 app = typer.Typer(
@@ -58,4 +59,4 @@ def main() -> None:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"rank-search: {message}\n")
+    sys.stderr.write(f"rank-search: {masked(message)}\n")

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rank_search"
 
-CELLAR = {"errors", "point"}
+CELLAR = {"credentials", "errors", "point"}
 EVERYWHERE = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
 
 # room: (rooms it may import, libraries it may import)
@@ -28,9 +28,10 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "fronts": (CELLAR | {"artifacts"}, {"numpy", "pandas", "sqlalchemy", "alembic", "moocore"}),
     "figures": (CELLAR | {"fronts"}, {"matplotlib", "plotext"}),
     "testing": (CELLAR | {"layers"}, {"torch", "pytest"}),
+    "credentials": (set(), set()),
     "places": (CELLAR, {"fsspec"}),
     "artifacts": (CELLAR | {"places"}, set()),
-    "logs": ({"errors"}, {"structlog"}),
+    "logs": ({"credentials", "errors"}, {"structlog"}),
     "launch": (CELLAR | {"search", "fronts", "artifacts", "logs"}, set()),
     "study": (CELLAR | {"layers", "priors", "search", "trials", "launch"}, set()),
     "report": (CELLAR | {"fronts"}, {"numpy", "jinja2", "markupsafe", "plotly"}),

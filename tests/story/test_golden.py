@@ -124,7 +124,7 @@ def test_it_goes_on(golden: Golden, command: Command, tmp_path: Path) -> None:
         ended = [number for number, row in before.items() if row.state is not State.STOPPED]
         assert [after[number].point for number in before] == [row.point for row in before.values()]
         assert [after[number].state for number in ended] == [before[number].state for number in ended]
-        assert all("test/error" in row.measurements for row in store.front(study))
+        assert all("test_error" in row.measurements for row in store.front(study))
         number = store.front(study)[0].number
     command.fine("export", golden.store, "waves", number, "--study", golden.file, "-o", tmp_path / "exported")
     with torch.no_grad():
