@@ -6,6 +6,7 @@ import errno
 import os
 import re
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
@@ -67,9 +68,10 @@ class Folder(Place):
 
     def __init__(self, location: str) -> None:
         self._path = Path(location.removeprefix("file://")).absolute()
+        self._is_kept = False
 
     def put(self, name: str, data: bytes) -> None:
-        self._path.mkdir(parents=True, exist_ok=True)
+        self._make()
         part = self._path / f".{os.urandom(8).hex()}{PART}"
         try:
             with part.open("xb") as file:
@@ -81,6 +83,16 @@ class Folder(Place):
             part.unlink(missing_ok=True)
             raise
         _sync_folder(self._path)
+
+    def _make(self) -> None:
+        """The folder, and the folders on the way, are on the disk before a file in it is."""
+        missing = [each for each in (self._path, *self._path.parents) if not each.exists()]
+        self._path.mkdir(parents=True, exist_ok=True)
+        if missing or not self._is_kept:
+            for each in {self._path.parent, self._path.parent.parent, *(folder.parent for folder in missing)}:
+                with suppress(PermissionError):  # not ours, so it was there before
+                    _sync_folder(each)
+        self._is_kept = True
 
     def get(self, name: str) -> bytes:
         return (self._path / name).read_bytes()
