@@ -5,31 +5,36 @@ A file is there whole or not at all, never changes once it is there, and is read
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import re
-from abc import ABC, abstractmethod
+import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from typing import Final, final
 
-from rank_search.errors import ArtifactError, to_install
+from rank_search.credentials import masked_options
+from rank_search.errors import ArtifactError
+from rank_search.places import CREDENTIALS, Folder, Place, place_at
+from rank_search.places import PART as PART
 from rank_search.point import Artifact
 
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
+_TENANTS: Final = "stores"
+"""The folder, inside a study's, of a note for each store that uses the files."""
 
-PART: Final = ".part"
-"""How the names of unfinished files end: a killed process may leave one in a local folder."""
 
-_FOLDER_CANNOT_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
-_CREDENTIALS: Final = re.compile(
-    r"(?<=://)(?P<key>[^/:@]*):(?!\d+/)(?P<secret>.*?@(?:[^/@]*@)*)"  # NAME:SECRET@, which is no HOST:PORT/
-)
-_OPTIONS_OF_S3: Final = ("key", "secret")
-_OPTIONS: Final = ("username", "password")
+@final
+@dataclass(frozen=True)
+class Tenant:
+    """A store that uses a place.
+
+    Attributes:
+        identity: what no copy of the store has in common with it.
+        location: where it is, without secrets.
+    """
+
+    identity: str
+    location: str
 
 
 @final
@@ -46,17 +51,19 @@ class ArtifactStore:
     Attributes:
         location: where the files are, as given, without secrets.
 
+    Args:
+        tenant: the store whose trials the files belong to.
+
     >>> store = ArtifactStore("memory://doctest")
     >>> artifact = store.write("model", "some point", ".bin", b"content")
     >>> store.read(artifact)
     b'content'
     """
 
-    def __init__(self, location: str | Path) -> None:
-        given = str(location)
-        self.location = _CREDENTIALS.sub("", given)
-        is_url = "://" in given and not given.startswith("file://")
-        self._place: _Place = _Server(given) if is_url else _Folder(given)
+    def __init__(self, location: str | Path, tenant: Tenant | None = None) -> None:
+        self._given, self._tenant = str(location), tenant
+        self.location = masked_options(CREDENTIALS.sub("", self._given)) if "://" in self._given else self._given
+        self._place: Place = place_at(self._given)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r})"
@@ -84,7 +91,7 @@ class ArtifactStore:
         """
         location = artifact.location
         is_outside = Path(location).is_absolute()
-        place = _Folder(str(Path(location).parent)) if is_outside else self._place
+        place = Folder(str(Path(location).parent)) if is_outside else self._place
         name = Path(location).name if is_outside else _plain(location)
         shown = location if is_outside else f"{self.location}/{location}"
         with self._trying(shown, "read", "Restore it from a copy, or run the trial again."):
@@ -105,16 +112,65 @@ class ArtifactStore:
         with self._trying(_plain(name), "removed", "Check the rights."):
             self._place.remove(name)
 
-    def clear(self, names: Iterable[str]) -> None:
-        """Remove the files, and a local folder that is empty then. What lies outside is not the study's, and stays.
+    def clear(self, names: Iterable[str]) -> bool:
+        """Remove the files of a study that is gone, and the folder if it is empty then; not if another store uses it.
+
+        What lies outside is not the study's, and stays.
 
         Raises:
-            ArtifactError: one cannot be removed.
+            ArtifactError: one cannot be removed, or who uses the place cannot be read.
         """
+        if self._others():
+            return False
         for name in names:
             if not Path(name).is_absolute():
                 self.delete(name)
+        with self._trying("a note of the store", "removed", "Check the rights."):
+            notes = self._notes()
+            for name in notes.names():
+                notes.remove(name)
+            notes.leave()
         self._place.leave()
+        return True
+
+    def move_in(self) -> list[str]:
+        """Note that the tenant uses the place from now on; returns the locations of the other stores that do.
+
+        A copy of a store knows the same files as the store that it was copied from, and each goes on by itself.
+
+        Raises:
+            ArtifactError: it cannot be noted.
+        """
+        if self._tenant is not None:
+            with self._trying("a note of the store", "written", "Make room or check the rights."):
+                note = {"store": self._tenant.location, "place": self._place.identity()}
+                self._notes().put(_name_of(self._tenant), json.dumps(note).encode())
+        return self._others()
+
+    def discard(self, name: str) -> bool:
+        """Delete a file that the trials of a store need no longer; it stays if another store uses the place too.
+
+        Raises:
+            ArtifactError: it cannot be removed, or who uses the place cannot be read.
+        """
+        if self._others():
+            return False
+        self.delete(name)
+        return True
+
+    def _others(self) -> list[str]:
+        with self._trying("the list of stores", "read", "Check the address and the rights."):
+            notes = self._notes()
+            mine = None if self._tenant is None else _name_of(self._tenant)
+            found = [
+                _noted(notes.get(name)) for name in sorted(notes.names()) if name.endswith(".json") and name != mine
+            ]
+            here = self._place.identity() if found else ""
+        own = None if self._tenant is None else self._tenant.location
+        return [store for store, place in found if place in (here, "") and store != own]
+
+    def _notes(self) -> Place:
+        return place_at(f"{self._given.rstrip('/')}/{_TENANTS}")
 
     def names(self) -> list[str]:
         """All files by name, sorted, unfinished ones too (see `PART`); none if the folder is not there yet.
@@ -138,13 +194,27 @@ class ArtifactStore:
             ) from None
 
 
-def artifacts_at(recorded: str, default: Path) -> ArtifactStore:
+def artifacts_at(recorded: str, default: Path, tenant: Tenant | None = None) -> ArtifactStore:
     """The artifacts of a study: at the place that the store has recorded, or at the default place if that is empty.
 
-    A recorded name is that of a folder beside the default one: the study has been renamed.
+    A recorded name is that of a folder beside the default one: the study is older than folders of its own, and has been
+    renamed.
     """
     is_name = recorded and "://" not in recorded and not Path(recorded).is_absolute()
-    return ArtifactStore(default.parent / recorded if is_name else recorded or default)
+    return ArtifactStore(default.parent / recorded if is_name else recorded or default, tenant)
+
+
+def _name_of(tenant: Tenant) -> str:
+    return f"{hashlib.sha256(tenant.identity.encode()).hexdigest()[:16]}.json"
+
+
+def _noted(data: bytes) -> tuple[str, str]:
+    """Location and place in a note of a store."""
+    try:
+        note = json.loads(data)
+        return str(note["store"]), str(note["place"])
+    except (ValueError, KeyError, TypeError):
+        return "a store that cannot be told", ""
 
 
 def _plain(name: str) -> str:
@@ -159,143 +229,3 @@ def _plain(name: str) -> str:
             "The store's record of it was changed: restore the store from a copy."
         )
     return name
-
-
-class _Place(ABC):
-    """What a store needs of a place."""
-
-    failures: tuple[type[Exception], ...]
-
-    @abstractmethod
-    def put(self, name: str, data: bytes) -> None: ...
-
-    @abstractmethod
-    def get(self, name: str) -> bytes: ...
-
-    @abstractmethod
-    def remove(self, name: str) -> None: ...
-
-    @abstractmethod
-    def names(self) -> list[str]: ...
-
-    def leave(self) -> None:
-        """Remove the place itself, if it is a folder and empty."""
-        return
-
-    def said(self, error: Exception) -> str:
-        """What went wrong, in one line."""
-        reason = error.strerror if isinstance(error, OSError) else None
-        return " ".join((reason or f"{type(error).__name__}: {error}").split()).rstrip(". ")
-
-
-@final
-class _Folder(_Place):
-    """A local folder, made when it is first written to."""
-
-    failures = (OSError,)
-
-    def __init__(self, location: str) -> None:
-        self._path = Path(location.removeprefix("file://")).absolute()
-
-    def put(self, name: str, data: bytes) -> None:
-        self._path.mkdir(parents=True, exist_ok=True)
-        part = self._path / f".{os.urandom(8).hex()}{PART}"
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path / name)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        _sync_folder(self._path)
-
-    def get(self, name: str) -> bytes:
-        return (self._path / name).read_bytes()
-
-    def remove(self, name: str) -> None:
-        (self._path / name).unlink(missing_ok=True)
-
-    def names(self) -> list[str]:
-        try:
-            with os.scandir(self._path) as entries:
-                return [entry.name for entry in entries if entry.is_file()]
-        except FileNotFoundError:
-            return []
-
-    def leave(self) -> None:
-        with suppress(OSError):  # not empty: other files stay
-            self._path.rmdir()
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring the renaming to the disk too, where the file system can do that."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _FOLDER_CANNOT_SYNC:
-            raise
-    finally:
-        os.close(handle)
-
-
-@final
-class _Server(_Place):
-    """A folder or prefix on a server. The connection is fsspec's: opened when needed, one for each process."""
-
-    failures = (Exception,)  # every driver raises errors of its own
-
-    def __init__(self, url: str) -> None:
-        found = _CREDENTIALS.search(url)
-        self._url = _CREDENTIALS.sub("", url).rstrip("/")
-        self._secrets = (found["key"], found["secret"].removesuffix("@")) if found else ()
-
-    def put(self, name: str, data: bytes) -> None:
-        files, path = self._opened()
-        files.pipe_file(f"{path}/{name}", data)
-
-    def get(self, name: str) -> bytes:
-        files, path = self._opened()
-        data: bytes = files.cat_file(f"{path}/{name}")
-        return data
-
-    def remove(self, name: str) -> None:
-        files, path = self._opened()
-        try:
-            files.rm_file(f"{path}/{name}")
-        except FileNotFoundError:
-            return
-
-    def names(self) -> list[str]:
-        files, path = self._opened()
-        files.invalidate_cache()
-        try:
-            found = files.ls(path, detail=True)
-        except FileNotFoundError:
-            return []
-        return [str(each["name"]).rpartition("/")[2] for each in found if each["type"] == "file"]
-
-    def said(self, error: Exception) -> str:
-        line = super().said(error)
-        for secret in filter(None, self._secrets):
-            line = line.replace(secret, "***")
-        return line
-
-    def _advice(self) -> str:
-        if not self._url.startswith("s3"):
-            return "Install it."
-        return f"Run, in the folder of rank-search: {to_install('s3')}."
-
-    def _opened(self) -> tuple[AbstractFileSystem, str]:
-        from fsspec.core import url_to_fs
-
-        keys = _OPTIONS_OF_S3 if self._url.startswith("s3") else _OPTIONS
-        try:
-            files, path = url_to_fs(self._url, **dict(zip(keys, self._secrets, strict=False)))
-        except ImportError as error:
-            raise ArtifactError(
-                f"Artifacts at {self._url} need a package that is not installed: {error}. {self._advice()}"
-            ) from None
-        return files, str(path).rstrip("/")

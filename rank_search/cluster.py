@@ -12,7 +12,7 @@ import secrets
 import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -65,7 +65,9 @@ def on_cluster(
         prepared = prepare(study, task, reader)
         subject = prepared.subject
         workbench = make_workbench(subject, prepared.cache, prepared.moments)
-        yield prepared, workbench, partial(_workers, subject, cluster, workbench, reader.bases, launch, workers)
+        with ExitStack() as probes:
+            make = partial(_workers, subject, cluster, workbench, reader.bases, launch, workers, probes)
+            yield prepared, workbench, make
 
 
 class _Reader:
@@ -120,6 +122,7 @@ def _workers(
     arrays: Mapping[str, Shared[Arrays]],
     launch: LaunchSettings,
     workers: int,
+    probes: ExitStack,
     artifacts: ArtifactStore,
     dense: Mapping[str, float],
 ) -> Executor:
@@ -130,8 +133,14 @@ def _workers(
         replace(with_dense(workbench, subject, dense), bases=_not_here), "the task, with its model and data,"
     )
     token = artifacts.write("probe", "probe", PROBE, secrets.token_bytes(16))
+    probes.callback(_remove, artifacts, token)
     make = partial(_make_runner, subject.study.name, shared, dict(arrays), launch, artifacts, token)
     return RayActors(cluster, make, workers, launch)
+
+
+def _remove(artifacts: ArtifactStore, token: Artifact) -> None:
+    with suppress(ArtifactError):  # a later run sweeps it up
+        artifacts.delete(token.location)
 
 
 def _make_runner(

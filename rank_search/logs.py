@@ -8,7 +8,7 @@ standard error, and JSON lines in a file.
         trial_finished(12, "complete", 3.2, worker="host:1250")
 
 Library code may use `logging` or structlog; both come out with the fields that are bound. No record holds credentials:
-see `masked`.
+see `credentials`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -32,19 +31,12 @@ from structlog.stdlib import BoundLogger, ExtraAdder, LoggerFactory, PositionalA
 from structlog.stdlib import filter_by_level as filtered
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from rank_search.credentials import MASK, is_secret, masked
 from rank_search.errors import RankSearchError
 
 _FIELDS: Final = ("study", "trial", "attempt", "worker")
 _ROOT: Final = logging.getLogger("rank_search")
 _EVENTS: Final = logging.getLogger("rank_search.events")
-_IN_URL: Final = re.compile(r"(://[^\s:/]*:)\S*@")
-_ASSIGNED: Final = re.compile(
-    r"""((?:password|passwd|secret\w*)(?:(?:\\?["'])?\s*=|\\?["']\s*:)\s*)"""
-    r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\\.|\S)+)""",
-    re.IGNORECASE,
-)
-_SECRET_NAME: Final = re.compile("password|passwd|secret", re.IGNORECASE)
-_MASK: Final = "***"
 _Parameters = ParamSpec("_Parameters")
 
 _ROOT.addHandler(logging.NullHandler())
@@ -227,21 +219,10 @@ class _JsonLines(logging.Handler):
 # ---- how it is written -----------------------------------------------------------------------------------
 
 
-def masked(text: str) -> str:
-    """The text without credentials: those in URLs, and whatever is assigned to a password or a secret.
-
-    Rather too much than too little is taken away: a password may hold any character but white space.
-
-    >>> masked("postgresql://me:hunter2@host/db is away; password='hun ter2' user=me")
-    "postgresql://me:***@host/db is away; password=*** user=me"
-    """
-    return _ASSIGNED.sub(rf"\g<1>{_MASK}", _IN_URL.sub(rf"\g<1>{_MASK}@", text))
-
-
 def _without_secrets(name: str, value: Any) -> Any:
     """The value as JSON can hold it, masked however deep."""
-    if _SECRET_NAME.search(name):
-        return _MASK
+    if is_secret(name):
+        return MASK
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, Mapping):

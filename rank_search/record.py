@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import nn
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.fronts import PriorRow, Store, StudyRecord, artifact_folder
+from rank_search.fronts.changes import CODE
 from rank_search.fronts.database import locate
 from rank_search.fronts.records import EXAMPLES, LAYER_COSTS
 from rank_search.layers import Layer
@@ -24,22 +26,26 @@ from rank_search.prepare import Prepared, with_forms
 from rank_search.priors import AxisPrior
 from rank_search.priors.files import numbers_of
 from rank_search.search import Forms, SearchSettings, box_of, measure_forms
-from rank_search.study import Study
+from rank_search.study import Study, task_code
 from rank_search.study.paths import beside, relative_part
 from rank_search.subject import Subject, plugin_version
 from rank_search.trials import Workbench, dense_measurements, form_ratio, rehearse_test, selection_examples
 
 _FORMS: Final = "forms"
+_LONGEST_NAME: Final = 60  # of a folder, whose name may be quoted and holds 255 bytes
 
 _steps: Final = logging.getLogger("rank_search.steps")
 _log: Final = logging.getLogger(__name__)
 
 
-def join_study(store: Store, location: str, prepared: Prepared, workbench: Workbench) -> StudyRecord:
+def join_study(
+    store: Store, location: str, prepared: Prepared, workbench: Workbench, accept_changes: bool = False
+) -> StudyRecord:
     """The study as the store has it; the dense model is measured only for a new one.
 
     Args:
         location: of the store, as given.
+        accept_changes: see `Store.join`.
     """
     subject = prepared.subject
     study, seen = subject.study, {each.name for each in store.studies()}
@@ -61,18 +67,20 @@ def join_study(store: Store, location: str, prepared: Prepared, workbench: Workb
         dense={},
         budget=study.training.epochs,
         priors=tuple(map(_prior_row, prepared.priors)),
-        artifacts=_artifacts(study, location),
+        artifacts=_artifacts(study, location, uid := _new_uid(study.name)),
+        uid=uid,
     )
     if study.name not in seen:
         tested = study.study.test != "none"
         record = _measured(record, replace(workbench, dense=subject.original), study.search, tested)
         record = replace(record, space={**record.space, **_timed(prepared, workbench)})
-    joined = store.join(record)
+    joined = store.join(record, accept_changes)
     _compare_counts(joined, prepared)
     if study.study.artifacts and not _is_place(joined.artifacts, record.artifacts, study):
         raise StudyMismatchError(
             f"A study's files stay in one place; those of {study.name!r} are in "
-            f"{joined.artifacts or 'the folder beside its store'}, and [study] artifacts says {record.artifacts}. "
+            f"{_parent(joined.artifacts) or 'the folder beside its store'}, and [study] artifacts says "
+            f"{_parent(record.artifacts)}. "
             "Leave the key out, or give the study another name."
         )
     return joined
@@ -155,7 +163,17 @@ def _prior_row(prior: AxisPrior) -> PriorRow:
     )
 
 
-def _artifacts(study: Study, location: str) -> str:
+def _new_uid(name: str) -> str:
+    """A name that no other study of any store has, for the folder of its files."""
+    return f"{name[:_LONGEST_NAME]}-{secrets.token_hex(8)}"
+
+
+def _parent(artifacts: str) -> str:
+    """The place of the folder of a study's files."""
+    return artifacts.rpartition("/")[0]
+
+
+def _artifacts(study: Study, location: str, uid: str) -> str:
     """Where the study's files are, for whoever opens the store from wherever; nothing if beside the store itself."""
     given = study.study.artifacts
     if ArtifactStore(given).location != given:
@@ -164,9 +182,9 @@ def _artifacts(study: Study, location: str) -> str:
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or fsspec's configuration of every machine."
         )
     if given:
-        return f"{beside(given, study.folder).rstrip('/')}/{quote(study.name, safe=' ')}"
+        return f"{beside(given, study.folder).rstrip('/')}/{quote(uid, safe=' ')}"
     is_file = locate(location).get_backend_name() == "sqlite"
-    return "" if is_file else str(artifact_folder(location, study.name, study.folder))
+    return "" if is_file else str(artifact_folder(location, uid, study.folder))
 
 
 def _is_place(recorded: str, wanted: str, study: Study) -> bool:
@@ -174,8 +192,8 @@ def _is_place(recorded: str, wanted: str, study: Study) -> bool:
 
     A relative folder was once taken from wherever the study was begun.
     """
-    folder = recorded.rpartition("/")[0]
-    if folder == wanted.rpartition("/")[0]:
+    folder = _parent(recorded)
+    if folder == _parent(wanted):
         return True
     relative = relative_part(study.study.artifacts)
     parts = () if relative is None else tuple(part for part in Path(relative).parts if part != "..")
@@ -203,11 +221,12 @@ def _as_kept(study: Study) -> dict[str, Any]:
 
 def fingerprint(subject: Subject) -> dict[str, str]:
     """What the study was made from, part by part: every key but those of [launch] and how long and where it goes
-    on; the weights; the versions of the plugins.
+    on; the weights; the files of the task's code; the versions of the plugins.
     """
     study = subject.study
     parts = _parts(study)
     parts["weights"] = _digest(subject.original)
+    parts |= {f"{CODE}{path}": digest for path, digest in task_code(study).items()}
     return parts | {f"plugin {name}": plugin_version(name, study.folder) for name in subject.plugins}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +23,7 @@ from rank_search.launch.driver import Driver, Plan
 from rank_search.launch.progress import Report, going_on
 from rank_search.launch.watchers import Watcher
 from rank_search.local import on_this_machine
-from rank_search.places import store_of
+from rank_search.locating import store_of
 from rank_search.point import Outcome, Point, State
 from rank_search.prepare import Prepared, with_forms
 from rank_search.record import forms_of, join_study
@@ -73,6 +73,7 @@ def run_study(
     trials: int | None = None,
     workers: int | None = None,
     report: Report = lambda progress: None,
+    accept_changes: bool = False,
 ) -> Result:
     """Run a study, or go on with it, until it has its number of finished trials in all.
 
@@ -81,12 +82,13 @@ def run_study(
             file's.
         store, trials, workers: instead of the study file's.
         report: told after every trial how far the search is.
+        accept_changes: go on although the code of the task or of a plugin has changed since the study began.
 
     Raises:
         RankSearchError: something of the user's cannot be used, or the store has another study of that name.
     """
     with at_work(study.launched({"workers": workers}), task, store or store_of(study).location) as work:
-        record = work.join()
+        record = work.join(accept_changes)
         _warn_of_directions(record)
         searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)
         complete, added = work.drive(record, searcher, trials or study.study.trials, report)
@@ -110,16 +112,16 @@ class Work:
     store: Store
     location: str
 
-    def join(self) -> StudyRecord:
+    def join(self, accept_changes: bool = False) -> StudyRecord:
         """The study as the store has it, begun if it is not there."""
-        return join_study(self.store, self.location, self.prepared, self.workbench)
+        return join_study(self.store, self.location, self.prepared, self.workbench, accept_changes)
 
     def drive(self, record: StudyRecord, source: Source, target: int, report: Report) -> tuple[bool, int]:
         """Try the source's points until so many trials have finished in all, by whomever; then `finish`.
 
         Returns whether they have (if not, the source had no further points), and how many this driver added.
         """
-        artifacts, launch = self._artifacts(record), self.prepared.subject.study.launch
+        (artifacts, before), launch = self._artifacts(record), self.prepared.subject.study.launch
         plan = _plan(self.prepared, record, target, artifacts)
         watchers = _watchers(record.name, launch)
         with closing(self.executor_for(artifacts, record.dense)) as executor:
@@ -128,15 +130,15 @@ class Work:
             searched = driver.progress()
             tell = going_on(report)
             self._test(record, executor, lambda left: tell(replace(searched, untested=left)), capped=True)
-        _sweep(self.store, record, artifacts)
+        _sweep(self.store, record, artifacts, before)
         return complete, driver.done_here
 
     def finish(self, record: StudyRecord) -> None:
         """Measure the dense model and the front's members on the test data, and leave everything tidy."""
-        artifacts = self._artifacts(record)
+        artifacts, before = self._artifacts(record)
         with closing(self.executor_for(artifacts, record.dense)) as executor:
             self._test(record, executor, lambda left: None, capped=False)
-        _sweep(self.store, record, artifacts)
+        _sweep(self.store, record, artifacts, before)
 
     def untested(self, record: StudyRecord, front: Front) -> str:
         """What was not measured on the test data, and why, in words; empty if all was, or nothing was to be."""
@@ -187,8 +189,22 @@ class Work:
         spent = sum((row.finished - row.started).total_seconds() for row in self.store.trials(record))
         return max(_LEAST_TEST, self.prepared.subject.study.study.test_share * spent / max(1, executor.workers))
 
-    def _artifacts(self, record: StudyRecord) -> ArtifactStore:
-        return artifacts_at(record.artifacts, artifact_folder(self.location, record.name))
+    def _artifacts(self, record: StudyRecord) -> tuple[ArtifactStore, Set[str]]:
+        """Where the study's files are, and those that are there before this run makes any."""
+        default = artifact_folder(self.location, record.folder)
+        artifacts = artifacts_at(record.artifacts, default, self.store.tenant)
+        try:
+            if others := artifacts.move_in():
+                _log.warning(
+                    "The files of study %s in %s are used by another store too, %s: none is deleted.",
+                    record.name,
+                    artifacts.location,
+                    ", ".join(others),
+                )
+            return artifacts, set(artifacts.names())
+        except ArtifactError as error:  # a trial that cannot leave its files will tell
+            _log.warning("%s", error)
+            return artifacts, set()
 
 
 @contextmanager
@@ -253,18 +269,18 @@ def _judge(prepared: Prepared, dense: Mapping[str, float], point: Point) -> Outc
     return check_counted(bounds, prepared.costs.cost(point), dense) if bounds else None
 
 
-def _sweep(store: Store, study: StudyRecord, artifacts: ArtifactStore) -> None:
-    """Remove files that no trial of the store knows: left by a process that was killed.
+def _sweep(store: Store, study: StudyRecord, artifacts: ArtifactStore, before: Set[str]) -> None:
+    """Remove files that no trial of the store knows: left by a process that was killed before this run began.
 
-    The files are listed first: one that another driver adds meanwhile is none of them.
+    A study of older stores may share its folder with another one, of which this store knows nothing: nothing is
+    removed there.
     """
-    names = artifacts.names()
-    if not names or store.claims(study):
+    if not before or not study.uid or store.claims(study):
         return
     known = {artifact.location for row in store.trials(study) for artifact in row.artifacts}
-    for name in names:
-        if name not in known and name.endswith(_LEFT_BY_TRIALS):
-            artifacts.delete(name)
+    for name in sorted(before - known):
+        if name.endswith(_LEFT_BY_TRIALS):
+            artifacts.discard(name)
 
 
 def _dense_on_test(store: Store, study: StudyRecord, subject: Subject) -> StudyRecord:

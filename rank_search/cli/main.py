@@ -22,6 +22,7 @@ from rank_search.cli import (
 )
 from rank_search.cli.aside import hushed
 from rank_search.cli.verb import INTERRUPTED, App, QuietOption
+from rank_search.credentials import masked
 from rank_search.errors import RankSearchError, TrialsFailedError
 from rank_search.streams import stand_in_for_closed, unbroken
 
@@ -101,4 +102,4 @@ def _main() -> None:
 
 
 def _complain(message: str) -> None:
-    sys.stderr.write(f"rank-search: {message}\n")
+    sys.stderr.write(f"rank-search: {masked(message)}\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,9 +40,9 @@ def delete(
 
     with Store.open(store) as opened:
         record = opened.study(study)
-        files = artifacts_at(record.artifacts, artifact_folder(store, study))
+        files = artifacts_at(record.artifacts, artifact_folder(store, record.folder), opened.tenant)
         _be_sure(opened, record, files.location, yes)
-        trials = opened.delete(study, datetime.now(UTC) - SILENT, files)
+        trials = opened.delete(study, opened.now() - SILENT, files)
     say(f"The study {study!r} is deleted: {_counted(trials)}, with the files of their models.")
 
 
@@ -61,7 +60,7 @@ def rename(
     from rank_search.fronts import Store
 
     with Store.open(store) as opened:
-        names = opened.rename(study, new, datetime.now(UTC) - SILENT)
+        names = opened.rename(study, new, opened.now() - SILENT)
         shown = from_here(opened.location)
     others = "".join(f", {each!r}" for each in names[1:])
     say(

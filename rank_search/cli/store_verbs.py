@@ -209,7 +209,7 @@ def check(store: StoreArgument, name: NameArgument, format: FormatOption = Forma
     """
     with Store.open(store) as opened:
         study = opened.study(name)
-        problems = opened.check(study, artifacts_at(study.artifacts, artifact_folder(store, name)))
+        problems = opened.check(study, artifacts_at(study.artifacts, artifact_folder(store, study.folder)))
         count = len(opened.trials(study))
     fine = f"{count} trials, their front and its artifacts are as they should be"
     print_rows([{"problem": problem} for problem in problems], format, f"check of {name}", empty=fine)

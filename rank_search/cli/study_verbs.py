@@ -16,7 +16,7 @@ from rank_search.cli.output import Format, Row, from_here, print_rows
 if TYPE_CHECKING:
     from rank_search.launch.progress import Progress
     from rank_search.layers import Skipped
-    from rank_search.places import Place
+    from rank_search.locating import Place
     from rank_search.prepare import Prepared
     from rank_search.study import Study
     from rank_search.subject import Subject
@@ -130,13 +130,16 @@ def run(
     test: Annotated[
         bool, typer.Option("--test", help="Measure all of the front on the test data, however long it takes.")
     ] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Go on although the code of the task or of a plugin has changed.")
+    ] = False,
 ) -> None:
     """Run a study, or go on with it, until it has so many finished trials in all; Ctrl-C leaves it resumable.
 
     Example: rank-search run studies/digits.toml --on ray --workers 8
     """
     from rank_search.cli.foreground import searching
-    from rank_search.places import Place, store_of
+    from rank_search.locating import Place, store_of
     from rank_search.run import run_study
     from rank_search.study import load_study
 
@@ -153,7 +156,13 @@ def run(
                 say(words)
             display(progress)
 
-        result = run_study(loaded.launched(launch), store=place.location, trials=trials, report=report)
+        result = run_study(
+            loaded.launched(launch),
+            store=place.location,
+            trials=trials,
+            report=report,
+            accept_changes=accept_changes,
+        )
     if result.complete and not result.added:
         say("Nothing to do: the study has that many finished trials. --trials N goes on to N in all.")
     if not result.complete:
@@ -174,7 +183,7 @@ def _directions(study: Study) -> str:
 def _beginning(name: str, place: Place) -> str:
     """Whether the study begins or goes on, and in which store."""
     from rank_search.fronts.address import locate, masked
-    from rank_search.places import finished_in
+    from rank_search.locating import finished_in
 
     finished, where = finished_in(place.location, name), from_here(masked(locate(place.location)))
     if finished is None:

@@ -91,4 +91,4 @@ def check_coded(model: nn.Module, coded: bytes) -> None:
 
 def artifacts_of(store: Store, record: StudyRecord) -> ArtifactStore:
     """Where a study's files are."""
-    return artifacts_at(record.artifacts, artifact_folder(store.location, record.name))
+    return artifacts_at(record.artifacts, artifact_folder(store.location, record.folder))

@@ -6,17 +6,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, quote_plus
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from rank_search.credentials import MASK, is_secret
+from rank_search.credentials import masked as masked_text
 from rank_search.errors import StoreError
 
 _DRIVER: Final = "postgresql+psycopg"
 _HOST: Final = re.compile(r"[\w.:,-]*")
-_HIDDEN: Final = "***"
-_SECRET_PARTS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 
 
 def locate(where: str | Path) -> URL:
@@ -55,20 +54,13 @@ def masked(url: URL) -> str:
 
 def without_secrets(said: str, url: URL) -> str:
     """What a driver said, in one line, with every form of the URL's secrets hidden."""
-    line = " ".join(said.split()).rstrip(".?! ")
-    for secret in sorted(set(_secrets(url)), key=len, reverse=True):
-        line = line.replace(secret, _HIDDEN)
-    return line
+    return masked_text(" ".join(said.split()).rstrip(".?! "), _secrets(url))
 
 
 def _secrets(url: URL) -> Iterator[str]:
-    """The passwords, as they are and as they look in URLs, lines and quotes."""
-    given = [url.password, *(value for part in _SECRET_PARTS for value in _as_many(url.query.get(part)))]
-    for secret in filter(None, given):
-        plain = str(secret)
-        line = " ".join(plain.split())
-        yield from filter(None, (plain, line, quote(plain), quote(plain, safe=""), quote_plus(plain)))
-        yield from (repr(plain)[1:-1], plain.replace("\\", "\\\\").replace("'", "\\'"))
+    """The passwords, in whichever part of the URL."""
+    queried = (value for name in url.query if is_secret(name) for value in _as_many(url.query[name]))
+    yield from (str(each) for each in (url.password, *queried) if each)
 
 
 def _as_many(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -91,7 +83,7 @@ def _no_url(given: str) -> StoreError:
     """Shows the host only where there is no doubt which part that is."""
     scheme, _, rest = given.partition("://")
     is_plain = rest.count("@") == 1 and not set("?#") & set(rest)
-    shown = f"{scheme}://{_HIDDEN}@{rest.rpartition('@')[2]}" if is_plain else f"{scheme}://{_HIDDEN}"
+    shown = f"{scheme}://{MASK}@{rest.rpartition('@')[2]}" if is_plain else f"{scheme}://{MASK}"
     return StoreError(
         f"A store is a path or a URL such as postgresql://USER:PASSWORD@HOST/DATABASE; {shown!r} is neither. "
         "Check the port, and write special characters in the password as %XX."

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, select
-
-from rank_search.fronts import tables
 from rank_search.fronts.address import locate
 
 
@@ -22,13 +18,6 @@ def artifact_folder(store: str | Path, study: str, beside: Path | None = None) -
     is_file = url.get_backend_name() == "sqlite"
     base = Path(url.database or "") if is_file else (beside or Path()) / (url.database or "rank-search")
     return base.absolute().with_suffix(".artifacts") / in_store_folder(study)
-
-
-def free_place(connection: Connection, place: str, name: str) -> str:
-    """Where a new study of that name keeps its files: at the place, unless one that had the name is still there."""
-    taken = set(connection.scalars(select(tables.study.c.artifacts)))
-    own = place or in_store_folder(name)
-    return f"{own}-{secrets.token_hex(4)}" if own in taken else place
 
 
 def in_store_folder(name: str) -> str:

@@ -81,6 +81,22 @@ class Database:
         plain = self.is_sqlite and self._url.database and "uri" not in self._url.query
         return Path(str(self._url.database)) if plain else None
 
+    def identity(self) -> str:
+        """What no copy of the database has in common with it: of a file its inode.
+
+        Raises:
+            StoreError: it cannot be asked.
+        """
+        file = self.file
+        if self.is_sqlite:
+            return f"sqlite:{file.stat().st_ino if file is not None and file.exists() else self.location}"
+        try:
+            return self.read(postgresql.identity)
+        except StoreAwayError:
+            raise
+        except StoreError:  # a server that tells its number to few
+            return self.location
+
     def read(
         self, ask: Callable[Concatenate[Connection, Asked], Answer], *given: Asked.args, **named: Asked.kwargs
     ) -> Answer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event, text
 
 # Silence is noticed after 10 + 3 × 5 s, instead of after hours; what was sent and not received, after 25 s.
 _CONNECTING: Final = {
@@ -47,6 +47,13 @@ def sounds_away(said: str) -> bool:
     """Whether a connection failed because nobody answered, at any address of the host."""
     attempts = said.split("\n- ")[1:] or [said]
     return all(any(sign in attempt for sign in _SIGNS) for attempt in attempts)
+
+
+def identity(connection: Connection) -> str:
+    """What no copy of a database has in common with it: the number of its cluster, and its own number there."""
+    query = "SELECT system_identifier FROM pg_control_system()"
+    number = "SELECT oid FROM pg_database WHERE datname = current_database()"
+    return f"postgresql:{connection.scalar(text(query))}:{connection.scalar(text(number))}"
 
 
 def says_not_now(engine: Engine) -> bool:

@@ -44,6 +44,20 @@ class PriorRow:
 
 
 @dataclass(frozen=True)
+class ChangeRow:
+    """A part of what a study is made from that has changed, and was accepted; trials up to that id know it as before.
+
+    `before` is empty for a part that the study had not noted.
+    """
+
+    part: str
+    before: str
+    after: str
+    accepted: datetime
+    last_trial_id: int
+
+
+@dataclass(frozen=True)
 class StudyRecord:
     """One study: what it was made from, what it searches, and what it is measured against.
 
@@ -56,6 +70,9 @@ class StudyRecord:
         budget: the full budget, in epochs.
         artifacts: where the files of its trials lie; empty: in the default place, see `artifact_folder`.
         target: how many trials the drivers are to reach, as far as one has said so: see `Store.aim`.
+        uid: the study's own name among all studies of all stores, and the name of the folder of its files; empty in
+            one that is older: those files are in a folder of the study's name.
+        changes: what the study is made from has changed so often, and was accepted.
         id: 0 until the study has been joined to a store.
     """
 
@@ -70,8 +87,15 @@ class StudyRecord:
     priors: tuple[PriorRow, ...] = ()
     artifacts: str = ""
     target: int | None = None
+    uid: str = ""
+    changes: tuple[ChangeRow, ...] = ()
     id: int = 0
     created: datetime = NEVER
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder of its files."""
+        return self.uid or self.name
 
     @property
     def objective_names(self) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ def _rename(connection: Connection, study: StudyRecord, new: str) -> None:
         "name": new,
         "fingerprint": _renamed(study.fingerprint, new),
         "space": _renamed_in(study.space, new),
-        "artifacts": study.artifacts or in_store_folder(study.name),
+        "artifacts": study.artifacts or ("" if study.uid else in_store_folder(study.name)),
     }
     connection.execute(update(tables.study).where(tables.study.c.id == study.id).values(changed))
 

@@ -16,7 +16,7 @@ from rank_search.fronts.database import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 VERSION_TABLE: Final = "rs_version"
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 
 from sqlalchemy import Connection
 
+from rank_search.artifacts import Tenant
 from rank_search.errors import StoreError
 from rank_search.fronts import activity, audit, claims, ledger, listing, moments, queries, removal, schema, studies
 from rank_search.fronts.address import locate
@@ -63,6 +64,12 @@ class Store:
         """Where the store is, without any password."""
         return self._database.location
 
+    @property
+    def tenant(self) -> Tenant:
+        """The store as others know it that use the same files."""
+        file = self._database.file
+        return Tenant(self._database.identity(), self.location if file is None else str(file.resolve()))
+
     def close(self) -> None:
         self._database.close()
 
@@ -84,17 +91,19 @@ class Store:
 
     # studies ---------------------------------------------------------------------------------------------
 
-    def join(self, record: StudyRecord) -> StudyRecord:
+    def join(self, record: StudyRecord, accept_changes: bool = False) -> StudyRecord:
         """Begin the study, or go on with the one of that name; returns it as the store has it.
+
+        `accept_changes` goes on although the code of the task or of a plugin has changed, and notes that.
 
         Raises:
             StudyMismatchError: the study in the store was made from something else.
         """
-        return self._database.write(self._join, record)
+        return self._database.write(self._join, record, accept_changes)
 
-    def _join(self, connection: Connection, record: StudyRecord) -> StudyRecord:
+    def _join(self, connection: Connection, record: StudyRecord, accept_changes: bool) -> StudyRecord:
         self._database.queue(connection)
-        return studies.join(connection, record, self.location)
+        return studies.join(connection, record, self.location, accept_changes)
 
     def aim(self, study: StudyRecord | str, target: int) -> None:
         """Note how many trials the drivers are to reach, for whoever watches."""

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Final
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
-from rank_search.errors import QueryError, StudyMismatchError
-from rank_search.fronts import tables
+from rank_search.errors import QueryError
+from rank_search.fronts import changes, tables
 from rank_search.fronts.activity import by_state
-from rank_search.fronts.artifacts import free_place
 from rank_search.fronts.claims import lock
 from rank_search.fronts.moments import now
 from rank_search.fronts.records import PriorRow, StudyRecord, StudySummary
 from rank_search.point import Objective
-
-_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -36,8 +31,11 @@ def finite(numbers: Mapping[str, float]) -> dict[str, float]:
     return {name: float(number) for name, number in numbers.items() if math.isfinite(number)}
 
 
-def join(connection: Connection, wanted: StudyRecord, location: str) -> StudyRecord:
+def join(connection: Connection, wanted: StudyRecord, location: str, accept_changes: bool = False) -> StudyRecord:
     """The stored study of that name; it is written if there is none.
+
+    Args:
+        accept_changes: of the code of the task and of plugins: they are noted in the study.
 
     Raises:
         StudyMismatchError: the stored one was made from something else.
@@ -45,8 +43,8 @@ def join(connection: Connection, wanted: StudyRecord, location: str) -> StudyRec
     found = find(connection, wanted.name)
     if found is None:
         return _create(connection, wanted)
-    _require_same(wanted, found, location)
-    return found
+    lock(connection, found)
+    return changes.see_to(connection, wanted, found, location, accept_changes)
 
 
 def find(connection: Connection, name: str) -> StudyRecord | None:
@@ -97,8 +95,7 @@ def summaries(connection: Connection) -> list[StudySummary]:
 
 
 def _create(connection: Connection, wanted: StudyRecord) -> StudyRecord:
-    place = free_place(connection, wanted.artifacts, wanted.name)
-    made = replace(wanted, dense=finite(wanted.dense), created=now(connection), artifacts=place)
+    made = replace(wanted, dense=finite(wanted.dense), created=now(connection))
     query = (
         insert(tables.study)
         .values(
@@ -112,6 +109,7 @@ def _create(connection: Connection, wanted: StudyRecord) -> StudyRecord:
             created=made.created,
             artifacts=made.artifacts,
             target=made.target,
+            uid=made.uid,
         )
         .returning(tables.study.c.id)
     )
@@ -148,6 +146,8 @@ def _record(connection: Connection, row: Row[*tuple[object, ...]]) -> StudyRecor
         priors=_priors(connection, row.id),
         artifacts=row.artifacts,
         target=row.target,
+        uid=row.uid,
+        changes=changes.accepted(connection, row.id),
         id=row.id,
         created=row.created,
     )
@@ -178,24 +178,3 @@ def _summary(connection: Connection, row: Row[*tuple[object, ...]]) -> StudySumm
         in_flight=connection.scalar(in_flight) or 0,
         on_front=connection.scalar(on_front) or 0,
     )
-
-
-def _require_same(wanted: StudyRecord, found: StudyRecord, location: str) -> None:
-    parts = sorted({*wanted.fingerprint, *found.fingerprint})
-    absent = "nothing"
-    differing = [
-        f"{part} is {_short(found.fingerprint.get(part, absent))} in the store, "
-        f"{_short(wanted.fingerprint.get(part, absent))} now"
-        for part in parts
-        if wanted.fingerprint.get(part) != found.fingerprint.get(part)
-    ]
-    if differing:
-        raise StudyMismatchError(
-            f"A study goes on only with what it was made from. Study {wanted.name!r} in {location} differs: "
-            f"{'; '.join(differing)}. Restore what has changed, or give the study another name or store."
-        )
-
-
-def _short(part: str) -> str:
-    """The part as it is; of a digest the beginning."""
-    return f"{part[:12]}…" if _DIGEST.fullmatch(part) else part

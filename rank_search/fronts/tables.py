@@ -57,6 +57,7 @@ class _StudyColumns(TypedColumns):
     created: Named[datetime] = Column(UtcDateTime)
     artifacts: Named[str] = Column(Text, server_default="")
     target: Named[int | None] = Column(Integer)
+    uid: Named[str] = Column(Text, server_default="")
 
 
 class _ObjectiveColumns(TypedColumns):
@@ -76,6 +77,17 @@ class _PriorColumns(TypedColumns):
     noise_variance: Named[float | None] = Column(Double)
     energy_kept: Named[float | None] = Column(Double)
     break_even: Named[float | None] = Column(Double)
+
+
+class _ChangeColumns(TypedColumns):
+    study_id: Named[int] = Column(ForeignKey("rs_study.id"), primary_key=True)
+    position: Named[int] = Column(Integer, primary_key=True, autoincrement=False)
+    part: Named[str] = Column(Text)
+    # The fingerprints of the part, and the last trial of before: 0 for none.
+    before: Named[str] = Column(Text)
+    after: Named[str] = Column(Text)
+    accepted: Named[datetime] = Column(UtcDateTime)
+    last_trial_id: Named[int] = Column(Integer)
 
 
 class _ClaimColumns(TypedColumns):
@@ -139,6 +151,7 @@ class _ArtifactColumns(TypedColumns):
 study: Final = Table("rs_study", metadata, _StudyColumns)
 objective: Final = Table("rs_objective", metadata, _ObjectiveColumns)
 prior: Final = Table("rs_prior", metadata, _PriorColumns)
+change: Final = Table("rs_change", metadata, _ChangeColumns)
 claim: Final = Table("rs_claim", metadata, _ClaimColumns, UniqueConstraint("study_id", "point_key"))
 trial: Final = Table(
     "rs_trial",

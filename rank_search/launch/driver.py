@@ -355,7 +355,7 @@ class Driver:
         """Delete files that no trial needs any longer; what cannot be deleted now is swept up at the end."""
         for artifact in artifacts:
             with contextlib.suppress(ArtifactError):
-                self._plan.artifacts.delete(artifact.location)
+                self._plan.artifacts.discard(artifact.location)
 
     def _show(self) -> None:
         progress = self.progress()

@@ -58,7 +58,7 @@ class StudySettings(BaseModel):
         "",
         description="Where trials leave their files: a folder (relative to the study file), or a URL that fsspec "
         "knows, such as `s3://BUCKET/PREFIX`; on a cluster, one that all nodes share. Each study has a folder of its "
-        "name there. Fixed when the study begins. "
+        "own there, named after it and a number that no other study has. Fixed when the study begins. "
         "Default: a folder beside an SQLite file, or beside the study file if the store is a server.",
     )
     cache: str = Field(

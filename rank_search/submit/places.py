@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qs
 
+from rank_search.credentials import has_credentials
 from rank_search.errors import LaunchError
 from rank_search.fronts.address import locate
 from rank_search.study import Study
 
 STORE_VARIABLE: Final = "RANK_SEARCH_STORE"
-_PASSWORD: Final = re.compile(r"://[^:/?]*:[^@]*@")
-_SECRET_PARTS: Final = ("password", "secret", "scram_")
 
 
 def check_places(study: Study, store: str | None) -> None:
@@ -55,15 +52,9 @@ def _check_artifacts(place: str, needed: bool) -> None:
 
 
 def _refuse_secret(where: str, value: str) -> None:
-    if _has_secret(value):
+    if has_credentials(value):
         raise LaunchError(
             f"A job shows its command and its files to everybody who sees Ray's dashboard; the URL in {where} holds a "
             "password. Leave it out, and give it on the head node: in ~/.pgpass, in PGPASSFILE or PGPASSWORD, or as "
             f"the whole URL in {STORE_VARIABLE} (for s3:// in the AWS_ variables, on every node). See docs/cluster.md."
         )
-
-
-def _has_secret(value: str) -> bool:
-    """Whether a URL has a password, before its host or in its query."""
-    queried = parse_qs(value.partition("?")[2])
-    return bool(_PASSWORD.search(value)) or any(part in key.lower() for key in queried for part in _SECRET_PARTS)

@@ -86,8 +86,8 @@ class ReadOnly(Trouble):
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a megabyte, mounted where the study has its files."""
-    folder = tmp_path / "study" / "files" / "stripes"
+    """A file system of a megabyte, mounted where studies have their files."""
+    folder = tmp_path / "study" / "files"
     folder.mkdir(parents=True)
     if os.geteuid() != 0 or not _does("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)):
         pytest.skip("this user may not mount a file system")

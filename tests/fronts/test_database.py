@@ -86,7 +86,7 @@ def test_a_newer_schema_is_refused(new_url) -> None:
         connection.execute(text("UPDATE rs_version SET version_num = '9999'"))
     engine.dispose()
     for create in (False, True):
-        with pytest.raises(StoreError, match=r"has schema 9999, this version knows up to 0002\. Upgrade rank-search"):
+        with pytest.raises(StoreError, match=r"has schema 9999, this version knows up to 0003\. Upgrade rank-search"):
             Store.open(url, create=create)
 
 

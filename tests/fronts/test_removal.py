@@ -13,7 +13,6 @@ from sqlalchemy import Connection, func, select
 from rank_search.artifacts import ArtifactStore, artifacts_at
 from rank_search.errors import QueryError, StoreError
 from rank_search.fronts import Store, StudyRecord, artifact_folder, removal, tables
-from rank_search.fronts.artifacts import free_place
 from rank_search.point import Artifact, Outcome, State
 from tests.fronts.store_tools import a_point, a_record, fill, finish
 
@@ -152,7 +151,7 @@ def file_store(tmp_path: Path) -> Iterator[Store]:
 
 
 def files_of(store: Store, study: StudyRecord) -> ArtifactStore:
-    return artifacts_at(study.artifacts, artifact_folder(store.location, study.name))
+    return artifacts_at(study.artifacts, artifact_folder(store.location, study.folder))
 
 
 def kept(store: Store, study: StudyRecord, content: bytes) -> Artifact:
@@ -169,7 +168,7 @@ def test_renamed_twice_a_study_finds_its_files_and_so_does_its_successor(file_st
     file_store.rename("old digits", "older digits", soon())
     renamed = file_store.study("older digits")
     assert files_of(file_store, renamed).read(artifact) == b"first"
-    second = file_store.join(a_record(name="digits"))
+    second = file_store.join(a_record(name="digits", uid="digits-0123"))
     other = kept(file_store, second, b"second")
     assert files_of(file_store, renamed).location != files_of(file_store, second).location
     assert not file_store.check(renamed, files_of(file_store, renamed))
@@ -205,11 +204,3 @@ def test_a_renamed_store_moves_with_its_files(file_store: Store, tmp_path: Path)
         path.rename(moved / path.name)
     with Store.open(moved / "mine.sqlite") as opened:
         assert files_of(opened, opened.study("new")).read(artifact) == b"mine"
-
-
-def test_a_place_that_another_study_has_is_not_given_again(store: Store) -> None:
-    place = f"s3://bucket/{a_record().name}"
-    store.join(a_record(artifacts=place))
-    second = store.join(a_record(artifacts=place)).artifacts
-    assert second.startswith(f"{place}-")
-    assert store._database.read(free_place, f"{place} free", "x") == f"{place} free"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ def answers(new_url) -> list[list[tuple[object, ...]]]:
         finish(store, study, complete(a=2, b=2), point=a_point(1012))
         finish(store, study, stopped(a=9, b=9), point=a_point(1013), budget=1.0)
         go_on(store, study, 13, complete(a=8, b=8))
+        store.join(replace(study, fingerprint={**study.fingerprint, "code task.py": "22cc"}))
         longer = store.join(a_record(name="digits@30"))
         finish(store, longer, complete(a=1, b=5, error=0.25), point=a_point(1000))
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
@@ -36,7 +38,7 @@ def answers(new_url) -> list[list[tuple[object, ...]]]:
 
 
 def test_the_examples_answer(answers: list[list[tuple[object, ...]]]) -> None:
-    by_trial, ranks, dense, suggested, confirmed, states, past, budgets = answers
+    by_trial, ranks, dense, suggested, confirmed, states, past, budgets, changes = answers
     assert sorted(row[0] for row in by_trial) == [0, 12]
     assert (0, 0.5, 7.0) in by_trial
     assert ranks == []  # no layer is called conv1 here
@@ -45,6 +47,7 @@ def test_the_examples_answer(answers: list[list[tuple[object, ...]]]) -> None:
     assert confirmed == [(0, 0, 0.5, 0.25)]
     assert states == [("complete", 14, 1)]
     assert past == [(0,), (12,)]
+    assert [(part, last) for part, _, last in changes] == [("code task.py", 13)]
     assert budgets == [(13, 1.0, "a", 9.0), (13, 1.0, "b", 9.0), (13, 2.0, "a", 8.0), (13, 2.0, "b", 8.0)]
 
 

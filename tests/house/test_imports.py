@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rank_search"
 
-CELLAR = {"errors", "amounts", "directions", "point"}
+CELLAR = {"amounts", "credentials", "directions", "errors", "point"}
 EVERYWHERE = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
 
 # room: (rooms it may import, libraries it may import)
@@ -30,13 +30,15 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "fronts": (CELLAR | {"artifacts"}, {"numpy", "pandas", "sqlalchemy", "alembic", "moocore"}),
     "figures": (CELLAR | {"fronts"}, {"matplotlib", "plotext"}),
     "testing": (CELLAR | {"layers"}, {"torch", "pytest"}),
-    "artifacts": (CELLAR, {"fsspec"}),
-    "logs": ({"errors"}, {"structlog"}),
+    "credentials": (set(), set()),
+    "places": (CELLAR, {"fsspec"}),
+    "artifacts": (CELLAR | {"places"}, set()),
+    "logs": ({"credentials", "errors"}, {"structlog"}),
     "streams": (set(), set()),
     "launch": (CELLAR | {"search", "fronts", "artifacts", "logs", "streams"}, set()),
     "study": (CELLAR | {"layers", "priors", "search", "trials", "launch"}, set()),
     "report": (CELLAR | {"fronts"}, {"numpy", "jinja2", "markupsafe", "plotly"}),
-    "places": (CELLAR | {"fronts", "study"}, set()),
+    "locating": (CELLAR | {"fronts", "study"}, set()),
     "status": (CELLAR | {"fronts"}, set()),
     "submit": (CELLAR | {"study", "fronts"}, {"ray"}),
     "subject": (CELLAR | {"layers", "fronts", "trials", "study"}, {"torch"}),
@@ -59,7 +61,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "run": (
         CELLAR
         | {"artifacts", "fronts", "launch", "search", "study", "subject", "trials", "prepare", "record"}
-        | {"cluster", "local", "places"},
+        | {"cluster", "local", "locating"},
         {"torch"},
     ),
     "export": (

@@ -47,7 +47,9 @@ class Small:
 
     @property
     def artifacts(self) -> Path:
-        return self.folder / "stripes.artifacts" / "stripes"
+        """The folder of the files of its study; one that does not exist before the study begins."""
+        found = [*(self.folder / "stripes.artifacts").glob("stripes-????????????????")]
+        return found[0] if found else self.folder / "stripes.artifacts" / "none yet"
 
     def copy_to(self, folder: Path) -> Small:
         """Everything in another folder, to be changed or damaged there."""

@@ -21,7 +21,7 @@ import pytest
 
 import rank_search as rs
 from rank_search.fronts import Store
-from rank_search.places import store_of
+from rank_search.locating import store_of
 from tests.story.small import Command, Small, write_study
 
 PROGRAM = str(Path(sys.executable).with_name("rank-search"))

@@ -195,7 +195,7 @@ def contents(study: Small, command: Command) -> dict[str, Any]:
     return {
         "trials": command.fine("trials", study.store, "stripes", "--format", "json").json,
         "studies": command.fine("studies", study.store, "--format", "json").json,
-        "artifacts": {path.name: path.read_bytes() for path in study.artifacts.iterdir()},
+        "artifacts": {path.name: path.read_bytes() for path in study.artifacts.iterdir() if path.is_file()},
         "folder": sorted(path.name for path in study.folder.iterdir() if not path.name.endswith(("-wal", "-shm"))),
     }
 
@@ -396,7 +396,7 @@ def _goes_on(study: Small, command: Command) -> None:
     assert [row["trial"] for row in after] == list(range(9))
     assert [row["label"] for row in after[: len(before)]] == [row["label"] for row in before]
     kept = [artifact for row in front(study, command) for artifact in row["artifacts"].values()]
-    assert sorted(path.name for path in study.artifacts.iterdir()) == sorted(kept)
+    assert sorted(path.name for path in study.artifacts.iterdir() if path.is_file()) == sorted(kept)
     command.fine("check", study.store, "stripes")
 
 

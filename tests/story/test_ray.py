@@ -173,7 +173,7 @@ def test_artifacts_in_a_bucket_that_all_nodes_see(
     command.fine("check", small.store, "stripes")
     with Store.open(small.store) as store:
         study = store.study("stripes")
-        assert study.artifacts == "s3://searches/ours/stripes"
+        assert study.artifacts == f"s3://searches/ours/{study.uid}"
         front = store.front(study)
         kept = {each.location for row in front for each in row.artifacts}
         assert set(ArtifactStore(study.artifacts).names()) == kept
