@@ -182,7 +182,11 @@ class _Server(Place):
         try:
             files, path = url_to_fs(self._url, **dict(zip(keys, self._secrets, strict=False)))
         except ImportError as error:
-            advice = f"Run: {to_install('s3')}." if self._url.startswith("s3") else "Install it."
+            advice = (
+                f"Run, in the folder of rank-search: {to_install('s3')}."
+                if self._url.startswith("s3")
+                else "Install it."
+            )
             raise ArtifactError(
                 f"Artifacts at {self._url} need a package that is not installed: {error}. {advice}"
             ) from None

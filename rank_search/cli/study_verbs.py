@@ -145,10 +145,9 @@ def run(
 
     loaded = load_study(study)
     loaded = loaded.tested() if test else loaded
-    say(_directions(loaded))
     launch = {"workers": workers, "on": on and on.value, "address": address}
     place = Place(store) if store else store_of(loaded)
-    once = iter([_beginning(loaded.name, place)])
+    once = iter([_directions(loaded), _beginning(loaded.name, place)])
     with searching(loaded.name, log) as display:
 
         def report(progress: Progress) -> None:

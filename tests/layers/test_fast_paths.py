@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rank_search.export.formats import read_pt2, read_safetensors, write_pt2, write_safetensors
+from rank_search.export.formats import FORMATS
+from rank_search.export.tracing import trace
 from rank_search.layers import (
     DirectBases,
     Example,
@@ -146,6 +147,13 @@ def low_rank(model: nn.Module, inventory: Inventory, *without: str) -> nn.Module
     return factorize(model, point, inventory.layers, SVD, lambda name: DirectBases(model.get_submodule(name).weight))
 
 
+def written(model: nn.Module, example: Example, folder: Path, format: str = "safetensors") -> nn.Module:
+    """The model, exported and read back."""
+    traced = trace(model, example)
+    FORMATS[format].write(traced, folder)
+    return FORMATS[format].read(folder, {"sizes": traced.sizes.to_json()})
+
+
 def costs(inventory: Inventory, model: nn.Module) -> int:
     """What the layers cost by themselves, and the rest of the model."""
     total = inventory.rest
@@ -168,9 +176,8 @@ def test_recorded_is_what_runs_eagerly_and_exported(name: str, frozen: bool, tmp
     assert run(model, example)[0] == counted
     with torch.no_grad():
         expected = forward(model, example)
-    for write, read in ((write_safetensors, read_safetensors), (write_pt2, read_pt2)):
-        write(model, example, tmp_path)
-        loaded = read(tmp_path)
+    for format in ("safetensors", "pt2"):
+        loaded = written(model, example, tmp_path, format)
         assert count_macs(loaded, [example]) == counted
         assert run_loaded(loaded, example) == counted
         torch.testing.assert_close(forward(loaded, example), expected)
@@ -245,8 +252,7 @@ def test_a_weight_that_is_only_asked_about_is_not_worked_out(tmp_path: Path) -> 
     inventory = take_inventory(model, example)
     found = low_rank(model, inventory)
     assert run(found, example)[0] == count_macs(found, [example]) == costs(inventory, found)
-    write_safetensors(found, example, tmp_path)
-    assert count_macs(read_safetensors(tmp_path), [example]) == costs(inventory, found)
+    assert count_macs(written(found, example, tmp_path), [example]) == costs(inventory, found)
 
 
 class Reading(nn.Module):
@@ -272,9 +278,9 @@ def test_a_weight_that_is_multiplied_with_is_the_dense_one_and_counts(tmp_path: 
     assert all(parameter.grad is not None for parameter in found.parameters())
     counted = count_macs(found, [example])
     assert counted == 2 * 8 * RANK + 2 * 64 + 2 * 64 * RANK == run(found, example)[0]
-    write_safetensors(found, example, tmp_path)
-    torch.testing.assert_close(read_safetensors(tmp_path)(example), expected)
-    assert count_macs(read_safetensors(tmp_path), [example]) == counted
+    loaded = written(found, example, tmp_path)
+    torch.testing.assert_close(loaded(example), expected)
+    assert count_macs(loaded, [example]) == counted
 
 
 class Unused(nn.Module):
@@ -293,7 +299,6 @@ class Unused(nn.Module):
 
 def test_an_export_runs_only_what_its_outputs_need(tmp_path: Path) -> None:
     model, example = Unused().eval(), torch.randn(1, 8)
-    write_safetensors(model, example, tmp_path)
-    loaded = read_safetensors(tmp_path)
+    loaded = written(model, example, tmp_path)
     assert count_macs(loaded, [example]) == 64
     torch.testing.assert_close(loaded(example), model(example))

@@ -465,7 +465,8 @@ def forge(exported: Path, graph: str) -> None:
     (exported / "graph.json").write_text(graph, encoding="utf-8")
     manifest = json.loads((exported / "manifest.json").read_text(encoding="utf-8"))
     manifest["files"]["graph.json"] = sha256(graph.encode()).hexdigest()
-    del manifest["sizes"], manifest["inputs"]
+    for key in ("sizes", "inputs"):
+        manifest.pop(key, None)
     (exported / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -616,11 +617,11 @@ class OddNames(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stages = nn.ModuleDict({"stage[0]": nn.Linear(4, 3), "a/b c": nn.Linear(3, 2)})
-        self._steps, self.half = nn.Linear(2, 2), nn.Linear(2, 2)
+        self._steps, self._tensors = nn.Linear(2, 2), nn.Linear(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.stages["a/b c"](self.stages["stage[0]"](x))
-        return self.half(self._steps(y))
+        return self._tensors(self._steps(y))
 
 
 class Optional(nn.Module):

@@ -220,7 +220,8 @@ def test_a_run_says_what_happens(tmp_path: Path, forks: Forks, command: Command,
     assert run.wait() == 0, run.printed
     told = records(log)
     events = [record["event"] for record in told]
-    assert events[0] == "study joined"
+    assert events[0] == "Reading the task"
+    assert next(event for event in events if event.islower()) == "study joined"  # what is not a word for a wait
     assert events[-1] == "driver done"
     assert {record["study"] for record in told} == {"stripes"}
     assert all(record["worker"] for record in told)

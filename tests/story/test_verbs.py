@@ -110,7 +110,7 @@ def test_all_formats_have_the_same_rows_and_fields(line: str, small: Small, comm
 
 def test_layers_lists_all_and_why_some_are_skipped(small: Small, command: Command) -> None:
     rows = {row["layer"]: row for row in rows_of(command, "layers", small.file)}
-    assert list(rows) == ["second", "last", "first"]
+    assert list(rows) == ["second", "last", "first", "norm"]
     assert rows["second"]["shape"] == "12×8×3×3"
     assert rows["second"]["params"] == 12 * 8 * 9
     assert rows["second"]["macs"] == 12 * 8 * 9 * 4 * 4

@@ -213,5 +213,5 @@ def test_the_study_knows_its_examples_and_what_layers_cost(
     assert shown["layer_costs"][layer] == {"dense": study.layer_costs[layer], "trial": dict(cut.layer_costs[layer])}
     before, after = study.layer_costs[layer]["macs"], cut.layer_costs[layer]["macs"]
     assert f"{before:,} → {after:,}" in command.fine("show", small.store, "stripes", 1).out
-    assert artifact_folder(small.store, "stripes").is_dir()
+    assert artifact_folder(small.store, study.folder).is_dir()
     assert torch.is_grad_enabled()

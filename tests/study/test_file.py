@@ -85,7 +85,7 @@ def complaints(folder: Path, text: str) -> list[str]:
 
 def test_little_has_to_be_given(tmp_path: Path) -> None:
     study = load(tmp_path, LEAST)
-    assert (study.name, study.store, study.folder) == ("mine", "mine.sqlite", tmp_path)
+    assert (study.name, study.store, study.folder) == ("mine", str(tmp_path / "mine.sqlite"), tmp_path)
     assert [each.name for each in study.search.objectives] == ["error", "macs"]
     assert study.layers.include == ("*",)
 
