@@ -107,6 +107,7 @@ def _traced(model: nn.Module, inputs: tuple[Tensor, ...], asked: set[Place], bat
         for place, each in enumerate(grown)
     )
     with quiet(), layer_by_layer():
+        torch._dynamo.reset()  # control flow that has run before is compiled, and what was compiled cannot be traced
         program = only_needed(torch.export.export(model, grown, dynamic_shapes=hints))
     return Traced(_plain(program), _sizes(program, inputs, batch))
 

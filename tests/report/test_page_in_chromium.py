@@ -16,8 +16,6 @@ from tests.report.report_tools import HOSTILE, Many, in_a_shell, study_record
 if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page
 
-SECONDS = 3.0
-
 
 class Opened:
     """A page, and whatever it complained about or asked for."""
@@ -94,7 +92,6 @@ def test_every_view_follows_the_table(opened: Opened) -> None:
 
 def test_every_view_follows_a_click_on_a_mark(opened: Opened) -> None:
     before = opened.figures()
-    opened.page.locator("#pairs .plot").last.scroll_into_view_if_needed()
     opened.page.evaluate(_TO_PIXELS)
     x, y = opened.page.evaluate("window.at")
     opened.page.mouse.move(x, y)
@@ -104,7 +101,8 @@ def test_every_view_follows_a_click_on_a_mark(opened: Opened) -> None:
 
 
 _TO_PIXELS = """() => {
-  const node = [...document.querySelectorAll("#pairs .plot")].at(-1);
+  const node = [...document.querySelectorAll("#pairs .plot")].find((each) => each.data[3].x.length > 1);
+  node.scrollIntoView({ block: "center", behavior: "instant" });
   const { left, top } = node.getBoundingClientRect();
   const front = node.data[3];
   const { xaxis, yaxis } = node._fullLayout;
@@ -216,27 +214,16 @@ def test_paper_has_light_figures_of_its_width_and_no_buttons(opened: Opened) -> 
     assert opened.page.locator("html").get_attribute("data-theme") == "dark"
 
 
-def test_ten_thousand_trials_are_drawn_within_three_seconds(browser: BrowserContext, tmp_path: Path) -> None:
-    """Of the page's own thread, up to the last figure, in the best of three loads.
-
-    Seconds of the wall say who else is on the machine, and even those of the thread grow by a third when it is busy;
-    the least of several is closest to what the page costs. More than half of it is plotly.js being loaded.
-    """
+def test_ten_thousand_trials_are_few_marks(browser: BrowserContext, tmp_path: Path) -> None:
+    """What makes a page slow is what is drawn on it; `benchmarks/report_page.py` has the seconds."""
     many = Many.of(10_000, ("error", "macs"), [f"stage{k // 4}.block{k % 4}.conv" for k in range(20)])
     file = tmp_path / "many.html"
     file.write_text(render(contents(many, "many.sqlite", "many")), encoding="utf-8")  # type: ignore[arg-type]
-    assert min(_seconds(browser, file) for _ in range(3)) < SECONDS
-
-
-def _seconds(browser: BrowserContext, file: Path) -> float:
-    page = browser.new_page()
-    session = browser.new_cdp_session(page)
-    session.send("Performance.enable", {"timeDomain": "threadTicks"})
-    page.goto(file.as_uri())
-    page.wait_for_selector("html[data-complete]", state="attached")
-    spent = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
-    page.close()
-    return float(spent["TaskDuration"])
+    opened = Opened(browser, file)
+    marks = opened.page.locator("#pairs .plot .points path").count()
+    assert 100 < marks < 3_000
+    assert "one where several would cover each other" in opened.page.locator("#pairs").inner_text()
+    assert opened.complaints == []
 
 
 def test_a_study_without_trials_is_no_trouble(browser: BrowserContext, tmp_path: Path) -> None:

@@ -369,7 +369,10 @@ def test_a_disk_that_is_full_when_artifacts_are_written(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = write_study(tmp_path / "study", launch={"store_patience": 0.1})
-    synced, room = os.fsync, iter(range(9))  # two trials leave two files each, and file and folder are synced
+    synced, room = (
+        os.fsync,
+        iter(range(15)),
+    )  # six for folders and the store's note; two trials leave two files each, synced with their folder
 
     def full(handle: int) -> None:
         if next(room, None) is None:
