@@ -62,7 +62,6 @@ _SQLITE_BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sql
 _SQLITE_PASSING: Final = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM}
 )
-_SQLITE_FILE_REPLACED: Final = sqlite3.SQLITE_READONLY_DBMOVED
 
 
 def verdict(error: DBAPIError, engine: Engine, reached: bool, written: bool) -> Verdict:
@@ -71,7 +70,7 @@ def verdict(error: DBAPIError, engine: Engine, reached: bool, written: bool) -> 
     `reached`, `written`: this database has been read, and written to, before: only then can it have become read-only.
     """
     if engine.dialect.name == "sqlite":
-        return _of_sqlite(error, reached, written)
+        return _of_sqlite(error, reached)
     state: str | None = getattr(error.orig, "sqlstate", None)
     if state is not None:
         return _of_state(state, written)
@@ -98,11 +97,9 @@ def _of_connecting(error: DBAPIError, engine: Engine, reached: bool) -> Verdict:
     return Verdict.NOT_NOW if postgresql.says_not_now(engine) else Verdict.FINAL
 
 
-def _of_sqlite(error: DBAPIError, reached: bool, written: bool) -> Verdict:
-    code = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_OK)
-    kind = code & 0xFF  # the rest says more of it
+def _of_sqlite(error: DBAPIError, reached: bool) -> Verdict:
+    """A file that can only be read stays so: no other server takes its place."""
+    kind = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # the rest says more of it
     if kind in _SQLITE_BUSY:
         return Verdict.NOT_NOW
-    read_only = kind == sqlite3.SQLITE_READONLY and code != _SQLITE_FILE_REPLACED
-    passing = (reached and kind in _SQLITE_PASSING) or (written and read_only)
-    return Verdict.AWAY if passing else Verdict.FINAL
+    return Verdict.AWAY if reached and kind in _SQLITE_PASSING else Verdict.FINAL

@@ -6,7 +6,7 @@ import os
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
 
@@ -99,9 +99,10 @@ def _does(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
-def assert_waits_for(trouble: Trouble, case: Case) -> None:
+def assert_waits_for(trouble_of: Callable[[], Trouble], case: Case) -> None:
     run = case.start()
     before = case.wait_for_trials(3)
+    trouble = trouble_of()
     trouble.begin()
     wait_for(lambda: trouble.keep_up() or SAID in run.printed)
     time.sleep(HOLD)
@@ -114,23 +115,23 @@ def assert_waits_for(trouble: Trouble, case: Case) -> None:
 
 def test_a_folder_that_is_gone_for_a_while(new_case: MakeCase, launch: Launch) -> None:
     case = new_case(launch)
-    assert_waits_for(Gone(case.files), case)
+    assert_waits_for(lambda: Gone(case.files), case)
 
 
 @pytest.mark.parametrize("trouble", [Full, ReadOnly])
 def test_a_disk_that_takes_nothing_for_a_while(small_disk: Path, new_case: MakeCase, trouble: type[Trouble]) -> None:
-    assert_waits_for(trouble(small_disk), new_case({"workers": 2}))
+    assert_waits_for(lambda: trouble(small_disk), new_case({"workers": 2}))
 
 
 def test_a_folder_that_stays_away_ends_the_run(new_case: MakeCase) -> None:
     case = new_case({"workers": 2, "store_patience": 2.0})
-    trouble = Gone(case.files)
     run = case.start()
     before = case.wait_for_trials(3)
+    trouble = Gone(case.files)
     trouble.begin()
     case.assert_ends(run, code=2)
     assert run.printed.count("\nrank-search: ") == 1
-    assert f"kept in {case.files}" in run.printed
+    assert f"kept in {trouble.folder}" in run.printed
     assert "Traceback" not in run.printed
     trouble.end()
     case.finish()
