@@ -45,7 +45,7 @@ def stand_in_for_closed() -> None:
     printed would go there."""
     with suppress(OSError):
         while (opened := os.open(os.devnull, os.O_RDWR)) <= max(_DESCRIPTORS.values()):
-            continue
+            os.set_inheritable(opened, True)  # by workers, which would have no stream
         os.close(opened)
     for name in _DESCRIPTORS:
         if getattr(sys, name) is None:
