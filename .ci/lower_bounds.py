@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-PARTNERS = {"pydantic": ("pydantic_core",), "s3fs": ("aiobotocore", "botocore", "boto3", "fsspec")}
+PARTNERS = {"pydantic": ("pydantic_core",)}
 """Packages whose versions follow another's exactly, so that they give way with it."""
 EXTRAS = ("demo", "onnx", "postgresql", "s3")
 PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.]+)")
