@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,16 +40,18 @@ def write_safetensors(traced: Traced, folder: Path) -> None:
 def write_pt2(traced: Traced, folder: Path) -> None:
     """A program of torch.export: read back by `torch.export.load`, which needs torch alone.
 
+    PyTorch's own writer ends the process if the disk is full, so it writes into memory.
+
     Raises:
         ExportError: it cannot be saved.
     """
+    made = io.BytesIO()
     try:
         with quiet():
-            torch.export.save(traced.program, folder / PROGRAM)
-    except OSError:
-        raise
+            torch.export.save(traced.program, made)
     except Exception as error:
         raise ExportError(f"The model's program cannot be saved: {said(error)}. Use --format safetensors.") from error
+    (folder / PROGRAM).write_bytes(made.getbuffer())
 
 
 def read_pt2(folder: Path, manifest: Mapping[str, Any]) -> nn.Module:

@@ -2,9 +2,9 @@
 
     with Disk(tmp_path, Fault("power", 3)) as disk:
         …
-    disk.lose()  # what was not synced is torn, renamings that were not synced are undone
+    disk.lose()  # what was not synced is torn, names whose folder was not synced are gone
 
-Operations are opening for writing, writing, syncing, renaming, and making folders, below one folder.
+Operations are opening for writing, writing, syncing, renaming, linking, and making folders, below one folder.
 """
 
 from __future__ import annotations
@@ -44,11 +44,12 @@ class Disk:
         self.root, self.count = root, 0
         self._fault, self._off = fault, False
         self._unsynced: set[Path] = set()
-        self._undo: list[tuple[Path, Callable[[], object]]] = []
+        self._undo: list[_Undo] = []
         self._patches = [
             patch.object(os, "fsync", self._fsync(os.fsync)),
             patch.object(os, "replace", self._rename(os.replace)),
             patch.object(os, "rename", self._rename(os.rename)),
+            patch.object(os, "link", self._link(os.link)),
             patch.object(os, "mkdir", self._mkdir(os.mkdir)),
             patch.object(os, "unlink", self._unlink(os.unlink)),
             patch.object(io, "open", self._open(io.open)),
@@ -71,8 +72,8 @@ class Disk:
         for path in self._unsynced:
             if path.exists():
                 os.truncate(path, path.stat().st_size // 2)
-        for _, undo in reversed(self._undo):
-            undo()
+        for each in reversed(self._undo):
+            each.act(each.path)
 
     def _strike(self, path: Any, torn: Callable[[], object] = lambda: None) -> None:
         """Count an operation; the one that is to go wrong does."""
@@ -96,7 +97,7 @@ class Disk:
             path = Path(os.readlink(f"/proc/self/fd/{handle if isinstance(handle, int) else handle.fileno()}"))
             self._strike(path)
             self._unsynced.discard(path)
-            self._undo = [each for each in self._undo if each[0] != path]
+            self._undo = [each for each in self._undo if each.path.parent != path]
 
         return fsync
 
@@ -106,24 +107,36 @@ class Disk:
             old, new = Path(source).absolute(), Path(target).absolute()
             before = new.read_bytes() if new.is_file() else None
             real(source, target)
-            if old in self._unsynced:
-                self._unsynced ^= {old, new}
+            self._unsynced = {_moved(path, old, new) for path in self._unsynced}
+            for each in self._undo:
+                each.path = _moved(each.path, old, new)
 
-            def undo() -> None:
-                real(new, old)
+            def undo(path: Path) -> None:
+                if path.exists():
+                    real(path, old)
                 if before is not None:
-                    new.write_bytes(before)
+                    path.write_bytes(before)
 
-            self._undo.append((new.parent, undo))
+            self._undo.append(_Undo(new, undo))
 
         return rename
+
+    def _link(self, real: Callable[..., None]) -> Callable[..., None]:
+        def link(source: Any, target: Any, **given: Any) -> None:
+            self._strike(target)
+            real(source, target, **given)
+            new = Path(target).absolute()
+            if Path(source).absolute() in self._unsynced:
+                self._unsynced.add(new)
+            self._undo.append(_Undo(new, lambda path: path.unlink(missing_ok=True)))
+
+        return link
 
     def _mkdir(self, real: Callable[..., None]) -> Callable[..., None]:
         def mkdir(path: Any, *given: Any) -> None:
             self._strike(path)
             real(path, *given)
-            made = Path(path).absolute()
-            self._undo.append((made.parent, lambda: shutil.rmtree(made, ignore_errors=True)))
+            self._undo.append(_Undo(Path(path).absolute(), lambda made: shutil.rmtree(made, ignore_errors=True)))
 
         return mkdir
 
@@ -141,11 +154,26 @@ class Disk:
                 return real(file, mode, *given, **named)
             path = Path(os.readlink(f"/proc/self/fd/{file}")) if isinstance(file, int) else file
             self._strike(path)
+            new, name = not isinstance(file, int) and not os.path.lexists(path), Path(path).absolute()
             made = real(file, mode, *given, **named)
-            self._unsynced.add(Path(path).absolute())
+            self._unsynced.add(name)
+            if new:
+                self._undo.append(_Undo(name, lambda path: path.unlink(missing_ok=True)))
             return _Writing(made, lambda torn: self._strike(path, torn))
 
         return opened
+
+
+@dataclass
+class _Undo:
+    """How a name goes that its folder was not synced with."""
+
+    path: Path
+    act: Callable[[Path], object]
+
+
+def _moved(path: Path, old: Path, new: Path) -> Path:
+    return new / path.relative_to(old) if path.is_relative_to(old) else path
 
 
 class _Writing:

@@ -64,7 +64,7 @@ def check_the_promise(result: Any) -> None:
 
 def run_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     commands = [line for block in blocks("") for line in block.splitlines() if line.startswith("rank-search front")]
-    assert len(commands) == 6
+    assert len(commands) == 8
     for command in commands:
         monkeypatch.setattr(sys, "argv", shlex.split(command))
         with pytest.raises(SystemExit) as ended:
