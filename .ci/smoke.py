@@ -76,7 +76,7 @@ def ask(trial: int) -> None:
         app(verb.split(), standalone_mode=False)
     import optuna_dashboard
 
-    from rank_search.mirror import mirrored
+    from rank_search.observe.optuna_storage import mirrored
 
     with rs.Store.open(STORE) as store:
         optuna_dashboard.wsgi(mirrored(store))
@@ -84,7 +84,7 @@ def ask(trial: int) -> None:
 
 def on_postgresql() -> None:
     """A study in a store on a server of its own."""
-    from tests.fronts.postgres import Server, programs_or_skip
+    from tests.store.postgres import Server, programs_or_skip
 
     with (
         Server(programs_or_skip()) as server,

@@ -35,12 +35,12 @@ from benchmarks.lenets import NETWORKS, task_of
 from rank_search.artifacts import ArtifactStore
 from rank_search.coding import Grid, encode, plans
 from rank_search.point import Choice, Point, State
-from rank_search.prepare import Prepared, prepare
-from rank_search.study import Study
-from rank_search.subject import IN_PYTHON
-from rank_search.trials import Supervised, from_safetensors, measure, run_trial, test_measurements, trial
-from rank_search.trials.workbench import Workbench, build
-from rank_search.work import make_workbench
+from rank_search.run import Prepared, prepare
+from rank_search.run.worker import make_workbench
+from rank_search.study import IN_PYTHON, Study
+from rank_search.tasks import Supervised
+from rank_search.training import from_safetensors
+from rank_search.trials import Workbench, build, measure, run_trial, test_measurements, trial
 
 PRICES: Final = (0.3, 1.0, 3.0, 10.0)
 QUALITIES: Final = (1.5, 2.0, 2.5, 3.0)

@@ -18,11 +18,11 @@ from functools import partial
 
 import numpy as np
 
-from rank_search.coding.adaptive import BinaryReader, BinaryWriter, Contexts
-from rank_search.coding.binary import ALONE, Integers, questions
+from rank_search.coding.binarization import ALONE, Integers, questions
+from rank_search.coding.binary_range_coder import BinaryReader, BinaryWriter, Contexts
+from rank_search.coding.coding_priors import FAMILIES, Masses, RangeReader, RangeWriter, best, masses
 from rank_search.coding.estimate import Learned, adaptive_bits
 from rank_search.coding.plans import choose
-from rank_search.coding.priors import FAMILIES, Masses, RangeReader, RangeWriter, best, masses
 
 SHAPES = ((64, 8), (256, 16), (512, 512))
 SCALES = (0.3, 1.0, 3.0)

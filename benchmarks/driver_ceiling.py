@@ -26,11 +26,12 @@ from optuna.samplers import RandomSampler
 
 from benchmarks import fronts
 from benchmarks.nothing import LAYERS, Search
-from rank_search.fronts import Store
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import Past, Suggestion
+from rank_search.search import Past
 from rank_search.search.auto import Auto
 from rank_search.search.samplers import FixedNSGAII, FixedTPE
+from rank_search.search.searcher import Suggestion
+from rank_search.store import Store
 
 POPULATION = 24  # ours by default
 RANGES = {"weakening": (0.0, 2.0), "multiplier": (-3.0, 3.0), "entropy": (-4.6, -1.0)}

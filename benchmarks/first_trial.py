@@ -92,7 +92,7 @@ def search(study: str, store: str, start: float, trials: int, workers: int) -> N
     result = rank_search.run.run_study(
         rank_search.study.load_study(Path(study)), store=store, trials=trials, workers=workers
     )
-    with rank_search.fronts.Store.open(store) as opened:
+    with rank_search.store.Store.open(store) as opened:
         rows = sorted(opened.trials(result.study), key=lambda row: row.number)
     for row in rows:
         begun, ended = row.started.timestamp(), row.finished.timestamp()
@@ -117,11 +117,11 @@ def show_ratios(path: str, pairs: int) -> None:
     import torch
 
     from rank_search.layers import factorize
-    from rank_search.prepare import prepare
+    from rank_search.quantization import reestimate_batchnorm
+    from rank_search.run import prepare
+    from rank_search.run.worker import make_workbench
     from rank_search.study import load_study
     from rank_search.trials import Workbench, run_trial
-    from rank_search.trials.batchnorm import reestimate_batchnorm
-    from rank_search.work import make_workbench
 
     study = load_study(Path(path))
     untrained = study.training.model_copy(update={"epochs": 0.0})

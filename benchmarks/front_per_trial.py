@@ -22,17 +22,17 @@ from typing import Any, Final
 
 import torch
 
-from rank_search.fronts import hypervolume
 from rank_search.layers import factorize
+from rank_search.pareto import hypervolume
 from rank_search.point import Choice, Objective, Outcome, Point, State
-from rank_search.prepare import Prepared, prepare, weight_of
-from rank_search.priors import CachedBases, tail_rank
-from rank_search.search import Searcher, SearchSettings, Seed, SeedSettings, Strength, seed_points
-from rank_search.search.coordinates import normalized
-from rank_search.search.space import AxisRange
+from rank_search.priors.cache import CachedBases
+from rank_search.priors.rules import tail_rank
+from rank_search.quantization import reestimate_batchnorm
+from rank_search.run import Prepared, prepare, weight_of
+from rank_search.search import AxisRange, Searcher, SearchSettings, Seed, Strength, normalized, seed_points
+from rank_search.search.settings import SeedSettings
 from rank_search.study import Study, load_study
-from rank_search.trials import reestimate_batchnorm
-from rank_search.trials.randomness import seeded
+from rank_search.tasks import seeded
 
 COUNTS: Final = (10, 20, 25, 50, 100, 200, 400, 700, 1000)
 NONE: Final = SeedSettings(dense=False, allocations=0, fractions=(), weakenings=())

@@ -25,9 +25,9 @@ import optuna
 from numpy.typing import NDArray
 from sqlalchemy import Connection, create_engine, insert
 
-from rank_search.fronts import Store, StudyRecord, tables
-from rank_search.fronts.audit import first_dominators
 from rank_search.point import Choice, Objective, Outcome, Point, State
+from rank_search.store import Store, StudyRecord, tables
+from rank_search.store.audit import first_dominators
 
 LAYERS: Final = 60
 HIGHEST: Final = 512

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from benchmarks.networks import EXAMPLE, ResNet
 from rank_search.layers import DirectBases, deployed, factorize, load_plugin, take_inventory
 from rank_search.point import Choice, Point
-from rank_search.trials import LatencySettings, measure_latency_ratio
+from rank_search.training import LatencySettings
+from rank_search.trials.latency import measure_latency_ratio
 
 
 def tucker(model: nn.Module, example: Tensor) -> nn.Module:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rank_search.trials import Supervised
+from rank_search.tasks import Supervised
 
 SELECTION: Final = 5000
 """The last so many training images are never trained on: they are what points are selected by."""

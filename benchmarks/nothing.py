@@ -11,14 +11,14 @@ from functools import partial
 from pathlib import Path
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.fronts import Store, StudyRecord, TrialRow
-from rank_search.launch import Executor, Job, LaunchSettings, Runner
-from rank_search.launch.driver import Driver, Plan
+from rank_search.launch import Driver, Executor, Job, LaunchSettings, Plan, Runner
 from rank_search.layers import Cost, Layer, load_plugin
+from rank_search.options import CostModel, Options
 from rank_search.point import Choice, Objective, Outcome, State
 from rank_search.priors import AxisPrior
-from rank_search.search import CostModel, Options, Rungs, Searcher, SearchSettings, build_space, seed_points
+from rank_search.search import Rungs, Searcher, SearchSettings, build_space, seed_points
 from rank_search.search.samplers import AUTO
+from rank_search.store import Store, StudyRecord, TrialRow
 
 LADDERS = {"fractions": (0.75, 0.5, 0.35, 0.25, 0.15), "weakenings": (0.25, 0.5, 0.75, 1.0)}
 LAYERS = 29  # with a categorical and a multiplier each, the weakening and the entropy strength: 60 coordinates
@@ -96,7 +96,7 @@ def _wait_for(executor: Executor, workers: int) -> None:
 
 def on_ray(make: Callable[[], Runner], workers: int, cpus: float = 1.0) -> Executor:
     """Actors on the Ray cluster that is there."""
-    from rank_search.launch.ray import Cluster, RayActors, ship
+    from rank_search.launch import Cluster, RayActors, ship
 
     ship(Path(__file__).parent)
     return RayActors(Cluster(), make, workers, LaunchSettings(on="ray", cpus_per_trial=cpus))

@@ -31,9 +31,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rank_search.layers import fuse
-from rank_search.posttraining import pack
+from rank_search.quantization import pack
 from rank_search.study import load_study, load_task
-from rank_search.trials import Task, seeded
+from rank_search.tasks import Task, seeded
 
 NONWEIGHT_QP: Final = -36
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from rank_search.report import contents, render
+from rank_search.report.contents import contents
+from rank_search.report.page import render
 from tests.report.report_tools import Many
 
 LAYERS = [f"stage{k // 4}.block{k % 4}.conv" for k in range(20)]

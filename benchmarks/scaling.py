@@ -24,7 +24,7 @@ import ray
 
 import rank_search as rs
 from benchmarks.nothing import drive, make_sleeper, on_ray
-from rank_search.fronts import TrialRow
+from rank_search.store import TrialRow
 
 STUDIES = Path(__file__).parents[1] / "studies"
 

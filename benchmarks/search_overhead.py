@@ -26,26 +26,16 @@ from unittest.mock import patch
 import optuna
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.fronts import Store, StudyRecord
-from rank_search.launch import InProcess
-from rank_search.launch.driver import Driver, Plan
-from rank_search.launch.progress import Progress
+from rank_search.launch import Driver, InProcess, Plan
 from rank_search.layers import Cost, Layer, load_plugin
+from rank_search.observe import Progress
+from rank_search.options import CostModel, Options
 from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors import AxisPrior
-from rank_search.search import (
-    SAMPLERS,
-    Auto,
-    CostModel,
-    Options,
-    Rungs,
-    Searcher,
-    SearchSettings,
-    build_space,
-    coordinates,
-    seed_points,
-)
-from rank_search.search.samplers import AUTO, RANDOM
+from rank_search.search import Rungs, Searcher, SearchSettings, build_space, coordinates, seed_points
+from rank_search.search.auto import Auto
+from rank_search.search.samplers import AUTO, RANDOM, SAMPLERS
+from rank_search.store import Store, StudyRecord
 
 LAYERS = 29  # with a categorical and a multiplier each, the weakening and the entropy strength: 60 coordinates
 WINDOW = 40

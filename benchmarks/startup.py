@@ -13,8 +13,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rank_search.fronts import Store, StudyRecord
 from rank_search.point import Choice, Objective, Outcome, Point, State
+from rank_search.store import Store, StudyRecord
 
 REPEATS = 7
 COMMAND = str(Path(sys.executable).parent / "rank-search")

@@ -30,10 +30,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rank_search.fronts import PriorRow, Store, StudyRecord
-from rank_search.fronts.audit import first_dominators
 from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
-from tests.fronts.postgres import Server, binaries
+from rank_search.store import PriorRow, Store, StudyRecord
+from rank_search.store.audit import first_dominators
+from tests.store.postgres import Server, binaries
 
 HIGHEST: Final = 512
 FULL: Final = 9.0

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from rank_search.priors import RankPrior, Spectrum, vbmf
+from rank_search.priors.spectrum import Spectrum
+from rank_search.priors.vbmf import RankPrior, vbmf
 
 SHAPES = [(64, 576), (256, 2304), (512, 4608), (1024, 4096), (4096, 4096), (4096, 11008)]
 

@@ -7,16 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from rank_search.layers import (
-    Axis,
-    Bases,
-    Factorization,
-    Layer,
-    fit_closer,
-    nested_span,
-    outer_fit,
-    outer_fits,
-)
+from rank_search.layers import Axis, Bases, Factorization, Layer, fit_closer, nested_span, outer_fit, outer_fits
 
 
 def matrix(weight: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from rank_search.amounts import Amount
+from rank_search.basics import Amount
 from rank_search.errors import QueryError
 
 DENSE: Final = "dense"

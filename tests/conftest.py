@@ -10,7 +10,7 @@ import pytest
 from tests.artifacts.servers import s3_server
 
 if TYPE_CHECKING:
-    from rank_search.launch.ray import Cluster
+    from rank_search.launch import Cluster
 
 __all__ = ["s3_server"]
 
@@ -35,7 +35,7 @@ def cluster(cloud: Mapping[str, str]) -> Iterator[Cluster]:
     """A Ray cluster of one node with three CPUs, whose workers know the S3 server, for as long as the tests run."""
     import ray
 
-    from rank_search.launch.ray import Cluster
+    from rank_search.launch import Cluster
 
     before = dict(os.environ)
     os.environ |= {**cloud, "RAY_AUTH_MODE": "disabled"}

@@ -22,8 +22,8 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from rank_search.priors import Spectrum
 from rank_search.priors.rate import coded_bits, coded_distortion, component_steps
+from rank_search.priors.spectrum import Spectrum
 
 Matrix = NDArray[np.float64]
 Pair = tuple[Matrix, Matrix]

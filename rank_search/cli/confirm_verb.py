@@ -14,8 +14,8 @@ from rank_search.cli.store_verbs import NameArgument, StoreArgument
 from rank_search.cli.study_verbs import AddressOption, FormatOption, LauncherOption, LogOption, WorkersOption
 
 if TYPE_CHECKING:
-    from rank_search.confirmation import Confirmation
     from rank_search.launch import LaunchSettings
+    from rank_search.run import Confirmation
 
 _COUNTED: Final = ("params", "macs")  # follow from the point, however long it is trained
 
@@ -52,8 +52,8 @@ def confirm(
     Example: rank-search confirm digits.sqlite digits 30 39 --epochs 180
     """
     from rank_search.cli.foreground import searching
-    from rank_search.confirmation import confirm as confirm_trials
     from rank_search.launch import LaunchSettings
+    from rank_search.run import confirm as confirm_trials
     from rank_search.study import load_study
 
     file = None if study is None else load_study(study)

@@ -10,7 +10,7 @@ import typer
 from rank_search.cli.output import Format, print_rows
 from rank_search.cli.store_verbs import FormatOption, NameArgument, StoreArgument
 from rank_search.cli.writing import OverwriteOption, require_free
-from rank_search.fronts import Store
+from rank_search.store import Store
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Picture to write: .svg, .png or .pdf.")]
 ObjectivesOption = Annotated[
@@ -64,8 +64,7 @@ def compare(
 
     Example: rank-search compare digits.sqlite digits digits-tpe -o compare.svg
     """
-    from rank_search.figures import compare_studies, draw_comparison
-    from rank_search.figures.comparison import rows_of
+    from rank_search.figures import compare_studies, draw_comparison, rows_of
 
     if output is not None:
         require_free(output, overwrite)

@@ -10,11 +10,11 @@ from pathlib import Path
 import optuna
 import typer
 
-from rank_search import logs
+from rank_search.basics import unbroken
 from rank_search.cli.progress import ProgressDisplay
 from rank_search.cli.verb import INTERRUPTED
 from rank_search.launch import this_process
-from rank_search.streams import unbroken
+from rank_search.observe import logs
 
 
 @contextmanager

@@ -11,10 +11,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from rank_search.amounts import COSTS
+from rank_search.basics import COSTS
 from rank_search.cli.output import Row, choices_in_short, in_brief
-from rank_search.fronts import StudyRecord, TrialRow
-from rank_search.fronts.shown import cell, number
+from rank_search.store import StudyRecord, TrialRow, cell, number
 
 _TIMED: Final = ("macs", "latency")  # ratios of costs that need not be objectives to be asked for
 _TEXT: Final = 24

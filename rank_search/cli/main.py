@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rank_search.basics import masked, stand_in_for_closed, unbroken
 from rank_search.cli import (
     cluster_verbs,
     confirm_verb,
@@ -22,9 +23,7 @@ from rank_search.cli import (
 )
 from rank_search.cli.aside import hushed
 from rank_search.cli.verb import INTERRUPTED, App, QuietOption
-from rank_search.credentials import masked
 from rank_search.errors import RankSearchError, TrialsFailedError
-from rank_search.streams import stand_in_for_closed, unbroken
 
 app = App(
     no_args_is_help=True,

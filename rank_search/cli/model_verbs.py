@@ -72,7 +72,7 @@ def export(
     Example: rank-search export digits.sqlite digits 12 -o small --format onnx
     """
     from rank_search.export import export_trial
-    from rank_search.fronts import Store
+    from rank_search.store import Store
     from rank_search.study import load_study, load_task
 
     with Store.open(store) as opened:
@@ -98,7 +98,7 @@ def pack(
     Example: rank-search pack digits.sqlite digits 12 -o small.rsz
     """
     from rank_search.export import pack_trial
-    from rank_search.fronts import Store
+    from rank_search.store import Store
     from rank_search.study import load_study, load_task
 
     with Store.open(store) as opened:
@@ -193,8 +193,8 @@ def dashboard(
     from optuna_dashboard import wsgi
 
     from rank_search.cli.server import ThreadedServer
-    from rank_search.fronts import Store
-    from rank_search.mirror import following
+    from rank_search.observe import following
+    from rank_search.store import Store
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with Store.open(store) as opened, following(opened, every=_FOLLOW) as mirror:

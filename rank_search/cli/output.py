@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rank_search.cli.narrow import in_lines, least_width
-from rank_search.fronts.shown import cell
+from rank_search.store import cell
 
 
 class Format(StrEnum):

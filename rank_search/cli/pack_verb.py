@@ -12,7 +12,7 @@ from rank_search.cli.model_verbs import DynamicOption
 from rank_search.cli.output import Format, Row, print_rows
 
 if TYPE_CHECKING:
-    from rank_search.posttraining import PackedModel
+    from rank_search.quantization import PackedModel
     from rank_search.study import Study
 
 COUNTED: Final = ("params", "macs", "bits")
@@ -62,9 +62,10 @@ def _pack(
     dynamic: list[str] | None,
     format: Format,
 ) -> None:
-    from rank_search.posttraining import pack, task_inputs
+    from rank_search.quantization import pack, task_inputs
     from rank_search.study import load_task
-    from rank_search.trials import asked, measure, seeded
+    from rank_search.tasks import asked, seeded
+    from rank_search.trials import measure
 
     found = load_task(study)
     with seeded(0), asked("training()"):

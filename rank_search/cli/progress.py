@@ -16,8 +16,8 @@ from rich.text import Text
 
 from rank_search.cli.aside import quiet
 from rank_search.cli.output import clock
-from rank_search.fronts.shown import number
-from rank_search.launch.progress import Progress
+from rank_search.observe import Progress
+from rank_search.store import number
 
 _MOST_MEMBERS: Final = 12
 _SECONDS_BETWEEN_LINES: Final = 5.0

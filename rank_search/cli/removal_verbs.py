@@ -12,10 +12,10 @@ from rank_search.cli.aside import say
 from rank_search.cli.output import from_here
 from rank_search.cli.store_verbs import StoreArgument
 from rank_search.errors import QueryError
-from rank_search.status import SILENT
+from rank_search.observe import SILENT
 
 if TYPE_CHECKING:
-    from rank_search.fronts import Store, StudyRecord
+    from rank_search.store import Store, StudyRecord
 
 
 def add_to(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def delete(
     Example: rank-search delete digits.sqlite digits
     """
     from rank_search.artifacts import artifacts_at
-    from rank_search.fronts import Store, artifact_folder
+    from rank_search.store import Store, artifact_folder
 
     with Store.open(store) as opened:
         record = opened.study(study)
@@ -57,7 +57,7 @@ def rename(
 
     Example: rank-search rename digits.sqlite digits digits-first
     """
-    from rank_search.fronts import Store
+    from rank_search.store import Store
 
     with Store.open(store) as opened:
         names = opened.rename(study, new, opened.now() - SILENT)

@@ -10,12 +10,11 @@ import typer
 from rank_search.cli.aside import say
 from rank_search.cli.store_verbs import NameArgument, StoreArgument, ToleranceOption
 from rank_search.cli.writing import OverwriteOption, require_free
-from rank_search.fronts import Store
-from rank_search.fronts.records import TOLERANCE
+from rank_search.store import TOLERANCE, Store
 
 if TYPE_CHECKING:
-    from rank_search.fronts import StudyRecord
     from rank_search.report import Spectrum
+    from rank_search.store import StudyRecord
 
 
 def add_to(app: typer.Typer) -> None:
@@ -61,11 +60,10 @@ def report(
 
 def _spectra(record: StudyRecord) -> list[Spectrum]:
     """Of every unfolding that an axis of a layer is about; of equal ones only the first, with the axes of all."""
-    from rank_search.overparameterized import started
-    from rank_search.prepare import cache_folder, weight_of
     from rank_search.priors import SpectraCache
     from rank_search.report import Spectrum
-    from rank_search.subject import read_subject, study_of
+    from rank_search.run import cache_folder, started, weight_of
+    from rank_search.study import read_subject, study_of
 
     study = study_of(record)
     folder = cache_folder(study)

@@ -16,8 +16,8 @@ from rich.text import Text
 from rank_search.cli.output import Format, Row, clock, print_rows, table_of
 from rank_search.cli.store_verbs import FormatOption, NameArgument, StoreArgument
 from rank_search.errors import StoreAwayError
-from rank_search.fronts import Claim, Store
-from rank_search.status import Driver, Status, look
+from rank_search.observe import Driver, Status, look
+from rank_search.store import Claim, Store
 
 _REFRESH: Final = timedelta(seconds=2)
 _MOST_SHOWN: Final = 20

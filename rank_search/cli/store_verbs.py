@@ -13,9 +13,8 @@ from rank_search.artifacts import artifacts_at
 from rank_search.cli.front_table import print_front
 from rank_search.cli.output import Format, Row, print_rows
 from rank_search.errors import QueryError
-from rank_search.fronts import Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
-from rank_search.fronts.records import TOLERANCE
 from rank_search.point import Choice, State, parse_condition
+from rank_search.store import TOLERANCE, Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
 
 StoreArgument = Annotated[
     str,

@@ -14,12 +14,10 @@ from rank_search.cli.aside import say
 from rank_search.cli.output import Format, Row, from_here, print_rows
 
 if TYPE_CHECKING:
-    from rank_search.launch.progress import Progress
     from rank_search.layers import Skipped
-    from rank_search.locating import Place
-    from rank_search.prepare import Prepared
-    from rank_search.study import Study
-    from rank_search.subject import Subject
+    from rank_search.observe import Progress
+    from rank_search.run import Prepared
+    from rank_search.study import Place, Study, Subject
 
 
 class Launcher(StrEnum):
@@ -52,8 +50,7 @@ def layers(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
 
     Example: rank-search layers studies/digits.toml
     """
-    from rank_search.study import load_study
-    from rank_search.subject import read_subject
+    from rank_search.study import load_study, read_subject
 
     subject = read_subject(load_study(study))
     print_rows(_layer_rows(subject), format, f"layers of {subject.study.name}", empty="no layers")
@@ -64,11 +61,9 @@ def priors(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
 
     Example: rank-search priors studies/digits.toml
     """
-    from rank_search.overparameterized import started
-    from rank_search.prepare import cache_folder, layer_moments, layer_priors
     from rank_search.priors import SpectraCache
-    from rank_search.study import load_study
-    from rank_search.subject import read_subject
+    from rank_search.run import cache_folder, layer_moments, layer_priors, started
+    from rank_search.study import load_study, read_subject
 
     loaded = load_study(study)
     folder = cache_folder(loaded)
@@ -96,7 +91,7 @@ def space(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
 
     Example: rank-search space studies/digits.toml
     """
-    from rank_search.prepare import prepare
+    from rank_search.run import prepare
     from rank_search.study import load_study
 
     prepared = prepare(load_study(study))
@@ -139,9 +134,8 @@ def run(
     Example: rank-search run studies/digits.toml --on ray --workers 8
     """
     from rank_search.cli.foreground import searching
-    from rank_search.locating import Place, store_of
     from rank_search.run import run_study
-    from rank_search.study import load_study
+    from rank_search.study import Place, load_study, store_of
 
     loaded = load_study(study)
     loaded = loaded.tested() if test else loaded
@@ -181,8 +175,8 @@ def _directions(study: Study) -> str:
 
 def _beginning(name: str, place: Place) -> str:
     """Whether the study begins or goes on, and in which store."""
-    from rank_search.fronts.address import locate, masked
-    from rank_search.locating import finished_in
+    from rank_search.store import locate, masked
+    from rank_search.study import finished_in
 
     finished, where = finished_in(place.location, name), from_here(masked(locate(place.location)))
     if finished is None:

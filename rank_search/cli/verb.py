@@ -79,7 +79,7 @@ class Verb(TyperCommand):
 
 
 def _studies(store: str) -> list[str]:
-    from rank_search.fronts import Store
+    from rank_search.store import Store
 
     with Store.open(store) as opened:
         return [each.name for each in opened.studies()]

@@ -61,7 +61,7 @@ def sole(store: str, names: Collection[str]) -> str:
     Raises:
         QueryError: there are others, or none.
     """
-    from rank_search.fronts.address import locate, masked
+    from rank_search.store import locate, masked
 
     if len(names) == 1:
         return next(iter(names))

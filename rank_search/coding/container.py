@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rank_search.coding.plans import Plan, read_plan, write_plan
-from rank_search.coding.wire import Wire
+from rank_search.coding.varint import Wire
 from rank_search.errors import TrialError
 
 MAGIC: Final = b"RSC2"

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rank_search.coding.binary import CONTEXTS, FAST, FLOOR, RAW, SLOW, START, Question
+from rank_search.coding.binarization import CONTEXTS, FAST, FLOOR, RAW, SLOW, START, Question
 
 _BLOCK: Final = 128
 _Shares = NDArray[np.float64]

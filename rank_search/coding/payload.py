@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rank_search.coding import older
+from rank_search.coding import rsc1 as older
+from rank_search.coding.byte_streams import Reader, Writer
 from rank_search.coding.container import MAGIC, TYPES, Coded, Container, Entry, Kept, Shared, damaged, from_bytes
 from rank_search.coding.container import pack as packed
 from rank_search.coding.container import unpack as unpacked
 from rank_search.coding.grid import Grid
 from rank_search.coding.plans import LARGEST, as_matrix, as_tensor
-from rank_search.coding.streams import Reader, Writer
 from rank_search.errors import TrialError
 
 _INTEGERS: Final = (torch.int8, torch.int16, torch.int32, torch.int64)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rank_search.coding.binary import ALONE, Integers, Neighbours, questions, thirds
+from rank_search.coding.binarization import ALONE, Integers, Neighbours, questions, thirds
+from rank_search.coding.coding_priors import FAMILIES, Masses, best, bits_under, masses, tabulated
 from rank_search.coding.estimate import Learned, adaptive_bits
-from rank_search.coding.priors import FAMILIES, Masses, best, bits_under, masses, tabulated
-from rank_search.coding.wire import Wire
+from rank_search.coding.varint import Wire
 
 CONSTANT: Final = 0
 TABLE: Final = 1 + len(FAMILIES)

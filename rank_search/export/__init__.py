@@ -10,29 +10,22 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rank_search.export.loading import load
-    from rank_search.export.onnx_file import OnnxModule
     from rank_search.export.packed import pack_module, pack_trial
     from rank_search.export.trial import build_model, export_trial
     from rank_search.export.unpacked import unpack_file
-    from rank_search.export.watching import Seen, watched
     from rank_search.export.whole import check_free
 
 _HOMES: Final = {
+    "build_model": "trial",
+    "check_free": "whole",
+    "export_trial": "trial",
     "load": "loading",
-    "OnnxModule": "onnx_file",
     "pack_module": "packed",
     "pack_trial": "packed",
-    "build_model": "trial",
-    "export_trial": "trial",
     "unpack_file": "unpacked",
-    "Seen": "watching",
-    "watched": "watching",
-    "check_free": "whole",
 }
 
 __all__ = [
-    "OnnxModule",
-    "Seen",
     "build_model",
     "check_free",
     "export_trial",
@@ -40,7 +33,6 @@ __all__ = [
     "pack_module",
     "pack_trial",
     "unpack_file",
-    "watched",
 ]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import ExportError
 from rank_search.export.tracing import Place, input_names
-from rank_search.export.watching import Seen
+from rank_search.tasks import Seen
 
 NONE: Final = "none"
 

@@ -15,9 +15,8 @@ from rank_search.errors import ExportError
 from rank_search.export.quiet import quiet, said
 from rank_search.export.sizes import BATCH, Sizes
 from rank_search.export.tracing import Place, parts_of, resized
-from rank_search.export.watching import Inputs, Random, set_random_states, watched
 from rank_search.layers import Example, copied
-from rank_search.trials import Task, seeded
+from rank_search.tasks import Inputs, Random, Task, seeded, set_random_states, watched
 
 CLOSE: Final = 1e-4
 """How far outputs may differ, relative to the largest: another runtime, or another layout, adds in another order."""

@@ -19,12 +19,12 @@ from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import Place, parts_of, trace
 from rank_search.export.trial import about_inputs, manifest_of
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
-from rank_search.export.watching import Seen
 from rank_search.export.whole import check_free, made_whole, publish
-from rank_search.fronts import Store
 from rank_search.layers import Example, copied
-from rank_search.subject import subject_of
-from rank_search.trials import Task, build
+from rank_search.store import Store
+from rank_search.study import subject_of
+from rank_search.tasks import Seen, Task
+from rank_search.trials import build
 
 
 def pack_trial(

@@ -18,12 +18,11 @@ from rank_search.export.loading import CODED, MANIFEST, files_in
 from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import parts_of, trace
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
-from rank_search.export.watching import Seen
 from rank_search.export.whole import check_free, made_whole, publish
-from rank_search.fronts import Store, StudyRecord, TrialRow
 from rank_search.layers import Example, copied, fuse
-from rank_search.subject import Subject, subject_of
-from rank_search.trials import Task
+from rank_search.store import Store, StudyRecord, TrialRow
+from rank_search.study import Subject, subject_of
+from rank_search.tasks import Seen, Task
 
 
 def build_model(store: Store, study: str, number: int, task: Task | None = None) -> nn.Module:

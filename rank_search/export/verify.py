@@ -10,12 +10,13 @@ from torch import nn
 from rank_search.artifacts import ArtifactStore, artifacts_at
 from rank_search.coding import decode
 from rank_search.errors import ExportError
-from rank_search.export.watching import Seen, watched
-from rank_search.fronts import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.layers import copied
 from rank_search.point import Artifact, State
-from rank_search.subject import Subject
-from rank_search.trials import asked, build, from_safetensors, seeded
+from rank_search.store import Store, StudyRecord, TrialRow, artifact_folder
+from rank_search.study import Subject
+from rank_search.tasks import Seen, asked, seeded, watched
+from rank_search.training import from_safetensors
+from rank_search.trials import build
 
 
 def rebuilt(subject: Subject, row: TrialRow, artifacts: ArtifactStore) -> nn.Module:

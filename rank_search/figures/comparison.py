@@ -10,7 +10,7 @@ from typing import Any, Final
 from rank_search.errors import QueryError
 from rank_search.figures.convergence import Box, Progress, progress_of
 from rank_search.figures.panels import Panel, panels_of
-from rank_search.fronts import Store, StudyRecord
+from rank_search.store import Store, StudyRecord
 
 _COUNTS: Final = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 

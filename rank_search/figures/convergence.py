@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rank_search.fronts import StudyRecord, TrialRow, hypervolume, nondominated
+from rank_search.pareto import hypervolume, nondominated
 from rank_search.point import State
+from rank_search.store import StudyRecord, TrialRow
 
 _MOMENTS: Final = 200
 

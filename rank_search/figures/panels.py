@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Final
 
 from rank_search.errors import QueryError
-from rank_search.fronts import Store, StudyRecord, TrialRow
 from rank_search.point import State
+from rank_search.store import Store, StudyRecord, TrialRow
 
 _LARGEST: Final = 20.0
 

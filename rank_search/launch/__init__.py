@@ -4,30 +4,62 @@ The driver, its progress and the Ray launcher are imported from their own module
 the search nor the store, and Ray only where it is used.
 """
 
-from rank_search.launch.executors import (
-    Executor,
-    Finished,
-    InProcess,
-    Job,
-    Runner,
-    all_of,
-    carry_out,
-    this_process,
-    trial_seed,
-)
-from rank_search.launch.processes import Processes
-from rank_search.launch.settings import LaunchSettings
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rank_search.launch.callbacks import Watcher
+    from rank_search.launch.driver import Driver, Plan
+    from rank_search.launch.executors import Executor, InProcess, Job, Runner, all_of, this_process
+    from rank_search.launch.processes import Processes
+    from rank_search.launch.ray_actors import Cluster, RayActors, RayMetrics, Shared, ship
+    from rank_search.launch.settings import LaunchSettings
+    from rank_search.launch.tensorboard import TensorBoard
+
+_HOMES: Final = {
+    "Cluster": "ray_actors",
+    "Driver": "driver",
+    "Executor": "executors",
+    "InProcess": "executors",
+    "Job": "executors",
+    "LaunchSettings": "settings",
+    "Plan": "driver",
+    "Processes": "processes",
+    "RayActors": "ray_actors",
+    "RayMetrics": "ray_actors",
+    "Runner": "executors",
+    "Shared": "ray_actors",
+    "TensorBoard": "tensorboard",
+    "Watcher": "callbacks",
+    "all_of": "executors",
+    "ship": "ray_actors",
+    "this_process": "executors",
+}
 
 __all__ = [
+    "Cluster",
+    "Driver",
     "Executor",
-    "Finished",
     "InProcess",
     "Job",
     "LaunchSettings",
+    "Plan",
     "Processes",
+    "RayActors",
+    "RayMetrics",
     "Runner",
+    "Shared",
+    "TensorBoard",
+    "Watcher",
     "all_of",
-    "carry_out",
+    "ship",
     "this_process",
-    "trial_seed",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

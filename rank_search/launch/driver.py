@@ -14,19 +14,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from rank_search import logs
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError
-from rank_search.fronts import Claim, Store, StudyRecord, TrialRow, hypervolume
+from rank_search.launch.callbacks import Watcher
+from rank_search.launch.driver_name import died_here, driver_name
 from rank_search.launch.executors import Executor, Finished, Job, this_process, trial_seed
 from rank_search.launch.failures import Failures
-from rank_search.launch.known import Known
-from rank_search.launch.progress import Progress, Report, going_on
-from rank_search.launch.pulses import Pulses, beating
-from rank_search.launch.watchers import Watcher
-from rank_search.launch.workers import died_here, driver_name
+from rank_search.launch.finished_trials import Known
+from rank_search.launch.heartbeats import Pulses, beating
+from rank_search.observe import Progress, Report, going_on, logs
+from rank_search.pareto import hypervolume
 from rank_search.point import Artifact, Bound, Outcome, Point, State
 from rank_search.search import Past, Rungs, Source, check
+from rank_search.store import Claim, Store, StudyRecord, TrialRow
 
 PATIENCE: Final = timedelta(seconds=1)
 

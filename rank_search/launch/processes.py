@@ -16,10 +16,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Final, final
 
-from rank_search import logs
+from rank_search.basics import unbroken
 from rank_search.errors import LaunchError, RankSearchError
 from rank_search.launch.executors import Executor, Finished, Job, carry_out, cut_short, this_process
-from rank_search.streams import unbroken
+from rank_search.observe import logs
 
 MOST_LOST_STARTS: Final = 2
 

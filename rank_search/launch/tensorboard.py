@@ -8,9 +8,9 @@ from typing import Any, final
 
 from ray import tune
 
+from rank_search.launch.callbacks import Watcher
 from rank_search.launch.executors import Finished
-from rank_search.launch.progress import Progress
-from rank_search.launch.watchers import Watcher
+from rank_search.observe import Progress
 from rank_search.point import Outcome, Point, State
 
 

@@ -1,13 +1,15 @@
 """What can be factorized, and how: layers, the plugin contract, costs, and the factorized model."""
 
+from __future__ import annotations
+
 from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decompose, output_basis
-from rank_search.layers.copies import copied, tensors_in
-from rank_search.layers.costs import Cost, DenseForm, Example, count_macs, count_params, forward, layer_cost, mean_macs
+from rank_search.layers.copies import copied
+from rank_search.layers.costs import Cost, DenseForm, Example, count_params, forward, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.factorization import Axis, Factorization
 from rank_search.layers.fused import channels_last, deployed, fuse
 from rank_search.layers.globs import matches
-from rank_search.layers.inventory import Inventory, Skipped, counted_on, run_once, take_inventory
+from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.metric import (
     cholesky,
@@ -19,9 +21,10 @@ from rank_search.layers.metric import (
     root,
     seen_outputs,
 )
-from rank_search.layers.ordinary import in_evaluation, require_ordinary
-from rank_search.layers.plugins import installed, load_plugin
-from rank_search.layers.replace import Plugins, check_point, factorize, recompose, skeleton
+from rank_search.layers.ordinary import require_ordinary
+from rank_search.layers.plugins import blamed, installed, load_plugin
+from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
+from rank_search.layers.settings import LayersSettings
 
 __all__ = [
     "Axis",
@@ -34,15 +37,15 @@ __all__ = [
     "Factorization",
     "Inventory",
     "Layer",
+    "LayersSettings",
     "Plugins",
     "Skipped",
     "Unfolding",
+    "blamed",
     "by_output",
     "channels_last",
-    "check_point",
     "cholesky",
     "copied",
-    "count_macs",
     "count_params",
     "counted_on",
     "decompose",
@@ -51,7 +54,6 @@ __all__ = [
     "fit_closer",
     "forward",
     "fuse",
-    "in_evaluation",
     "input_of",
     "installed",
     "layer_by_layer",
@@ -67,9 +69,7 @@ __all__ = [
     "recompose",
     "require_ordinary",
     "root",
-    "run_once",
     "seen_outputs",
     "skeleton",
     "take_inventory",
-    "tensors_in",
 ]

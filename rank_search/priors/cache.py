@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rank_search.errors import LayerError
 from rank_search.layers import Basis, Unfolding, by_output, decompose, output_basis, root
-from rank_search.priors.files import TensorFiles, digest
-from rank_search.priors.numbers import KeptNumbers
+from rank_search.priors.kept_numbers import KeptNumbers
 from rank_search.priors.spectrum import Spectrum
+from rank_search.priors.tensor_files import TensorFiles, digest
 
 Decompositions = Mapping[str, Mapping[str, Tensor]]
 

@@ -9,8 +9,13 @@
 
 from __future__ import annotations
 
-from rank_search.report.contents import Spectrum, contents
-from rank_search.report.page import render, require_page, write_report
+from rank_search.report.contents import Spectrum
+from rank_search.report.page import require_page, write_report
 from rank_search.report.references import Reference
 
-__all__ = ["Reference", "Spectrum", "contents", "render", "require_page", "write_report"]
+__all__ = [
+    "Reference",
+    "Spectrum",
+    "require_page",
+    "write_report",
+]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rank_search.fronts import PriorRow, StudyRecord, TrialRow
 from rank_search.point import Choice
+from rank_search.store import PriorRow, StudyRecord, TrialRow
 
 
 def layers_of(study: StudyRecord, rows: Sequence[TrialRow]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rank_search.fronts.address import locate
+from rank_search.store import locate
 
 _MARK: Final = "\0"  # in no path, no name and no URL, so no quoting comes near it
 

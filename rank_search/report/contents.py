@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any, Final
 
-from rank_search.fronts import Front, Store, StudyRecord, TrialRow, nondominated
-from rank_search.fronts.records import TOLERANCE
+from rank_search.pareto import nondominated
 from rank_search.point import Objective, State
 from rank_search.report.choices import layers_of
 from rank_search.report.commands import commands
 from rank_search.report.convergence import converged
 from rank_search.report.importance import associations
 from rank_search.report.references import Reference
+from rank_search.store import TOLERANCE, Front, Store, StudyRecord, TrialRow
 
 Json = dict[str, Any]
 

@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rank_search.fronts import StudyRecord, TrialRow, hypervolume, nondominated
-from rank_search.fronts.records import TOLERANCE
+from rank_search.pareto import hypervolume, nondominated
+from rank_search.store import TOLERANCE, StudyRecord, TrialRow
 
 CHECKPOINTS: Final = 160
 """The hypervolume is taken after so many trials at most: half of them spread evenly, half by factors."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rank_search.fronts import TrialRow
+from rank_search.store import TrialRow
 
 FEWEST: Final = 12
 """Below so many trials a correlation says nothing."""

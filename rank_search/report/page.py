@@ -13,11 +13,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rank_search.errors import ExportError
-from rank_search.fronts import Store
-from rank_search.fronts.records import TOLERANCE
 from rank_search.report.contents import Spectrum, contents, measured_by_members
 from rank_search.report.numbers import number
 from rank_search.report.references import Reference
+from rank_search.store import TOLERANCE, Store
 
 SCRIPTS: Final = ("state", "drawing", "front", "choices", "why", "convergence", "trial", "start")
 """The page's own scripts, in the order in which they need each other."""

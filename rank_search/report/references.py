@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from rank_search.amounts import Amount
+from rank_search.basics import Amount
 from rank_search.errors import QueryError
-from rank_search.fronts.choosing import parse_wish
-from rank_search.fronts.studies import nearest
+from rank_search.store import nearest, parse_wish
 
 
 @dataclass(frozen=True)

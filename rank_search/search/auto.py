@@ -14,15 +14,13 @@ from typing import Final, TypeVar, final
 
 import numpy as np
 
+from rank_search.options import Array, Menus, Options, Places, cost_shares
+from rank_search.pareto import box_of
 from rank_search.point import Choice, Point
-from rank_search.search.allocation import cost_shares
-from rank_search.search.box import box_of
 from rank_search.search.constraints import check_counted
 from rank_search.search.coordinates import without_frames
 from rank_search.search.features import Features
 from rank_search.search.improvement import directions, expected_improvement
-from rank_search.search.menus import Array, Menus, Places
-from rank_search.search.options import Options
 from rank_search.search.residual import Corrected, Residual, nearest
 from rank_search.search.settings import SearchSettings
 from rank_search.search.space import Space

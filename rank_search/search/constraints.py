@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 from optuna.distributions import CategoricalDistribution
 
 from rank_search.errors import StudyFileError
+from rank_search.options import CostModel
 from rank_search.point import DENSE, Bound, Outcome, Point, State
 from rank_search.search.coordinates import WEAKENING, coordinates, point_at
-from rank_search.search.costs import CostModel
 from rank_search.search.space import Group, Space
 
 if TYPE_CHECKING:
-    from rank_search.search.seeds import Seed  # which checks bounds itself
+    from rank_search.search.seeds import Seed
 
 COUNTED: Final = frozenset({"params", "macs"})
 """Measurements that are known before training, because they are counted."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from rank_search.options import CostModel
 from rank_search.point import DENSE, Choice, Point
-from rank_search.search.costs import CostModel
 from rank_search.search.space import AxisRange, Group, Space
 
 Coordinates = Mapping[str, str | float]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from rank_search.amounts import COSTS
-from rank_search.directions import is_higher_better, is_lower_better, is_rate
+from rank_search.basics import COSTS, is_higher_better, is_lower_better, is_rate
 from rank_search.point import Objective
 
 _UNSURE: Final = 0.5

@@ -7,7 +7,7 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
-from rank_search.search.menus import Array
+from rank_search.options import Array
 
 LEAST_ERROR: Final = 1e-3
 LEAST_WEIGHT: Final = 0.05

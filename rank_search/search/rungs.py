@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rank_search.errors import StudyFileError, StudyMismatchError
-from rank_search.search.levels import Levels, farthest
+from rank_search.search.ranks import Levels, farthest
 
 MOST_RUNGS: Final = 20
 

@@ -10,12 +10,11 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
+from rank_search.options import CostModel, Options
 from rank_search.point import Outcome, Point, State
 from rank_search.search.auto import Auto
 from rank_search.search.coordinates import coordinates, coordinates_of, point_at
-from rank_search.search.costs import CostModel
 from rank_search.search.memory import SamplerMemory
-from rank_search.search.options import Options
 from rank_search.search.results import Results, Told
 from rank_search.search.samplers import AUTO, RANDOM, Distributions, make_sampler, starting_options
 from rank_search.search.seeds import Seed

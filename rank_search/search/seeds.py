@@ -8,12 +8,10 @@ from typing import Final
 
 from rank_search.errors import StudyFileError
 from rank_search.layers import matches
+from rank_search.options import Allocation, CostModel, Option, Options, lagrangian_front, mean_shares, price_of, spread
 from rank_search.point import AxisValue, Choice, Point
-from rank_search.search.allocation import Allocation, lagrangian_front, mean_shares, price_of, spread
 from rank_search.search.constraints import check_counted
 from rank_search.search.coordinates import normalized, without_frames
-from rank_search.search.costs import CostModel
-from rank_search.search.options import Option, Options
 from rank_search.search.settings import LayerSetting, SearchSettings, SeedPointSettings
 from rank_search.search.space import AxisRange, Group, Space
 

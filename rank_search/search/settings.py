@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from rank_search.directions import is_higher_better
+from rank_search.basics import is_higher_better
 from rank_search.errors import StudyFileError
 from rank_search.point import DENSE, Bound, Chosen, Objective, parse_condition
 from rank_search.search.rungs import RungSettings

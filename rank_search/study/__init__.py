@@ -1,7 +1,39 @@
 """The front door: a study file, read and checked, and the task that it names."""
 
-from rank_search.study.code import task_code
-from rank_search.study.file import Study, StudySettings, TaskSettings, load_study
-from rank_search.study.task import load_task
+from __future__ import annotations
 
-__all__ = ["Study", "StudySettings", "TaskSettings", "load_study", "load_task", "task_code"]
+from rank_search.study.code import task_code
+from rank_search.study.complaints import complaints
+from rank_search.study.factory import load_task
+from rank_search.study.file import Study, load_study
+from rank_search.study.locating import Place, finished_in, store_of
+from rank_search.study.paths import beside, relative_part
+from rank_search.study.problem import (
+    IN_PYTHON,
+    Subject,
+    plugin_code,
+    plugin_version,
+    read_subject,
+    study_of,
+    subject_of,
+)
+
+__all__ = [
+    "IN_PYTHON",
+    "Place",
+    "Study",
+    "Subject",
+    "beside",
+    "complaints",
+    "finished_in",
+    "load_study",
+    "load_task",
+    "plugin_code",
+    "plugin_version",
+    "read_subject",
+    "relative_part",
+    "store_of",
+    "study_of",
+    "subject_of",
+    "task_code",
+]

@@ -12,13 +12,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rank_search.errors import StudyFileError
-from rank_search.launch.settings import LaunchSettings
-from rank_search.layers.settings import LayersSettings
-from rank_search.priors.settings import PriorSettings
-from rank_search.search.settings import KEPT, PYTHON, SearchSettings
+from rank_search.launch import LaunchSettings
+from rank_search.layers import LayersSettings
+from rank_search.priors import PriorSettings
+from rank_search.search import KEPT, PYTHON, SearchSettings
 from rank_search.study.complaints import complaints
 from rank_search.study.paths import beside, relative_part
-from rank_search.trials.settings import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
+from rank_search.training import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
 
 
 class StudySettings(BaseModel):

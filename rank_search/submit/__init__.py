@@ -6,6 +6,26 @@
 What is handed over can be read by everybody who sees Ray's dashboard, so nothing secret may be in it.
 """
 
-from rank_search.submit.job import Ending, SubmittedJob, submit_study
+from __future__ import annotations
 
-__all__ = ["Ending", "SubmittedJob", "submit_study"]
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rank_search.submit.job import SubmittedJob, submit_study
+
+_HOMES: Final = {
+    "SubmittedJob": "job",
+    "submit_study": "job",
+}
+
+__all__ = [
+    "SubmittedJob",
+    "submit_study",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from rank_search.credentials import has_credentials
+from rank_search.basics import has_credentials
 from rank_search.errors import LaunchError
-from rank_search.fronts.address import locate
+from rank_search.store import locate
 from rank_search.study import Study
 
 STORE_VARIABLE: Final = "RANK_SEARCH_STORE"

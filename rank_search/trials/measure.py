@@ -8,7 +8,7 @@ from typing import Final
 from torch import nn
 
 from rank_search.layers import Example, count_params, mean_macs
-from rank_search.trials.task import Task, asked, task_measurements
+from rank_search.tasks import Task, asked, task_measurements
 
 _TEST: Final = "test_"
 

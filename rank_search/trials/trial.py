@@ -14,21 +14,23 @@ from rank_search.coding import decode, encode
 from rank_search.errors import ArtifactError, TaskError
 from rank_search.layers import factorize
 from rank_search.point import Artifact, Outcome, Point, State
-from rank_search.trials.batchnorm import canonize, reestimate_batchnorm
-from rank_search.trials.checkpoint import Checkpoint
-from rank_search.trials.effort import Diverged, Effort, EntropyPenalty
+from rank_search.quantization import Quantizer, canonize, component_modes, latents, reestimate_batchnorm, weight_count
+from rank_search.tasks import Stop, asked, never, not_finite, seeded
+from rank_search.training import (
+    MODEL,
+    Checkpoint,
+    CodingSettings,
+    Diverged,
+    Effort,
+    EntropyPenalty,
+    Training,
+    TrainingSettings,
+    round_latents,
+    to_safetensors,
+)
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio
-from rank_search.trials.lattices import component_modes, latents, weight_count
 from rank_search.trials.limits import memory_limited
 from rank_search.trials.measure import measure
-from rank_search.trials.randomness import seeded
-from rank_search.trials.rate import Quantizer
-from rank_search.trials.rounding import round_latents
-from rank_search.trials.settings import CodingSettings, TrainingSettings
-from rank_search.trials.stop import Stop, never
-from rank_search.trials.task import asked, not_finite
-from rank_search.trials.tensors import to_safetensors
-from rank_search.trials.training import MODEL, Training
 from rank_search.trials.workbench import Workbench, build
 
 ORTHOGONALITY: Final = "orthogonality"

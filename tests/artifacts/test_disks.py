@@ -14,7 +14,7 @@ from rank_search.artifacts import PART, ArtifactStore, Tenant
 from rank_search.coding import encode
 from rank_search.errors import ArtifactError, ExportError
 from rank_search.export.packed_file import Packed, read_packed, write_packed
-from rank_search.export.trial import made_whole
+from rank_search.export.whole import made_whole
 from rank_search.point import Artifact
 from rank_search.priors import SpectraCache
 from tests.artifacts.disk import KINDS, Disk, Fault, Kind, PowerLossError

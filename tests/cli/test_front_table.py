@@ -14,10 +14,9 @@ from rank_search.cli import front_table
 from rank_search.cli.main import app
 from rank_search.errors import ExportError
 from rank_search.figures import in_terminal, panels_of
-from rank_search.fronts import Store
-from rank_search.fronts.records import EXAMPLES
 from rank_search.point import Objective, Outcome, State
-from tests.fronts.store_tools import a_record, complete, finish
+from rank_search.store import EXAMPLES, Store
+from tests.store.store_tools import a_record, complete, finish
 
 DENSE = {"error": 0.04, "macs": 40_000_000.0, "bits": 9e6, "params": 270_000.0}
 

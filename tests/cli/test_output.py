@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.text import Text
 
 from rank_search.cli.output import Format, choices_in_short, print_rows
-from rank_search.fronts.shown import number
+from rank_search.store import number
 
 Capture = pytest.CaptureFixture[str]
 

@@ -7,12 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from rank_search import logs
 from rank_search.cli.progress import ProgressDisplay
-from rank_search.fronts import StudyRecord, TrialRow
-from rank_search.fronts.records import NEVER
-from rank_search.launch.progress import Progress
+from rank_search.observe import Progress, logs
 from rank_search.point import Objective, State
+from rank_search.store import NEVER, StudyRecord, TrialRow
 
 Capture = pytest.CaptureFixture[str]
 

@@ -10,9 +10,9 @@ import typer
 from typer.testing import CliRunner
 
 from rank_search.cli import store_verbs
-from rank_search.fronts import Store
 from rank_search.point import Objective
-from tests.fronts.store_tools import a_record, complete, finish
+from rank_search.store import Store
+from tests.store.store_tools import a_record, complete, finish
 
 APP = typer.Typer(rich_markup_mode=None)
 store_verbs.add_to(APP)

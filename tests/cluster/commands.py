@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from ray.scripts.scripts import cli as ray
 
-from rank_search.cli import app
+from rank_search.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 

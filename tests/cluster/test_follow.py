@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from rank_search.errors import LaunchError
-from rank_search.submit import Ending, SubmittedJob
+from rank_search.submit import SubmittedJob
+from rank_search.submit.job import Ending
 
 LOG = ["one\n", "two\nthr", "ee\n"]
 ADDRESS = "http://head:8265"

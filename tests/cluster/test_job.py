@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rank_search.fronts import Store
+from rank_search.store import Store
 from tests.cluster.head import SECONDS, Head
 from tests.story.small import Small, write_study
 

@@ -7,13 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rank_search.coding import coded_bits
-from rank_search.coding.adaptive import BinaryReader, BinaryWriter, Contexts
-from rank_search.coding.binary import ALONE, NEVER, Integers, Neighbours, questions, thirds
+from rank_search.coding.binarization import ALONE, NEVER, Integers, Neighbours, questions, thirds
+from rank_search.coding.binary_range_coder import BinaryReader, BinaryWriter, Contexts
+from rank_search.coding.byte_streams import Reader, Writer
+from rank_search.coding.coding_priors import (
+    FAMILIES,
+    TOTAL,
+    RangeReader,
+    RangeWriter,
+    best,
+    frequencies,
+    masses,
+    tabulated,
+)
 from rank_search.coding.estimate import Learned, adaptive_bits
-from rank_search.coding.plans import ADAPTIVE, CONSTANT, TABLE, Plan, choose
-from rank_search.coding.priors import FAMILIES, TOTAL, RangeReader, RangeWriter, best, frequencies, masses, tabulated
-from rank_search.coding.streams import Reader, Writer
+from rank_search.coding.plans import ADAPTIVE, CONSTANT, TABLE, Plan, choose, coded_bits
 
 numbers = st.lists(st.integers(-32767, 32767) | st.integers(-3, 3), min_size=1, max_size=60)
 bounds = st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 99)).map(lambda each: Neighbours(*sorted(each)))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rank_search.coding import Grid, decode, decode_each, encode
-from rank_search.coding.wire import Wire
+from rank_search.coding import Grid, decode, encode
+from rank_search.coding.payload import decode_each
+from rank_search.coding.varint import Wire
 from rank_search.errors import TrialError
 
 shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)

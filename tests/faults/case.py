@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from rank_search.errors import QueryError
-from rank_search.fronts import Claim, Store, TrialRow
 from rank_search.point import State
-from tests.fronts.store_tools import slow_front
+from rank_search.store import Claim, Store, TrialRow
+from tests.store.store_tools import slow_front
 from tests.story.forks import Forks, Run, processes
 from tests.story.small import Small, write_study
 

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from rank_search.fronts import Store
+from rank_search.store import Store
 from tests.faults.case import LONG, Case, write_case
 from tests.faults.line import Line
 from tests.faults.nodes import Node
-from tests.fronts.postgres import Server, programs_or_skip
+from tests.store.postgres import Server, programs_or_skip
 from tests.story.forks import Forks
 
 Launch = Mapping[str, Any]

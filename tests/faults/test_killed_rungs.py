@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from rank_search.fronts import Claim
 from rank_search.point import State
+from rank_search.store import Claim
 from tests.faults.case import Case, wait_for
 from tests.faults.conftest import Launch, MakeCase
 from tests.story.forks import Run

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from rank_search.fronts import Store
 from rank_search.point import State
+from rank_search.store import Store
 from tests.story.small import Small, write_study
 
 pytestmark = pytest.mark.faults

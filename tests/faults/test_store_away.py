@@ -12,7 +12,7 @@ from tests.faults.case import wait_for
 from tests.faults.conftest import Launch, MakeCase
 from tests.faults.line import Line
 from tests.faults.nodes import Node
-from tests.fronts.postgres import Server
+from tests.store.postgres import Server
 
 pytestmark = pytest.mark.faults
 

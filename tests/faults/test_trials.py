@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rank_search.fronts import TrialRow
 from rank_search.point import State
+from rank_search.store import TrialRow
 from tests.faults.conftest import Launch, MakeCase
 
 pytestmark = pytest.mark.faults

@@ -8,10 +8,11 @@ from typer.testing import CliRunner
 
 from rank_search.cli.main import app
 from rank_search.errors import ExportError, QueryError
-from rank_search.figures import compare_studies, draw_comparison, draw_front, in_terminal, panels_of, progress_of
-from rank_search.figures.comparison import rows_of
-from rank_search.fronts import Store, hypervolume
-from tests.fronts.store_tools import a_record, fill, finish, stopped
+from rank_search.figures import compare_studies, draw_comparison, draw_front, in_terminal, panels_of, rows_of
+from rank_search.figures.convergence import progress_of
+from rank_search.pareto import hypervolume
+from rank_search.store import Store
+from tests.store.store_tools import a_record, fill, finish, stopped
 
 ODD = "<script>$x_1$ 'ä\""
 TABLES = {

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 import rank_search
-from rank_search.cli import app
+from rank_search.cli.main import app
 from rank_search.errors import RankSearchError
 from rank_search.layers import installed
 from rank_search.study.reference import reference

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.fronts import Store, StudyRecord
-from rank_search.launch import Executor, InProcess, LaunchSettings, Runner
-from rank_search.launch.driver import Driver, Plan
+from rank_search.launch import Driver, Executor, InProcess, LaunchSettings, Plan, Runner
 from rank_search.point import Objective
 from rank_search.search import Rungs
+from rank_search.store import Store, StudyRecord
 from tests.launch.parts import Counting, better_and_better
 
 if TYPE_CHECKING:
-    from rank_search.launch.ray import Cluster
+    from rank_search.launch import Cluster
 
 HERE = Path(__file__).parent
 
@@ -68,7 +67,7 @@ def drive(store: Store, study: StudyRecord, tmp_path: Path) -> Callable[..., Dri
 
 
 def ray_actors(cluster: Cluster, make: Callable[[], Runner], workers: int, limit: float | None) -> Executor:
-    from rank_search.launch.ray import RayActors, ship
+    from rank_search.launch import RayActors, ship
 
     ship(HERE)
     return RayActors(cluster, make, workers, LaunchSettings(on="ray", time_limit=limit))

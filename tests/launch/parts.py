@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rank_search.fronts import Store, StudyRecord, TrialRow
-from rank_search.launch import Executor, Finished, Job, carry_out
-from rank_search.launch.workers import driver_name
+from rank_search.launch import Executor, Job
+from rank_search.launch.driver_name import driver_name
+from rank_search.launch.executors import Finished, carry_out
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import Past, Suggestion
+from rank_search.search import Past
+from rank_search.search.searcher import Suggestion
+from rank_search.store import Store, StudyRecord, TrialRow
 
 ELSEWHERE = "another-machine:1"
 

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from rank_search.errors import ArtifactError, TrialError
-from rank_search.launch import Job, Processes, Runner, trial_seed
+from rank_search.launch import Job, Processes, Runner
+from rank_search.launch.executors import trial_seed
 from rank_search.point import Outcome, Point, State
 
 

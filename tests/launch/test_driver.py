@@ -13,14 +13,16 @@ import pytest
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError, StoreAwayError, TaskError
-from rank_search.fronts import Claim, Store, StudyRecord, moments
-from rank_search.launch import Finished, InProcess, Job, driver, executors, pulses
-from rank_search.launch.driver import Driver, hypervolume_of
-from rank_search.launch.progress import Progress
-from rank_search.launch.watchers import Watcher
+from rank_search.launch import Driver, InProcess, Job, Watcher, driver, executors
+from rank_search.launch import heartbeats as pulses
+from rank_search.launch.driver import hypervolume_of
+from rank_search.launch.executors import Finished
+from rank_search.observe import Progress, look
 from rank_search.point import Bound, Outcome, Point, State
-from rank_search.search import Rungs, RungSettings, Suggestion
-from rank_search.status import look
+from rank_search.search import Rungs
+from rank_search.search.rungs import RungSettings
+from rank_search.search.searcher import Suggestion
+from rank_search.store import Claim, Store, StudyRecord, moments
 from tests.launch.parts import (
     ELSEWHERE,
     Counting,

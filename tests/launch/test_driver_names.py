@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from rank_search.launch import this_process, workers
-from rank_search.launch.workers import died_here, driver_name
+from rank_search.launch import driver_name as workers
+from rank_search.launch import this_process
+from rank_search.launch.driver_name import died_here, driver_name
 from tests.launch.parts import ELSEWHERE, dead_worker
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from rank_search.errors import ArtifactError, LaunchError, TrialError
-from rank_search.launch import Executor, Finished, InProcess, Job, Processes, Runner, trial_seed
+from rank_search.launch import Executor, InProcess, Job, Processes, Runner
+from rank_search.launch.executors import Finished, trial_seed
 from rank_search.point import State
 from tests.launch.conftest import ray_actors
 from tests.launch.runners import (

@@ -7,11 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from rank_search.errors import TrialsFailedError
-from rank_search.fronts import Store, StudyRecord
-from rank_search.launch import InProcess, Job
-from rank_search.launch.driver import Driver
+from rank_search.launch import Driver, InProcess, Job
 from rank_search.launch.failures import Failures
 from rank_search.point import Outcome, State
+from rank_search.store import Store, StudyRecord
 from tests.launch.parts import by_number, complete
 
 FAILED = Outcome(State.FAILED, reason="RuntimeError: no gradient.")

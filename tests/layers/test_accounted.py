@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.errors import LayerError, TaskError
-from rank_search.layers import Inventory, count_params, take_inventory
-from rank_search.layers.settings import LayerRule, LayersSettings
+from rank_search.layers import Inventory, LayersSettings, count_params, take_inventory
+from rank_search.layers.settings import LayerRule
 
 X = torch.randn(3, 6, generator=torch.Generator().manual_seed(0))
 

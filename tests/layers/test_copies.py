@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from rank_search.errors import TaskError
-from rank_search.layers import DirectBases, copied, factorize, load_plugin, recompose, take_inventory, tensors_in
+from rank_search.layers import DirectBases, copied, factorize, load_plugin, recompose, take_inventory
+from rank_search.layers.copies import tensors_in
 from rank_search.point import Choice, Point
 
 X = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))

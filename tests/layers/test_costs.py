@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from rank_search.layers import Cost, Layer, count_macs, count_params, layer_cost, load_plugin
+from rank_search.layers import Cost, Layer, count_params, layer_cost, load_plugin
+from rank_search.layers.costs import count_macs
 from rank_search.point import Choice
 
 # in 6 → out 8, 3×5, stride (2, 1), padding (1, 2): 9×10 pixels in, 5×10 pixels out

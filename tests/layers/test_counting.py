@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from rank_search.layers import count_macs
-from rank_search.layers.costs import macs_by_module
+from rank_search.layers.costs import count_macs, macs_by_module
 from rank_search.layers.counting import WHOLE, multiply_adds
 
 SEQUENCE = torch.randn(2, 5, 8)  # 2 of 5 steps with 8 features

@@ -23,7 +23,6 @@ from rank_search.layers import (
     Factorization,
     Inventory,
     Layer,
-    count_macs,
     factorize,
     forward,
     layer_cost,
@@ -32,6 +31,7 @@ from rank_search.layers import (
     skeleton,
     take_inventory,
 )
+from rank_search.layers.costs import count_macs
 from rank_search.point import Choice, Point
 
 D, HIDDEN, HEADS, STEPS, RANK = 16, 24, 4, 6, 3

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from rank_search.errors import LayerError, TaskError
-from rank_search.layers import count_macs, count_params, take_inventory
+from rank_search.layers import count_params, take_inventory
+from rank_search.layers.costs import count_macs
 
 
 class Zoo(nn.Module):

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rank_search.layers import DirectBases, Layer, load_plugin
-from rank_search.layers.factorization import Factorization
+from rank_search.layers import DirectBases, Factorization, Layer, load_plugin
 
 
 def made() -> Factorization:

@@ -24,8 +24,9 @@ from rank_search.layers import (
     output_basis,
     output_error,
     root,
+    seen_outputs,
 )
-from rank_search.layers.metric import RIDGE, seen_outputs
+from rank_search.layers.metric import RIDGE
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

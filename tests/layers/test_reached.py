@@ -17,7 +17,6 @@ from rank_search.layers import (
     DirectBases,
     Factorization,
     Inventory,
-    count_macs,
     count_params,
     factorize,
     layer_cost,
@@ -25,6 +24,7 @@ from rank_search.layers import (
     skeleton,
     take_inventory,
 )
+from rank_search.layers.costs import count_macs
 from rank_search.point import Choice, Point
 
 SVD = load_plugin("svd")

@@ -10,15 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from rank_search.layers import (
-    DirectBases,
-    Factorization,
-    factorize,
-    installed,
-    load_plugin,
-    recompose,
-    take_inventory,
-)
+from rank_search.layers import DirectBases, Factorization, factorize, installed, load_plugin, recompose, take_inventory
 from rank_search.point import Choice, Point
 
 BUILT_IN = sorted(name for name, entry in installed().items() if entry.value.startswith("rank_search_plugins"))

@@ -12,7 +12,6 @@ from rank_search.errors import LayerError
 from rank_search.layers import (
     DirectBases,
     Factorization,
-    count_macs,
     count_params,
     factorize,
     layer_cost,
@@ -20,6 +19,7 @@ from rank_search.layers import (
     skeleton,
     take_inventory,
 )
+from rank_search.layers.costs import count_macs
 from rank_search.point import Choice, Point
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)

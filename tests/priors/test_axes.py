@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rank_search.errors import LayerError
 from rank_search.layers import Axis, Bases, Factorization, Layer, load_plugin
-from rank_search.priors import AxisPrior, PriorSettings, SpectraCache, axis_priors, tail_rank
+from rank_search.priors import AxisPrior, PriorSettings, SpectraCache, axis_priors
+from rank_search.priors.rules import tail_rank
 
 CONV = Layer("conv", "conv2d", (32, 24, 3, 3), padding=((1, 1), (1, 1)), inputs=((1, 24, 10, 10),))
 LINEAR = Layer("fc", "linear", (40, 60), inputs=((1, 60),))

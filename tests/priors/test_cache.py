@@ -9,7 +9,9 @@ from torch import Tensor
 
 from rank_search.errors import LayerError
 from rank_search.layers import DirectBases, Layer, load_plugin, output_basis, output_error
-from rank_search.priors import CachedBases, SpectraCache, Spectrum, cache
+from rank_search.priors import SpectraCache, cache
+from rank_search.priors.cache import CachedBases
+from rank_search.priors.spectrum import Spectrum
 
 
 def rows(weight: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rank_search.errors import ContractError
-from rank_search.priors import Spectrum, rate
+from rank_search.priors import rate
 from rank_search.priors.rate import (
     best_for_bits,
     best_for_distortion,
@@ -21,6 +21,7 @@ from rank_search.priors.rate import (
     component_steps,
     rounded_entropy,
 )
+from rank_search.priors.spectrum import Spectrum
 
 Matrix = NDArray[np.float64]
 DECAYS = {"slow": lambda i: i**-0.7, "fast": lambda i: i**-1.2, "exponential": lambda i: np.exp(-i / 20) + 0.01}

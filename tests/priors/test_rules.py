@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rank_search.priors import PriorSettings, Spectrum, energy_rank, rules, tail_rank, vbmf_rank
+from rank_search.priors import PriorSettings, rules
+from rank_search.priors.rules import energy_rank, tail_rank, vbmf_rank
+from rank_search.priors.spectrum import Spectrum
 from rank_search.priors.vbmf import vbmf
 
 values = st.lists(st.floats(0, 100), min_size=1, max_size=12).map(lambda drawn: sorted(drawn, reverse=True))

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from rank_search.errors import ContractError, LayerError
-from rank_search.priors import Spectrum
+from rank_search.priors.spectrum import Spectrum
 
 
 def normal(rows: int, columns: int, seed: int = 0) -> torch.Tensor:

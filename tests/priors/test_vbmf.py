@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rank_search.priors import Spectrum, vbmf
-from rank_search.priors.vbmf import relative_threshold
+from rank_search.priors.spectrum import Spectrum
+from rank_search.priors.vbmf import relative_threshold, vbmf
 
 INDEX_16 = np.arange(1, 17)
 INDEX_64 = np.arange(1, 65)

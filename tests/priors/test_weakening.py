@@ -4,7 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rank_search.priors import value_at, weakening_of
+from rank_search.priors import value_at
+from rank_search.priors.weakening import weakening_of
 
 weakenings = st.floats(0, 2)
 ranks = st.floats(1, 4096)

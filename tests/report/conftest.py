@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rank_search.fronts import Store
 from rank_search.report import Reference, Spectrum, write_report
+from rank_search.store import Store
 from tests.report.browser import offline_browser
 from tests.report.report_tools import HOSTILE, LAYERS, fill, study_record
 

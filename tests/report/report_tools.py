@@ -13,9 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from rank_search.fronts import PriorRow, Store, StudyRecord, TrialRow, nondominated
+from rank_search.pareto import nondominated
 from rank_search.point import Choice, Objective, Outcome, Point, State
-from tests.fronts.store_tools import BEGIN, a_record
+from rank_search.store import PriorRow, Store, StudyRecord, TrialRow
+from tests.store.store_tools import BEGIN, a_record
 
 LAYERS = ("features.0.conv", "features.1.conv", "head")
 HOSTILE = "<script>window.broken=1</script>\"'&éß漢</script><!--"

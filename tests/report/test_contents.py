@@ -14,13 +14,16 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from rank_search.errors import ExportError, QueryError
-from rank_search.fronts import Store, hypervolume
-from rank_search.report import Reference, contents, render, write_report
+from rank_search.pareto import hypervolume
+from rank_search.report import Reference, write_report
 from rank_search.report.commands import commands
+from rank_search.report.contents import contents
 from rank_search.report.importance import associations
 from rank_search.report.numbers import number
-from tests.fronts.store_tools import slow_front
+from rank_search.report.page import render
+from rank_search.store import Store
 from tests.report.report_tools import HOSTILE, Many, fill, study_record
+from tests.store.store_tools import slow_front
 
 COUNT = 40
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rank_search.fronts import Store
-from rank_search.report import contents, render, write_report
+from rank_search.report import write_report
+from rank_search.report.contents import contents
+from rank_search.report.page import render
+from rank_search.store import Store
 from tests.report.report_tools import HOSTILE, Many, in_a_shell, study_record
 
 if TYPE_CHECKING:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from rank_search.layers import Layer
+from rank_search.options import Options, lagrangian_front
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import Auto, Options, Past, Searcher, lagrangian_front, seed_points
-from tests.search.conftest import LAYERS, Made, made_up_error, options_of
+from rank_search.search import Past, Searcher, seed_points
+from rank_search.search.auto import Auto
+from tests.small_space import LAYERS, Made, made_up_error, options_of
 
 Make = Callable[..., Made]
 NO_SEEDS = {"dense": False, "allocations": 0}

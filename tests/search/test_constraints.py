@@ -12,17 +12,10 @@ from optuna.distributions import CategoricalDistribution
 
 from rank_search.errors import StudyFileError
 from rank_search.point import Bound, State
-from rank_search.search import (
-    check,
-    check_counted,
-    coordinates,
-    point_at,
-    require_possible,
-    seed_points,
-    violations,
-)
-from rank_search.search.constraints import least_costs
-from tests.search.conftest import LADDERS, LAYERS, Made
+from rank_search.search import check, check_counted, coordinates, require_possible, seed_points
+from rank_search.search.constraints import least_costs, violations
+from rank_search.search.coordinates import point_at
+from tests.small_space import LADDERS, LAYERS, Made
 
 DENSE = {"params": 1000.0, "macs": 200.0}
 

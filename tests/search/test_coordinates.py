@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from rank_search.options import CostModel
 from rank_search.point import Choice, Point
-from rank_search.search import CostModel, SearchSettings, Space, coordinates, coordinates_of, point_at
+from rank_search.search import SearchSettings, Space, coordinates
+from rank_search.search.coordinates import coordinates_of, point_at
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
 many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

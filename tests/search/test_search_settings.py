@@ -9,7 +9,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from rank_search.point import Objective
-from rank_search.search import SAMPLERS, SearchSettings, SeedPointSettings, SeedSettings, Strength
+from rank_search.search import SearchSettings, Strength
+from rank_search.search.samplers import SAMPLERS
+from rank_search.search.settings import SeedPointSettings, SeedSettings
 
 
 def test_defaults() -> None:

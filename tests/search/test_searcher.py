@@ -11,17 +11,10 @@ from typing import Any
 import pytest
 
 from rank_search.layers import Layer
+from rank_search.options import CostModel
 from rank_search.point import Outcome, Point, State
-from rank_search.search import (
-    CostModel,
-    Past,
-    Searcher,
-    SearchSettings,
-    Space,
-    check_counted,
-    seed_points,
-)
-from tests.search.conftest import LADDERS, options_of
+from rank_search.search import Past, Searcher, SearchSettings, Space, check_counted, seed_points
+from tests.small_space import LADDERS, options_of
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from rank_search.options import CostModel
 from rank_search.point import Outcome, Point, State
-from rank_search.search import CostModel, Past, Rungs, Searcher, SearchSettings, Space, check, check_counted
+from rank_search.search import Past, Rungs, Searcher, SearchSettings, Space, check, check_counted
 from rank_search.search.results import BUDGET, Results, Told
-from tests.search.conftest import LADDERS, Made
+from tests.small_space import LADDERS, Made
 from tests.search.test_searcher import PENALTIES, SAMPLERS, measure, searcher, stored
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from rank_search.errors import StudyFileError
+from rank_search.options import CostModel, lagrangian_front
 from rank_search.point import Choice
-from rank_search.search import CostModel, SearchSettings, Seed, Space, check_counted, lagrangian_front, seed_points
-from tests.search.conftest import LADDERS, options_of
+from rank_search.search import SearchSettings, Seed, Space, check_counted, seed_points
+from tests.small_space import LADDERS, options_of
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
 NONE: dict[str, Any] = {"dense": False, "fractions": [], "weakenings": []}

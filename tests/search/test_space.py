@@ -9,7 +9,8 @@ import pytest
 
 from rank_search.errors import LayerError
 from rank_search.layers import Layer
-from rank_search.search import CostModel, SearchSettings, Space
+from rank_search.options import CostModel
+from rank_search.search import SearchSettings, Space
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
 

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 import rank_search as rs
-from rank_search.fronts import Store
-from rank_search.locating import store_of
+from rank_search.store import Store
+from rank_search.study import store_of
 from tests.story.small import Command, Small, write_study
 
 PROGRAM = str(Path(sys.executable).with_name("rank-search"))

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 import rank_search as rs
-from rank_search.fronts import StudyRecord
 from rank_search.launch import LaunchSettings
-from rank_search.launch.progress import Progress
-from tests.fronts.store_tools import slow_front
+from rank_search.observe import Progress
+from rank_search.store import StudyRecord
+from tests.store.store_tools import slow_front
 from tests.story.forks import Death, Forks
 from tests.story.small import Command, Small
 from tests.story.stripes import batches, network

@@ -19,11 +19,11 @@ from urllib.parse import quote
 
 import pytest
 
-from rank_search.fronts import Claim, Store, StudyRecord
 from rank_search.point import Outcome, State
 from rank_search.search import Space
-from tests.fronts.postgres import Server, programs_or_skip
-from tests.fronts.store_tools import a_point, a_record
+from rank_search.store import Claim, Store, StudyRecord
+from tests.store.postgres import Server, programs_or_skip
+from tests.store.store_tools import a_point, a_record
 from tests.story.forks import Forks, wait_for
 from tests.story.small import Command, write_study
 

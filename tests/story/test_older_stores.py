@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-from rank_search.fronts import Store
+from rank_search.store import Store
 from tests.story.small import Command, Small, write_study
 
 # The keys of [training] in the first version; later ones have defaults that change nothing.

@@ -9,7 +9,7 @@ import pytest
 
 import rank_search as rs
 from rank_search.errors import TaskError
-from rank_search.launch.progress import Progress
+from rank_search.observe import Progress
 from tests.story.small import write_study
 
 FAST = {"epochs": 0.0}

@@ -12,16 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rank_search as rs
-from rank_search import overparameterized as room
 from rank_search.errors import LayerError, StudyMismatchError, TrialError
 from rank_search.launch import this_process
 from rank_search.layers import Factorization
-from rank_search.overparameterized import full_rank, overparameterized
-from rank_search.prepare import prepare
-from rank_search.priors import SpectraCache
-from rank_search.priors.files import TensorFiles
-from rank_search.subject import Subject, read_subject
-from rank_search.trials import orthogonality
+from rank_search.priors import SpectraCache, TensorFiles
+from rank_search.run import prepare
+from rank_search.run import pretrain as room
+from rank_search.run.pretrain import full_rank, overparameterized
+from rank_search.study import Subject, read_subject
+from rank_search.training.penalties import orthogonality
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import task
 

@@ -21,7 +21,7 @@ from rank_search.errors import ExportError
 from rank_search.export.graph import to_json
 from rank_search.export.packed_file import MAGIC, PREAMBLE, Packed, read_packed, write_packed
 from rank_search.export.tracing import trace
-from rank_search.subject import subject_of
+from rank_search.study import subject_of
 from tests.story.small import Command, Small
 from tests.story.test_verbs import rows_of
 

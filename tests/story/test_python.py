@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rank_search as rs
-from rank_search.layers import count_macs
+from rank_search.layers.costs import count_macs
 from rank_search.run import run_study
 from rank_search.study import Study
 

@@ -12,8 +12,8 @@ import torch
 
 import rank_search as rs
 from rank_search.artifacts import ArtifactStore
-from rank_search.fronts import Store, TrialRow
 from rank_search.point import State
+from rank_search.store import Store, TrialRow
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import batches, network
 
@@ -97,7 +97,7 @@ def test_rungs_on_ray(tmp_path: Path, command: Command) -> None:
 def test_a_folder_that_workers_do_not_see_is_refused(
     untrained: Small, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rank_search import cluster
+    from rank_search.run import ray_cluster as cluster
 
     real = ArtifactStore.write
 

@@ -9,7 +9,7 @@ import torch
 
 import rank_search as rs
 from rank_search.report import write_report
-from rank_search.subject import subject_of
+from rank_search.study import subject_of
 from tests.report.browser import offline_browser
 from tests.report.report_tools import in_a_shell
 from tests.story.small import Small

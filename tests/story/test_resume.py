@@ -13,10 +13,10 @@ import pytest
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import QueryError, StoreError
-from rank_search.fronts import Store, TrialRow
 from rank_search.point import State
-from tests.fronts.postgres import programs_or_skip, server
-from tests.fronts.store_tools import slow_front
+from rank_search.store import Store, TrialRow
+from tests.store.postgres import programs_or_skip, server
+from tests.store.store_tools import slow_front
 from tests.story.forks import Death, Forks, Run, group, wait_for
 from tests.story.small import Small, write_study
 
@@ -119,7 +119,7 @@ def uninterrupted(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dic
         ("tpe", "commit", 28),
         ("nsga2", "execute", 150),
         ("tpe", "trials/training.py", 32),
-        ("nsga2", "rank_search/artifacts.py", 15),
+        ("nsga2", "rank_search/artifacts/artifact_store.py", 15),
         ("tpe", "fsync", 6),
         ("nsga2", "unlink", 5),
     ],

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from rank_search import cluster
 from rank_search.layers import Layer, load_plugin
 from rank_search.priors import PriorSettings, SpectraCache, axis_priors
+from rank_search.run import ray_cluster as cluster
 
 NAMES = ("svd", "svd-spatial", "tucker2", "cp")
 CONV = Layer("conv", "conv2d", (8, 6, 3, 3), inputs=((1, 6, 9, 9),))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rank_search.artifacts import ArtifactStore, Tenant
-from rank_search.fronts import Store, artifact_folder
+from rank_search.store import Store, artifact_folder
 from tests.story.small import Command, Small, write_study
 
 
@@ -73,7 +73,9 @@ def test_what_is_newer_than_the_run_stays(tmp_path: Path, command: Command, monk
     command.fine("run", study.file)
     newer = study.artifacts / "newer.coded"
     (older := study.artifacts / "older.coded").write_bytes(b"")
-    monkeypatch.setattr("rank_search.run.Work._test", lambda *_, **__: newer.write_bytes(b"made while the search runs"))
+    monkeypatch.setattr(
+        "rank_search.run.run.Work._test", lambda *_, **__: newer.write_bytes(b"made while the search runs")
+    )
     command.fine("run", study.file, "--trials", 4)
     assert newer.exists()
     assert not older.exists()

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 import rank_search as rs
-from rank_search import record
 from rank_search.errors import StudyFileError
-from rank_search.fronts import Store
 from rank_search.layers import Factorization, Layer
 from rank_search.point import Choice
-from rank_search.record import forms_of
-from rank_search.trials import LatencySettings
+from rank_search.run import join as record
+from rank_search.run.join import forms_of
+from rank_search.store import Store
+from rank_search.training import LatencySettings
 
 QUICK: dict[str, Any] = {"repeats": 1}
 

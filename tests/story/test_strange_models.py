@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import rank_search as rs
-from rank_search.layers import count_macs
+from rank_search.layers.costs import count_macs
 
 X = torch.randn(32, 12, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(16, 3, 6, 6, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import rank_search as rs
-from rank_search.fronts import Store, StudyRecord
+from rank_search.store import Store, StudyRecord
 from rank_search.study import Study, task_code
 from tests.story.small import Command, Small
 

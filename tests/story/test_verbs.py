@@ -23,9 +23,9 @@ import typer
 
 import rank_search as rs
 from rank_search import testing
-from rank_search.cli import app
-from rank_search.mirror import mirrored
-from tests.fronts.store_tools import slow_front
+from rank_search.cli.main import app
+from rank_search.observe.optuna_storage import mirrored
+from tests.store.store_tools import slow_front
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import ODD_NAMES
 

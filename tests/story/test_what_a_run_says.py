@@ -12,8 +12,8 @@ from torch import Tensor
 
 import rank_search as rs
 from rank_search.errors import StudyFileError
-from rank_search.fronts import artifact_folder
 from rank_search.point import State
+from rank_search.store import artifact_folder
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import batches, network
 
@@ -152,7 +152,7 @@ def test_the_front_is_tested_when_it_is_asked_for(tmp_path: Path, command: Comma
 def test_what_takes_too_long_is_left_for_later(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rank_search.run._LEAST_TEST", 0.0)
+    monkeypatch.setattr("rank_search.run.run._LEAST_TEST", 0.0)
     small = write_study(tmp_path, search=SEARCH, training=UNTRAINED, study={"test_share": 0.0, "trials": 6})
     answer = command.fine("run", small.file)
     with rs.Store.open(small.store) as store:

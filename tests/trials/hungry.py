@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from rank_search.layers import DirectBases, load_plugin, take_inventory
 from rank_search.point import Choice, Point
-from rank_search.trials import Supervised, TrainingSettings, Workbench, run_trial
+from rank_search.tasks import Supervised
+from rank_search.training import TrainingSettings
+from rank_search.trials import Workbench, run_trial
 
 MIB = 2**20
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rank_search.trials import memory_limited
+from rank_search.trials.limits import memory_limited
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
 HUNGRY = Path(__file__).with_name("hungry.py")

@@ -5,7 +5,8 @@ import dataclasses
 import torch
 from torch import nn
 
-from rank_search.trials import Supervised, measure, test_measurements
+from rank_search.tasks import Supervised
+from rank_search.trials import measure, test_measurements
 
 
 def test_every_number_of_a_known_model() -> None:

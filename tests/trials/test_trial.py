@@ -19,18 +19,10 @@ from rank_search.coding import decode
 from rank_search.errors import ArtifactError, TaskError, TrialError
 from rank_search.layers import count_params
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.trials import (
-    LatencySettings,
-    Supervised,
-    Workbench,
-    build,
-    dense_measurements,
-    from_safetensors,
-    measure,
-    reestimate_batchnorm,
-    run_trial,
-    test_measurements,
-)
+from rank_search.quantization import reestimate_batchnorm
+from rank_search.tasks import Supervised
+from rank_search.training import LatencySettings, from_safetensors
+from rank_search.trials import Workbench, build, dense_measurements, measure, run_trial, test_measurements
 
 MakePoint = Callable[..., Point]
 MakeWorkbench = Callable[..., Workbench]

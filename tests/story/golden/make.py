@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import rank_search as rs
-from rank_search.launch.progress import Progress
+from rank_search.observe import Progress
 
 HERE = Path(__file__).parent
 

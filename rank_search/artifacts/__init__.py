@@ -1,0 +1,13 @@
+"""The files of trials: kept under a digest, in a folder or on a server."""
+
+from __future__ import annotations
+
+from rank_search.artifacts.artifact_store import ArtifactStore, Tenant, artifacts_at
+from rank_search.artifacts.places import PART
+
+__all__ = [
+    "PART",
+    "ArtifactStore",
+    "Tenant",
+    "artifacts_at",
+]

@@ -1,0 +1,29 @@
+"""Step 7 of the data path: what each layer may become, with its cost and its error; how a cost is allocated."""
+
+from __future__ import annotations
+
+from rank_search.options.allocation import Allocation, cost_shares, lagrangian_front, mean_shares, price_of, spread
+from rank_search.options.cost_model import CostModel
+from rank_search.options.fits import Fits
+from rank_search.options.form_speeds import Forms
+from rank_search.options.menus import Array, Menus, Places
+from rank_search.options.table import Option, Options
+from rank_search.options.timing import measure_forms
+
+__all__ = [
+    "Allocation",
+    "Array",
+    "CostModel",
+    "Fits",
+    "Forms",
+    "Menus",
+    "Option",
+    "Options",
+    "Places",
+    "cost_shares",
+    "lagrangian_front",
+    "mean_shares",
+    "measure_forms",
+    "price_of",
+    "spread",
+]

@@ -1,0 +1,82 @@
+"""How far the outputs of a layer are off under each choice: each fit is made once, and remembered between runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, final
+
+import torch
+from torch import Tensor
+
+from rank_search.layers import Bases, Factorization, Layer, blamed, output_error
+from rank_search.point import Choice
+from rank_search.priors import KeptNumbers
+
+DIGITS: Final = 5  # of a relative error: two machines agree on so many
+
+ErrorOf = Callable[[str, Choice], float]
+"""The relative output error of a layer under a choice."""
+
+KeptOf = Callable[[str, str], KeptNumbers]
+"""Where the errors of a layer's fits are kept, by the layer's name and the factorization's."""
+
+
+def _nowhere(layer: str, factorization: str) -> KeptNumbers:
+    return KeptNumbers()
+
+
+@final
+class Fits:
+    """Relative output errors of fits, each made once.
+
+    Args:
+        layers: what may be factorized, by name.
+        plugins: factorization classes by name.
+        weights, bases: of a layer, by its name.
+        kept: where errors are looked up before a fit is made, and kept by `save`; by default, nowhere.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, Layer],
+        plugins: Mapping[str, type[Factorization]],
+        weights: Callable[[str], Tensor],
+        bases: Callable[[str], Bases],
+        kept: KeptOf = _nowhere,
+    ) -> None:
+        self._layers, self._plugins, self._weights, self._bases = layers, plugins, weights, bases
+        self._totals: dict[str, float] = {}
+        self._kept_of = kept
+        self._kept: dict[tuple[str, str], KeptNumbers] = {}
+
+    def __call__(self, layer: str, choice: Choice) -> float:
+        """E‖Wx − W'x‖² / E‖Wx‖²; 0 for dense, and where the outputs are zero anyway.
+
+        Raises:
+            ContractError: the plugin raises.
+        """
+        if choice.is_dense:
+            return 0.0
+        key = layer, choice.factorization
+        if key not in self._kept:
+            self._kept[key] = self._kept_of(*key)
+        values = tuple(float(choice.values[name]) for name in sorted(choice.values))
+        return self._kept[key].get(values, lambda: self._measured(layer, choice))
+
+    def save(self) -> None:
+        """Keep what has been measured for the next run."""
+        for each in self._kept.values():
+            each.save()
+
+    @torch.no_grad()
+    def _measured(self, layer: str, choice: Choice) -> float:
+        weight, bases, plugin = self._weights(layer), self._bases(layer), self._plugins[choice.factorization]
+        with blamed(plugin, "fit()", self._layers[layer]):
+            module = plugin(self._layers[layer], **choice.values).to(weight.device)
+            module.fit(weight, bases)
+            fitted = module.dense()
+        if layer not in self._totals:
+            self._totals[layer] = output_error(weight, torch.zeros_like(weight), bases.moment)
+        total = self._totals[layer]
+        error = output_error(weight, fitted, bases.moment) / total if total > 0 else 0.0
+        return max(0.0, float(f"{error:.{DIGITS}g}"))

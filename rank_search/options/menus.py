@@ -1,0 +1,131 @@
+"""The options of all groups as arrays, so that hundreds of candidates are made and judged at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rank_search.options.allocation import Shares, lagrangian_front, price_of
+from rank_search.options.table import Option, Options
+from rank_search.point import DENSE
+
+Array = NDArray[np.float64]
+Places = NDArray[np.intp]
+"""Which option of each group: groups, or candidates × groups."""
+
+EVEN: Final[Shares] = {"params": 0.5, "macs": 0.5}
+JUMP: Final = 0.15  # how often a group takes any option of about its cost, rather than a neighbor on its own front
+ABOUT: Final = 0.25  # of the dense cost
+STEPS: Final = (-8, -5, -3, -2, -1, 1, 2, 3, 5, 8)
+COUNTS: Final = (1, 1, 1, 2, 2, 2, 2, 3, 3, 3)  # of groups that are moved, as often as it is named
+
+
+@final
+class Menus:
+    """Error, costs and factorization of each option of each group: groups × options, filled up with infinite errors.
+
+    Args:
+        options: of all groups.
+        groups: their names, in order.
+    """
+
+    def __init__(self, options: Options, groups: Sequence[str]) -> None:
+        self._options = [options.of[name] for name in groups]
+        self._dense, self._rest = options.dense, options.rest
+        self.kinds_of = options.factorizations
+        self._rows = np.arange(len(groups))
+        self.errors = self._filled(lambda option: option.error, np.inf)
+        self.params = self._filled(lambda option: option.params, 0.0)
+        self.macs = self._filled(lambda option: option.macs, 0.0)
+        self.kinds = self._filled(self.kind, 0.0).astype(np.intp)
+        self._even = self.share(EVEN)
+        self._fronts = [self._front(group) for group in range(len(groups))]
+
+    def of(self, places: Places) -> tuple[Option, ...]:
+        """The options themselves."""
+        return tuple(options[place] for options, place in zip(self._options, places, strict=True))
+
+    def take(self, table: NDArray[Any], places: Places) -> NDArray[Any]:
+        """The entries of a table for each candidate and group."""
+        taken: NDArray[Any] = table[self._rows, places]
+        return taken
+
+    def nearest(self, options: Sequence[Option]) -> Places:
+        """Of each group the option closest in cost and error to a given one, which need not be on the menu."""
+        even = [self._even_share(option) for option in options]
+        errors = [option.error for option in options]
+        distance = np.abs(self._even - np.array(even)[:, None]) / self._even[:, :1]
+        distance = distance + np.abs(self.errors - np.array(errors)[:, None])
+        return np.asarray(np.argmin(distance, axis=1))
+
+    def costs(self, places: Places) -> dict[str, Array]:
+        """Counted costs of the whole model for each candidate."""
+        return {
+            "params": self._rest["params"] + self.take(self.params, places).sum(axis=-1),
+            "macs": self._rest["macs"] + self.take(self.macs, places).sum(axis=-1),
+        }
+
+    def prices(self, shares: Shares) -> Array:
+        """Where an allocation changes as the price of cost grows, if all errors count alike."""
+        share, kept = self.share(shares), np.isfinite(self.errors)
+        costs = [row[keep].tolist() for row, keep in zip(share, kept, strict=True)]
+        errors = [row[keep].tolist() for row, keep in zip(self.errors, kept, strict=True)]
+        return np.array([each.price for each in lagrangian_front(costs, errors)])
+
+    def solved(self, weights: Array, price: float, share: Array) -> Places:
+        """The best allocation at one price: each group has its least weight·error + price·cost.
+
+        Args:
+            weights: how much an error counts, groups × factorizations.
+            share: see there.
+        """
+        weighed = self.errors * weights[self._rows[:, None], self.kinds]
+        return np.asarray(np.argmin(weighed + price * share, axis=1))
+
+    def moved(self, places: Places, rng: np.random.Generator) -> Places:
+        """One to three groups moved: to a neighbor on their own front, or to any option of about their cost."""
+        changed = places.copy()
+        count = COUNTS[int(rng.integers(len(COUNTS)))]
+        for group in rng.permutation(len(changed))[:count]:
+            changed[group] = self._near(int(group), int(changed[group]), rng)
+        return changed
+
+    def _near(self, group: int, place: int, rng: np.random.Generator) -> int:
+        prices, price = self._even[group], self._even[group, place]
+        if rng.random() < JUMP:
+            alike = np.flatnonzero((np.abs(prices - price) <= ABOUT * prices[0]) & np.isfinite(self.errors[group]))
+            return int(alike[int(rng.integers(len(alike)))])
+        front = self._fronts[group]
+        step = int(prices[front].searchsorted(price)) + STEPS[int(rng.integers(len(STEPS)))]
+        return int(front[min(max(step, 0), len(front) - 1)])
+
+    def _front(self, group: int) -> Places:
+        """Options that no other one of the group dominates, the cheapest first."""
+        prices, errors = self._even[group], self.errors[group]
+        kept: list[int] = []
+        for place in np.lexsort((errors, prices)):
+            if np.isfinite(errors[place]) and (not kept or errors[place] < errors[kept[-1]]):
+                kept.append(int(place))
+        return np.array(kept, dtype=np.intp)
+
+    def _filled(self, value: Any, empty: float) -> Array:
+        table = np.full((len(self._options), max(map(len, self._options))), empty)
+        for row, options in zip(table, self._options, strict=True):
+            row[: len(options)] = [value(option) for option in options]
+        return table
+
+    def kind(self, option: Option) -> int:
+        """The place of its factorization; dense, whose error is 0, counts with the first."""
+        return 0 if option.factorization == DENSE else self.kinds_of.index(option.factorization)
+
+    def share(self, shares: Shares) -> Array:
+        """What each option costs, as a share of the dense model's cost: groups × options."""
+        parts = [weight * getattr(self, name) / max(1, self._dense[name]) for name, weight in shares.items() if weight]
+        total: Array = np.sum(parts, axis=0)
+        return total
+
+    def _even_share(self, option: Option) -> float:
+        return price_of(option, EVEN, self._dense)

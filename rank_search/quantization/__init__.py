@@ -1,0 +1,48 @@
+"""How weights become whole numbers: grids, entropy models, rounding; a trained network packed as it is."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rank_search.quantization.batchnorm import batch_statistics, canonize, reestimate_batchnorm
+    from rank_search.quantization.inputs import task_inputs
+    from rank_search.quantization.pack import pack, pack_model
+    from rank_search.quantization.post_training import PackedModel
+    from rank_search.quantization.quant_specs import component_modes, latents, weight_count
+    from rank_search.quantization.quantizer import Quantizer
+
+_HOMES: Final = {
+    "PackedModel": "post_training",
+    "Quantizer": "quantizer",
+    "batch_statistics": "batchnorm",
+    "canonize": "batchnorm",
+    "component_modes": "quant_specs",
+    "latents": "quant_specs",
+    "pack": "pack",
+    "pack_model": "pack",
+    "reestimate_batchnorm": "batchnorm",
+    "task_inputs": "inputs",
+    "weight_count": "quant_specs",
+}
+
+__all__ = [
+    "PackedModel",
+    "Quantizer",
+    "batch_statistics",
+    "canonize",
+    "component_modes",
+    "latents",
+    "pack",
+    "pack_model",
+    "reestimate_batchnorm",
+    "task_inputs",
+    "weight_count",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

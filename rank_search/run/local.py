@@ -1,0 +1,94 @@
+"""What is made once for a search on this machine, and the way to where its trials run.
+
+They run in the driver itself, or in worker processes, which wake up and load their task while the driver prepares.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import Final, final
+
+from rank_search.artifacts import ArtifactStore
+from rank_search.launch import Executor, InProcess, Processes
+from rank_search.run.preparation import Prepared, begin, prepare, prepare_subject, weight_of
+from rank_search.run.worker import load, make_runner, make_workbench, run_job, wake, with_dense
+from rank_search.study import Study
+from rank_search.tasks import Task
+from rank_search.trials import Workbench
+
+Ready = tuple[Prepared, Workbench, Callable[[ArtifactStore, Mapping[str, float]], Executor]]
+"""All that is made once before the first trial, and the way to an executor: of the place for artifacts, and of what
+the study has measured of the dense model."""
+
+_steps: Final = logging.getLogger("rank_search.steps")
+
+
+@contextmanager
+def on_this_machine(study: Study, task: Task | None) -> Iterator[Ready]:
+    """Prepare the study, and make the way to its workers: processes if there are several, or a time limit."""
+    launch = study.launch
+    if task is not None or (launch.workers in (None, 1) and launch.time_limit is None):
+        prepared = prepare(study, task)
+        workbench = make_workbench(prepared.subject, prepared.cache, prepared.moments)
+        yield prepared, workbench, partial(_in_driver, prepared, workbench)
+        return
+    with closing(_Workers(study)) as workers:
+        subject = begin(study)
+        workers.load()
+        prepared = prepare_subject(subject)
+        workbench = make_workbench(subject, prepared.cache, prepared.moments)
+        yield prepared, workbench, partial(workers.executor, prepared)
+
+
+def _in_driver(
+    prepared: Prepared, workbench: Workbench, artifacts: ArtifactStore, dense: Mapping[str, float]
+) -> Executor:
+    shared = with_dense(workbench, prepared.subject, dense)
+    return InProcess(partial(run_job, shared, artifacts, prepared.subject.study.launch.memory_per_trial))
+
+
+@final
+class _Workers:
+    """Worker processes that start before the driver is ready for them.
+
+    They load the task only when the driver has loaded it: whatever a task makes once, such as a download, is there
+    then, and made by one process.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._waiting: Processes | None = self._woken()
+
+    def load(self) -> None:
+        """Have the workers load their task."""
+        if self._waiting is not None:
+            self._waiting.then(partial(load, self._study))
+
+    def executor(self, prepared: Prepared, artifacts: ArtifactStore, dense: Mapping[str, float]) -> Executor:
+        """The workers with all that the driver has found, at work; the first time, those that wait for it."""
+        workers = self._study.launch.workers or 1
+        _steps.info("Decomposing the weights, and starting %d %s", workers, "worker" if workers == 1 else "workers")
+        _decompose(prepared)
+        arrays = {name: moment.cpu().numpy() for name, moment in prepared.moments.items()}
+        processes, self._waiting = self._waiting or self._woken().then(partial(load, self._study)), None
+        return processes.serve(partial(make_runner, arrays, artifacts, dict(dense)))
+
+    def close(self) -> None:
+        """End those that still wait; an executor is closed by whoever has it."""
+        if self._waiting is not None:
+            self._waiting.close()
+
+    def _woken(self) -> Processes:
+        launch = self._study.launch
+        return Processes(partial(wake, self._study), launch.workers or 1, launch.time_limit)
+
+
+def _decompose(prepared: Prepared) -> None:
+    """Every basis is on disk before workers ask for it, so that each is decomposed only once."""
+    subject = prepared.subject
+    for name in subject.inventory.layers:
+        bases = prepared.cache.bases(name, weight_of(subject.model, name), prepared.moments.get(name))
+        bases.decompose(subject.unfoldings(name))

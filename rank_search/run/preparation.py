@@ -1,0 +1,157 @@
+"""Steps 2 to 7 of the data path: all that is made once, in the driver, before the first trial."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from rank_search.options import CostModel, Fits, Forms, Options
+from rank_search.priors import AxisPrior, KeptNumbers, SpectraCache, axis_priors
+from rank_search.run.pretrain import started
+from rank_search.search import Seed, Space, build_space, require_possible, seed_points
+from rank_search.study import Study, Subject, plugin_code, read_subject
+from rank_search.tasks import Task, input_moments
+
+Moments = Mapping[str, Tensor]
+"""The second moment of each layer's inputs, by layer; nothing where no data was looked at."""
+
+_steps: Final = logging.getLogger("rank_search.steps")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that is made once, in the driver, before the first trial (steps 2 to 7).
+
+    Attributes:
+        options: what each layer may become, measured; None where neither seed points nor sampler ask for it.
+    """
+
+    subject: Subject
+    priors: tuple[AxisPrior, ...]
+    space: Space
+    costs: CostModel
+    seeds: tuple[Seed, ...]
+    cache: SpectraCache
+    moments: Moments
+    options: Options | None
+
+
+Reader = Callable[[Subject, SpectraCache, Moments], tuple[AxisPrior, ...]]
+"""Reads the priors of all layers off their spectra."""
+
+
+def layer_priors(subject: Subject, cache: SpectraCache, moments: Moments) -> tuple[AxisPrior, ...]:
+    """What the weights say about every axis of every layer."""
+    found: list[AxisPrior] = []
+    for name, layer in subject.inventory.layers.items():
+        plugins = {key: subject.plugins[key] for key in subject.choices[name]}
+        weight, settings = weight_of(subject.model, name), subject.study.priors
+        found += axis_priors(layer, weight, plugins, cache, settings, moments.get(name))
+    return tuple(found)
+
+
+def layer_moments(subject: Subject) -> Moments:
+    """What each layer sees of the training data, on as many batches as the study file says."""
+    batches, seed = subject.study.priors.calibration, subject.study.study.seed
+    layers = {name: layer for name, layer in subject.inventory.layers.items() if subject.choices[name]}
+    if batches == 0 or not layers:
+        return {}
+    _steps.info("Looking at what the layers see of the training data")
+    return input_moments(subject.task, subject.model, layers, batches, seed)
+
+
+def begin(study: Study, task: Task | None = None) -> Subject:
+    """Read the task and its layers; an over-parameterized network is trained, if the study file asks for one.
+
+    Raises:
+        TaskError, PluginError, LayerError, StudyFileError: whichever of them cannot be used.
+    """
+    return started(read_subject(study, task), cache_folder(study))
+
+
+def prepare(study: Study, task: Task | None = None, reader: Reader = layer_priors) -> Prepared:
+    """Read the task, the layers, the spectra and the priors, and build the search space.
+
+    Raises:
+        TaskError, PluginError, LayerError, StudyFileError: whichever of them cannot be used.
+    """
+    return prepare_subject(begin(study, task), reader)
+
+
+def prepare_subject(subject: Subject, reader: Reader = layer_priors) -> Prepared:
+    """Read the spectra and the priors of a subject that has been read, and build the search space.
+
+    Raises:
+        TaskError, PluginError, StudyFileError: whichever of them cannot be used.
+    """
+    subject.inventory.require_layers()
+    study, cache = subject.study, SpectraCache(cache_folder(subject.study))
+    moments = layer_moments(subject)
+    _steps.info("Reading the spectra of %d layers", len(subject.inventory.layers))
+    priors = reader(subject, cache, moments)
+    layers, plugins = subject.inventory.layers, subject.plugins
+    space = build_space(layers, plugins, priors, study.search, subject.groups, subject.choices)
+    costs = CostModel(layers, plugins, subject.inventory.rest)
+    options = _options(subject, space, costs, cache, moments) if study.search.uses_options else None
+    seeds = tuple(seed_points(space, costs, study.search, options))
+    require_possible(study.search.constraints, space, costs, seeds)
+    return Prepared(subject, priors, space, costs, seeds, cache, moments, options)
+
+
+def _options(subject: Subject, space: Space, costs: CostModel, cache: SpectraCache, moments: Moments) -> Options:
+    layers, plugins = subject.inventory.layers, subject.plugins
+    weights = {name: weight_of(subject.model, name) for name in layers}
+    bases = {name: cache.bases(name, weights[name], moments.get(name)) for name in layers}
+    made_by = {name: plugin_code(name, plugin, subject.study.folder) for name, plugin in plugins.items()}
+
+    def kept(layer: str, factorization: str) -> KeptNumbers:
+        return cache.numbers(bases[layer], f"errors {layers[layer]} {made_by[factorization]}")
+
+    _steps.info("Fitting what each layer may become")
+    fits = Fits(layers, plugins, weights.__getitem__, bases.__getitem__, kept)
+    options = Options(space, costs, fits)
+    fits.save()
+    return options
+
+
+def with_forms(prepared: Prepared, forms: Forms) -> Prepared:
+    """The same, a form that is not faster than its dense layer being taken for dense; with the seed points of that.
+
+    Without forms it is the same.
+
+    Raises:
+        StudyFileError: then no point keeps a constraint.
+    """
+    if not forms.measured:
+        return prepared
+    search = prepared.subject.study.search
+    costs = prepared.costs.with_forms(forms)
+    options = None if prepared.options is None else prepared.options.with_costs(costs)
+    seeds = tuple(seed_points(prepared.space, costs, search, options))
+    require_possible(search.constraints, prepared.space, costs, seeds)
+    return replace(prepared, costs=costs, seeds=seeds, options=options)
+
+
+def cache_folder(study: Study) -> Path:
+    """Where spectra and bases are kept."""
+    if study.study.cache:
+        return study.folder / study.study.cache
+    return user_cache_folder()
+
+
+def user_cache_folder() -> Path:
+    """Where spectra and bases are kept if a study says nothing."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "rank-search" / "spectra"
+
+
+def weight_of(model: nn.Module, layer: str) -> torch.Tensor:
+    weight: torch.Tensor = model.get_submodule(layer).get_parameter("weight")
+    return weight.detach()

@@ -1,0 +1,141 @@
+"""Where trials begin: the user's own network, or one that was trained over-parameterized first and put together again.
+
+In the manner of He, Jiang and Wu, "Convolutional Neural Network Compression Based on Low-Rank Decomposition" (2024,
+arXiv:2408.16289): every layer is written as factors of full rank, the network is trained so with a penalty that keeps
+the frames orthogonal, and the ranks are read off what comes of it. Their coefficients and schedule were not at hand;
+ours are in the study file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rank_search.errors import LayerError, TrialError
+from rank_search.layers import Axis, DirectBases, Factorization, copied, factorize, recompose
+from rank_search.point import Choice, Point
+from rank_search.priors import TensorFiles, digest
+from rank_search.study import Study, Subject, plugin_version
+from rank_search.tasks import asked, seeded
+from rank_search.training import Diverged, Effort, TrainingSettings, fine_tune, rehearse
+
+_log = logging.getLogger(__name__)
+
+
+def started(subject: Subject, folder: Path) -> Subject:
+    """The subject with the network that trials begin from as its `model`; `original` stays the user's own.
+
+    With `[study] method = "overparameterized"` that network is read from the folder, under a name that says what it
+    was made from; if it is not there, it is trained, the same for the same rng seed, and left there.
+
+    Raises:
+        LayerError: a factorization of full rank is not the layer's weight.
+        TaskError: the task cannot be trained with.
+        TrialError: the training left the finite numbers.
+    """
+    if subject.study.study.method == "factorized":
+        return subject
+    files, name = TensorFiles(folder), _file_name(subject)
+    state = files.load(name)
+    if state is None:
+        state = _state(recompose(overparameterized(subject), subject.original, subject.inventory.layers))
+        files.save(name, state)
+    model = copied(subject.original)
+    model.load_state_dict(state)
+    return replace(subject, model=model)
+
+
+def overparameterized(subject: Subject) -> nn.Module:
+    """The network with every searched layer as factors of full rank, trained with the orthogonality penalty."""
+    study, layers = subject.study, subject.inventory.layers
+    model = factorize(subject.original, full_rank(subject), layers, subject.plugins, _direct_bases(subject.original))
+    _require_the_same(model, subject)
+    settings = _training(study)
+    rehearse(subject.task, model, settings)
+    _log.info("Training the over-parameterized network for %g epochs.", settings.epochs)
+    effort = Effort(settings, study.overparameterized.orthogonality)
+    with seeded(study.study.seed), asked("training() or loss()"):
+        diverged = fine_tune(subject.task, model, effort)
+    if isinstance(diverged, Diverged):
+        raise TrialError(
+            f"The over-parameterized network is where all trials begin; its training diverged: {diverged.reason}. "
+            "Lower [overparameterized] learning_rate."
+        )
+    return model
+
+
+def full_rank(subject: Subject) -> Point:
+    """Every searched layer as the wanted factorization, or the first that applies to it, with each axis at its top."""
+    wanted, layers = subject.study.overparameterized.factorization, subject.inventory.layers
+    if wanted and wanted not in subject.plugins:
+        raise LayerError(
+            f"The over-parameterized network is made of what [layers] factorizations names; [overparameterized] "
+            f"factorization is {wanted!r}, and there are: {', '.join(subject.plugins)}."
+        )
+    chosen = {name: wanted if wanted in own else own[0] for name, own in subject.choices.items() if own}
+    axes = {name: subject.plugins[key].axes(layers[name]) for name, key in chosen.items()}
+    return Point({name: Choice(key, {axis.name: _top(axis) for axis in axes[name]}) for name, key in chosen.items()})
+
+
+def _top(axis: Axis) -> float:
+    return int(axis.high) if axis.integer else axis.high
+
+
+def _direct_bases(model: nn.Module) -> Any:
+    return lambda name: DirectBases(model.get_submodule(name).get_parameter("weight"))
+
+
+def _require_the_same(model: nn.Module, subject: Subject) -> None:
+    """Over-parameterized means that nothing is lost: each layer is its weight, to rounding.
+
+    Rounding is taken as the root of the dtype's machine epsilon, relative to the weight's norm: three orders of
+    magnitude above what one product of factors loses, and far below what a cut loses.
+    """
+    for name in subject.inventory.layers:
+        module, weight = model.get_submodule(name), subject.original.get_submodule(name).get_parameter("weight")
+        if not isinstance(module, Factorization):
+            continue
+        with torch.no_grad():
+            distance, norm = float((module.dense() - weight).norm()), float(weight.norm())
+        if not distance <= torch.finfo(weight.dtype).eps ** 0.5 * norm:
+            values = ", ".join(f"{axis} {value:g}" for axis, value in module.values.items())
+            raise LayerError(
+                f"An over-parameterized network computes what the dense one does; layer {name!r} as "
+                f"{type(module).__name__} with {values} is off by "
+                f"{distance / norm if norm else distance:.2g} of its weight. Name another one in [overparameterized] "
+                "factorization, such as svd or tucker2."
+            )
+
+
+# ---- the file --------------------------------------------------------------------------------------------
+
+
+def _training(study: Study) -> TrainingSettings:
+    own = study.overparameterized
+    return study.training.model_copy(update={"epochs": own.epochs, "learning_rate": own.learning_rate})
+
+
+def _file_name(subject: Subject) -> str:
+    """By all that the network is made from, except the data; the training epochs of the trials play no part."""
+    study = subject.study
+    about = {
+        "point": full_rank(subject).key,
+        "plugins": {name: plugin_version(name, study.folder) for name in subject.plugins},
+        "orthogonality": study.overparameterized.orthogonality,
+        "training": _training(study).model_dump(mode="json"),
+        "rng seed": study.study.seed,
+        "task": study.task.model_dump(mode="json"),
+    }
+    return f"overparameterized-1-{digest({str(about): torch.empty(0), **_state(subject.original)}).hex()}"
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors, each in memory of its own, as a file of tensors wants them."""
+    state: Mapping[str, Tensor] = model.state_dict()
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}

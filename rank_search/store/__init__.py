@@ -1,0 +1,55 @@
+"""What was found: studies, claims, trials and their Pareto fronts, in one SQL store.
+
+    with Store.open("runs/digits.sqlite") as store:
+        study = store.study("digits")
+        for member in store.front(study, where=[Bound.parse("error <= 0.03")], sort="macs"):
+            print(member.number, member.measurements)
+
+Knows no torch and no optuna, and imports neither numpy nor Alembic until they are needed.
+"""
+
+from __future__ import annotations
+
+from rank_search.store.address import locate, masked
+from rank_search.store.changes import CODE
+from rank_search.store.choosing import parse_wish
+from rank_search.store.front import Front
+from rank_search.store.html import cell, number
+from rank_search.store.records import (
+    EXAMPLES,
+    LAYER_COSTS,
+    NEVER,
+    TOLERANCE,
+    Activity,
+    Claim,
+    PriorRow,
+    StudyRecord,
+    StudySummary,
+    TrialRow,
+)
+from rank_search.store.store import Store
+from rank_search.store.studies import nearest
+from rank_search.store.study_folder import artifact_folder
+
+__all__ = [
+    "CODE",
+    "EXAMPLES",
+    "LAYER_COSTS",
+    "NEVER",
+    "TOLERANCE",
+    "Activity",
+    "Claim",
+    "Front",
+    "PriorRow",
+    "Store",
+    "StudyRecord",
+    "StudySummary",
+    "TrialRow",
+    "artifact_folder",
+    "cell",
+    "locate",
+    "masked",
+    "nearest",
+    "number",
+    "parse_wish",
+]

@@ -1,0 +1,161 @@
+"""Steps 2 to 4 of the data path: the task, its model, the layers in it, and the plugins that may replace them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from torch import Tensor, nn
+
+from rank_search.errors import StudyMismatchError, TaskError
+from rank_search.layers import (
+    Example,
+    Factorization,
+    Inventory,
+    Plugins,
+    Unfolding,
+    counted_on,
+    installed,
+    load_plugin,
+    require_ordinary,
+    take_inventory,
+)
+from rank_search.store import StudyRecord
+from rank_search.study.factory import load_task
+from rank_search.study.file import Study
+from rank_search.tasks import Task, asked
+
+_steps: Final = logging.getLogger("rank_search.steps")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a study is about; nothing here depends on where the search goes.
+
+    Attributes:
+        model: the network that trials begin from: `original`, or what `overparameterized.started` made of it.
+        original: the user's own network, as the task gave it.
+        choices: for each layer, the factorizations that may replace it, in the order of the study file.
+        groups: layers that share their coordinates, by the group's first layer.
+        examples: what MACs are counted on: the task's example, or all of its examples where they run differently.
+    """
+
+    study: Study
+    task: Task
+    model: nn.Module
+    original: nn.Module
+    inventory: Inventory
+    plugins: Plugins
+    choices: Mapping[str, tuple[str, ...]]
+    groups: Mapping[str, tuple[str, ...]]
+    examples: tuple[Example, ...]
+
+    def unfoldings(self, layer: str) -> tuple[Unfolding, ...]:
+        """Every unfolding of a layer's weight that a fit may ask the basis of."""
+        plugins = [self.plugins[name] for name in self.choices[layer]]
+        axes = [axis for plugin in plugins for axis in plugin.axes(self.inventory.layers[layer])]
+        return tuple(unfolding for axis in axes for unfolding in axis.unfoldings)
+
+
+def read_subject(study: Study, task: Task | None = None) -> Subject:
+    """Make the task and look at its model.
+
+    Args:
+        task: the task, when it is at hand; otherwise the study file's factory makes it.
+
+    Raises:
+        TaskError, PluginError, LayerError: whichever of them cannot be used.
+    """
+    settings = study.layers
+    plugins = {name: load_plugin(resolved(name, study.folder)) for name in settings.plugin_names()}
+    _steps.info("Reading the task")
+    task = task or load_task(study)
+    model = _model(task)
+    _steps.info("Looking at the layers")
+    examples = counted_on(model, _examples(task))
+    inventory = take_inventory(model, examples[0], settings.include, settings.exclude, examples[1:])
+    choices = settings.choices(inventory.layers, plugins)
+    groups = settings.groups(inventory.layers)
+    return Subject(study, task, model, model, inventory, plugins, choices, groups, examples)
+
+
+def study_of(record: StudyRecord, task: Task | None = None) -> Study:
+    """The study file of a study in a store, as far as the store keeps it.
+
+    Raises:
+        StudyMismatchError: the study was made in Python, so its task has to be handed over.
+    """
+    kept = record.space["study"]
+    if kept["task"]["factory"] == IN_PYTHON and task is None:
+        raise StudyMismatchError(
+            f"Study {record.name!r} was made in Python from a model in memory, so the store cannot make its task. "
+            "Open it from Python, and hand over the same task."
+        )
+    return Study.kept({**kept, "folder": record.space["folder"]})
+
+
+def subject_of(record: StudyRecord, task: Task | None = None) -> Subject:
+    """The subject of a study in a store, made from what the store keeps of its study file.
+
+    Raises:
+        StudyMismatchError: the study was made in Python, so its task has to be handed over.
+    """
+    return read_subject(study_of(record, task), task)
+
+
+IN_PYTHON = "(in memory)"
+"""Stands for the factory of a task that was handed over from Python."""
+
+
+def resolved(plugin: str, folder: Path) -> str:
+    """A plugin in a file is named relative to the study file."""
+    file, separator, name = plugin.rpartition(".py:")
+    return f"{folder / (file + '.py')}:{name}" if separator else plugin
+
+
+def plugin_version(plugin: str, folder: Path) -> str:
+    """The version of a plugin's package; of a plugin in a file, what the file holds."""
+    file, in_file, _ = resolved(plugin, folder).rpartition(":")
+    if in_file:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    entry = installed().get(plugin)
+    return entry.dist.version if entry is not None and entry.dist is not None else version("rank-search")
+
+
+def plugin_code(name: str, plugin: type[Factorization], folder: Path) -> str:
+    """What a plugin's fits come from: its version and the file that it is written in, and the version of this package.
+
+    A change in what that file imports goes unseen as long as no version changes.
+    """
+    try:
+        source = Path(inspect.getfile(plugin)).read_bytes()
+    except (OSError, TypeError):  # no file, such as a class of an interactive session
+        source = b""
+    code = hashlib.sha256(source).hexdigest()
+    return f"{name} {plugin.__qualname__} {plugin_version(name, folder)} {code} {version('rank-search')}"
+
+
+def _model(task: Task) -> nn.Module:
+    with asked("model()"):
+        model = task.model()
+    if not isinstance(model, nn.Module):
+        raise TaskError(f"The task's model() must return a torch.nn.Module; it returned {type(model).__name__}.")
+    require_ordinary(model)
+    return model.eval()
+
+
+def _examples(task: Task) -> list[Example]:
+    with asked("example() or examples()"):
+        examples = list(task.examples())
+    if not examples:
+        raise TaskError("The task's examples() must return at least one; it returned none.")
+    parts = [part for each in examples for part in (each if isinstance(each, tuple) else (each,))]
+    if strange := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
+        raise TaskError(f"The task's example() must return a tensor, or a tuple of tensors; found {strange[0]}.")
+    return examples

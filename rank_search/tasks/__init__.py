@@ -1,0 +1,52 @@
+"""Step 2 of the data path: the user's model and data as a `Task`, and how both are handled."""
+
+from __future__ import annotations
+
+from rank_search.tasks.calibration import input_moments, patches, wide
+from rank_search.tasks.examples import selection_examples
+from rank_search.tasks.modes import as_for_loss, is_lone
+from rank_search.tasks.randomness import generators, seeded, set_generators
+from rank_search.tasks.stop import Stop, never
+from rank_search.tasks.supervised import Supervised, error_rate
+from rank_search.tasks.task import (
+    Batch,
+    Task,
+    asked,
+    has_test,
+    not_finite,
+    passed,
+    task_distilled_loss,
+    task_loss,
+    task_measurements,
+)
+from rank_search.tasks.watching import Inputs, Random, Seen, set_random_states, watched
+
+__all__ = [
+    "Batch",
+    "Inputs",
+    "Random",
+    "Seen",
+    "Stop",
+    "Supervised",
+    "Task",
+    "as_for_loss",
+    "asked",
+    "error_rate",
+    "generators",
+    "has_test",
+    "input_moments",
+    "is_lone",
+    "never",
+    "not_finite",
+    "passed",
+    "patches",
+    "seeded",
+    "selection_examples",
+    "set_generators",
+    "set_random_states",
+    "task_distilled_loss",
+    "task_loss",
+    "task_measurements",
+    "watched",
+    "wide",
+]

@@ -1,0 +1,132 @@
+"""What the layers of the dense model see: the second moment of their inputs on some batches of the training data."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from typing import Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rank_search.layers import Layer, input_of
+from rank_search.tasks.modes import as_for_loss
+from rank_search.tasks.randomness import seeded
+from rank_search.tasks.task import Task, asked, passed
+
+MOST_PATCHES: Final = 8192
+"""Of a layer, from one batch: neighboring patches say nearly the same."""
+
+_LONGER: Final = 8
+"""Times as many batches, at most, are looked at for a layer that the first ones do not reach."""
+
+_log = logging.getLogger(__name__)
+
+
+def input_moments(
+    task: Task, model: nn.Module, layers: Mapping[str, Layer], batches: int, rng_seed: int = 0
+) -> dict[str, Tensor]:
+    """E[x·xᵀ] of each layer's inputs, x a patch in the order in · kh · kw, on the first batches of a training pass.
+
+    Returned n × n with n = in·kh·kw, in float32, by layer name. A layer that runs several times in a forward has the
+    average over all of its inputs; one that sees no input in these batches, such as an expert that is not chosen, takes
+    the first ones of up to `_LONGER` times as many; if there are none, or they are not finite, it is left out, with a
+    warning. The model runs as for its loss, without dropout, and is not changed; torch's global generator is at
+    `rng_seed` meanwhile, so that a shuffled pass is the same each time. Of a batch, a layer takes at most
+    `MOST_PATCHES` patches: those of its first examples. Products are in float32 or wider, sums in float64. Complexity:
+    the forwards, and O(patches·n²) for each layer.
+
+    Raises:
+        TaskError: the task raises, or has no training data.
+    """
+    sums = {name: _Moment(layer) for name, layer in layers.items()}
+    with seeded(rng_seed), torch.no_grad(), _watched(model, sums), asked("training() or loss()"):
+        for number, batch in enumerate(islice(passed(task.training(), "training data"), batches * _LONGER)):
+            if number >= batches:
+                for each in sums.values():
+                    each.is_full = each.is_full or each.count > 0
+                if all(each.is_full for each in sums.values()):
+                    break
+            task.loss(model, batch)
+    return _usable({name: each.mean() for name, each in sums.items()})
+
+
+def _usable(found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
+    unseen = [name for name, moment in found.items() if moment is None]
+    if unseen:
+        _log.warning(
+            "No training batch that was looked at reaches %s: fitted to the weights alone. More batches ([priors] "
+            "calibration) may reach it.",
+            ", ".join(unseen),
+        )
+    usable = {name: each for name, each in found.items() if each is not None and bool(each.isfinite().all())}
+    if strange := [name for name, each in found.items() if each is not None and name not in usable]:
+        _log.warning("The inputs of %s are not finite: fitted to the weights alone.", ", ".join(strange))
+    return usable
+
+
+class _Moment:
+    """The sum of x·xᵀ over all patches so far."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        self._sum: Tensor | None = None
+        self.count = 0
+        self.is_full = False
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> None:
+        if self.is_full:
+            return
+        seen = wide(patches(self._layer, input_of(inputs, named).detach()))
+        product = (seen.T @ seen).to(torch.float64)
+        self._sum = product if self._sum is None else self._sum + product
+        self.count += len(seen)
+
+    def mean(self) -> Tensor | None:
+        """None where the layer has seen nothing."""
+        return None if self._sum is None or not self.count else (self._sum / self.count).to(torch.float32)
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """In float32 or wider: sums of products of many halves are more than a half can hold."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def patches(layer: Layer, x: Tensor, most: int = MOST_PATCHES) -> Tensor:
+    """What the layer's weight is multiplied with: one row for each position, at most about `most`.
+
+    >>> patches(Layer("", "linear", (1, 2)), torch.zeros(3, 5, 2)).shape
+    torch.Size([15, 2])
+    """
+    if layer.kind == "linear":
+        return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])[:most]
+    (top, bottom), (left, right) = layer.padding
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    images = x if x.dim() == 4 else x[None]
+    positions = -(-images.shape[-1] // layer.stride[1]) * -(-images.shape[-2] // layer.stride[0])
+    some = images[: max(1, most // max(1, positions))]
+    if not some.numel():
+        return x.new_zeros(0, layer.in_features * math.prod(layer.kernel))
+    padded = F.pad(some, (left, right, top, bottom), mode=mode)
+    columns = F.unfold(padded.contiguous(), layer.kernel, layer.dilation, stride=layer.stride)
+    return columns.transpose(1, 2).flatten(0, 1)
+
+
+Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]
+
+
+@contextmanager
+def _watched(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
+    """The model as for its loss, each of these layers watched."""
+    found = {name: model.get_submodule(name) for name in hooks}
+    handles = [found[name].register_forward_pre_hook(hook, with_kwargs=True) for name, hook in hooks.items()]
+    try:
+        with as_for_loss(model):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()

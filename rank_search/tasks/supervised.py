@@ -1,0 +1,172 @@
+"""A task made of plain objects."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rank_search.errors import TaskError
+from rank_search.layers import Example
+from rank_search.tasks.batch import batch_dimension
+from rank_search.tasks.task import Batch, Task, passed
+
+_COUNTS: Final = (1, 2, 4, 8)
+"""Of examples; means of so many whole numbers have no rounding."""
+
+_log = logging.getLogger(__name__)
+
+
+def teacher_distance(outputs: Tensor, aims: Tensor, temperature: float) -> Tensor:
+    """KL(softmax(z/T) ‖ softmax(y/T)) · T², averaged over all but the last dimension.
+
+    Symbols: y, `outputs` … × c, of the model; z, `aims`, of its teacher; c classes; T the temperature. Formula:
+    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network" (2015), section 2; T² keeps the gradient's
+    size as T grows. Computed in float32 or wider. Equal outputs give 0, as does c = 1; no outputs, or NaN, give NaN.
+    O(n), n outputs.
+
+    >>> float(teacher_distance(torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1000.0]), 1.0))  # ln 2
+    0.6931471824645996
+    """
+    wide = torch.promote_types(outputs.dtype, torch.float32)
+    ours = F.log_softmax(outputs.to(wide) / temperature, -1)
+    theirs = F.log_softmax(aims.to(wide) / temperature, -1)
+    return F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1).mean() * temperature**2
+
+
+def error_rate(outputs: Tensor, targets: Tensor) -> float:
+    """Share of wrong answers, the class being the last dimension's maximum (the first one on ties).
+
+    >>> error_rate(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([0, 0]))
+    0.5
+    """
+    return float((outputs.argmax(-1) != targets).double().mean())
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Supervised(Task):
+    """A task made of plain objects: a model, three loaders of (input, target) pairs, and a metric.
+
+    Attributes:
+        network: the trained model.
+        training_batches, selection_batches, test_batches: loaders; anything that can be iterated again and
+            again and yields pairs of an input and a target. Without test batches nothing is reported on test data.
+        loss_function: of the model's outputs and the targets, for fine-tuning.
+        metric: of all outputs and all targets of a pass, concatenated.
+        metric_name: the name of that measurement; `"error"` is minimized by default.
+        one_example: what one forward takes; None: examples are cut from the first selection batch, along its first
+            dimension, or along the second if the network takes time first.
+    """
+
+    network: nn.Module
+    training_batches: Iterable[Batch]
+    selection_batches: Iterable[Batch]
+    test_batches: Iterable[Batch] | None = None
+    loss_function: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
+    metric: Callable[[Tensor, Tensor], float] = error_rate
+    metric_name: str = "error"
+    one_example: Example | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work in any trial.
+
+        Raises:
+            TaskError: the network is no module, or a loader cannot be iterated more than once.
+        """
+        if not isinstance(self.network, nn.Module):
+            raise TaskError(f"A task's network is an nn.Module; found {type(self.network).__name__}. Pass one.")
+        for name in ("training_batches", "selection_batches", "test_batches"):
+            if (loader := getattr(self, name)) is not None or name != "test_batches":
+                _check_loader(name, loader)
+
+    def model(self) -> nn.Module:
+        return self.network
+
+    def example(self) -> Example:
+        return self.examples()[0]
+
+    def examples(self) -> tuple[Example, ...]:
+        if self.one_example is not None:
+            return (self.one_example,)
+        inputs, _ = _pair(next(passed(self.selection_batches, "selection_batches")))
+        along = self._batch_dimension
+        there = [count for count in _COUNTS if count <= inputs.shape[along]]
+        return tuple(inputs.narrow(along, number, 1) for number in range(max(there, default=0)))
+
+    @cached_property
+    def _batch_dimension(self) -> int:
+        inputs, _ = _pair(next(passed(self.selection_batches, "selection_batches")))
+        found = batch_dimension(self.network, inputs)
+        if found:
+            _log.warning(
+                "The network takes time first, so an example is inputs[:, :1] of the first selection batch: one of %d "
+                "sequences, all %d steps of it. Say otherwise with example= (of Supervised: one_example=).",
+                inputs.shape[1],
+                inputs.shape[0],
+            )
+        return found
+
+    def training(self) -> Iterable[Batch]:
+        return self.training_batches
+
+    def selection(self) -> Iterable[Batch]:
+        return self.selection_batches
+
+    def test(self) -> Iterable[Batch] | None:
+        return self.test_batches
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs, targets = _pair(batch)
+        return self.loss_function(model(inputs), targets)
+
+    def distilled_loss(
+        self, model: nn.Module, teacher: nn.Module, batch: Batch, share: float, temperature: float
+    ) -> Tensor:
+        inputs, targets = _pair(batch)
+        outputs = model(inputs)
+        with torch.no_grad():
+            aims = teacher(inputs)
+        _check_classes(outputs)
+        return (1 - share) * self.loss_function(outputs, targets) + share * teacher_distance(outputs, aims, temperature)
+
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
+        pairs = [_pair(batch) for batch in batches]
+        outputs = torch.cat([model(inputs) for inputs, _ in pairs])
+        return {self.metric_name: self.metric(outputs, torch.cat([targets for _, targets in pairs]))}
+
+
+def _check_loader(name: str, loader: object) -> None:
+    if not isinstance(loader, Iterable):
+        raise TaskError(f"{name} is iterated for batches; found {type(loader).__name__}. Pass a DataLoader or a list.")
+    if isinstance(loader, Iterator):
+        raise TaskError(
+            f"{name} is iterated once for every epoch of every trial; {type(loader).__name__} can be iterated "
+            "only once. Pass a DataLoader or a list of batches."
+        )
+
+
+def _pair(batch: Batch) -> tuple[Tensor, Tensor]:
+    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+        return batch[0], batch[1]
+    found = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
+    raise TaskError(
+        f"A loader yields pairs of tensors (input, target); found a {found}. "
+        "For other batches write a class derived from rank_search.Task."
+    )
+
+
+def _check_classes(outputs: object) -> None:
+    if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.shape[-1] < 2:
+        found = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise TaskError(
+            f"Distillation compares classes in the last dimension of the outputs; found {found}. For other outputs "
+            "write a class derived from rank_search.Task with its own distilled_loss, or leave out [training] "
+            "distillation."
+        )

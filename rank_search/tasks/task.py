@@ -1,0 +1,205 @@
+"""Step 2 of the data path: the user's model, data, loss and metric, as a `Task`."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from rank_search.errors import RankSearchError, TaskError
+from rank_search.layers import Example
+from rank_search.tasks.randomness import seeded
+from rank_search.training import TrainingSettings
+
+Batch = Any
+"""Whatever a task's iterables yield; only the task itself looks inside."""
+
+MEASURED_HERE: Final = ("params", "macs", "bits", "latency", "latency_ratio")
+"""Measurements that every trial has; a task must not use these names."""
+
+
+class Task(ABC):
+    """A trained model, its data in three parts, the loss it is fine-tuned with, and what is measured on it.
+
+    The data is split three ways: `training` to fine-tune on, `selection` for what the search sees, `test` for
+    what is reported of the front's members and never seen by the search. Each call gives a fresh pass.
+    """
+
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The trained dense model."""
+
+    @abstractmethod
+    def example(self) -> Example:
+        """What one forward takes: one example, as a batch of 1 (a tensor, or a tuple of tensors)."""
+
+    @abstractmethod
+    def training(self) -> Iterable[Batch]:
+        """One epoch of batches. Shuffle by torch's global generator: a trial seeds it."""
+
+    @abstractmethod
+    def selection(self) -> Iterable[Batch]:
+        """The batches that the search is measured on."""
+
+    @abstractmethod
+    def test(self) -> Iterable[Batch] | None:
+        """The batches kept for the end; None if there are none: then nothing is reported on test data."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of the model on one batch: a scalar with a gradient.
+
+        Called with the model in training mode, always: what it gives in that mode alone (the outputs of auxiliary
+        heads, say) is there. Where nothing is trained (the inputs of layers, the statistics of batch norms and the
+        rounding of weights are looked at through the loss, too), dropout is off, and norms keep what they have.
+        """
+
+    @abstractmethod
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
+        """Named numbers measured on the batches, e.g. `{"error": 0.02}`.
+
+        Called with the model in eval mode and gradients off.
+        """
+
+    def selection_examples(self) -> int | None:
+        """How many independent examples the selection data has, for the error bars of rates; None: they are counted.
+
+        May be written where a batch is no pair of inputs and targets with the examples along the first dimension.
+        """
+        return None
+
+    def examples(self) -> Sequence[Example]:
+        """Several examples, each as a batch of 1, the first being `example()`; default: that alone.
+
+        May be written, for a model whose work depends on what it is given (experts, early exits): where the examples
+        differ in what they run, MACs are the mean of them all. Of one example they are those of its own way through
+        the model. They are the same in every process.
+        """
+        return (self.example(),)
+
+    def distilled_loss(
+        self, model: nn.Module, teacher: nn.Module, batch: Batch, share: float, temperature: float
+    ) -> Tensor:
+        """(1 − share) · loss + share · distance between the outputs of the model and of the teacher.
+
+        May be written, for `[training] distillation`; `teacher_distance` is there to help. One forward of the model is
+        enough for both terms.
+
+        Args:
+            teacher: the dense model in eval mode; call it without gradients.
+            temperature: what outputs are divided by before they are compared.
+
+        Raises:
+            TaskError: not written.
+        """
+        raise TaskError(
+            f"A task whose models are distilled says how; {type(self).__name__} does not. Write its method "
+            "distilled_loss (see rank_search.Task), or leave out [training] distillation."
+        )
+
+
+# ---- what the trials call: the task's own answers, checked ---------------------------------------------
+
+
+def has_test(task: Task) -> bool:
+    """Whether there is test data: `test()` gives something, and not nothing but an empty pass.
+
+    Raises:
+        TaskError: the task raises.
+    """
+    with seeded(0), asked("test()"):
+        batches = task.test()
+        return batches is not None and any(True for _ in batches)
+
+
+@contextmanager
+def asked(what: str) -> Iterator[None]:
+    """Whatever the task raises when it is asked for this, as an error that says so.
+
+    Raises:
+        TaskError: instead of anything that is not an error of ours already.
+    """
+    try:
+        yield
+    except RankSearchError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise TaskError(f"The task's {what} raised {type(error).__name__}: {said}. Correct the task.") from error
+
+
+def passed(batches: Iterable[Batch], name: str) -> Iterator[Batch]:
+    """One pass over the batches.
+
+    Raises:
+        TaskError: there is none.
+    """
+    empty = True
+    for batch in batches:
+        empty = False
+        yield batch
+    if empty:
+        raise TaskError(
+            f"Each pass over the data yields at least one batch; {name} yielded none. Is the data set empty, or "
+            "an iterator that was used up by the pass before?"
+        )
+
+
+def task_loss(task: Task, model: nn.Module, batch: Batch) -> Tensor:
+    """The task's loss of one batch.
+
+    Raises:
+        TaskError: it is not a scalar tensor.
+    """
+    return _one_number(task.loss(model, batch))
+
+
+def task_distilled_loss(
+    task: Task, model: nn.Module, teacher: nn.Module, batch: Batch, settings: TrainingSettings
+) -> Tensor:
+    """The task's loss of one batch with its share of distillation.
+
+    Raises:
+        TaskError: it is not a scalar tensor, or the task does not say how.
+    """
+    share, temperature = settings.distillation, settings.distillation_temperature
+    return _one_number(task.distilled_loss(model, teacher, batch, share, temperature))
+
+
+def _one_number(loss: object) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TaskError(f"A task's loss is one number as a tensor; found {found}. Average it over the batch.")
+    return loss.reshape(())
+
+
+def task_measurements(task: Task, model: nn.Module, batches: Iterable[Batch], name: str) -> dict[str, float]:
+    """The task's measurements on one pass, as plain numbers; NaN and infinity are handed on.
+
+    Raises:
+        TaskError: not a mapping of names to numbers, no number at all, or a name that every trial measures.
+    """
+    with torch.no_grad():
+        found = task.evaluate(model, passed(batches, name))
+    if not isinstance(found, Mapping) or not found:
+        raise TaskError(f"evaluate gives named numbers such as {{'error': 0.02}}; found {found!r} on {name}.")
+    if taken := sorted(set(found) & set(MEASURED_HERE)):
+        raise TaskError(f"{', '.join(taken)} is measured for every trial; evaluate must use another name.")
+    return {key: _number(key, value) for key, value in found.items()}
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise TaskError(f"The measurement {name!r} is one number; found {type(value).__name__} {value!r}.") from None
+
+
+def not_finite(measurements: Mapping[str, float]) -> list[str]:
+    """Names of the measurements that are NaN or infinite, sorted."""
+    return sorted(name for name, value in measurements.items() if not math.isfinite(value))

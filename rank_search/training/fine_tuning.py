@@ -1,0 +1,48 @@
+"""What a fine-tuning is made of, and how it can end early."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from rank_search.quantization import Quantizer
+from rank_search.tasks import Stop, never
+from rank_search.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """Training left the finite numbers: where, and at which loss."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class EntropyPenalty:
+    """The quantizer of a model's latents, and what a bit costs.
+
+    Attributes:
+        weight: of one bit, as it enters the loss: λ divided by the dense model's number of weights, so that
+            λ means the same at every rank.
+    """
+
+    quantizer: Quantizer
+    weight: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one fine-tuning is made of.
+
+    Attributes:
+        orthogonality: strength of the orthogonality penalty; 0 = off.
+        entropy: the entropy penalty; None = off.
+        teacher: the dense model, in eval mode, that is distilled; None = off. It is not changed.
+    """
+
+    settings: TrainingSettings
+    orthogonality: float = 0.0
+    entropy: EntropyPenalty | None = None
+    teacher: nn.Module | None = None
+    stop: Stop = field(default=never)
