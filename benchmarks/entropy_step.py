@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from benchmarks.networks import ResNet
 from rank_search.layers import Factorization, Layer, load_plugin
-from rank_search.quantization import Quantizer, component_modes, latents
+from rank_search.quantization import CodingSettings, Quantizer, component_modes, latents
 from rank_search.tasks import Supervised
-from rank_search.training import CodingSettings, Effort, EntropyPenalty, Training, TrainingSettings
+from rank_search.training import Effort, EntropyPenalty, Training, TrainingSettings
 
 KINDS = {
     "as by default": CodingSettings(),

@@ -16,8 +16,7 @@ from torch import nn
 
 from rank_search.layers import Factorization, Layer, layer_cost, load_plugin
 from rank_search.point import Choice
-from rank_search.training import LatencySettings
-from rank_search.trials import form_ratio
+from rank_search.trials import LatencySettings, form_ratio
 
 CONVOLUTIONS = [(16, 32), (32, 16), (64, 8), (128, 16), (256, 14)]  # channels, rows and columns
 SHARES = (0.1, 0.25, 0.5)

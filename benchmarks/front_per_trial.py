@@ -23,13 +23,14 @@ from typing import Any, Final
 import torch
 
 from rank_search.layers import factorize
+from rank_search.options import AxisRange, normalized
 from rank_search.pareto import hypervolume
 from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors.cache import CachedBases
 from rank_search.priors.rules import tail_rank
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.run import Prepared, prepare, weight_of
-from rank_search.search import AxisRange, Searcher, SearchSettings, Seed, Strength, normalized, seed_points
+from rank_search.search import Searcher, SearchSettings, Seed, Strength, seed_points
 from rank_search.search.settings import SeedSettings
 from rank_search.study import Study, load_study
 from rank_search.tasks import seeded

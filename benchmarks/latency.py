@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.networks import EXAMPLE, ResNet
 from rank_search.layers import DirectBases, deployed, factorize, load_plugin, take_inventory
 from rank_search.point import Choice, Point
-from rank_search.training import LatencySettings
+from rank_search.trials import LatencySettings
 from rank_search.trials.latency import measure_latency_ratio
 
 

@@ -46,7 +46,7 @@ class Search:
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
         seeds = seed_points(space, costs, settings)
-        options = Options(space, costs, _lost) if sampler == AUTO else None
+        options = Options(space.groups, costs, _lost, space.round_to) if sampler == AUTO else None
         return cls(Searcher(space, costs, settings, seeds, {**costs.dense, "error": 0.0}, 0, options), costs)
 
 

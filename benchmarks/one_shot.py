@@ -19,13 +19,12 @@ from typing import Any, Final
 import torch
 
 from rank_search.layers import factorize
-from rank_search.options import lagrangian_front, mean_shares, price_of
+from rank_search.options import AxisRange, lagrangian_front, mean_shares, normalized, price_of
 from rank_search.point import Choice, Point
 from rank_search.priors.cache import CachedBases
 from rank_search.priors.rules import tail_rank
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.run import Prepared, prepare, weight_of
-from rank_search.search import AxisRange, normalized
 from rank_search.study import Study, load_study
 from rank_search.tasks import seeded
 

@@ -30,8 +30,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rank_search.export import pack
 from rank_search.layers import fuse
-from rank_search.quantization import pack
 from rank_search.study import load_study, load_task
 from rank_search.tasks import Task, seeded
 

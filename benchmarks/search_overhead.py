@@ -125,7 +125,7 @@ class Problem:
         )
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
-        options = Options(space, costs, made_up_error) if sampler == AUTO else None
+        options = Options(space.groups, costs, made_up_error, space.round_to) if sampler == AUTO else None
         dense = {**costs.dense, "error": 0.0}
         searcher = Searcher(space, costs, settings, seed_points(space, costs, settings), dense, 0, options)
         return cls(searcher, coordinates(space), costs)

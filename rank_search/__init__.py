@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rank_search.coding import decode
     from rank_search.errors import RankSearchError
-    from rank_search.export import build_model, export_trial, load, pack_trial, unpack_file
+    from rank_search.export import PackedModel, build_model, export_trial, load, pack_model, pack_trial, unpack_file
     from rank_search.layers import Axis, Bases, Factorization, Layer
     from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
-    from rank_search.quantization import PackedModel, pack_model
     from rank_search.run import Compressed, Confirmation, Confirmed, Result, compress, confirm, run_study
     from rank_search.store import Front, Store, TrialRow
     from rank_search.study import Study, load_study
@@ -30,11 +29,18 @@ _HOMES: Final = {
     "rank_search.run.compression": ("Compressed", "compress"),
     "rank_search.run.confirmation": ("Confirmation", "Confirmed", "confirm"),
     "rank_search.errors": ("RankSearchError",),
-    "rank_search.export": ("build_model", "export_trial", "load", "pack_trial", "unpack_file"),
+    "rank_search.export": (
+        "PackedModel",
+        "build_model",
+        "export_trial",
+        "load",
+        "pack_model",
+        "pack_trial",
+        "unpack_file",
+    ),
     "rank_search.store": ("Front", "Store", "TrialRow"),
     "rank_search.layers": ("Axis", "Bases", "Factorization", "Layer"),
     "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
-    "rank_search.quantization": ("PackedModel", "pack_model"),
     "rank_search.run.run": ("Result", "run_study"),
     "rank_search.study": ("Study", "load_study"),
     "rank_search.tasks": ("Supervised", "Task"),

@@ -58,7 +58,7 @@ def made_up_error(space: Space) -> Callable[[str, Choice], float]:
 def options_of(made: Made) -> Options:
     """What each layer may become, with a made-up error."""
     space, costs, _ = made
-    return Options(space, costs, made_up_error(space))
+    return Options(space.groups, costs, made_up_error(space), space.round_to)
 
 
 @pytest.fixture

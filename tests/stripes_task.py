@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from rank_search.layers import DirectBases, load_plugin, take_inventory
 from rank_search.point import Choice, Point
 from rank_search.tasks import Supervised, seeded
-from rank_search.training import Effort, LatencySettings, TrainingSettings, fine_tune
-from rank_search.trials import Workbench
+from rank_search.training import Effort, TrainingSettings, fine_tune
+from rank_search.trials import LatencySettings, Workbench
 
 
 def stripes(count: int, seed: int) -> tuple[Tensor, Tensor]:

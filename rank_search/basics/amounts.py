@@ -121,3 +121,8 @@ def _finite(scale: float, text: str) -> float:
     if not math.isfinite(scale):
         raise QueryError(f"What is relative to the dense model is a finite multiple of it; found {text.strip()!r}.")
     return scale
+
+
+def to_four_digits(value: float) -> float:
+    """The value to four significant digits, so that equal choices have equal keys."""
+    return float(f"{value:.4g}")

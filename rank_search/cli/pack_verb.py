@@ -12,7 +12,7 @@ from rank_search.cli.model_verbs import DynamicOption
 from rank_search.cli.output import Format, Row, print_rows
 
 if TYPE_CHECKING:
-    from rank_search.quantization import PackedModel
+    from rank_search.export import PackedModel
     from rank_search.study import Study
 
 COUNTED: Final = ("params", "macs", "bits")
@@ -62,7 +62,8 @@ def _pack(
     dynamic: list[str] | None,
     format: Format,
 ) -> None:
-    from rank_search.quantization import pack, task_inputs
+    from rank_search.export import pack
+    from rank_search.quantization import task_inputs
     from rank_search.study import load_task
     from rank_search.tasks import asked, seeded
     from rank_search.trials import measure

@@ -10,27 +10,32 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rank_search.export.loading import load
-    from rank_search.export.packed import pack_module, pack_trial
+    from rank_search.export.pack_as_is import PackedModel, pack, pack_model
+    from rank_search.export.packed import pack_trial
     from rank_search.export.trial import build_model, export_trial
     from rank_search.export.unpacked import unpack_file
     from rank_search.export.whole import check_free
 
 _HOMES: Final = {
+    "PackedModel": "pack_as_is",
     "build_model": "trial",
     "check_free": "whole",
     "export_trial": "trial",
     "load": "loading",
-    "pack_module": "packed",
+    "pack": "pack_as_is",
+    "pack_model": "pack_as_is",
     "pack_trial": "packed",
     "unpack_file": "unpacked",
 }
 
 __all__ = [
+    "PackedModel",
     "build_model",
     "check_free",
     "export_trial",
     "load",
-    "pack_module",
+    "pack",
+    "pack_model",
     "pack_trial",
     "unpack_file",
 ]

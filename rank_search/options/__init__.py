@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from rank_search.options.allocation import Allocation, cost_shares, lagrangian_front, mean_shares, price_of, spread
-from rank_search.options.cost_model import CostModel
+from rank_search.options.cost_model import CostModel, normalized
 from rank_search.options.fits import Fits
 from rank_search.options.form_speeds import Forms
 from rank_search.options.menus import Array, Menus, Places
+from rank_search.options.ranges import AxisRange, Group
 from rank_search.options.table import Option, Options
 from rank_search.options.timing import measure_forms
 
 __all__ = [
     "Allocation",
     "Array",
+    "AxisRange",
     "CostModel",
     "Fits",
     "Forms",
+    "Group",
     "Menus",
     "Option",
     "Options",
@@ -24,6 +27,7 @@ __all__ = [
     "lagrangian_front",
     "mean_shares",
     "measure_forms",
+    "normalized",
     "price_of",
     "spread",
 ]

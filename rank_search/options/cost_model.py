@@ -74,3 +74,8 @@ class CostModel:
         """What one layer costs under a choice."""
         plugin = None if choice.is_dense else self._plugins[choice.factorization]
         return layer_cost(self._layers[name], plugin, choice)
+
+
+def normalized(costs: CostModel, layer: str, choice: Choice) -> Choice:
+    """The choice, or dense where it would not be smaller than dense."""
+    return choice if choice.is_dense or costs.saves(layer, choice) else Choice()

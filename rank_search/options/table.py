@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, final
 
-from rank_search.options.cost_model import CostModel
+from rank_search.options.cost_model import CostModel, normalized
 from rank_search.options.fits import ErrorOf
+from rank_search.options.ranges import AxisRange, Group
 from rank_search.point import DENSE, Choice, Point
-from rank_search.search import AxisRange, Group, Space, normalized
 
 LADDER: Final = (
     0.002,
@@ -81,14 +81,16 @@ class Options:
     pairs of `COARSE`, more on equal fractions of their ranges.
 
     Args:
+        groups: layers, or tied layers, and what may be chosen for them.
         error_of: the relative output error of a layer under a choice; see `Fits`.
+        round_to: whole-numbered axis values are multiples of this.
     """
 
-    def __init__(self, space: Space, costs: CostModel, error_of: ErrorOf) -> None:
-        self._space, self._costs, self._error_of = space, costs, error_of
-        self._groups = {group.name: group for group in space.groups}
+    def __init__(self, groups: Iterable[Group], costs: CostModel, error_of: ErrorOf, round_to: int = 1) -> None:
+        self._groups = {group.name: group for group in groups}
+        self._costs, self._error_of, self._round_to = costs, error_of, round_to
         self._known: dict[tuple[str, str], Option] = {}
-        self.of = {name: tuple(self._grid(space, group)) for name, group in self._groups.items()}
+        self.of = {name: tuple(self._grid(group)) for name, group in self._groups.items()}
         searched = [self.of[name][0] for name in self._groups]
         dense = costs.dense
         self.dense = dense
@@ -99,7 +101,7 @@ class Options:
 
     def with_costs(self, costs: CostModel) -> Options:
         """The same under another model of costs, which takes other choices for dense; no error is measured again."""
-        return Options(self._space, costs, self._error_of)
+        return Options(self._groups.values(), costs, self._error_of, self._round_to)
 
     @property
     def factorizations(self) -> tuple[str, ...]:
@@ -120,9 +122,9 @@ class Options:
             for name, group in self._groups.items()
         )
 
-    def _grid(self, space: Space, group: Group) -> Iterator[Option]:
+    def _grid(self, group: Group) -> Iterator[Option]:
         seen: set[str] = set()
-        for choices in _choices(space, group):
+        for choices in _choices(group, self._round_to):
             smaller = {layer: normalized(self._costs, layer, choice) for layer, choice in choices.items()}
             option = self._option(smaller, group.name)
             key = _key(option.choices)
@@ -143,13 +145,13 @@ def _key(choices: Choices) -> str:
     return repr([(layer, choice.to_json()) for layer, choice in choices.items()])
 
 
-def _choices(space: Space, group: Group) -> Iterator[Choices]:
+def _choices(group: Group, round_to: int) -> Iterator[Choices]:
     yield {layer: Choice() for layer in group.layers}
     for name in group.factorizations:
         count = max(len(by_name[name]) for by_name in group.axes.values())
         for fractions in _fractions(count):
             yield {
-                layer: Choice(name, _values(by_name[name], fractions, space.round_to))
+                layer: Choice(name, _values(by_name[name], fractions, round_to))
                 for layer, by_name in group.axes.items()
             }
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from rank_search.layers import Layer
 from rank_search.options.cost_model import CostModel
 from rank_search.options.form_speeds import Forms, Measured
+from rank_search.options.ranges import AxisRange, Group
 from rank_search.point import Choice
-from rank_search.search import AxisRange, Group, Space
 
 SHARES: Final = (0.1, 0.25, 0.5, 0.75)
 """Where on its range each axis is measured."""
@@ -18,19 +18,19 @@ TimeForm = Callable[[Layer, Choice], float | None]
 """Measures how long a form of a layer takes in units of the dense layer; None where that cannot be said."""
 
 
-def measure_forms(space: Space, costs: CostModel, time_form: TimeForm) -> Forms:
-    """Time the forms of every layer of the space that save parameters and MACs, on a grid of `SHARES`.
+def measure_forms(groups: Iterable[Group], costs: CostModel, time_form: TimeForm, round_to: int = 1) -> Forms:
+    """Time the forms of every layer of the groups that save parameters and MACs, on a grid of `SHARES`.
 
     Layers of one geometry are timed once. Ratios are rounded to four digits, so that they read the same everywhere.
     Complexity: layers of different geometry × factorizations × `SHARES` calls of `time_form`.
     """
     known: dict[tuple[Layer, str], tuple[Measured, ...]] = {}
     measured: dict[str, dict[str, tuple[Measured, ...]]] = {}
-    for group in space.groups:
+    for group in groups:
         for layer, name in _forms(group):
             key = (costs.geometry(layer), name)
             if key not in known:
-                choices = _grid(group.axes[layer][name], name, space.round_to)
+                choices = _grid(group.axes[layer][name], name, round_to)
                 known[key] = _measured(costs, layer, choices, time_form)
             if known[key]:
                 measured.setdefault(layer, {})[name] = known[key]

@@ -8,34 +8,39 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rank_search.quantization.batchnorm import batch_statistics, canonize, reestimate_batchnorm
     from rank_search.quantization.inputs import task_inputs
-    from rank_search.quantization.pack import pack, pack_model
-    from rank_search.quantization.post_training import PackedModel
+    from rank_search.quantization.outputs import Feed
+    from rank_search.quantization.post_training import Press, RoundedModel
     from rank_search.quantization.quant_specs import component_modes, latents, weight_count
     from rank_search.quantization.quantizer import Quantizer
+    from rank_search.quantization.settings import CodingSettings, RoundingKind
 
 _HOMES: Final = {
-    "PackedModel": "post_training",
+    "CodingSettings": "settings",
+    "Feed": "outputs",
+    "Press": "post_training",
     "Quantizer": "quantizer",
+    "RoundedModel": "post_training",
+    "RoundingKind": "settings",
     "batch_statistics": "batchnorm",
     "canonize": "batchnorm",
     "component_modes": "quant_specs",
     "latents": "quant_specs",
-    "pack": "pack",
-    "pack_model": "pack",
     "reestimate_batchnorm": "batchnorm",
     "task_inputs": "inputs",
     "weight_count": "quant_specs",
 }
 
 __all__ = [
-    "PackedModel",
+    "CodingSettings",
+    "Feed",
+    "Press",
     "Quantizer",
+    "RoundedModel",
+    "RoundingKind",
     "batch_statistics",
     "canonize",
     "component_modes",
     "latents",
-    "pack",
-    "pack_model",
     "reestimate_batchnorm",
     "task_inputs",
     "weight_count",

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rank_search.training import PriorKind
+from rank_search.quantization.settings import PriorKind
 
 _LN2: Final = math.log(2)
 _CHUNK: Final = 1 << 16  # numbers at a time, so that what is in between stays in the processor's cache

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from rank_search.coding import Grid, decode, encode
-from rank_search.export import pack_module
 from rank_search.layers import Example, Layer, copied, fuse, require_ordinary, take_inventory
 from rank_search.quantization.closeness import Closeness
 from rank_search.quantization.expense import say_expense
@@ -21,7 +19,7 @@ from rank_search.quantization.outputs import Feed, distance_of
 from rank_search.quantization.rounded import Rounded, is_rounded, put, put_safely, round_layer_in_place, round_safely
 from rank_search.quantization.rounding import step_for
 from rank_search.quantization.sensitivity import Sensitivity, sensitivity
-from rank_search.tasks import Batch, Seen
+from rank_search.tasks import Batch
 
 LARGE: Final = 0.1
 """Relative squared error of the outputs that is worth a warning."""
@@ -39,7 +37,7 @@ _log = logging.getLogger(__name__)
 class PackedLayer:
     """What became of one layer: its mean step, the share of zeros, and the relative squared error of its outputs.
 
-    Of a layer that is kept at a safe step (see `PackedModel.safe`) the error is that of its weights.
+    Of a layer that is kept at a safe step (see `RoundedModel.safe`) the error is that of its weights.
     """
 
     name: str
@@ -50,7 +48,7 @@ class PackedLayer:
 
 
 @dataclass(frozen=True)
-class PackedModel:
+class RoundedModel:
     """A model rounded to whole steps, and its coded bytes.
 
     Attributes:
@@ -61,7 +59,6 @@ class PackedModel:
         grids: of the tensors that were rounded.
         slope: relative squared error of the outputs that a kilobyte was worth.
         layers: in the order in which they were rounded.
-        seen: what the batches gave forward: dimensions of several sizes stay so in the file.
         error: of the outputs on the calibration batches, against those of the model as it was: their squared error
             relative to their square, or the share of integers (classes, say) that differ, whichever is larger.
         safe: layers and other parameters for which it cannot be predicted what a change does to the outputs, each with
@@ -77,26 +74,11 @@ class PackedModel:
     layers: tuple[PackedLayer, ...]
     error: float = 0.0
     safe: Mapping[str, str] = field(default_factory=dict)
-    seen: Seen = field(default_factory=Seen)
 
     @property
     def size(self) -> int:
         """Bytes of the payload."""
         return len(self.payload)
-
-    def write(self, path: str | Path, dynamic: Iterable[str] | None = None) -> None:
-        """Write a file for `rank_search.load`: the coded bytes, and the traced graph.
-
-        Args:
-            dynamic: dimensions of the inputs that are to take several sizes, beside the batch and those that differ in
-                the batches it was packed with: "1" (of every input), "ids:1" or "0:1" (of one); "none" leaves out
-                those of the batches.
-
-        Raises:
-            ExportError: the file is there already, or cannot be written; the model cannot be traced, or what was
-                written gives other outputs. Nothing is left then.
-        """
-        pack_module(self.model, self.example, self.payload, Path(path), {"slope": self.slope}, dynamic, self.seen)
 
 
 @dataclass(frozen=True)
@@ -136,7 +118,7 @@ class Press:
         return cls(plain, example, found, feed, batches, felt, closeness)
 
     @torch.no_grad()
-    def at(self, slope: float) -> PackedModel:
+    def at(self, slope: float) -> RoundedModel:
         """The model rounded where a kilobyte is worth this relative squared error of the outputs."""
         rounding = _Rounding(self, slope / _KILOBYTE)
         for name in self.layers:
@@ -241,12 +223,12 @@ class _Rounding:
         if doubts:
             self.error = self.press.closeness.error(self.now)
 
-    def finished(self, slope: float) -> PackedModel:
+    def finished(self, slope: float) -> RoundedModel:
         press, now = self.press, self.now
         payload = encode(now.state_dict(), self.grids)
         now.load_state_dict(decode(payload))
         error = distance_of(press.model, now, press.feed, press.batches).relative
-        found = PackedModel(now, press.example, payload, self.grids, slope, tuple(self.rows), error, self.safe)
+        found = RoundedModel(now, press.example, payload, self.grids, slope, tuple(self.rows), error, self.safe)
         _say(found, press.closeness.noise)
         return found
 
@@ -256,7 +238,7 @@ def _restore(module: nn.Module, before: Mapping[str, Tensor]) -> None:
         parameter.copy_(before[key])
 
 
-def _say(found: PackedModel, noise: float) -> None:
+def _say(found: RoundedModel, noise: float) -> None:
     if found.safe:
         _log.info("Kept at a safe step, as it cannot be predicted what a change does: %s.", ", ".join(found.safe))
     if noise > 0:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rank_search.coding import harmonics
 from rank_search.layers import Factorization
 from rank_search.quantization.batchnorm import canonical_norms
-from rank_search.training import CodingSettings, StepsKind
+from rank_search.quantization.settings import CodingSettings, StepsKind
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from rank_search.coding import NOTCHES, Grid
 from rank_search.errors import TrialError
 from rank_search.quantization.entropy_models import DENSITIES, Density, spread
 from rank_search.quantization.quant_specs import Lattice, lattices, to_frequencies
-from rank_search.training import CodingSettings
+from rank_search.quantization.settings import CodingSettings
 
 _SMALLEST: Final = 1e-12
 _TURNS: Final = 1 << 12  # values of the noise that each weight sees

@@ -127,7 +127,7 @@ def _timed(prepared: Prepared, workbench: Workbench) -> dict[str, Any]:
     def ratio(layer: Layer, choice: Choice) -> float | None:
         return form_ratio(layer, workbench.plugins[choice.factorization], choice, settings, device)
 
-    forms = measure_forms(prepared.space, prepared.costs, ratio)
+    forms = measure_forms(prepared.space.groups, prepared.costs, ratio, prepared.space.round_to)
     _require_possible(prepared, forms)
     return {_FORMS: forms.to_json()}
 

@@ -116,7 +116,7 @@ def _options(subject: Subject, space: Space, costs: CostModel, cache: SpectraCac
 
     _steps.info("Fitting what each layer may become")
     fits = Fits(layers, plugins, weights.__getitem__, bases.__getitem__, kept)
-    options = Options(space, costs, fits)
+    options = Options(space.groups, costs, fits, space.round_to)
     fits.save()
     return options
 

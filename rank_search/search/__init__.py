@@ -4,24 +4,22 @@ from __future__ import annotations
 
 from rank_search.search.build import build_space
 from rank_search.search.constraints import COUNTED, check, check_counted, require_possible
-from rank_search.search.coordinates import coordinates, normalized
+from rank_search.search.coordinates import coordinates
 from rank_search.search.expected import at_the_bad_end
 from rank_search.search.rungs import Rungs, require_rungs_fit
 from rank_search.search.searcher import Past, Searcher
 from rank_search.search.seeds import Seed, seed_points
 from rank_search.search.settings import KEPT, PYTHON, SearchSettings
 from rank_search.search.source import Given, GivenPoint, Source
-from rank_search.search.space import AxisRange, Group, Space
+from rank_search.search.space import Space
 from rank_search.search.strength import Strength
 
 __all__ = [
     "COUNTED",
     "KEPT",
     "PYTHON",
-    "AxisRange",
     "Given",
     "GivenPoint",
-    "Group",
     "Past",
     "Rungs",
     "SearchSettings",
@@ -35,7 +33,6 @@ __all__ = [
     "check",
     "check_counted",
     "coordinates",
-    "normalized",
     "require_possible",
     "require_rungs_fit",
     "seed_points",

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rank_search.errors import LayerError
 from rank_search.layers import Axis, Factorization, Layer
+from rank_search.options import AxisRange, Group
 from rank_search.priors import AxisPrior
 from rank_search.search.settings import SearchSettings
-from rank_search.search.space import AxisRange, Group, Space
+from rank_search.search.space import Space
 
 Priors = Mapping[tuple[str, str, str], float]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 from optuna.distributions import CategoricalDistribution
 
 from rank_search.errors import StudyFileError
-from rank_search.options import CostModel
+from rank_search.options import CostModel, Group
 from rank_search.point import DENSE, Bound, Outcome, Point, State
 from rank_search.search.coordinates import WEAKENING, coordinates, point_at
-from rank_search.search.space import Group, Space
+from rank_search.search.space import Space
 
 if TYPE_CHECKING:
     from rank_search.search.seeds import Seed

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from rank_search.options import CostModel
+from rank_search.options import AxisRange, CostModel, Group, normalized
 from rank_search.point import DENSE, Choice, Point
-from rank_search.search.space import AxisRange, Group, Space
+from rank_search.search.space import Space
 
 Coordinates = Mapping[str, str | float]
 
@@ -48,11 +48,6 @@ def point_at(space: Space, costs: CostModel, params: Coordinates) -> Point:
         for name, strength in space.penalties.items()
     }
     return Point(layers, without_frames(layers, penalties))
-
-
-def normalized(costs: CostModel, layer: str, choice: Choice) -> Choice:
-    """The choice, or dense where it would not be smaller than dense."""
-    return choice if choice.is_dense or costs.saves(layer, choice) else Choice()
 
 
 def without_frames(layers: Mapping[str, Choice], penalties: Mapping[str, float]) -> dict[str, float]:

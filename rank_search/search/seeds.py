@@ -8,12 +8,24 @@ from typing import Final
 
 from rank_search.errors import StudyFileError
 from rank_search.layers import matches
-from rank_search.options import Allocation, CostModel, Option, Options, lagrangian_front, mean_shares, price_of, spread
+from rank_search.options import (
+    Allocation,
+    AxisRange,
+    CostModel,
+    Group,
+    Option,
+    Options,
+    lagrangian_front,
+    mean_shares,
+    normalized,
+    price_of,
+    spread,
+)
 from rank_search.point import AxisValue, Choice, Point
 from rank_search.search.constraints import check_counted
-from rank_search.search.coordinates import normalized, without_frames
+from rank_search.search.coordinates import without_frames
 from rank_search.search.settings import LayerSetting, SearchSettings, SeedPointSettings
-from rank_search.search.space import AxisRange, Group, Space
+from rank_search.search.space import Space
 
 WORST_MEAN_ERROR: Final = 0.4
 """Of the layers' outputs: beyond, an allocation is not worth a trial."""

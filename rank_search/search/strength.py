@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rank_search.basics import to_four_digits
+
 OFF: Final = "off"
 
 _MARGIN: Final = 0.2
-_DIGITS: Final = 4
-
-
-def rounded(value: float) -> float:
-    """The value to four significant digits, so that equal choices have equal keys."""
-    return float(f"{value:.{_DIGITS}g}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Strength:
     @property
     def middle(self) -> float:
         """The strength that seed points use: the geometric middle of the range, or the fixed one."""
-        return rounded(math.sqrt(self.low * self.high))
+        return to_four_digits(math.sqrt(self.low * self.high))
 
     @property
     def weakest(self) -> float:
@@ -71,7 +67,7 @@ class Strength:
 
     def at(self, coordinate: float) -> float:
         """The strength that a coordinate means."""
-        return rounded(10**coordinate) if coordinate >= math.log10(self.low) else 0.0
+        return to_four_digits(10**coordinate) if coordinate >= math.log10(self.low) else 0.0
 
     def coordinate_of(self, strength: float) -> float:
         """The coordinate closest to a strength; the middle of the margin for off."""

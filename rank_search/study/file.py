@@ -15,10 +15,12 @@ from rank_search.errors import StudyFileError
 from rank_search.launch import LaunchSettings
 from rank_search.layers import LayersSettings
 from rank_search.priors import PriorSettings
+from rank_search.quantization import CodingSettings
 from rank_search.search import KEPT, PYTHON, SearchSettings
 from rank_search.study.complaints import complaints
 from rank_search.study.paths import beside, relative_part
-from rank_search.training import CodingSettings, LatencySettings, OverparameterizedSettings, TrainingSettings
+from rank_search.training import OverparameterizedSettings, TrainingSettings
+from rank_search.trials import LatencySettings
 
 
 class StudySettings(BaseModel):

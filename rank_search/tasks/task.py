@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from rank_search.errors import RankSearchError, TaskError
 from rank_search.layers import Example
 from rank_search.tasks.randomness import seeded
-from rank_search.training import TrainingSettings
 
 Batch = Any
 """Whatever a task's iterables yield; only the task itself looks inside."""
@@ -160,14 +159,13 @@ def task_loss(task: Task, model: nn.Module, batch: Batch) -> Tensor:
 
 
 def task_distilled_loss(
-    task: Task, model: nn.Module, teacher: nn.Module, batch: Batch, settings: TrainingSettings
+    task: Task, model: nn.Module, teacher: nn.Module, batch: Batch, share: float, temperature: float
 ) -> Tensor:
     """The task's loss of one batch with its share of distillation.
 
     Raises:
         TaskError: it is not a scalar tensor, or the task does not say how.
     """
-    share, temperature = settings.distillation, settings.distillation_temperature
     return _one_number(task.distilled_loss(model, teacher, batch, share, temperature))
 
 

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.coding import Grid
-from rank_search.quantization import Quantizer, batch_statistics, latents
+from rank_search.quantization import Quantizer, RoundingKind, batch_statistics, latents
 from rank_search.tasks import Batch, Stop, Task, passed, task_loss
 from rank_search.training.fine_tuning import EntropyPenalty
-from rank_search.training.settings import RoundingKind
 
 _BATCHES: Final = 16
 _PRICES: Final = tuple(4.0**-power for power in range(5, 12))

@@ -53,4 +53,6 @@ class TrainingLoss(nn.Module):
     def _task_loss(self, batch: Batch) -> Tensor:
         if self.effort.teacher is None:
             return task_loss(self.task, self.model, batch)
-        return task_distilled_loss(self.task, self.model, self.effort.teacher, batch, self.effort.settings)
+        settings = self.effort.settings
+        share, temperature = settings.distillation, settings.distillation_temperature
+        return task_distilled_loss(self.task, self.model, self.effort.teacher, batch, share, temperature)

@@ -71,7 +71,8 @@ def _first_loss(
     for batch in passed(batches, "training data"):
         try:
             if teacher is not None:
-                return task_distilled_loss(task, model, teacher, batch, training)
+                share, temperature = training.distillation, training.distillation_temperature
+                return task_distilled_loss(task, model, teacher, batch, share, temperature)
             return task_loss(task, model, batch)
         except ValueError as error:
             if not is_lone(error):

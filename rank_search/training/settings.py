@@ -1,4 +1,4 @@
-"""The `[training]` and `[latency]` tables of a study file."""
+"""The `[training]` and `[overparameterized]` tables of a study file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 OrthogonalityKind = Literal["so", "dso", "mc", "srip"]
-GroupingKind = Literal["kind", "tensor"]
-StepsKind = Literal["tensor", "channel", "component", "frequency"]
-PriorKind = Literal["laplace", "logistic", "density"]
-RoundingKind = Literal["nearest", "rate"]
 
 
 _FEW: Final = 16  # batches: from 8 on the error of ResNet-20 is that of a whole pass to 0.1 points
@@ -125,58 +121,6 @@ class TrainingSettings(BaseModel):
         if self.batchnorm_batches is not None:
             return self.batchnorm_batches
         return None if self.epochs >= _LONG else _FEW
-
-
-class CodingSettings(BaseModel):
-    """How weights become whole numbers under the entropy penalty; where it is off, nothing here is read.
-
-    The method is that of Oktay, Ballé, Singh, Shrivastava, "Scalable Model Compression by Entropy Penalized
-    Reparameterization" (ICLR 2020), on dense layers as on factors. Weights, factors and biases are trained rounded,
-    with learned steps; each group shares a prior while training, and a coder in the file. Batch norms are stored as a
-    scale and a shift for each channel. The file's coder is the one that takes least, whichever prior was trained with.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    grouping: GroupingKind = Field(
-        default="tensor",
-        description="What shares a prior and a coder: `tensor`: each tensor is alone. `kind`: parameters of one name "
-        "within their layers and of one kernel size, across all layers.",
-    )
-    steps: StepsKind = Field(
-        default="tensor",
-        description="What has a learned step of its own: `tensor`: each tensor. `channel`: each output channel. "
-        "`component`: each component of a factor, such as a column of a frame. `frequency`: each spatial frequency of "
-        "kernels larger than one pixel, which are rounded as frequencies. Where it does not apply, each tensor.",
-    )
-    prior: PriorKind = Field(
-        default="logistic",
-        description="Prior of the whole numbers while training: `laplace` or `logistic`, with a learned scale, or "
-        "`density`, a small network.",
-    )
-    rounding: RoundingKind = Field(
-        default="nearest",
-        description="Of the trained weights: `nearest`, as in training; or `rate`: a weight may go to its other "
-        "neighbour where that saves more bits than it costs of the loss, by its squared gradients on some training "
-        "batches. Kept only if the loss on these batches, with the price of bits, falls.",
-    )
-
-
-class LatencySettings(BaseModel):
-    """How `latency_ratio` (the model and the dense one by turns, as deployed) and `latency` (seconds) are measured."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    batch: int = Field(default=1, ge=1, description="Examples in one forward.")
-    threads: int = Field(default=1, ge=1, description="Threads that PyTorch may use.")
-    repeats: int = Field(
-        default=30, ge=1, description="Rounds of the measurement: in each the two models run twice, A B B A."
-    )
-    slower_forms: bool = Field(
-        default=False,
-        description="Let a layer take a form that saves parameters and MACs, but no time. Else, where latency is an "
-        "objective or a constraint, such a layer stays dense; the forms are timed when the study begins.",
-    )
 
 
 class OverparameterizedSettings(BaseModel):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from rank_search.trials.form_latency import form_ratio
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, threads
 from rank_search.trials.measure import measure, on_test, test_measurements
+from rank_search.trials.settings import LatencySettings
 from rank_search.trials.trial import dense_measurements, run_trial
 from rank_search.trials.workbench import Workbench, build
 
 __all__ = [
     "LATENCY",
     "LATENCY_RATIO",
+    "LatencySettings",
     "Workbench",
     "build",
     "dense_measurements",

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from rank_search.layers import DenseForm, Factorization, Layer, channels_last
 from rank_search.point import Choice
 from rank_search.tasks import seeded
-from rank_search.training import LatencySettings
 from rank_search.trials.latency import Clock, Run, batch_of, clock_for, interleaved_ratio, threads
+from rank_search.trials.settings import LatencySettings
 
 PAIRS: Final = 20
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.layers import Example, channels_last, deployed, forward
-from rank_search.training import LatencySettings
+from rank_search.trials.settings import LatencySettings
 
 LATENCY: Final = "latency"
 LATENCY_RATIO: Final = "latency_ratio"

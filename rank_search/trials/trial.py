@@ -14,12 +14,19 @@ from rank_search.coding import decode, encode
 from rank_search.errors import ArtifactError, TaskError
 from rank_search.layers import factorize
 from rank_search.point import Artifact, Outcome, Point, State
-from rank_search.quantization import Quantizer, canonize, component_modes, latents, reestimate_batchnorm, weight_count
+from rank_search.quantization import (
+    CodingSettings,
+    Quantizer,
+    canonize,
+    component_modes,
+    latents,
+    reestimate_batchnorm,
+    weight_count,
+)
 from rank_search.tasks import Stop, asked, never, not_finite, seeded
 from rank_search.training import (
     MODEL,
     Checkpoint,
-    CodingSettings,
     Diverged,
     Effort,
     EntropyPenalty,

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from rank_search.errors import TrialError
 from rank_search.layers import Bases, Example, Layer, Plugins, skeleton
 from rank_search.point import Point
+from rank_search.quantization import CodingSettings
 from rank_search.tasks import Task
-from rank_search.training import CodingSettings, LatencySettings, TrainingSettings
+from rank_search.training import TrainingSettings
+from rank_search.trials.settings import LatencySettings
 
 
 @dataclass(frozen=True)

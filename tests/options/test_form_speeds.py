@@ -54,7 +54,7 @@ def test_nothing_is_known_of_what_was_not_measured() -> None:
 def test_what_saves_no_macs_is_not_timed(make: Make) -> None:
     space, costs, _ = make()
     timed: list[Choice] = []
-    forms = measure_forms(space, costs, lambda layer, choice: timed.append(choice) or 0.5)
+    forms = measure_forms(space.groups, costs, lambda layer, choice: timed.append(choice) or 0.5)
     assert len(timed) == sum(len(known) for by_name in forms.measured.values() for known in by_name.values())
     for layer, by_name in forms.measured.items():
         dense = costs.layer_cost(layer, Choice()).macs
@@ -68,14 +68,14 @@ def test_layers_of_one_geometry_are_timed_once(make: Make) -> None:
     twins = {name: Layer(name, "conv2d", (16, 16, 3, 3), **shape) for name in ("one", "two")}
     space, costs, _ = make(layers=twins)
     timed: list[Choice] = []
-    forms = measure_forms(space, costs, lambda layer, choice: timed.append(choice) or 0.5)
+    forms = measure_forms(space.groups, costs, lambda layer, choice: timed.append(choice) or 0.5)
     assert len(timed) == len({str(choice) for choice in timed})
     assert forms.measured["one"] == forms.measured["two"]
 
 
 def test_what_cannot_be_timed_counts_as_faster(make: Make) -> None:
     space, costs, _ = make()
-    forms = measure_forms(space, costs, lambda layer, choice: None)
+    forms = measure_forms(space.groups, costs, lambda layer, choice: None)
     assert forms == Forms()
     assert costs.with_forms(forms).saves("neck", Choice("tucker2", {"rank_out": 4, "rank_in": 4}))
 
@@ -88,7 +88,7 @@ def test_a_slower_form_becomes_dense(make: Make) -> None:
     params |= {"factorization:stem": "dense", "factorization:head": "svd"}
     before = point_at(space, costs, params)
     assert before.layers["neck"].factorization == "tucker2"
-    slower = costs.with_forms(measure_forms(space, costs, by_macs(0.01)))
+    slower = costs.with_forms(measure_forms(space.groups, costs, by_macs(0.01)))
     after = point_at(space, slower, params)
     assert after.layers == {**before.layers, "neck": Choice()}
     for seed in seed_points(space, slower, settings):
@@ -97,7 +97,7 @@ def test_a_slower_form_becomes_dense(make: Make) -> None:
 
 def test_it_is_the_rank_that_decides(make: Make) -> None:
     space, costs, _ = make()
-    slower = costs.with_forms(measure_forms(space, costs, by_macs(0.1)))  # faster below rank 10
+    slower = costs.with_forms(measure_forms(space.groups, costs, by_macs(0.1)))  # faster below rank 10
     assert slower.saves("neck", Choice("svd", {"rank": 9}))
     assert not slower.saves("neck", Choice("svd", {"rank": 11}))
     assert costs.saves("neck", Choice("svd", {"rank": 11}))

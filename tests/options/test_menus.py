@@ -120,7 +120,7 @@ def test_moves_change_one_to_three_groups_and_stay_on_the_menus(both: Both) -> N
 def test_one_group_with_nothing_but_dense_stays(make: Make) -> None:
     """Groups of one option beside others: what fills the arrays up is never chosen."""
     space, costs, _ = make(("svd",), {name: LAYERS[name] for name in ("body", "head")})
-    options = Options(space, costs, made_up_error(space))
+    options = Options(space.groups, costs, made_up_error(space), space.round_to)
     options.of["body"] = options.of["body"][:1]
     menus, rng = Menus(options, ["body", "head"]), np.random.default_rng(0)
     places = np.array([0, 3])

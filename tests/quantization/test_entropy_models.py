@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rank_search.quantization.entropy_models import DENSITIES, Density, Laplace, Learned, logistic_bits, spread, sums
-from rank_search.training import PriorKind
+from rank_search.quantization.settings import PriorKind
 
 KINDS: list[PriorKind] = ["laplace", "logistic", "density"]
 

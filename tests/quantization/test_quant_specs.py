@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.quantization.test_entropy_models import plain_bits
 from torch import Tensor, nn
 
 from rank_search.coding.grid import transformed
 from rank_search.layers import Layer, load_plugin
-from rank_search.quantization import Quantizer, component_modes
+from rank_search.quantization import CodingSettings, Quantizer, component_modes
 from rank_search.quantization.quant_specs import lattices, to_frequencies
-from rank_search.training import CodingSettings, PriorKind, StepsKind
+from rank_search.quantization.settings import PriorKind, StepsKind
+from tests.quantization.test_entropy_models import plain_bits
 
 CONVOLUTION = Layer.of(nn.Conv2d(6, 8, 3))
 

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from rank_search.errors import TrialError
 from rank_search.layers import DirectBases, Layer, load_plugin
-from rank_search.quantization import Quantizer, latents, weight_count
+from rank_search.quantization import CodingSettings, Quantizer, latents, weight_count
 from rank_search.quantization.entropy_models import laplace_bits
-from rank_search.training import CodingSettings
 from rank_search.training.schedules import steps_are_final
 
 

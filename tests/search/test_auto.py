@@ -260,7 +260,7 @@ def test_a_single_group_is_searched_until_nothing_is_left(make: Make) -> None:
 
 def test_when_nothing_is_left_the_search_falls_back_on_random_points_and_ends(make: Make) -> None:
     space, costs, settings = made = make(("svd",), {"head": LAYERS["head"]}, round_to=4, seeds=NO_SEEDS)
-    options = Options(space, costs, made_up_error(space))
+    options = Options(space.groups, costs, made_up_error(space), space.round_to)
     options.of["head"] = options.of["head"][:4]
     problem = Problem(made)
     asked = Searcher(space, costs, settings, [], problem.dense, 0, options)

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from tests.search.test_ranks import dominates, peeled
 
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.search import Rungs, SearchSettings, require_rungs_fit
 from rank_search.search.ranks import farthest
 from rank_search.search.rungs import RungSettings
 from rank_search.study import load_study
+from tests.search.test_ranks import dominates, peeled
 
 Measured = tuple[int, ...] | None
 many = settings(max_examples=60, deadline=None)

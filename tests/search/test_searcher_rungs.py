@@ -13,8 +13,8 @@ from rank_search.options import CostModel
 from rank_search.point import Outcome, Point, State
 from rank_search.search import Past, Rungs, Searcher, SearchSettings, Space, check, check_counted
 from rank_search.search.results import BUDGET, Results, Told
-from tests.small_space import LADDERS, Made
 from tests.search.test_searcher import PENALTIES, SAMPLERS, measure, searcher, stored
+from tests.small_space import LADDERS, Made
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
 

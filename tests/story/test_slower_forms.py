@@ -16,7 +16,7 @@ from rank_search.point import Choice
 from rank_search.run import join as record
 from rank_search.run.join import forms_of
 from rank_search.store import Store
-from rank_search.training import LatencySettings
+from rank_search.trials import LatencySettings
 
 QUICK: dict[str, Any] = {"repeats": 1}
 

@@ -13,9 +13,17 @@ from torch import Tensor, nn
 from rank_search.coding import decode, encode
 from rank_search.layers import Layer, load_plugin
 from rank_search.point import Point
-from rank_search.quantization import Quantizer, batch_statistics, canonize, latents, reestimate_batchnorm
+from rank_search.quantization import (
+    CodingSettings,
+    Quantizer,
+    batch_statistics,
+    canonize,
+    latents,
+    reestimate_batchnorm,
+)
+from rank_search.quantization.settings import PriorKind, StepsKind
 from rank_search.tasks import Supervised, never
-from rank_search.training import CodingSettings, EntropyPenalty, PriorKind, StepsKind, round_latents
+from rank_search.training import EntropyPenalty, round_latents
 from rank_search.training.latent_rounding import cheaper_neighbours, squared_gradients
 from rank_search.trials import Workbench, build, run_trial, trial
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from rank_search.layers import Axis, Bases, Factorization, Layer, load_plugin
 from rank_search.point import Choice
-from rank_search.training import LatencySettings
-from rank_search.trials import form_ratio
+from rank_search.trials import LatencySettings, form_ratio
 
 CONV = Layer("", "conv2d", (6, 4, 3, 3), padding=((1, 1), (1, 1)), inputs=((1, 4, 8, 8), (1, 4, 6, 6)))
 LINEAR = Layer("", "linear", (6, 4), bias=False, inputs=((1, 4),))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from rank_search.training import LatencySettings
+from rank_search.trials import LatencySettings
 from rank_search.trials.latency import interleaved_ratio, measure_latency, measure_latency_ratio
 
 

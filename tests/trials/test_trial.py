@@ -21,8 +21,16 @@ from rank_search.layers import count_params
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.tasks import Supervised
-from rank_search.training import LatencySettings, from_safetensors
-from rank_search.trials import Workbench, build, dense_measurements, measure, run_trial, test_measurements
+from rank_search.training import from_safetensors
+from rank_search.trials import (
+    LatencySettings,
+    Workbench,
+    build,
+    dense_measurements,
+    measure,
+    run_trial,
+    test_measurements,
+)
 
 MakePoint = Callable[..., Point]
 MakeWorkbench = Callable[..., Workbench]

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from rank_search.training import LatencySettings, TrainingSettings
+from rank_search.training import TrainingSettings
+from rank_search.trials import LatencySettings
 
 
 @pytest.mark.parametrize("settings", [TrainingSettings, LatencySettings])

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import torch
 from torch import nn
 
 from rank_search.errors import TaskError, TrialError
+from rank_search.export.packed import pack_module
 from rank_search.layers import Example, forward
-from rank_search.quantization.outputs import Feed
-from rank_search.quantization.post_training import PackedModel, Press
+from rank_search.quantization import Feed, Press, RoundedModel
 from rank_search.tasks import Batch, Seen, seeded, watched
 
 SLOPE: Final = 1e-3
@@ -22,6 +23,31 @@ SLOPE: Final = 1e-3
 _NOISE: Final = (8, 32)  # batches, and examples of each, where there is no data
 _TRIES: Final = 8
 _NEAR: Final = 0.97  # of the size asked for: near enough
+
+
+@dataclass(frozen=True)
+class PackedModel(RoundedModel):
+    """A model rounded to whole steps and coded, which can be written as a file.
+
+    Attributes:
+        seen: what the batches gave forward: dimensions of several sizes stay so in the file.
+    """
+
+    seen: Seen = field(default_factory=Seen)
+
+    def write(self, path: str | Path, dynamic: Iterable[str] | None = None) -> None:
+        """Write a file for `rank_search.load`: the coded bytes, and the traced graph.
+
+        Args:
+            dynamic: dimensions of the inputs that are to take several sizes, beside the batch and those that differ in
+                the batches it was packed with: "1" (of every input), "ids:1" or "0:1" (of one); "none" leaves out
+                those of the batches.
+
+        Raises:
+            ExportError: the file is there already, or cannot be written; the model cannot be traced, or what was
+                written gives other outputs. Nothing is left then.
+        """
+        pack_module(self.model, self.example, self.payload, Path(path), {"slope": self.slope}, dynamic, self.seen)
 
 
 def pack_model(
@@ -77,7 +103,7 @@ def pack(
         raise TaskError("Calibration needs at least one batch; there is none. Is the data set empty, or used up?")
     press = Press.of(model, feed, batches, example)
     found = press.at(slope or SLOPE) if size is None else _within(size, press.at)
-    return replace(found, seen=_seen(press.model, feed, batches))
+    return PackedModel(**vars(found), seen=_seen(press.model, feed, batches))
 
 
 @torch.no_grad()
@@ -89,11 +115,11 @@ def _seen(model: nn.Module, feed: Feed, batches: list[Batch]) -> Seen:
     return watch.seen
 
 
-def _within(size: int, at: Callable[[float], PackedModel]) -> PackedModel:
+def _within(size: int, at: Callable[[float], RoundedModel]) -> RoundedModel:
     """The slope is found along log(size) against log(slope), which is nearly a line."""
     slope, power = SLOPE, -0.5
-    best: PackedModel | None = None
-    tried: list[PackedModel] = []
+    best: RoundedModel | None = None
+    tried: list[RoundedModel] = []
     for _ in range(_TRIES):
         found = at(slope)
         if found.size <= size and (best is None or found.size > best.size):
