@@ -40,7 +40,7 @@ from rank_search.run.worker import make_workbench
 from rank_search.study import IN_PYTHON, Study
 from rank_search.tasks import Supervised
 from rank_search.training import from_safetensors
-from rank_search.trials import Workbench, build, measure, run_trial, test_measurements, trial
+from rank_search.trials import TrialContext, build, measure, run_trial, test_measurements, trial
 
 PRICES: Final = (0.3, 1.0, 3.0, 10.0)
 QUALITIES: Final = (1.5, 2.0, 2.5, 3.0)
@@ -107,8 +107,8 @@ class Bench:
         return {"bytes": len(data), "error": error, "file": file.name, "point": point.to_json()}
 
     def built(self, point: Point, file: Path) -> nn.Module:
-        subject = self.prepared({}).subject
-        return build(subject.model, point, subject.inventory.layers, subject.plugins, load_file(file))
+        problem = self.prepared({}).problem
+        return build(problem.model, point, problem.inventory.layers, problem.plugins, load_file(file))
 
     def prepared(self, tables: Tables) -> Prepared:
         """A study of this network with these tables of a study file."""
@@ -150,7 +150,7 @@ def ours(bench: Bench, method: str) -> None:
     """All rows of one method: ranks × prices."""
     way = OURS[method]
     prepared = bench.prepared({**(way.tables or {}), **bench.given.tables})
-    workbench = make_workbench(prepared.subject, prepared.cache, prepared.moments)
+    workbench = make_workbench(prepared.problem, prepared.cache, prepared.moments)
     for label, layers in _ranks(prepared, bench.given.kept) if way.ranks else [("", {})]:
         for price in bench.given.prices if way.entropy else [0.0]:
             penalties = {"entropy": price, "orthogonality": way.orthogonality if layers else 0.0}
@@ -168,7 +168,7 @@ def _ranks(prepared: Prepared, kept: Sequence[float]) -> Iterator[tuple[str, dic
         yield f"params {share:.0%}", dict(nearest.point.layers)
 
 
-def _trial(bench: Bench, workbench: Workbench, point: Point) -> dict[str, Any]:
+def _trial(bench: Bench, workbench: TrialContext, point: Point) -> dict[str, Any]:
     store = ArtifactStore(bench.folder / "artifacts")
     with _coders_apart() as apart:
         outcome = run_trial(workbench, point, 0, store)

@@ -21,7 +21,7 @@ import numpy as np
 from rank_search.coding.binarization import ALONE, Integers, questions
 from rank_search.coding.binary_range_coder import BinaryReader, BinaryWriter, Contexts
 from rank_search.coding.coding_priors import FAMILIES, Masses, RangeReader, RangeWriter, best, masses
-from rank_search.coding.estimate import Learned, adaptive_bits
+from rank_search.coding.estimate import LearnedModel, adaptive_bits
 from rank_search.coding.plans import choose
 
 SHAPES = ((64, 8), (256, 16), (512, 512))
@@ -80,7 +80,7 @@ def timed(code: Code, matrix: Integers, repetitions: int) -> tuple[float, float,
 
 def estimate_speed(matrix: Integers) -> float:
     start = time.process_time()
-    adaptive_bits(questions(matrix.reshape(-1).astype(np.int64), ALONE.kinds(matrix)), Learned())
+    adaptive_bits(questions(matrix.reshape(-1).astype(np.int64), ALONE.kinds(matrix)), LearnedModel())
     return matrix.size / (time.process_time() - start) / 1e6
 
 

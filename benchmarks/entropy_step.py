@@ -21,7 +21,7 @@ from benchmarks.networks import ResNet
 from rank_search.layers import Factorization, Layer, load_plugin
 from rank_search.quantization import CodingSettings, Quantizer, component_modes, latents
 from rank_search.tasks import Supervised
-from rank_search.training import Effort, EntropyPenalty, Training, TrainingSettings
+from rank_search.training import EntropyPenalty, FineTuning, Trainer, TrainingSettings
 
 KINDS = {
     "as by default": CodingSettings(),
@@ -57,14 +57,14 @@ def _factorized(plugin: type[Factorization], module: nn.Conv2d) -> Factorization
     return made
 
 
-def stepper(make: Callable[[], nn.Module], batch: tuple[Tensor, Tensor], coding: CodingSettings | None) -> Training:
+def stepper(make: Callable[[], nn.Module], batch: tuple[Tensor, Tensor], coding: CodingSettings | None) -> Trainer:
     torch.manual_seed(0)
     model = make()
     penalty = None
     if coding is not None:
         penalty = EntropyPenalty(Quantizer(latents(model), 4, coding, component_modes(model)), 1e-6)
     task = Supervised(model, [batch], [batch], [batch])
-    return Training(task, model, Effort(TrainingSettings(epochs=10_000), entropy=penalty))
+    return Trainer(task, model, FineTuning(TrainingSettings(epochs=10_000), entropy=penalty))
 
 
 def measure(make: Callable[[], nn.Module], images: Tensor, rounds: int) -> dict[str, float]:

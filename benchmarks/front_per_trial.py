@@ -77,7 +77,7 @@ class Evaluator:
         return self.known[point.key]
 
     def bases(self, layer: str) -> CachedBases:
-        weight = weight_of(self.prepared.subject.model, layer)
+        weight = weight_of(self.prepared.problem.model, layer)
         return self.prepared.cache.bases(layer, weight, self.prepared.moments.get(layer))
 
     def save(self) -> None:
@@ -85,11 +85,11 @@ class Evaluator:
         self.memory.write_text(json.dumps(self.known))
 
     def _measured(self, point: Point) -> float:
-        subject = self.prepared.subject
-        model = factorize(subject.model, point, subject.inventory.layers, subject.plugins, self.bases)
+        problem = self.prepared.problem
+        model = factorize(problem.model, point, problem.inventory.layers, problem.plugins, self.bases)
         with seeded(0), torch.no_grad():
-            reestimate_batchnorm(subject.task, model, batches=subject.study.training.norm_batches)
-            found = subject.task.evaluate(model.eval(), islice(iter(subject.task.selection()), self.batches))
+            reestimate_batchnorm(problem.task, model, batches=problem.study.training.norm_batches)
+            found = problem.task.evaluate(model.eval(), islice(iter(problem.task.selection()), self.batches))
         return float(found["error"])
 
 
@@ -154,11 +154,11 @@ class Bench:
 
     def tail(self, level: float) -> Value:
         """The rank at which each layer's plain relative tail is this."""
-        subject = self.prepared.subject
+        problem = self.prepared.problem
 
         def value(layer: str, place: int, axis: AxisRange) -> float:
             name = next(group.factorizations[0] for group in self.prepared.space.groups if layer in group.axes)
-            unfolding = subject.plugins[name].axes(subject.inventory.layers[layer])[place].unfoldings[0]
+            unfolding = problem.plugins[name].axes(problem.inventory.layers[layer])[place].unfoldings[0]
             return tail_rank(self.evaluate.bases(layer).spectrum(unfolding), level)
 
         return value

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.launch import Driver, Executor, Job, LaunchSettings, Plan, Runner
+from rank_search.launch import Executor, Job, LaunchSettings, Runner, SearchDriver, SearchPlan
 from rank_search.layers import Cost, Layer, load_plugin
-from rank_search.options import CostModel, Options
+from rank_search.options import CostModel, OptionTable
 from rank_search.point import Choice, Objective, Outcome, State
 from rank_search.priors import AxisPrior
 from rank_search.search import Rungs, Searcher, SearchSettings, build_space, seed_points
@@ -46,7 +46,7 @@ class Search:
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
         seeds = seed_points(space, costs, settings)
-        options = Options(space.groups, costs, _lost, space.round_to) if sampler == AUTO else None
+        options = OptionTable(space.groups, costs, _lost, space.round_to) if sampler == AUTO else None
         return cls(Searcher(space, costs, settings, seeds, {**costs.dense, "error": 0.0}, 0, options), costs)
 
 
@@ -84,8 +84,8 @@ def drive(folder: Path, sampler: str, trials: int, executor: Executor, workers: 
     with ExitStack() as stack:
         store = stack.enter_context(Store.open(folder / "store.sqlite", create=True))
         study = store.join(record)
-        plan = Plan(trials, Rungs(None, 1.0), 0, (), lambda point: None, 0, ArtifactStore(folder / "artifacts"))
-        Driver(store, study, search.searcher, executor, plan, lambda progress: None).run()
+        plan = SearchPlan(trials, Rungs(None, 1.0), 0, (), lambda point: None, 0, ArtifactStore(folder / "artifacts"))
+        SearchDriver(store, study, search.searcher, executor, plan, lambda progress: None).run()
         return store.trials(study)
 
 

@@ -35,7 +35,7 @@ PointAt = Callable[[Prepared, float], Point]
 
 
 def bases_of(prepared: Prepared, layer: str) -> CachedBases:
-    weight = weight_of(prepared.subject.model, layer)
+    weight = weight_of(prepared.problem.model, layer)
     return prepared.cache.bases(layer, weight, prepared.moments.get(layer))
 
 
@@ -57,7 +57,7 @@ def everywhere(value: Callable[[Prepared, str, AxisRange, int, float], float]) -
 
 def tail(prepared: Prepared, layer: str, axis: AxisRange, place: int, level: float) -> float:
     name = next(group.factorizations[0] for group in prepared.space.groups if layer in group.axes)
-    unfolding = prepared.subject.plugins[name].axes(prepared.subject.inventory.layers[layer])[place].unfoldings[0]
+    unfolding = prepared.problem.plugins[name].axes(prepared.problem.inventory.layers[layer])[place].unfoldings[0]
     return tail_rank(bases_of(prepared, layer).spectrum(unfolding), level)
 
 
@@ -95,12 +95,12 @@ def within(prepared: Prepared, rule: PointAt, kept: float) -> Point:
 
 @torch.no_grad()
 def test_error(prepared: Prepared, point: Point) -> float:
-    subject = prepared.subject
-    layers, plugins = subject.inventory.layers, subject.plugins
-    model = factorize(subject.model, point, layers, plugins, lambda layer: bases_of(prepared, layer))
+    problem = prepared.problem
+    layers, plugins = problem.inventory.layers, problem.plugins
+    model = factorize(problem.model, point, layers, plugins, lambda layer: bases_of(prepared, layer))
     with seeded(0):
-        reestimate_batchnorm(subject.task, model, batches=subject.study.training.norm_batches)
-    return float(subject.task.evaluate(model.eval(), subject.task.test() or ())["error"])
+        reestimate_batchnorm(problem.task, model, batches=problem.study.training.norm_batches)
+    return float(problem.task.evaluate(model.eval(), problem.task.test() or ())["error"])
 
 
 def made(study: Study, calibration: int) -> Prepared:

@@ -26,10 +26,10 @@ from unittest.mock import patch
 import optuna
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.launch import Driver, InProcess, Plan
+from rank_search.launch import InProcess, SearchDriver, SearchPlan
 from rank_search.layers import Cost, Layer, load_plugin
-from rank_search.observe import Progress
-from rank_search.options import CostModel, Options
+from rank_search.observe import SearchProgress
+from rank_search.options import CostModel, OptionTable
 from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors import AxisPrior
 from rank_search.search import Rungs, Searcher, SearchSettings, build_space, coordinates, seed_points
@@ -53,7 +53,7 @@ class Meter:
     inside: float = 0.0
     last: tuple[float, float] | None = None
 
-    def tick(self, _progress: Progress) -> None:
+    def tick(self, _progress: SearchProgress) -> None:
         """A trial of the driver's has just been recorded and told."""
         now = (time.process_time(), time.perf_counter())
         if self.last is not None:
@@ -125,7 +125,7 @@ class Problem:
         )
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
-        options = Options(space.groups, costs, made_up_error, space.round_to) if sampler == AUTO else None
+        options = OptionTable(space.groups, costs, made_up_error, space.round_to) if sampler == AUTO else None
         dense = {**costs.dense, "error": 0.0}
         searcher = Searcher(space, costs, settings, seed_points(space, costs, settings), dense, 0, options)
         return cls(searcher, coordinates(space), costs)
@@ -155,9 +155,11 @@ def ours(folder: Path, sampler: str, trials: int) -> Meter:
         budget=1,
     )
     with Store.open(folder / "ours.sqlite", create=True) as store, meter.around(sampler):
-        plan = Plan(trials, Rungs(None, 1.0), 0, (), lambda point: None, max_retries=0, artifacts=ArtifactStore(folder))
+        plan = SearchPlan(
+            trials, Rungs(None, 1.0), 0, (), lambda point: None, max_retries=0, artifacts=ArtifactStore(folder)
+        )
         executor = InProcess(lambda job: problem.outcome(job.point))
-        Driver(store, store.join(record), problem.searcher, executor, plan, meter.tick).run()
+        SearchDriver(store, store.join(record), problem.searcher, executor, plan, meter.tick).run()
     return meter
 
 

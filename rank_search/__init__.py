@@ -41,7 +41,7 @@ _HOMES: Final = {
     "rank_search.store": ("Front", "Store", "TrialRow"),
     "rank_search.layers": ("Axis", "Bases", "Factorization", "Layer"),
     "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
-    "rank_search.run.run": ("Result", "run_study"),
+    "rank_search.run.runner": ("Result", "run_study"),
     "rank_search.study": ("Study", "load_study"),
     "rank_search.tasks": ("Supervised", "Task"),
 }

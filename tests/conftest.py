@@ -12,6 +12,7 @@ from tests.artifacts.servers import s3_server
 if TYPE_CHECKING:
     from rank_search.launch import Cluster
 
+pytest_plugins = ["tests.small_space", "tests.stripes_task"]
 __all__ = ["s3_server"]
 
 # A shell that runs the tests in the background has Ctrl-C ignored, and what they start would inherit that.

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rank_search.layers import Cost, Layer, load_plugin
-from rank_search.options import CostModel, Options
+from rank_search.options import CostModel, OptionTable
 from rank_search.point import Choice
 from rank_search.priors import AxisPrior
 from rank_search.search import SearchSettings, Space, build_space
@@ -55,10 +55,10 @@ def made_up_error(space: Space) -> Callable[[str, Choice], float]:
     return error_of
 
 
-def options_of(made: Made) -> Options:
+def options_of(made: Made) -> OptionTable:
     """What each layer may become, with a made-up error."""
     space, costs, _ = made
-    return Options(space.groups, costs, made_up_error(space), space.round_to)
+    return OptionTable(space.groups, costs, made_up_error(space), space.round_to)
 
 
 @pytest.fixture

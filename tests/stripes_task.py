@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from rank_search.layers import DirectBases, load_plugin, take_inventory
 from rank_search.point import Choice, Point
 from rank_search.tasks import Supervised, seeded
-from rank_search.training import Effort, TrainingSettings, fine_tune
-from rank_search.trials import LatencySettings, Workbench
+from rank_search.training import FineTuning, TrainingSettings, fine_tune
+from rank_search.trials import LatencySettings, TrialContext
 
 
 def stripes(count: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -56,20 +56,20 @@ def task() -> Supervised:
     """With a trained network."""
     with seeded(0):
         made = Supervised(network(), loader(480, 1, 40, shuffle=True), loader(200, 2, 100), loader(200, 3, 100))
-        fine_tune(made, made.network, Effort(TrainingSettings(epochs=4, learning_rate=5e-3)))
+        fine_tune(made, made.network, FineTuning(TrainingSettings(epochs=4, learning_rate=5e-3)))
     return made
 
 
 @pytest.fixture(scope="session")
-def workbench(task: Supervised) -> Callable[..., Workbench]:
+def workbench(task: Supervised) -> Callable[..., TrialContext]:
     """Makes a workbench of the task with these training settings."""
     layers = take_inventory(task.network, task.example()).layers
     bases = {name: DirectBases(task.network.get_submodule(name).weight) for name in layers}
     plugins = {name: load_plugin(name) for name in ("svd", "tucker2")}
 
-    def make(task: Supervised = task, latency: LatencySettings | None = None, **training: object) -> Workbench:
+    def make(task: Supervised = task, latency: LatencySettings | None = None, **training: object) -> TrialContext:
         settings = TrainingSettings.model_validate(training)
-        return Workbench(task, task.network, layers, plugins, bases.__getitem__, settings, latency)
+        return TrialContext(task, task.network, layers, plugins, bases.__getitem__, settings, latency)
 
     return make
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from rank_search.cli.aside import say
-from rank_search.cli.output import Format, Row, print_rows
+from rank_search.cli.output import OutputFormat, Row, print_rows
 from rank_search.cli.store_verbs import NameArgument, StoreArgument
 from rank_search.cli.study_verbs import AddressOption, FormatOption, LauncherOption, LogOption, WorkersOption
 
@@ -45,7 +45,7 @@ def confirm(
         ),
     ] = None,
     log: LogOption = None,
-    format: FormatOption = Format.TABLE,
+    format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Train chosen trials anew, for longer, as a study NAME@EPOCHS in the same store; the same command goes on.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rank_search.cli.output import Format, print_rows
+from rank_search.cli.output import OutputFormat, print_rows
 from rank_search.cli.store_verbs import FormatOption, NameArgument, StoreArgument
 from rank_search.cli.writing import OverwriteOption, require_free
 from rank_search.store import Store
@@ -57,7 +57,7 @@ def compare(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Picture to write as well: .svg, .png or .pdf.")
     ] = None,
-    format: FormatOption = Format.TABLE,
+    format: FormatOption = OutputFormat.TABLE,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Set studies of the same objectives side by side: hypervolume after as many trials, and their fronts drawn.
@@ -80,7 +80,7 @@ def compare(
         typer.echo(sentence, err=True)
     if output is not None:
         draw_comparison(found, output)
-        typer.echo(f"wrote {output}", err=format is not Format.TABLE)
+        typer.echo(f"wrote {output}", err=format is not OutputFormat.TABLE)
 
 
 def names_in(text: str | None) -> list[str] | None:

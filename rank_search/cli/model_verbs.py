@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from rank_search.cli.aside import say
-from rank_search.cli.output import Format, print_rows
+from rank_search.cli.output import OutputFormat, print_rows
 from rank_search.cli.store_verbs import NameArgument, StoreArgument, TrialArgument
 from rank_search.cli.verb import App
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _FOLLOW: Final = timedelta(seconds=3)
 
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
 DynamicOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -130,7 +130,7 @@ def unpack(
     typer.echo(f"{file} is in {output} ({', '.join(manifest['files'])}).")
 
 
-def list_plugins(context: typer.Context, format: FormatOption = Format.TABLE) -> None:
+def list_plugins(context: typer.Context, format: FormatOption = OutputFormat.TABLE) -> None:
     """List the installed factorizations, or with `check` run the five laws against one."""
     if context.invoked_subcommand is not None:
         return
@@ -151,7 +151,7 @@ def list_plugins(context: typer.Context, format: FormatOption = Format.TABLE) ->
 
 def check_plugin(
     plugin: Annotated[str, typer.Argument(help="An installed name, or path.py:Class.", metavar="NAME|path.py:Class")],
-    format: FormatOption = Format.TABLE,
+    format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Run the five laws of the factorization contract; exit with 1 if one is broken.
 

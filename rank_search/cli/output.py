@@ -18,7 +18,7 @@ from rank_search.cli.narrow import in_lines, least_width
 from rank_search.store import cell
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """What `--format` takes."""
 
     TABLE = "table"
@@ -31,17 +31,17 @@ Row = Mapping[str, Any]
 _FEW_LAYERS: Final = 4
 
 
-def print_rows(rows: Sequence[Row], format: Format, title: str = "", empty: str = "nothing to show") -> None:
+def print_rows(rows: Sequence[Row], format: OutputFormat, title: str = "", empty: str = "nothing to show") -> None:
     """Print rows in the format asked for. In tables and CSV a field inside a field is named `outer.inner`.
 
     A table that goes to a terminal has to fit into it: see `in_brief`; where numbers would have to be broken all the
     same, each row is a few lines of its own.
     """
-    if format is Format.JSON:
+    if format is OutputFormat.JSON:
         is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=not is_unicode) + "\n")
         return
-    if format is Format.CSV:
+    if format is OutputFormat.CSV:
         flat = [_flatten(row) for row in rows]
         writer = csv.DictWriter(sys.stdout, _columns(flat), lineterminator="\n")
         writer.writeheader()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from rank_search.cli.model_verbs import DynamicOption
-from rank_search.cli.output import Format, Row, print_rows
+from rank_search.cli.output import OutputFormat, Row, print_rows
 
 if TYPE_CHECKING:
     from rank_search.export import PackedModel
@@ -38,7 +38,7 @@ def pack_model(
         int | None, typer.Option(min=1, help="Threads of PyTorch; default: those of the study file's [launch], or 1.")
     ] = None,
     dynamic: DynamicOption = None,
-    format: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+    format: Annotated[OutputFormat, typer.Option("--format", help="How to print.")] = OutputFormat.TABLE,
 ) -> None:
     """Round and code a trained model as it is, with a look at some training data: minutes, no training, no labels.
 
@@ -60,7 +60,7 @@ def _pack(
     slope: float | None,
     size: float | None,
     dynamic: list[str] | None,
-    format: Format,
+    format: OutputFormat,
 ) -> None:
     from rank_search.export import pack
     from rank_search.quantization import task_inputs
@@ -85,7 +85,7 @@ def _pack(
         f"{output}: {packed.size:,} bytes coded, {8 * packed.size / weights:.2f} bits a weight, at slope "
         f"{packed.slope:.3g}; {changes} on the selection data; its outputs differ by {packed.error:.2g} "
         "of their square on the calibration batches.",
-        err=format is not Format.TABLE,
+        err=format is not OutputFormat.TABLE,
     )
 
 

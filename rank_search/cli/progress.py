@@ -16,7 +16,7 @@ from rich.text import Text
 
 from rank_search.cli.aside import quiet
 from rank_search.cli.output import clock
-from rank_search.observe import Progress
+from rank_search.observe import SearchProgress
 from rank_search.store import number
 
 _MOST_MEMBERS: Final = 12
@@ -44,7 +44,7 @@ class ProgressDisplay:
         if self._live:
             self._live.stop()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, progress: SearchProgress) -> None:
         """Show where the search stands."""
         if self._silent:
             return
@@ -57,7 +57,7 @@ class ProgressDisplay:
             sys.stderr.write(_line(progress) + "\n")
 
 
-def _line(progress: Progress) -> str:
+def _line(progress: SearchProgress) -> str:
     states = ", ".join(f"{count} {state}" for state, count in progress.states.items() if count)
     parts = [
         f"{progress.finished}/{progress.target} trials ({states or 'none yet'})",
@@ -72,7 +72,7 @@ def _line(progress: Progress) -> str:
     return " · ".join(parts)
 
 
-def _crowd(progress: Progress) -> list[str]:
+def _crowd(progress: SearchProgress) -> list[str]:
     """Who is at work, unless it is this process alone."""
     if progress.workers == 1 and not progress.elsewhere:
         return []
@@ -81,13 +81,13 @@ def _crowd(progress: Progress) -> list[str]:
     return [workers, f"{progress.in_flight} in flight{elsewhere}"]
 
 
-def _picture(progress: Progress) -> Group:
+def _picture(progress: SearchProgress) -> Group:
     bar = ProgressBar(total=progress.target, completed=min(progress.finished, progress.target), width=60)
     padded = Padding(bar, (0, 0, 1, 0))
     return Group(Text(f"{progress.study.name}: {_line(progress)}"), padded, _front(progress))
 
 
-def _front(progress: Progress) -> Table:
+def _front(progress: SearchProgress) -> Table:
     names = [objective.name for objective in progress.study.objectives]
     shown = progress.front[:_MOST_MEMBERS]
     hidden = len(progress.front) - len(shown)

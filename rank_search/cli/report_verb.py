@@ -13,7 +13,7 @@ from rank_search.cli.writing import OverwriteOption, require_free
 from rank_search.store import TOLERANCE, Store
 
 if TYPE_CHECKING:
-    from rank_search.report import Spectrum
+    from rank_search.report import SpectrumChart
     from rank_search.store import StudyRecord
 
 
@@ -58,22 +58,22 @@ def report(
     say(f"The report of {name} is in {output}.")
 
 
-def _spectra(record: StudyRecord) -> list[Spectrum]:
+def _spectra(record: StudyRecord) -> list[SpectrumChart]:
     """Of every unfolding that an axis of a layer is about; of equal ones only the first, with the axes of all."""
     from rank_search.priors import SpectraCache
-    from rank_search.report import Spectrum
-    from rank_search.run import cache_folder, started, weight_of
-    from rank_search.study import read_subject, study_of
+    from rank_search.report import SpectrumChart
+    from rank_search.run import cache_folder, weight_of, with_pretrained_model
+    from rank_search.study import read_problem, study_of
 
     study = study_of(record)
     folder = cache_folder(study)
-    subject, cache = started(read_subject(study), folder), SpectraCache(folder)
+    problem, cache = with_pretrained_model(read_problem(study), folder), SpectraCache(folder)
     found: dict[tuple[str, tuple[float, ...]], list[tuple[str, str]]] = {}
-    for layer, names in subject.choices.items():
-        bases = cache.bases(layer, weight_of(subject.model, layer))
+    for layer, names in problem.choices.items():
+        bases = cache.bases(layer, weight_of(problem.model, layer))
         for name in names:
-            for axis in subject.plugins[name].axes(subject.inventory.layers[layer]):
+            for axis in problem.plugins[name].axes(problem.inventory.layers[layer]):
                 for unfolding in axis.unfoldings:
                     key = layer, tuple(bases.spectrum(unfolding).values.tolist())
                     found.setdefault(key, []).append((name, axis.name))
-    return [Spectrum(layer, axes, values) for (layer, values), axes in found.items()]
+    return [SpectrumChart(layer, axes, values) for (layer, values), axes in found.items()]

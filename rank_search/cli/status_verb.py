@@ -13,10 +13,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from rank_search.cli.output import Format, Row, clock, print_rows, table_of
+from rank_search.cli.output import OutputFormat, Row, clock, print_rows, table_of
 from rank_search.cli.store_verbs import FormatOption, NameArgument, StoreArgument
 from rank_search.errors import StoreAwayError
-from rank_search.observe import Driver, Status, look
+from rank_search.observe import DriverStatus, Status, status_of
 from rank_search.store import Claim, Store
 
 _REFRESH: Final = timedelta(seconds=2)
@@ -35,7 +35,7 @@ def status(
     minutes: Annotated[
         float, typer.Option(min=0.1, max=1e6, help="Rates are over so many minutes.", metavar="N")
     ] = 10.0,
-    format: FormatOption = Format.TABLE,
+    format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Show how a study is going: trials by state, time left, what is in flight where, drivers, rate of each worker.
 
@@ -44,15 +44,15 @@ def status(
     Example: rank-search status digits.sqlite digits --watch
     """
     period = timedelta(minutes=minutes)
-    if watch and format is not Format.TABLE:
+    if watch and format is not OutputFormat.TABLE:
         raise typer.BadParameter("--watch shows tables; leave --format out.")
     if watch:
         with suppress(KeyboardInterrupt):
             _watch(_Watched(store, name, period))
         return
     with Store.open(store) as opened:
-        found = look(opened, name, period)
-    if format is Format.TABLE:
+        found = status_of(opened, name, period)
+    if format is OutputFormat.TABLE:
         for title, rows in _tables(found):
             print_rows(rows, format, title, empty="none")
     else:
@@ -89,7 +89,7 @@ class _Watched:
 
     def _look(self) -> list[RenderableType]:
         self._store = self._store or Store.open(self._where)
-        found = look(self._store, self._name, self._period)
+        found = status_of(self._store, self._name, self._period)
         self.complete = found.complete
         return [
             Text(f"{found.moment.astimezone():%H:%M:%S}"),
@@ -185,7 +185,7 @@ def _parts(found: Status) -> list[tuple[str, Sequence[Row]]]:
     ]
 
 
-def _driver_row(found: Status, driver: Driver) -> Row:
+def _driver_row(found: Status, driver: DriverStatus) -> Row:
     return {
         "driver": driver.name,
         "alive": "alive" if driver.alive else "silent",

@@ -11,7 +11,7 @@ import typer
 
 from rank_search.artifacts import artifacts_at
 from rank_search.cli.front_table import print_front
-from rank_search.cli.output import Format, Row, print_rows
+from rank_search.cli.output import OutputFormat, Row, print_rows
 from rank_search.errors import QueryError
 from rank_search.point import Choice, State, parse_condition
 from rank_search.store import TOLERANCE, Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
@@ -24,7 +24,7 @@ NameArgument = Annotated[
     str, typer.Argument(help="Name of the study; default: the only one in the store.", metavar="NAME")
 ]
 TrialArgument = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
 ToleranceOption = Annotated[
     float,
     typer.Option(
@@ -45,7 +45,7 @@ def add_to(app: typer.Typer) -> None:
         app.command()(verb)
 
 
-def studies(store: StoreArgument, format: FormatOption = Format.TABLE) -> None:
+def studies(store: StoreArgument, format: FormatOption = OutputFormat.TABLE) -> None:
     """List the studies in a store: name, objectives, trials by state, size of the front.
 
     Example: rank-search studies digits.sqlite
@@ -67,7 +67,7 @@ def trials(
         list[State] | None, typer.Option(help="Only trials that ended so. Can be repeated.", metavar="STATE")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the last so many.", metavar="N")] = None,
-    format: FormatOption = Format.TABLE,
+    format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List the trials of a study by number: how each ended, what was measured, and which trial dominates it.
 
@@ -114,7 +114,7 @@ def front(
         ),
     ] = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw it in the terminal, above the table.")] = False,
-    format: FormatOption = Format.TABLE,
+    format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """Print the Pareto front of a study: no other trial is at least as good in everything and better in something.
 
@@ -127,15 +127,15 @@ def front(
         study = opened.study(name)
         rows = opened.front(study, where=bounds, sort=sort, limit=limit, objectives=names, as_of=as_of)
         empty = "" if rows else _why_empty(opened, study, bounded=bool(bounds))
-        if plot and format is Format.TABLE and rows:
+        if plot and format is OutputFormat.TABLE and rows:
             _draw(opened, study, names)
     chosen = choose(rows) if rows else []
     shown = [{**front_row(row, study.dense), **_bars(study, row)} for row in chosen]
-    if chosen and format is Format.TABLE:
+    if chosen and format is OutputFormat.TABLE:
         print_front(chosen, study, f"front of {name}", shown)
     else:
         print_rows(shown, format, f"front of {name}", empty=empty)
-        if empty and format is not Format.TABLE:
+        if empty and format is not OutputFormat.TABLE:
             typer.echo(empty, err=True)
     if knee and rows:
         typer.echo(rows.knee_in_words(tolerance), err=True)
@@ -183,7 +183,9 @@ def _chooser(
     return lambda members: members
 
 
-def show(store: StoreArgument, name: NameArgument, trial: TrialArgument, format: FormatOption = Format.TABLE) -> None:
+def show(
+    store: StoreArgument, name: NameArgument, trial: TrialArgument, format: FormatOption = OutputFormat.TABLE
+) -> None:
     """Print one trial: its choice for each layer, its measurements beside the dense model's, who dominates it.
 
     Example: rank-search show digits.sqlite digits 12
@@ -194,14 +196,14 @@ def show(store: StoreArgument, name: NameArgument, trial: TrialArgument, format:
     shown = {**_long_row(row, study.dense), **_bars(study, row), "dense": dict(study.dense)}
     if costs := layer_cost_rows(study, row):
         shown["layer_costs"] = costs
-    if format is Format.TABLE:
+    if format is OutputFormat.TABLE:
         _print_trial(shown)
         typer.echo(not_faster(shown.get("ratios", {})), nl=False)
     else:
         print_rows([shown], format)
 
 
-def check(store: StoreArgument, name: NameArgument, format: FormatOption = Format.TABLE) -> None:
+def check(store: StoreArgument, name: NameArgument, format: FormatOption = OutputFormat.TABLE) -> None:
     """Recompute the front by brute force and verify every row and every artifact; exit with 1 if anything is wrong.
 
     Example: rank-search check digits.sqlite digits
@@ -298,7 +300,7 @@ def _long_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
 def _print_trial(shown: dict[str, Any]) -> None:
     layers, measurements, dense, earlier = (shown.pop(key) for key in ("layers", "measurements", "dense", "earlier"))
     bars, costs = shown.pop("plus_minus", {}), shown.pop("layer_costs", {})
-    print_rows([{"field": key, "value": value} for key, value in _pairs(shown)], Format.TABLE, "trial")
+    print_rows([{"field": key, "value": value} for key, value in _pairs(shown)], OutputFormat.TABLE, "trial")
     rows = [
         {
             "measurement": key,
@@ -309,11 +311,11 @@ def _print_trial(shown: dict[str, Any]) -> None:
         }
         for key, value in measurements.items()
     ]
-    print_rows(rows, Format.TABLE, "measurements", empty="nothing was measured")
+    print_rows(rows, OutputFormat.TABLE, "measurements", empty="nothing was measured")
     if earlier:
-        print_rows(earlier, Format.TABLE, "at smaller budgets")
+        print_rows(earlier, OutputFormat.TABLE, "at smaller budgets")
     choices = [{"layer": key, **_choice(choice), **_before_after(costs.get(key, {}))} for key, choice in layers.items()]
-    print_rows(choices, Format.TABLE, "layers", empty="no layers")
+    print_rows(choices, OutputFormat.TABLE, "layers", empty="no layers")
 
 
 def layer_cost_rows(study: StudyRecord, row: TrialRow) -> dict[str, dict[str, Any]]:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rank_search.cli.aside import say
-from rank_search.cli.output import Format, Row, from_here, print_rows
+from rank_search.cli.output import OutputFormat, Row, from_here, print_rows
 
 if TYPE_CHECKING:
     from rank_search.layers import Skipped
-    from rank_search.observe import Progress
+    from rank_search.observe import SearchProgress
     from rank_search.run import Prepared
-    from rank_search.study import Place, Study, Subject
+    from rank_search.study import Problem, StorePlace, Study
 
 
 class Launcher(StrEnum):
@@ -28,7 +28,7 @@ class Launcher(StrEnum):
 
 
 StudyArgument = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print.")]
+FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: the study file's.")]
 LauncherOption = Annotated[Launcher | None, typer.Option(help="Where trials run; default: the study file's.")]
 AddressOption = Annotated[
@@ -45,30 +45,30 @@ def add_to(app: typer.Typer) -> None:
         app.command()(verb)
 
 
-def layers(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
+def layers(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> None:
     """List every layer: shape, parameters, MACs, which factorizations apply, and why a layer is skipped.
 
     Example: rank-search layers studies/digits.toml
     """
-    from rank_search.study import load_study, read_subject
+    from rank_search.study import load_study, read_problem
 
-    subject = read_subject(load_study(study))
-    print_rows(_layer_rows(subject), format, f"layers of {subject.study.name}", empty="no layers")
+    problem = read_problem(load_study(study))
+    print_rows(_layer_rows(problem), format, f"layers of {problem.study.name}", empty="no layers")
 
 
-def priors(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
+def priors(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> None:
     """List what the weights say of each axis: full rank, prior by the rule, VBMF rank, noise, energy kept, break-even.
 
     Example: rank-search priors studies/digits.toml
     """
     from rank_search.priors import SpectraCache
-    from rank_search.run import cache_folder, layer_moments, layer_priors, started
-    from rank_search.study import load_study, read_subject
+    from rank_search.run import cache_folder, layer_moments, layer_priors, with_pretrained_model
+    from rank_search.study import load_study, read_problem
 
     loaded = load_study(study)
     folder = cache_folder(loaded)
-    subject = started(read_subject(loaded), folder)
-    found = layer_priors(subject, SpectraCache(folder), layer_moments(subject))
+    problem = with_pretrained_model(read_problem(loaded), folder)
+    found = layer_priors(problem, SpectraCache(folder), layer_moments(problem))
     rows = [
         {
             "layer": prior.layer,
@@ -83,10 +83,10 @@ def priors(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
         }
         for prior in found
     ]
-    print_rows(rows, format, f"priors of {subject.study.name}", empty="no layer can be factorized")
+    print_rows(rows, format, f"priors of {problem.study.name}", empty="no layer can be factorized")
 
 
-def space(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
+def space(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> None:
     """Show what a run would search, without training: coordinates, seed points with their costs, constraints.
 
     Example: rank-search space studies/digits.toml
@@ -95,14 +95,14 @@ def space(study: StudyArgument, format: FormatOption = Format.TABLE) -> None:
     from rank_search.study import load_study
 
     prepared = prepare(load_study(study))
-    if format is Format.TABLE:
-        print_rows(_objective_rows(prepared.subject.study), format, "objectives")
+    if format is OutputFormat.TABLE:
+        print_rows(_objective_rows(prepared.problem.study), format, "objectives")
         print_rows(_coordinate_rows(prepared), format, "coordinates")
         print_rows(_seed_rows(prepared), format, "seed points")
         print_rows(_constraint_rows(prepared), format, "constraints", empty="none")
     else:
         rows = [
-            *_objective_rows(prepared.subject.study),
+            *_objective_rows(prepared.problem.study),
             *_coordinate_rows(prepared),
             *_seed_rows(prepared),
             *_constraint_rows(prepared),
@@ -135,16 +135,16 @@ def run(
     """
     from rank_search.cli.foreground import searching
     from rank_search.run import run_study
-    from rank_search.study import Place, load_study, store_of
+    from rank_search.study import StorePlace, load_study, store_of
 
     loaded = load_study(study)
     loaded = loaded.tested() if test else loaded
     launch = {"workers": workers, "on": on and on.value, "address": address}
-    place = Place(store) if store else store_of(loaded)
+    place = StorePlace(store) if store else store_of(loaded)
     once = iter([_directions(loaded), _beginning(loaded.name, place)])
     with searching(loaded.name, log) as display:
 
-        def report(progress: Progress) -> None:
+        def report(progress: SearchProgress) -> None:
             for words in once:  # when the study has been joined: before, it may be refused
                 say(words)
             display(progress)
@@ -173,7 +173,7 @@ def _directions(study: Study) -> str:
     return f"Objectives: {', '.join(f'{each.name} is {each.direction}d' for each in study.search.objectives)}."
 
 
-def _beginning(name: str, place: Place) -> str:
+def _beginning(name: str, place: StorePlace) -> str:
     """Whether the study begins or goes on, and in which store."""
     from rank_search.store import locate, masked
     from rank_search.study import finished_in
@@ -195,17 +195,17 @@ def _ending(members: int, where: str) -> str:
     return f"{counted} on the front: rank-search front {where}"
 
 
-def _layer_rows(subject: Subject) -> list[Row]:
-    inventory = subject.inventory
-    taken = [_layer_row(subject, name) for name in inventory.layers]
+def _layer_rows(problem: Problem) -> list[Row]:
+    inventory = problem.inventory
+    taken = [_layer_row(problem, name) for name in inventory.layers]
     return taken + [_skipped_row(skipped) for skipped in inventory.skipped]
 
 
-def _layer_row(subject: Subject, name: str) -> Row:
+def _layer_row(problem: Problem, name: str) -> Row:
     from rank_search.layers import layer_cost
     from rank_search.point import Choice
 
-    layer, choices = subject.inventory.layers[name], subject.choices[name]
+    layer, choices = problem.inventory.layers[name], problem.choices[name]
     cost = layer_cost(layer, None, Choice())
     return {
         "layer": name,
@@ -268,5 +268,5 @@ def _constraint_rows(prepared: Prepared) -> Sequence[Row]:
 
     return [
         {"constraint": str(bound), "checked": "before training" if bound.name in COUNTED else "after the trial"}
-        for bound in prepared.subject.study.search.constraints
+        for bound in prepared.problem.study.search.constraints
     ]

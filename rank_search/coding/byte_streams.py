@@ -14,7 +14,7 @@ import numpy as np
 from rank_search.coding.binarization import ALONE, Integers
 from rank_search.coding.binary_range_coder import BinaryReader, BinaryWriter, Contexts
 from rank_search.coding.coding_priors import RangeReader, RangeWriter
-from rank_search.coding.plans import ADAPTIVE, ADAPTIVE_MOST, CONSTANT, TABLE, Plan, choose, constant, read_levels
+from rank_search.coding.plans import ADAPTIVE, ADAPTIVE_MOST, CONSTANT, TABLE, CodingPlan, choose, constant, read_levels
 from rank_search.errors import TrialError
 
 _FURTHEST = 8 * 1080  # notches: no float64 is beyond 2^±1080
@@ -33,14 +33,14 @@ class Writer:
         self._groups.setdefault(group, []).append(matrix)
         return list(self._groups).index(group)
 
-    def finish(self) -> tuple[list[Plan], int, bytes, bytes]:
+    def finish(self) -> tuple[list[CodingPlan], int, bytes, bytes]:
         """The plans, a checksum of all whole numbers, and the two streams."""
         if len(self._notches) > ADAPTIVE_MOST or max(map(abs, self._notches), default=0) > _FURTHEST:
             raise TrialError(
                 f"Grids have at most {ADAPTIVE_MOST} steps, from 2^−1080 to 2^1080; found {len(self._notches)} of "
                 f"them. Give a tensor one step, or one for each channel."
             )
-        plans, before = list[Plan](), None
+        plans, before = list[CodingPlan](), None
         for matrices in self._groups.values():
             plan, before = choose(matrices, before)
             plans.append(plan)
@@ -66,7 +66,7 @@ def _write_side(writer: BinaryWriter, numbers: Integers) -> None:
     writer.write(numbers.astype(np.int64), np.zeros(numbers.size, np.int64), Contexts())
 
 
-def _write(plan: Plan, matrix: Integers, adaptive: BinaryWriter, ranged: RangeWriter, contexts: Contexts) -> None:
+def _write(plan: CodingPlan, matrix: Integers, adaptive: BinaryWriter, ranged: RangeWriter, contexts: Contexts) -> None:
     scan = plan.scanned(matrix)
     if plan.way == ADAPTIVE:
         adaptive.write(scan.reshape(-1).astype(np.int64), plan.neighbours.kinds(scan), contexts)
@@ -80,7 +80,7 @@ class Reader:
     Its methods raise ValueError (or AssertionError, from the range coder) where the bytes are not what was written.
     """
 
-    def __init__(self, plans: Sequence[Plan], adaptive: bytes, ranged: bytes) -> None:
+    def __init__(self, plans: Sequence[CodingPlan], adaptive: bytes, ranged: bytes) -> None:
         self._plans, self._contexts = list(plans), Contexts()
         self._adaptive, self._ranged = BinaryReader(adaptive), RangeReader(ranged)
         self._mass = np.ones(1)
@@ -124,8 +124,8 @@ class Reader:
         return (found.T if plan.by_columns else found) + np.int32(plan.centre)
 
 
-def _with_levels(plan: Plan, steps: Integers) -> Plan:
-    return Plan(plan.way, plan.centre, 0, plan.high, levels=read_levels(steps))
+def _with_levels(plan: CodingPlan, steps: Integers) -> CodingPlan:
+    return CodingPlan(plan.way, plan.centre, 0, plan.high, levels=read_levels(steps))
 
 
 def _require(count: int) -> None:

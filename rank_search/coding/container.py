@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from rank_search.coding.plans import Plan, read_plan, write_plan
+from rank_search.coding.plans import CodingPlan, read_plan, write_plan
 from rank_search.coding.varint import Wire
 from rank_search.errors import TrialError
 
@@ -63,7 +63,7 @@ class Coded:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedCoder:
     """The same tensor as an earlier one."""
 
     place: int
@@ -76,7 +76,7 @@ class Entry:
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
-    form: Kept | Coded | Shared
+    form: Kept | Coded | SharedCoder
 
     @property
     def count(self) -> int:
@@ -101,7 +101,7 @@ class Container:
     """A coded model in its parts."""
 
     entries: Sequence[Entry]
-    plans: Sequence[Plan]
+    plans: Sequence[CodingPlan]
     check: int
     kept: bytes = field(repr=False)
     adaptive: bytes = field(repr=False)
@@ -147,7 +147,7 @@ def _header(parts: Container) -> bytes:
         for size in entry.shape:
             wire.put(size)
     for entry in entries:
-        if isinstance(entry.form, Shared):
+        if isinstance(entry.form, SharedCoder):
             wire.put(entry.form.place)
         elif isinstance(entry.form, Coded):
             wire.put(sum(full << mode for mode, full in enumerate(entry.form.modes)))
@@ -159,7 +159,7 @@ def _header(parts: Container) -> bytes:
     return wire.written()
 
 
-def _form_byte(form: Kept | Coded | Shared) -> int:
+def _form_byte(form: Kept | Coded | SharedCoder) -> int:
     if isinstance(form, Kept):
         return TYPES.index(form.dtype) + _CONSTANT * form.is_constant
     return _CODED + form.frequencies if isinstance(form, Coded) else _SHARED
@@ -197,7 +197,7 @@ def _inflated(header: bytes) -> bytes:
     return found
 
 
-def _read_header(wire: Wire) -> tuple[list[Entry], list[Plan], int]:
+def _read_header(wire: Wire) -> tuple[list[Entry], list[CodingPlan], int]:
     count = wire.get(_LONGEST_HEADER)
     names = wire.get_texts(count)
     forms, types, dimensions = (wire.get_bytes(count) for _ in range(3))
@@ -215,7 +215,7 @@ def _read_header(wire: Wire) -> tuple[list[Entry], list[Plan], int]:
     return entries, plans, adaptive
 
 
-def _read_form(wire: Wire, form: int, place: int, dimensions: int) -> Kept | Coded | Shared:
+def _read_form(wire: Wire, form: int, place: int, dimensions: int) -> Kept | Coded | SharedCoder:
     if form < _CODED:
         return Kept(TYPES[form % _CONSTANT], form >= _CONSTANT)
     if form in (_CODED, _CODED + 1):
@@ -223,10 +223,10 @@ def _read_form(wire: Wire, form: int, place: int, dimensions: int) -> Kept | Cod
         return Coded(wire.get(place), tuple(bool(modes >> mode & 1) for mode in range(dimensions)), form > _CODED)
     if form != _SHARED:
         raise ValueError(f"a tensor has form {form}")
-    return Shared(wire.get(place - 1))
+    return SharedCoder(wire.get(place - 1))
 
 
-def _check(entries: Sequence[Entry], plans: Sequence[Plan]) -> None:
+def _check(entries: Sequence[Entry], plans: Sequence[CodingPlan]) -> None:
     """Names are unique, a shared tensor looks like its other, and a coded one has a group and numbers."""
     if len({entry.name for entry in entries}) < len(entries):
         raise ValueError("two tensors have one name")
@@ -235,7 +235,7 @@ def _check(entries: Sequence[Entry], plans: Sequence[Plan]) -> None:
             thin = entry.form.frequencies and len(entry.shape) < 2
             if entry.form.group >= len(plans) or not entry.count or thin or not entry.dtype.is_floating_point:
                 raise ValueError(f"tensor {entry.name!r} of shape {entry.shape} cannot be coded so")
-        elif isinstance(entry.form, Shared):
+        elif isinstance(entry.form, SharedCoder):
             other = entries[entry.form.place]
             if (other.shape, other.dtype) != (entry.shape, entry.dtype):
                 raise ValueError(f"tensor {entry.name!r} is not like {other.name!r}")

@@ -17,19 +17,19 @@ _Shares = NDArray[np.float64]
 
 
 @dataclass
-class Learned:
+class LearnedModel:
     """What the contexts of the coder would have learned."""
 
     fast: _Shares = field(default_factory=lambda: np.full(CONTEXTS, 0.5))
     slow: _Shares = field(default_factory=lambda: np.full(CONTEXTS, 0.5))
     uses: NDArray[np.int64] = field(default_factory=lambda: np.zeros(CONTEXTS, np.int64))
 
-    def taken_over(self) -> Learned:
+    def taken_over(self) -> LearnedModel:
         """The same shares, ready to learn anew."""
-        return Learned(self.fast.copy(), self.slow.copy(), np.minimum(self.uses, START))
+        return LearnedModel(self.fast.copy(), self.slow.copy(), np.minimum(self.uses, START))
 
 
-def adaptive_bits(asked: Iterable[Question], learned: Learned) -> float:
+def adaptive_bits(asked: Iterable[Question], learned: LearnedModel) -> float:
     """Bits that the answers take, within 0.1 % of what the coder writes; `learned` learns.
 
     Symbols: answers a₁ … aₙ of one context, shares pₖ before answer k. While k < 2^rate the coder's rule
@@ -49,7 +49,7 @@ def adaptive_bits(asked: Iterable[Question], learned: Learned) -> float:
     return bits
 
 
-def _bits(answers: NDArray[np.bool_], name: int, learned: Learned) -> float:
+def _bits(answers: NDArray[np.bool_], name: int, learned: LearnedModel) -> float:
     aims = np.where(answers, 1 - FLOOR, FLOOR)
     uses = int(learned.uses[name])
     fast, learned.fast[name] = _shares(aims, float(learned.fast[name]), uses, FAST)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rank_search.coding import rsc1 as older
 from rank_search.coding.byte_streams import Reader, Writer
-from rank_search.coding.container import MAGIC, TYPES, Coded, Container, Entry, Kept, Shared, damaged, from_bytes
+from rank_search.coding.container import MAGIC, TYPES, Coded, Container, Entry, Kept, SharedCoder, damaged, from_bytes
 from rank_search.coding.container import pack as packed
 from rank_search.coding.container import unpack as unpacked
 from rank_search.coding.grid import Grid
@@ -50,9 +50,9 @@ def encode(state: Mapping[str, Tensor], grids: Mapping[str, Grid] | None = None)
         if "\0" in name:
             raise TrialError(f"A tensor's name has no zero byte; found {name!r}. Rename the module.")
         grid = None if grids is None else grids.get(name)
-        form: Kept | Coded | Shared
+        form: Kept | Coded | SharedCoder
         if (place := places.setdefault(_identity(tensor), len(entries))) < len(entries):
-            form = Shared(place)
+            form = SharedCoder(place)
         elif grid is not None and (whole := _whole(name, tensor, grid)) is not None:
             notches = grid.notches.reshape(_modes_of(grid, tensor))
             group = writer.add(grid.group or "\0" + name, as_matrix(whole)[0], notches.flatten().tolist())
@@ -120,14 +120,14 @@ def _check_older(data: bytes) -> None:
 
 
 def _tensors(parts: Container) -> Iterator[tuple[str, Tensor]]:
-    originals = {entry.form.place for entry in parts.entries if isinstance(entry.form, Shared)}
+    originals = {entry.form.place for entry in parts.entries if isinstance(entry.form, SharedCoder)}
     held = dict[int, Tensor]()
     for place, tensor in chain(_read_all_kept(parts), _read_coded(parts)):
         if place in originals:
             held[place] = tensor
         yield parts.entries[place].name, tensor
     for place, entry in enumerate(parts.entries):
-        if isinstance(entry.form, Shared):
+        if isinstance(entry.form, SharedCoder):
             held[place] = held[entry.form.place]
             yield entry.name, held[place]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rank_search.coding.binarization import ALONE, Integers, Neighbours, questions, thirds
 from rank_search.coding.coding_priors import FAMILIES, Masses, best, bits_under, masses, tabulated
-from rank_search.coding.estimate import Learned, adaptive_bits
+from rank_search.coding.estimate import LearnedModel, adaptive_bits
 from rank_search.coding.varint import Wire
 
 CONSTANT: Final = 0
@@ -32,7 +32,7 @@ _STREAM_BITS: Final = 24.0  # what a group's share in the range coder's last wor
 
 
 @dataclass(frozen=True)
-class Plan:
+class CodingPlan:
     """How one group is coded. Every number is written less `centre`.
 
     Attributes:
@@ -68,7 +68,7 @@ class Plan:
         return np.ascontiguousarray((matrix.T if self.by_columns else matrix) - np.int32(self.centre))
 
 
-def choose(matrices: Sequence[Integers], before: Learned | None = None) -> tuple[Plan, Learned | None]:
+def choose(matrices: Sequence[Integers], before: LearnedModel | None = None) -> tuple[CodingPlan, LearnedModel | None]:
     """The smallest plan for a group (at least one number), and what the adaptive coder has learned after it.
 
     Every prior and the table are fitted to the counts, and the adaptive coder's model is run three ways: without
@@ -76,7 +76,7 @@ def choose(matrices: Sequence[Integers], before: Learned | None = None) -> tuple
     """
     flat = np.concatenate([matrix.reshape(-1) for matrix in matrices])
     if int(flat.min()) == int(flat.max()):
-        return _costed(Plan(CONSTANT, int(flat[0]))), before
+        return _costed(CodingPlan(CONSTANT, int(flat[0]))), before
     found = [(plan, before) for plan in (*_with_prior(flat), *_with_table(flat))]
     if flat.size <= ADAPTIVE_MOST:
         found.append(_adaptive(flat, matrices, before))
@@ -115,7 +115,7 @@ def as_matrix(whole: Integers | Tensor) -> list[Integers]:
     return [array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)] if array.size else []
 
 
-def _costed(plan: Plan, bits: float = 0.0) -> Plan:
+def _costed(plan: CodingPlan, bits: float = 0.0) -> CodingPlan:
     wire = Wire()
     write_plan(wire, plan)
     return replace(plan, bits=bits + 8 * len(wire.written()))
@@ -126,7 +126,7 @@ def _centres(flat: Integers) -> list[int]:
     return sorted({0, int(np.partition(flat, flat.size // 2)[flat.size // 2])})
 
 
-def _with_prior(flat: Integers) -> Iterator[Plan]:
+def _with_prior(flat: Integers) -> Iterator[CodingPlan]:
     low, high = int(flat.min()), int(flat.max())
     if high - low > 64 + 8 * flat.size:
         return  # so few numbers, so far apart, are not worth a table of that length in memory
@@ -134,30 +134,32 @@ def _with_prior(flat: Integers) -> Iterator[Plan]:
     for centre in _centres(flat):
         for place, family in enumerate(FAMILIES):
             parameter, bits = best(family, counts, low - centre)
-            plan = Plan(1 + place, centre, low - centre, high - centre, parameter)
+            plan = CodingPlan(1 + place, centre, low - centre, high - centre, parameter)
             yield _costed(plan, bits + _STREAM_BITS)
 
 
-def _with_table(flat: Integers) -> Iterator[Plan]:
+def _with_table(flat: Integers) -> Iterator[CodingPlan]:
     low, high = int(flat.min()), int(flat.max())
     if not high - low < min(TABLE_MOST, flat.size // 4):
         return
     counts = np.bincount(flat - low)
     levels = np.minimum(np.round(8 * np.log2(counts.max() / np.maximum(counts, 0.5))), LEVEL_MOST).astype(np.int64)
-    plan = Plan(TABLE, low, high=high - low, levels=tuple(levels.tolist()))
+    plan = CodingPlan(TABLE, low, high=high - low, levels=tuple(levels.tolist()))
     steps = np.diff(levels, prepend=0)
-    side = adaptive_bits(questions(steps, np.zeros_like(steps)), Learned())
+    side = adaptive_bits(questions(steps, np.zeros_like(steps)), LearnedModel())
     yield _costed(plan, side + bits_under(plan.mass(), counts, np.flatnonzero(counts)) + _STREAM_BITS)
 
 
-def _adaptive(flat: Integers, matrices: Sequence[Integers], before: Learned | None) -> tuple[Plan, Learned | None]:
-    found: list[tuple[Plan, Learned]] = []
+def _adaptive(
+    flat: Integers, matrices: Sequence[Integers], before: LearnedModel | None
+) -> tuple[CodingPlan, LearnedModel | None]:
+    found: list[tuple[CodingPlan, LearnedModel]] = []
     for centre in _centres(flat):
-        plans = [Plan(ADAPTIVE, centre)]
+        plans = [CodingPlan(ADAPTIVE, centre)]
         for by_columns in (False, True) if any(len(matrix) > 1 for matrix in matrices) else (False,):
-            plan = Plan(ADAPTIVE, centre, by_columns=by_columns)
+            plan = CodingPlan(ADAPTIVE, centre, by_columns=by_columns)
             plans.append(replace(plan, neighbours=thirds([plan.scanned(matrix) for matrix in matrices])))
-        found += [_run(plan, matrices, Learned()) for plan in plans]
+        found += [_run(plan, matrices, LearnedModel()) for plan in plans]
     plan, learned = min(found, key=lambda each: each[0].bits)
     if before is not None:
         again = _run(replace(plan, continued=True), matrices, before.taken_over())
@@ -165,7 +167,7 @@ def _adaptive(flat: Integers, matrices: Sequence[Integers], before: Learned | No
     return plan, learned
 
 
-def _run(plan: Plan, matrices: Sequence[Integers], learned: Learned) -> tuple[Plan, Learned]:
+def _run(plan: CodingPlan, matrices: Sequence[Integers], learned: LearnedModel) -> tuple[CodingPlan, LearnedModel]:
     scans = [plan.scanned(matrix) for matrix in matrices]
     numbers = np.concatenate([scan.reshape(-1) for scan in scans]).astype(np.int64)
     kinds = np.concatenate([plan.neighbours.kinds(scan) for scan in scans])
@@ -175,7 +177,7 @@ def _run(plan: Plan, matrices: Sequence[Integers], learned: Learned) -> tuple[Pl
 # ---- in the header ---------------------------------------------------------------------------------------
 
 
-def write_plan(wire: Wire, plan: Plan) -> None:
+def write_plan(wire: Wire, plan: CodingPlan) -> None:
     """What a reader must know; the levels of tables go elsewhere."""
     options = (plan.neighbours != ALONE) + 2 * plan.by_columns + 4 * plan.continued
     wire.put(plan.way + 8 * options)
@@ -191,14 +193,16 @@ def write_plan(wire: Wire, plan: Plan) -> None:
         wire.put(plan.parameter)
 
 
-def read_plan(wire: Wire) -> Plan:
+def read_plan(wire: Wire) -> CodingPlan:
     """A plan whose numbers are within their bounds; a table's levels are still to come.
 
     Raises:
         ValueError: they are not.
     """
     options, way = divmod(wire.get(), 8)
-    plan = Plan(way, wire.get_signed(-LARGEST, LARGEST), by_columns=bool(options & 2), continued=bool(options & 4))
+    plan = CodingPlan(
+        way, wire.get_signed(-LARGEST, LARGEST), by_columns=bool(options & 2), continued=bool(options & 4)
+    )
     if way > ADAPTIVE or options > 7:
         raise ValueError(f"a group is coded in way {way} with options {options}")
     if way == ADAPTIVE:

@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from rank_search.export.loading import load
     from rank_search.export.pack_as_is import PackedModel, pack, pack_model
     from rank_search.export.packed import pack_trial
-    from rank_search.export.trial import build_model, export_trial
+    from rank_search.export.trial_model import build_model, export_trial
     from rank_search.export.unpacked import unpack_file
     from rank_search.export.whole import check_free
 
 _HOMES: Final = {
     "PackedModel": "pack_as_is",
-    "build_model": "trial",
+    "build_model": "trial_model",
     "check_free": "whole",
-    "export_trial": "trial",
+    "export_trial": "trial_model",
     "load": "loading",
     "pack": "pack_as_is",
     "pack_model": "pack_as_is",

@@ -32,7 +32,7 @@ class _Ref:
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Node:
     """One operator: what it is called with, what its value is called, and which values are not needed after it."""
 
     name: str
@@ -68,7 +68,7 @@ class LoadedModel(nn.Module):
         self._inputs: list[str] = []
         self._targets: dict[str, str] = {}
         self._outputs: list[Any] = []
-        steps: list[_Step] = []
+        steps: list[_Node] = []
         for entry in graph["nodes"]:
             if entry["op"] == "input":
                 self._inputs.append(str(entry["name"]))
@@ -106,10 +106,10 @@ class LoadedModel(nn.Module):
         return _arranged(self._structure, [_filled(each, values) for each in self._outputs])
 
 
-def _step(entry: Mapping[str, Any]) -> _Step:
+def _step(entry: Mapping[str, Any]) -> _Node:
     arguments = [_from_json(each) for each in entry["args"]]
     named = {str(key): _from_json(each) for key, each in entry["kwargs"].items()}
-    return _Step(str(entry["name"]), operator_named(str(entry["target"])), arguments, named)
+    return _Node(str(entry["name"]), operator_named(str(entry["target"])), arguments, named)
 
 
 def _from_json(value: Any) -> Any:
@@ -137,11 +137,11 @@ def _references(value: Any) -> Iterator[str]:
             yield from _references(item)
 
 
-def _used_by(step: _Step) -> set[str]:
+def _used_by(step: _Node) -> set[str]:
     return {name for value in (*step.args, *step.kwargs.values()) for name in _references(value)}
 
 
-def _check_order(given: Iterable[str], steps: Iterable[_Step], outputs: list[Any]) -> None:
+def _check_order(given: Iterable[str], steps: Iterable[_Node], outputs: list[Any]) -> None:
     """Each value is made once, before it is used."""
     known: set[str] = set()
     for name in given:
@@ -164,12 +164,12 @@ def _require(names: Iterable[str], known: set[str]) -> None:
             raise ValueError(f"{name!r} is used before it is made")
 
 
-def _with_last_uses(steps: list[_Step], outputs: list[Any]) -> list[_Step]:
+def _with_last_uses(steps: list[_Node], outputs: list[Any]) -> list[_Node]:
     """The steps, each with the values that nothing after it needs: so memory is that of the model itself."""
     needed, marked = set(_references(outputs)), []
     for step in reversed(steps):
         over = (_used_by(step) | {step.name}) - needed
-        marked.append(_Step(step.name, step.function, step.args, step.kwargs, tuple(over)))
+        marked.append(_Node(step.name, step.function, step.args, step.kwargs, tuple(over)))
         needed |= over
     return marked[::-1]
 

@@ -14,7 +14,7 @@ from torch import nn
 from rank_search.errors import TaskError, TrialError
 from rank_search.export.packed import pack_module
 from rank_search.layers import Example, forward
-from rank_search.quantization import Feed, Press, RoundedModel
+from rank_search.quantization import Feed, PostTrainingQuantizer, RoundedModel
 from rank_search.tasks import Batch, Seen, seeded, watched
 
 SLOPE: Final = 1e-3
@@ -101,7 +101,7 @@ def pack(
         raise TrialError("A packed model has a slope or a size, not both: the slope decides the size. Leave out one.")
     if not batches:
         raise TaskError("Calibration needs at least one batch; there is none. Is the data set empty, or used up?")
-    press = Press.of(model, feed, batches, example)
+    press = PostTrainingQuantizer.of(model, feed, batches, example)
     found = press.at(slope or SLOPE) if size is None else _within(size, press.at)
     return PackedModel(**vars(found), seen=_seen(press.model, feed, batches))
 

@@ -17,12 +17,12 @@ from rank_search.export.graph import to_json
 from rank_search.export.packed_file import Packed, read_packed, write_packed
 from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import Place, parts_of, trace
-from rank_search.export.trial import about_inputs, manifest_of
+from rank_search.export.trial_model import about_inputs, manifest_of
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
 from rank_search.export.whole import check_free, made_whole, publish
 from rank_search.layers import Example, copied
 from rank_search.store import Store
-from rank_search.study import subject_of
+from rank_search.study import problem_of
 from rank_search.tasks import Seen, Task
 from rank_search.trials import build
 
@@ -53,20 +53,20 @@ def pack_trial(
     path = Path(path)
     check_free(path, "A pack makes its own file")
     record = store.study(study)
-    row, source, subject = store.trial(record, number), artifacts_of(store, record), subject_of(record, task)
-    model, example = rebuilt(subject, row, source), subject.task.example()
+    row, source, problem = store.trial(record, number), artifacts_of(store, record), problem_of(record, task)
+    model, example = rebuilt(problem, row, source), problem.task.example()
     coded = source.read(artifact_of(row, "coded"))
     check_coded(model, coded)
-    seen = check_measurements(subject, model, row)
+    seen = check_measurements(problem, model, row)
     packed, sizes = _packed(model, example, coded, places_asked(dynamic, model, parts_of(example), seen))
-    manifest = manifest_of(record, row, subject, "rsz", sizes, seen)
+    manifest = manifest_of(record, row, problem, "rsz", sizes, seen)
     with made_whole(path) as temporary:
         write_packed(Packed({**manifest, **packed.manifest}, packed.payload, packed.constants), temporary / path.name)
         written = read_packed(temporary / path.name)
         state = decode(written.payload, sys.maxsize)
-        decoded = build(subject.model, row.point, subject.inventory.layers, subject.plugins, state)
-        check_measurements(subject, decoded, row)
-        Beside.of(model, written.model(sys.maxsize), sizes).check(example, subject.task)
+        decoded = build(problem.model, row.point, problem.inventory.layers, problem.plugins, state)
+        check_measurements(problem, decoded, row)
+        Beside.of(model, written.model(sys.maxsize), sizes).check(example, problem.task)
         publish(temporary / path.name, path)
     return written
 

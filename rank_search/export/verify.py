@@ -13,13 +13,13 @@ from rank_search.errors import ExportError
 from rank_search.layers import copied
 from rank_search.point import Artifact, State
 from rank_search.store import Store, StudyRecord, TrialRow, artifact_folder
-from rank_search.study import Subject
+from rank_search.study import Problem
 from rank_search.tasks import Seen, asked, seeded, watched
 from rank_search.training import from_safetensors
 from rank_search.trials import build
 
 
-def rebuilt(subject: Subject, row: TrialRow, artifacts: ArtifactStore) -> nn.Module:
+def rebuilt(problem: Problem, row: TrialRow, artifacts: ArtifactStore) -> nn.Module:
     """The factorized model of a trial.
 
     Raises:
@@ -28,7 +28,7 @@ def rebuilt(subject: Subject, row: TrialRow, artifacts: ArtifactStore) -> nn.Mod
     """
     state = from_safetensors(artifacts.read(artifact_of(row, "model")))
     try:
-        return build(subject.model, row.point, subject.inventory.layers, subject.plugins, state)
+        return build(problem.model, row.point, problem.inventory.layers, problem.plugins, state)
     except RuntimeError as error:
         raise ExportError(
             f"The model of trial {row.number} must fit the task's network; it does not: {error}. "
@@ -57,17 +57,17 @@ def artifact_of(row: TrialRow, kind: str) -> Artifact:
     )
 
 
-def check_measurements(subject: Subject, model: nn.Module, row: TrialRow) -> Seen:
+def check_measurements(problem: Problem, model: nn.Module, row: TrialRow) -> Seen:
     """The model must give what was recorded on the selection data, exactly, unless random numbers are drawn for it.
 
     Returns what its forward was given on the way. The model stays as it was, even if a forward changes its buffers.
     """
-    (found, seen), again = _measured(subject, model, 0), None
+    (found, seen), again = _measured(problem, model, 0), None
     for name, value in found.items():
         recorded = row.measurements.get(name)
         if recorded == value:
             continue
-        again = again or _measured(subject, model, 1)[0]
+        again = again or _measured(problem, model, 1)[0]
         if not seen.draws and again == found:
             raise ExportError(
                 f"The rebuilt model must give the recorded {name} exactly; trial {row.number} was recorded with "
@@ -76,10 +76,10 @@ def check_measurements(subject: Subject, model: nn.Module, row: TrialRow) -> See
     return seen if again is None else replace(seen, draws=True)
 
 
-def _measured(subject: Subject, model: nn.Module, rng_seed: int) -> tuple[dict[str, float], Seen]:
+def _measured(problem: Problem, model: nn.Module, rng_seed: int) -> tuple[dict[str, float], Seen]:
     own = copied(model)
     with torch.no_grad(), seeded(rng_seed), watched(own) as watch, asked("selection() or evaluate()"):
-        found = subject.task.evaluate(own, subject.task.selection())
+        found = problem.task.evaluate(own, problem.task.selection())
     return {name: float(value) for name, value in found.items()}, watch.seen
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any, Final
 
 from rank_search.errors import QueryError
-from rank_search.figures.convergence import Box, Progress, progress_of
+from rank_search.figures.convergence import LossBox, Trajectory, progress_of
 from rank_search.figures.panels import Panel, panels_of
 from rank_search.store import Store, StudyRecord
 
@@ -27,7 +27,7 @@ class Comparison:
     label: str
     studies: tuple[StudyRecord, ...]
     panels: tuple[Panel, ...]
-    progress: tuple[Progress, ...]
+    progress: tuple[Trajectory, ...]
 
     def after(self, trials: int) -> tuple[float, float, float]:
         """The median of the studies' hypervolumes after so many trials, the least and the largest."""
@@ -62,7 +62,7 @@ def compare_studies(store: Store, names: Sequence[str]) -> list[Comparison]:
     found = {label: tuple(store.study(name) for name in members) for label, members in groups}
     everything = [study for studies in found.values() for study in studies]
     _require_alike(everything)
-    box = Box.of(everything)
+    box = LossBox.of(everything)
     return [_comparison(store, label, studies, box) for label, studies in found.items()]
 
 
@@ -102,6 +102,6 @@ def _require_alike(studies: Sequence[StudyRecord]) -> None:
             )
 
 
-def _comparison(store: Store, label: str, studies: tuple[StudyRecord, ...], box: Box) -> Comparison:
+def _comparison(store: Store, label: str, studies: tuple[StudyRecord, ...], box: LossBox) -> Comparison:
     progress = tuple(progress_of(study, store.trials(study), box) for study in studies)
     return Comparison(label, studies, tuple(panels_of(store, studies[0])), progress)

@@ -14,14 +14,14 @@ _MOMENTS: Final = 200
 
 
 @dataclass(frozen=True)
-class Box:
+class LossBox:
     """What a hypervolume is a share of: the best and the worst corner, as losses by objective."""
 
     ideal: Mapping[str, float]
     reference: Mapping[str, float]
 
     @classmethod
-    def of(cls, studies: Sequence[StudyRecord]) -> Box:
+    def of(cls, studies: Sequence[StudyRecord]) -> LossBox:
         """The smallest box that holds those of all these studies of the same objectives."""
         names = studies[0].objective_names
         return cls(
@@ -31,7 +31,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Trajectory:
     """The hypervolume after so many finished trials, at up to 200 moments of a study.
 
     Attributes:
@@ -52,7 +52,7 @@ class Progress:
         return found[-1] if found else 0.0
 
 
-def progress_of(study: StudyRecord, rows: Sequence[TrialRow], box: Box | None = None) -> Progress:
+def progress_of(study: StudyRecord, rows: Sequence[TrialRow], box: LossBox | None = None) -> Trajectory:
     """How the hypervolume of a study grew over its finished trials, in the order in which they were recorded.
 
     Only complete trials at the full budget count towards the front; every finished one counts as a trial.
@@ -61,7 +61,7 @@ def progress_of(study: StudyRecord, rows: Sequence[TrialRow], box: Box | None = 
     Args:
         box: what it is a share of; by default the study's own.
     """
-    box, names = box or Box.of([study]), study.objective_names
+    box, names = box or LossBox.of([study]), study.objective_names
     ideal, reference = ([corner[name] for name in names] for corner in (box.ideal, box.reference))
     front: list[list[float]] = []
     trials, seconds, values = [], [], []
@@ -74,7 +74,7 @@ def progress_of(study: StudyRecord, rows: Sequence[TrialRow], box: Box | None = 
             trials.append(count)
             seconds.append((row.finished - rows[0].started).total_seconds())
             values.append(hypervolume(front, reference, ideal))
-    return Progress(tuple(trials), tuple(seconds), tuple(values), len(front))
+    return Trajectory(tuple(trials), tuple(seconds), tuple(values), len(front))
 
 
 def _moments(count: int) -> set[int]:

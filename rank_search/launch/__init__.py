@@ -10,29 +10,29 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from rank_search.launch.callbacks import Watcher
-    from rank_search.launch.driver import Driver, Plan
+    from rank_search.launch.callbacks import TrialCallback
+    from rank_search.launch.driver import SearchDriver, SearchPlan
     from rank_search.launch.executors import Executor, InProcess, Job, Runner, all_of, this_process
     from rank_search.launch.processes import Processes
-    from rank_search.launch.ray_actors import Cluster, RayActors, RayMetrics, Shared, ship
+    from rank_search.launch.ray_actors import Cluster, RayActors, RayMetrics, SharedObject, ship
     from rank_search.launch.settings import LaunchSettings
     from rank_search.launch.tensorboard import TensorBoard
 
 _HOMES: Final = {
     "Cluster": "ray_actors",
-    "Driver": "driver",
+    "SearchDriver": "driver",
     "Executor": "executors",
     "InProcess": "executors",
     "Job": "executors",
     "LaunchSettings": "settings",
-    "Plan": "driver",
+    "SearchPlan": "driver",
     "Processes": "processes",
     "RayActors": "ray_actors",
     "RayMetrics": "ray_actors",
     "Runner": "executors",
-    "Shared": "ray_actors",
+    "SharedObject": "ray_actors",
     "TensorBoard": "tensorboard",
-    "Watcher": "callbacks",
+    "TrialCallback": "callbacks",
     "all_of": "executors",
     "ship": "ray_actors",
     "this_process": "executors",
@@ -40,19 +40,19 @@ _HOMES: Final = {
 
 __all__ = [
     "Cluster",
-    "Driver",
     "Executor",
     "InProcess",
     "Job",
     "LaunchSettings",
-    "Plan",
     "Processes",
     "RayActors",
     "RayMetrics",
     "Runner",
-    "Shared",
+    "SearchDriver",
+    "SearchPlan",
+    "SharedObject",
     "TensorBoard",
-    "Watcher",
+    "TrialCallback",
     "all_of",
     "ship",
     "this_process",

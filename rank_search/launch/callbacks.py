@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from rank_search.launch.executors import Finished
-from rank_search.observe import Progress
+from rank_search.observe import SearchProgress
 from rank_search.point import Outcome
 
 
-class Watcher(ABC):
+class TrialCallback(ABC):
     """Told by the driver; what it does must not stop a search."""
 
     @abstractmethod
@@ -17,7 +17,7 @@ class Watcher(ABC):
         """A trial was recorded, be it at a rung, with this outcome."""
 
     @abstractmethod
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: SearchProgress) -> None:
         """The search stands here now."""
 
     @abstractmethod

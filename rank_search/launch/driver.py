@@ -16,13 +16,13 @@ from typing import Final
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError
-from rank_search.launch.callbacks import Watcher
+from rank_search.launch.callbacks import TrialCallback
 from rank_search.launch.driver_name import died_here, driver_name
 from rank_search.launch.executors import Executor, Finished, Job, this_process, trial_seed
 from rank_search.launch.failures import Failures
-from rank_search.launch.finished_trials import Known
+from rank_search.launch.finished_trials import FinishedTrials
 from rank_search.launch.heartbeats import Pulses, beating
-from rank_search.observe import Progress, Report, going_on, logs
+from rank_search.observe import Report, SearchProgress, going_on, logs
 from rank_search.pareto import hypervolume
 from rank_search.point import Artifact, Bound, Outcome, Point, State
 from rank_search.search import Past, Rungs, Source, check
@@ -37,7 +37,7 @@ Judge = Callable[[Point], Outcome | None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What a driver is to do.
 
     Attributes:
@@ -63,7 +63,7 @@ class Plan:
     max_failures: int = 0
 
 
-class Driver:
+class SearchDriver:
     """One driver of one study; several may work on the same store."""
 
     def __init__(
@@ -72,9 +72,9 @@ class Driver:
         study: StudyRecord,
         source: Source,
         executor: Executor,
-        plan: Plan,
+        plan: SearchPlan,
         report: Report,
-        watchers: Sequence[Watcher] = (),
+        watchers: Sequence[TrialCallback] = (),
     ) -> None:
         self._store, self._study, self._source = store, study, source
         self._executor, self._plan, self._report = executor, plan, going_on(report)
@@ -84,7 +84,7 @@ class Driver:
         self._pulses = Pulses()
         self._again: list[Job] = []
         self._failures = Failures(plan.max_failures)
-        self._known = Known(study)
+        self._known = FinishedTrials(study)
         self._elsewhere = 0
         self._begun, self._done_here = time.monotonic(), 0
         self._next_look = 0.0  # for claims that nobody keeps alive: all are read for that
@@ -362,11 +362,11 @@ class Driver:
         self._report(progress)
         self._tell(lambda watcher: watcher.progressed(progress))
 
-    def progress(self) -> Progress:
+    def progress(self) -> SearchProgress:
         """How far the search is."""
         seconds = time.monotonic() - self._begun
         pace = seconds / self._done_here if self._done_here else None
-        return Progress(
+        return SearchProgress(
             study=self._study,
             target=self._plan.target,
             states=self._known.states,
@@ -380,7 +380,7 @@ class Driver:
             rate=None if pace is None else 60 / pace,
         )
 
-    def _tell(self, news: Callable[[Watcher], None]) -> None:
+    def _tell(self, news: Callable[[TrialCallback], None]) -> None:
         """Tell the watchers; one that fails is told nothing more, and the search goes on."""
         for watcher in self._watchers:
             try:

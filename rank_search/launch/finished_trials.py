@@ -13,7 +13,7 @@ from rank_search.store import StudyRecord, TrialRow
 CHECKPOINT: Final = "checkpoint"
 
 
-class Known:
+class FinishedTrials:
     """What a driver has learned of a study's finished trials, row by row."""
 
     def __init__(self, study: StudyRecord) -> None:

@@ -30,7 +30,7 @@ _STEP_DONE: Final = "step done"
 
 
 @dataclass
-class _Worker:
+class _ProcessWorker:
     """A process, the driver's end of its pipe, how many steps it has been given and has done, and the job it is busy
     with, or will be."""
 
@@ -113,7 +113,7 @@ class Processes(Executor):
         worker = next(worker for worker in self._workers if worker.job is None)
         self._assign(worker, job)
 
-    def _assign(self, worker: _Worker, job: Job) -> None:
+    def _assign(self, worker: _ProcessWorker, job: Job) -> None:
         """A worker that is not ready gets its job when it is."""
         worker.job, worker.since = job, time.monotonic()
         if worker.ready:
@@ -134,17 +134,17 @@ class Processes(Executor):
             worker.pipe.close()
         self._workers = []
 
-    def _start(self) -> _Worker:
+    def _start(self) -> _ProcessWorker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
         with _deaf_to_interrupts():
             process.start()
         theirs.close()
-        worker = _Worker(process, ours)
+        worker = _ProcessWorker(process, ours)
         self._give_step(worker)
         return worker
 
-    def _give_step(self, worker: _Worker) -> None:
+    def _give_step(self, worker: _ProcessWorker) -> None:
         worker.send(self._steps[worker.given])
         worker.given += 1
 
@@ -155,7 +155,7 @@ class Processes(Executor):
             finished += self._receive(by_pipe[pipe])  # type: ignore[index]
         return finished + self._overdue()
 
-    def _receive(self, worker: _Worker) -> list[Finished]:
+    def _receive(self, worker: _ProcessWorker) -> list[Finished]:
         try:
             message = worker.pipe.recv()
         except (EOFError, OSError):
@@ -168,7 +168,7 @@ class Processes(Executor):
         worker.job = None
         return [message]
 
-    def _step_done(self, worker: _Worker) -> None:
+    def _step_done(self, worker: _ProcessWorker) -> None:
         worker.done += 1
         if worker.done < len(self._steps):
             if worker.done == worker.given:
@@ -179,7 +179,7 @@ class Processes(Executor):
             if worker.job is not None:
                 self._assign(worker, worker.job)
 
-    def _lost(self, worker: _Worker) -> list[Finished]:
+    def _lost(self, worker: _ProcessWorker) -> list[Finished]:
         """A worker has died: start another, and give its job back; one that was never begun is begun again."""
         worker.process.join()
         self._lost_starts += not worker.ready
@@ -209,11 +209,11 @@ class Processes(Executor):
                 finished.append(cut_short(worker.job, worker.since, reason, worker.name))
         return finished
 
-    def _is_overdue(self, worker: _Worker) -> bool:
+    def _is_overdue(self, worker: _ProcessWorker) -> bool:
         running = time.monotonic() - worker.since
         return worker.ready and self._time_limit is not None and running > self._time_limit
 
-    def _replace(self, worker: _Worker) -> _Worker:
+    def _replace(self, worker: _ProcessWorker) -> _ProcessWorker:
         worker.pipe.close()
         successor = self._start()
         self._workers[self._workers.index(worker)] = successor

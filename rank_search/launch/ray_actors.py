@@ -21,11 +21,11 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from rank_search.errors import LaunchError, RankSearchError
-from rank_search.launch.callbacks import Watcher
+from rank_search.launch.callbacks import TrialCallback
 from rank_search.launch.executors import Executor, Finished, Job, Runner, carry_out, cut_short
 from rank_search.launch.processes import MOST_LOST_STARTS
 from rank_search.launch.settings import LaunchSettings
-from rank_search.observe import Progress, logs
+from rank_search.observe import SearchProgress, logs
 from rank_search.point import Outcome, State
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ _INSTALLED: Final = ("rank_search", "rank_search_plugins")  # on every node, eve
 
 
 @dataclass(frozen=True)
-class Shared(Generic[T]):
+class SharedObject(Generic[T]):
     """A value in Ray's object store: it travels to each node at most once, when somebody there asks for it."""
 
     reference: Any
@@ -62,19 +62,19 @@ class Cluster:
         if self._ours:
             _ray.shutdown()
 
-    def share(self, value: T, what: str) -> Shared[T]:
+    def share(self, value: T, what: str) -> SharedObject[T]:
         """Put a value into the object store.
 
         Raises:
             LaunchError: it cannot be pickled.
         """
         with _pickling(what):
-            return Shared(_ray.put(value))
+            return SharedObject(_ray.put(value))
 
     def spread(self, function: Callable[..., tuple[Any, Any]], calls: Iterable[Sequence[Any]]) -> list[tuple[Any, Any]]:
         """Call the function on the cluster, once for each list of arguments, as many at a time as there are CPUs.
 
-        It returns a small thing, which is fetched, and a large one, which stays on the cluster as a `Shared`.
+        It returns a small thing, which is fetched, and a large one, which stays on the cluster as a `SharedObject`.
         """
         task = _ray.remote(num_cpus=1, num_returns=2, name=f"rank-search {function.__name__}")(function)
         with _pickling("a layer's factorizations"):
@@ -83,7 +83,7 @@ class Cluster:
             small = _ray.get([first for first, _ in pairs])
         except RayTaskError as error:
             raise _raised(error) from None
-        return [(found, Shared(large)) for found, (_, large) in zip(small, pairs, strict=True)]
+        return [(found, SharedObject(large)) for found, (_, large) in zip(small, pairs, strict=True)]
 
     def room(self, launch: LaunchSettings) -> int:
         """How many workers the cluster has room for as it is now.
@@ -157,7 +157,7 @@ def _amounts(resources: Any) -> str:
 
 
 @final
-class RayMetrics(Watcher):
+class RayMetrics(TrialCallback):
     """The search as metrics of the cluster: Ray's dashboard and Prometheus show them."""
 
     def __init__(self, study: str) -> None:
@@ -173,7 +173,7 @@ class RayMetrics(Watcher):
     def recorded(self, finished: Finished, outcome: Outcome) -> None:
         return
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: SearchProgress) -> None:
         tags = {"study": self._study}
         for state in State:
             self._trials.set(progress.states.get(state, 0), {**tags, "state": str(state)})
@@ -200,7 +200,7 @@ def ship(folder: Path) -> None:
 class _Actor:
     """The life of a worker on the cluster: the runner is built once and kept warm."""
 
-    def __init__(self, make_runner: Shared[Callable[[], Runner]]) -> None:
+    def __init__(self, make_runner: SharedObject[Callable[[], Runner]]) -> None:
         self._make_runner = make_runner
 
     def prepare(self) -> str | RankSearchError:
@@ -217,7 +217,7 @@ class _Actor:
 
 
 @dataclass
-class _Worker:
+class _ActorWorker:
     """An actor, what it was last asked for, the job it is busy with, and its name once it is ready."""
 
     actor: Any
@@ -274,7 +274,7 @@ class RayActors(Executor):
                 _ray.kill(worker.actor)
         self._workers = []
 
-    def _start(self) -> _Worker:
+    def _start(self) -> _ActorWorker:
         launch = self._launch
         memory = None if launch.memory_per_trial is None else int(launch.memory_per_trial * _GIB)
         actor = (
@@ -282,7 +282,7 @@ class RayActors(Executor):
             .options(num_cpus=launch.cpus_per_trial, num_gpus=launch.gpus_per_trial, memory=memory)
             .remote(self._make_runner)
         )
-        return _Worker(actor, actor.prepare.remote())
+        return _ActorWorker(actor, actor.prepare.remote())
 
     def _collect_once(self, seconds: float) -> tuple[list[Finished], bool]:
         """What has ended, and whether a worker has become ready."""
@@ -296,7 +296,7 @@ class RayActors(Executor):
         finished = [each for question in answered for each in self._receive(by_question[question])]
         return finished + self._overdue(), self.workers > before
 
-    def _receive(self, worker: _Worker) -> list[Finished]:
+    def _receive(self, worker: _ActorWorker) -> list[Finished]:
         try:
             answer = _ray.get(worker.asked)
         except RayError as error:
@@ -313,7 +313,7 @@ class RayActors(Executor):
         worker.job = None
         return [answer]
 
-    def _lost(self, worker: _Worker, error: RayError) -> list[Finished]:
+    def _lost(self, worker: _ActorWorker, error: RayError) -> list[Finished]:
         self._lost_starts += not worker.name
         if self._lost_starts > MOST_LOST_STARTS * len(self._workers):
             raise LaunchError(
@@ -338,7 +338,7 @@ class RayActors(Executor):
         reason = f"it ran past time_limit = {limit:g} s"
         return [cut_short(each.job, each.since, reason, each.name) for each in overdue if each.job is not None]
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _ActorWorker) -> None:
         self._workers[self._workers.index(worker)] = self._start()
 
 

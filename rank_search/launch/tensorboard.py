@@ -8,14 +8,14 @@ from typing import Any, final
 
 from ray import tune
 
-from rank_search.launch.callbacks import Watcher
+from rank_search.launch.callbacks import TrialCallback
 from rank_search.launch.executors import Finished
-from rank_search.observe import Progress
+from rank_search.observe import SearchProgress
 from rank_search.point import Outcome, Point, State
 
 
 @final
-class TensorBoard(Watcher):
+class TensorBoard(TrialCallback):
     """One run of TensorBoard a trial, and one for each rung at which it stopped on the way: choices as
     hyperparameters, measurements at the budget in epochs.
     """
@@ -33,7 +33,7 @@ class TensorBoard(Watcher):
         self._logger.on_trial_result(iteration=job.number, trials=[shown], trial=shown, result=result)
         self._logger.on_trial_complete(iteration=job.number, trials=[shown], trial=shown)
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: SearchProgress) -> None:
         return
 
     def close(self) -> None:

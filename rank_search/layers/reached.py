@@ -16,7 +16,7 @@ from rank_search.layers.bases import Bases
 from rank_search.layers.copies import shared
 from rank_search.layers.factorization import Axis, Factorization
 from rank_search.layers.layer import Layer
-from rank_search.layers.memory import Place, overlap, place_of
+from rank_search.layers.overlap import Place, overlap, place_of
 from rank_search.layers.replace import put
 
 Run = Callable[[nn.Module], object]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from rank_search.layers.globs import matches_any
-from rank_search.layers.memory import Place, overlap, place_of
+from rank_search.layers.overlap import Place, overlap, place_of
 from rank_search.layers.units import Unit
 
 _COMPUTED: Final = "its {} is computed from other tensors (weight norm, pruning or another parametrization)"

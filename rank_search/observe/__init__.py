@@ -7,29 +7,29 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rank_search.observe.optuna_storage import following
-    from rank_search.observe.search_progress import Progress, Report, going_on
-    from rank_search.observe.status import SILENT, Driver, Status, look
+    from rank_search.observe.search_progress import Report, SearchProgress, going_on
+    from rank_search.observe.status import SILENT, DriverStatus, Status, status_of
 
 _HOMES: Final = {
-    "Driver": "status",
-    "Progress": "search_progress",
+    "DriverStatus": "status",
+    "SearchProgress": "search_progress",
     "Report": "search_progress",
     "SILENT": "status",
     "Status": "status",
     "following": "optuna_storage",
     "going_on": "search_progress",
-    "look": "status",
+    "status_of": "status",
 }
 
 __all__ = [
     "SILENT",
-    "Driver",
-    "Progress",
+    "DriverStatus",
     "Report",
+    "SearchProgress",
     "Status",
     "following",
     "going_on",
-    "look",
+    "status_of",
 ]
 
 

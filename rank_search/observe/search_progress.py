@@ -14,7 +14,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Progress:
+class SearchProgress:
     """The search after a trial was recorded.
 
     Attributes:
@@ -48,7 +48,7 @@ class Progress:
         return sum(self.states.values())
 
 
-Report = Callable[[Progress], None]
+Report = Callable[[SearchProgress], None]
 """Told after every trial how far the search is."""
 
 
@@ -56,7 +56,7 @@ def going_on(report: Report) -> Report:
     """The same report; when what it writes to is gone, it is told nothing more, and the search goes on."""
     gone: OSError | None = None
 
-    def told(progress: Progress) -> None:
+    def told(progress: SearchProgress) -> None:
         nonlocal gone
         if gone is None:
             try:

@@ -19,7 +19,7 @@ _BRIEFEST: Final = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
-class Driver:
+class DriverStatus:
     """A driver that has trials in flight; `heartbeat`: when it was last heard of."""
 
     name: str
@@ -80,7 +80,7 @@ class Status:
         return [claim for claim in self.activity.claims if not claim.worker]
 
     @property
-    def drivers(self) -> Sequence[Driver]:
+    def drivers(self) -> Sequence[DriverStatus]:
         """The drivers that hold claims, by name."""
         held = sorted((claim for claim in self.activity.claims if claim.worker), key=attrgetter("worker"))
         return [self._driver(name, list(claims)) for name, claims in groupby(held, attrgetter("worker"))]
@@ -91,15 +91,15 @@ class Status:
             return None
         return max(0.0, (self.moment - moment).total_seconds())
 
-    def _driver(self, name: str, claims: Sequence[Claim]) -> Driver:
+    def _driver(self, name: str, claims: Sequence[Claim]) -> DriverStatus:
         heartbeat = max(claim.heartbeat for claim in claims)
-        return Driver(name, len(claims), heartbeat, alive=self.moment - heartbeat <= SILENT)
+        return DriverStatus(name, len(claims), heartbeat, alive=self.moment - heartbeat <= SILENT)
 
     def _a_minute(self, count: int) -> float:
         return count / (self.period / timedelta(minutes=1))
 
 
-def look(store: Store, name: str, period: timedelta) -> Status:
+def status_of(store: Store, name: str, period: timedelta) -> Status:
     """The study as it is now, with rates over the last `period`; of a complete one, over its own last.
 
     Raises:

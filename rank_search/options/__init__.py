@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from rank_search.options.allocation import Allocation, cost_shares, lagrangian_front, mean_shares, price_of, spread
+from rank_search.options.arrays import Array, OptionArrays, Places
 from rank_search.options.cost_model import CostModel, normalized
 from rank_search.options.fits import Fits
 from rank_search.options.form_speeds import Forms
-from rank_search.options.menus import Array, Menus, Places
+from rank_search.options.form_timing import measure_forms
 from rank_search.options.ranges import AxisRange, Group
-from rank_search.options.table import Option, Options
-from rank_search.options.timing import measure_forms
+from rank_search.options.table import Option, OptionTable
 
 __all__ = [
     "Allocation",
@@ -19,9 +19,9 @@ __all__ = [
     "Fits",
     "Forms",
     "Group",
-    "Menus",
     "Option",
-    "Options",
+    "OptionArrays",
+    "OptionTable",
     "Places",
     "cost_shares",
     "lagrangian_front",

@@ -74,7 +74,7 @@ class Option:
 
 
 @final
-class Options:
+class OptionTable:
     """The options of every group: a grid for each, and any other choice on demand.
 
     Dense comes first; of a factorization only what is smaller than dense. One axis is laid out on `LADDER`, two on
@@ -99,9 +99,9 @@ class Options:
             "macs": dense["macs"] - sum(each.macs for each in searched),
         }
 
-    def with_costs(self, costs: CostModel) -> Options:
+    def with_costs(self, costs: CostModel) -> OptionTable:
         """The same under another model of costs, which takes other choices for dense; no error is measured again."""
-        return Options(self._groups.values(), costs, self._error_of, self._round_to)
+        return OptionTable(self._groups.values(), costs, self._error_of, self._round_to)
 
     @property
     def factorizations(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Box:
+class ObjectiveBox:
     """Ideal and reference loss of one objective."""
 
     ideal: float
@@ -38,7 +38,7 @@ class Box:
         return np.asarray(self.ideal + np.maximum(0.0, shares) * (self.reference - self.ideal))
 
 
-def box_of(objective: Objective, dense: float, wanted: float | None) -> Box:
+def box_of(objective: Objective, dense: float, wanted: float | None) -> ObjectiveBox:
     """Where an objective's losses lie.
 
     Costs lie between 0 and the dense model's. What a task measures lies between 0 (maximized: the larger of 1 and
@@ -52,4 +52,4 @@ def box_of(objective: Objective, dense: float, wanted: float | None) -> Box:
     margin = 0.0 if objective.name in COSTS else max(0.1, abs(loss) / 2)
     reference = loss + margin if wanted is None else objective.loss(wanted)
     ideal = min(0.0, loss) if objective.direction == "minimize" else objective.loss(max(1.0, dense))
-    return Box(ideal, max(reference, ideal + _LEAST))
+    return ObjectiveBox(ideal, max(reference, ideal + _LEAST))

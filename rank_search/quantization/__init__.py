@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rank_search.quantization.batchnorm import batch_statistics, canonize, reestimate_batchnorm
     from rank_search.quantization.inputs import task_inputs
     from rank_search.quantization.outputs import Feed
-    from rank_search.quantization.post_training import Press, RoundedModel
+    from rank_search.quantization.post_training import PostTrainingQuantizer, RoundedModel
     from rank_search.quantization.quant_specs import component_modes, latents, weight_count
     from rank_search.quantization.quantizer import Quantizer
     from rank_search.quantization.settings import CodingSettings, RoundingKind
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "CodingSettings": "settings",
     "Feed": "outputs",
-    "Press": "post_training",
+    "PostTrainingQuantizer": "post_training",
     "Quantizer": "quantizer",
     "RoundedModel": "post_training",
     "RoundingKind": "settings",
@@ -33,7 +33,7 @@ _HOMES: Final = {
 __all__ = [
     "CodingSettings",
     "Feed",
-    "Press",
+    "PostTrainingQuantizer",
     "Quantizer",
     "RoundedModel",
     "RoundingKind",

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rank_search.coding import Grid
 from rank_search.errors import TaskError
-from rank_search.tasks import Batch, Stop, Task, as_for_loss, is_lone, never, passed
+from rank_search.tasks import Batch, Stop, Task, as_for_loss, checked_batches, is_lone, never
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batch
     taken = 0
     try:
         with as_for_loss(model, norms):
-            for batch in islice(passed(task.training(), "training data"), batches):
+            for batch in islice(checked_batches(task.training(), "training data"), batches):
                 stop()
                 taken += _is_taken(task, model, norms, batch)
     finally:

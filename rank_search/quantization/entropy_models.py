@@ -20,7 +20,7 @@ _WIDTHS: Final = (1, 3, 3, 1)  # of the small network that is the learned densit
 _LEAST: Final = 1e-9  # probability that no number goes below, as in Ballé's own code
 
 
-class Density(nn.Module, ABC):
+class EntropyModel(nn.Module, ABC):
     """A distribution on the numbers of each group, with a mass for each number's interval x ± ½.
 
     Args:
@@ -41,7 +41,7 @@ class Density(nn.Module, ABC):
         """−log2 of the mass of each number, groups × numbers. Only those of `Learned` have gradients."""
 
 
-class _OneScale(Density):
+class _OneScale(EntropyModel):
     """A distribution that is known but for one scale for each group."""
 
     def __init__(self, groups: int, scale: float) -> None:
@@ -90,7 +90,7 @@ class Logistic(_OneScale):
 
 
 @final
-class Learned(Density):
+class Learned(EntropyModel):
     """The deep factorized density: a small network that rises, as the logit of the distribution function.
 
     Formula: Ballé, Minnen, Singh, Hwang, Johnston, "Variational Image Compression with a Scale Hyperprior" (ICLR
@@ -153,7 +153,7 @@ def _read(x: Tensor, table: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
     return shares.to(table.dtype), ((table[1:] - table[:-1]) / width)[cell]
 
 
-DENSITIES: Final[dict[PriorKind, type[Laplace] | type[Logistic] | type[Learned]]] = {
+ENTROPY_MODELS: Final[dict[PriorKind, type[Laplace] | type[Logistic] | type[Learned]]] = {
     "laplace": Laplace,
     "logistic": Logistic,
     "density": Learned,

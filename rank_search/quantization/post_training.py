@@ -82,7 +82,7 @@ class RoundedModel:
 
 
 @dataclass(frozen=True)
-class Press:
+class PostTrainingQuantizer:
     """What is found out once about a network, whatever the slope.
 
     Attributes:
@@ -101,7 +101,7 @@ class Press:
     closeness: Closeness
 
     @classmethod
-    def of(cls, model: nn.Module, feed: Feed, batches: list[Batch], example: Example) -> Press:
+    def of(cls, model: nn.Module, feed: Feed, batches: list[Batch], example: Example) -> PostTrainingQuantizer:
         """Fold batch norms, list the layers, and differentiate the outputs on the batches.
 
         Raises:
@@ -140,7 +140,7 @@ class Press:
 class _Rounding:
     """One copy of the network on its way through its layers."""
 
-    def __init__(self, press: Press, slope: float) -> None:
+    def __init__(self, press: PostTrainingQuantizer, slope: float) -> None:
         self.press, self.slope = press, slope
         self.now = copied(press.model).requires_grad_(False)
         self.grids: dict[str, Grid] = {}

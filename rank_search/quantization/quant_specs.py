@@ -19,7 +19,7 @@ from rank_search.quantization.settings import CodingSettings, StepsKind
 
 
 @dataclass(frozen=True)
-class Lattice:
+class QuantizationSpec:
     """How one tensor is rounded.
 
     Attributes:
@@ -106,10 +106,12 @@ def _first_unequal(one: torch.Size, other: torch.Size) -> int | None:
     return next((mode for mode, sizes in enumerate(zip(one, other, strict=True)) if len({*sizes}) > 1), None)
 
 
-def lattices(tensors: Mapping[str, Tensor], coding: CodingSettings, modes: Mapping[str, int]) -> list[Lattice]:
+def quantization_specs(
+    tensors: Mapping[str, Tensor], coding: CodingSettings, modes: Mapping[str, int]
+) -> list[QuantizationSpec]:
     """How each tensor is rounded, those of a group beside each other."""
     found = [
-        Lattice(
+        QuantizationSpec(
             name,
             shape := tuple(tensor.shape),
             _step_shape(shape, coding.steps, modes.get(name)),

@@ -2,7 +2,7 @@
 
 Oktay, Ballé, Singh, Shrivastava, "Scalable Model Compression by Entropy Penalized Reparameterization" (ICLR 2020): the
 loss sees the rounded weights (gradients pass straight through), the rate sees them with uniform noise in place of the
-rounding. Which tensors share a prior, and what has a step of its own, is in `lattices`.
+rounding. Which tensors share a prior, and what has a step of its own, is in `quantization_specs`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from rank_search.coding import NOTCHES, Grid
 from rank_search.errors import TrialError
-from rank_search.quantization.entropy_models import DENSITIES, Density, spread
-from rank_search.quantization.quant_specs import Lattice, lattices, to_frequencies
+from rank_search.quantization.entropy_models import ENTROPY_MODELS, EntropyModel, spread
+from rank_search.quantization.quant_specs import QuantizationSpec, quantization_specs, to_frequencies
 from rank_search.quantization.settings import CodingSettings
 
 _SMALLEST: Final = 1e-12
@@ -54,7 +54,7 @@ class Quantizer(nn.Module):
     ) -> None:
         super().__init__()
         coding = coding or CodingSettings()
-        self.lattices = lattices(tensors, coding, modes or {})
+        self.lattices = quantization_specs(tensors, coding, modes or {})
         logarithms, ratio = [], 2 * math.e / 2**start_bits
         for lattice in self.lattices:
             finer = 2.0**-_FINER if len(lattice.shape) < 2 else 1.0
@@ -63,7 +63,7 @@ class Quantizer(nn.Module):
         device = next(iter(tensors.values())).device
         self.log_step = nn.Parameter(torch.cat(logarithms).to(device))
         self._groups = _group_sizes(self.lattices)
-        self.prior = DENSITIES[coding.prior](len(self._groups), 1 / ratio).to(device)
+        self.prior = ENTROPY_MODELS[coding.prior](len(self._groups), 1 / ratio).to(device)
         self.register_buffer("uniform", torch.rand(sum(self._groups) + _TURNS, device=device) - 0.5)
 
     def forward(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
@@ -80,11 +80,11 @@ class Quantizer(nn.Module):
         return {each.name: self._shaped(each, part).to(tensors[each.name].dtype) for each, part in parts}, bits
 
     @staticmethod
-    def _flat(lattice: Lattice, tensor: Tensor) -> Tensor:
+    def _flat(lattice: QuantizationSpec, tensor: Tensor) -> Tensor:
         return (to_frequencies(tensor) if lattice.frequencies else tensor).flatten()
 
     @staticmethod
-    def _shaped(lattice: Lattice, flat: Tensor) -> Tensor:
+    def _shaped(lattice: QuantizationSpec, flat: Tensor) -> Tensor:
         tensor = flat.view(lattice.shape)
         return to_frequencies(tensor, back=True) if lattice.frequencies else tensor
 
@@ -130,7 +130,7 @@ class Quantizer(nn.Module):
         return grids
 
     def _steps(self) -> list[Tensor]:
-        """In float64, in the shapes of the lattices."""
+        """In float64, in the shapes of the specs."""
         steps = torch.split(self.log_step.detach().cpu().double().exp(), [each.step_count for each in self.lattices])
         return [step.view(lattice.steps) for lattice, step in zip(self.lattices, steps, strict=True)]
 
@@ -144,8 +144,8 @@ class Quantizer(nn.Module):
         return {lattice.name: part.view(lattice.shape) for lattice, part in parts}
 
 
-def _group_sizes(found: Sequence[Lattice]) -> list[int]:
-    """Numbers in each group; lattices of a group stand beside each other."""
+def _group_sizes(found: Sequence[QuantizationSpec]) -> list[int]:
+    """Numbers in each group; specs of a group stand beside each other."""
     sizes: dict[str, int] = {}
     for lattice in found:
         sizes[lattice.group] = sizes.get(lattice.group, 0) + lattice.count
@@ -167,18 +167,18 @@ class _CodeThrough(torch.autograd.Function):
         ctx: Any,
         flat: Tensor,
         noise: Tensor,
-        lattices: Sequence[Lattice],
+        quantization_specs: Sequence[QuantizationSpec],
         groups: list[int],
-        prior: Density,
+        prior: EntropyModel,
         log_step: Tensor,
         *_learned: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        step = _spread_steps(log_step.exp(), lattices)
+        step = _spread_steps(log_step.exp(), quantization_specs)
         x = flat / step
         rounded = x.round().mul_(step)
         bits, by_x, by_prior = prior.costs(noise + x, groups)
-        ctx.lattices, ctx.priors = lattices, len(by_prior)
-        ctx.save_for_backward(rounded - flat, by_x / step, _step_sums(x.mul_(by_x), lattices), *by_prior)
+        ctx.lattices, ctx.priors = quantization_specs, len(by_prior)
+        ctx.save_for_backward(rounded - flat, by_x / step, _step_sums(x.mul_(by_x), quantization_specs), *by_prior)
         return rounded, bits
 
     @staticmethod
@@ -189,7 +189,7 @@ class _CodeThrough(torch.autograd.Function):
         return to_weight, None, None, None, None, to_log_step, *(to_bits * each for each in by_prior)
 
 
-def _spread_steps(steps: Tensor, found: Sequence[Lattice]) -> Tensor:
+def _spread_steps(steps: Tensor, found: Sequence[QuantizationSpec]) -> Tensor:
     """The step of each number."""
     if len(steps) == len(found):
         return spread(steps, [lattice.count for lattice in found])
@@ -197,7 +197,7 @@ def _spread_steps(steps: Tensor, found: Sequence[Lattice]) -> Tensor:
     return torch.cat([part.view(lattice.steps).expand(lattice.shape).reshape(-1) for lattice, part in parts])
 
 
-def _step_sums(flat: Tensor, found: Sequence[Lattice]) -> Tensor:
+def _step_sums(flat: Tensor, found: Sequence[QuantizationSpec]) -> Tensor:
     """The sum over the numbers of each step."""
     parts = zip(found, torch.split(flat, [lattice.count for lattice in found]), strict=True)
     return torch.cat([part.view(lattice.shape).sum_to_size(lattice.steps).reshape(-1) for lattice, part in parts])

@@ -9,13 +9,13 @@
 
 from __future__ import annotations
 
-from rank_search.report.contents import Spectrum
+from rank_search.report.contents import SpectrumChart
 from rank_search.report.page import require_page, write_report
 from rank_search.report.references import Reference
 
 __all__ = [
     "Reference",
-    "Spectrum",
+    "SpectrumChart",
     "require_page",
     "write_report",
 ]

@@ -14,7 +14,7 @@ from rank_search.pareto import nondominated
 from rank_search.point import Objective, State
 from rank_search.report.choices import layers_of
 from rank_search.report.commands import commands
-from rank_search.report.convergence import converged
+from rank_search.report.convergence_data import converged
 from rank_search.report.importance import associations
 from rank_search.report.references import Reference
 from rank_search.store import TOLERANCE, Front, Store, StudyRecord, TrialRow
@@ -26,7 +26,7 @@ _DIGITS: Final = 7
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class SpectrumChart:
     """Singular values of one unfolding of a layer's weight, and the axes (factorization, axis) whose rank it bounds."""
 
     layer: str
@@ -53,7 +53,7 @@ def contents(
     location: str,
     name: str,
     references: Sequence[Reference] = (),
-    spectra: Sequence[Spectrum] | None = None,
+    spectra: Sequence[SpectrumChart] | None = None,
     made: datetime | None = None,
     tolerance: float = TOLERANCE,
 ) -> Json:
@@ -179,7 +179,7 @@ def _losses(objectives: Sequence[Objective], row: TrialRow) -> list[float]:
     return [each.loss(row.measurements[each.name]) for each in objectives]
 
 
-def _spectrum(spectrum: Spectrum) -> Json:
+def _spectrum(spectrum: SpectrumChart) -> Json:
     return {"layer": spectrum.layer, "axes": spectrum.axes, "values": _shortened(spectrum.values)}
 
 

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rank_search.errors import ExportError
-from rank_search.report.contents import Spectrum, contents, measured_by_members
+from rank_search.report.contents import SpectrumChart, contents, measured_by_members
 from rank_search.report.numbers import number
 from rank_search.report.references import Reference
 from rank_search.store import TOLERANCE, Store
@@ -31,7 +31,7 @@ def write_report(
     name: str,
     target: Path,
     references: Sequence[Reference] = (),
-    spectra: Sequence[Spectrum] | None = None,
+    spectra: Sequence[SpectrumChart] | None = None,
     made: datetime | None = None,
     tolerance: float = TOLERANCE,
 ) -> None:

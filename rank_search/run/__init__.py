@@ -9,23 +9,23 @@ if TYPE_CHECKING:
     from rank_search.run.compression import Compressed, compress
     from rank_search.run.confirmation import Confirmation, Confirmed, confirm
     from rank_search.run.preparation import Prepared, cache_folder, layer_moments, layer_priors, prepare, weight_of
-    from rank_search.run.pretrain import started
-    from rank_search.run.run import Result, run_study
+    from rank_search.run.pretrain import with_pretrained_model
+    from rank_search.run.runner import Result, run_study
 
 _HOMES: Final = {
     "Compressed": "compression",
     "Confirmation": "confirmation",
     "Confirmed": "confirmation",
     "Prepared": "preparation",
-    "Result": "run",
+    "Result": "runner",
     "cache_folder": "preparation",
     "compress": "compression",
     "confirm": "confirmation",
     "layer_moments": "preparation",
     "layer_priors": "preparation",
     "prepare": "preparation",
-    "run_study": "run",
-    "started": "pretrain",
+    "run_study": "runner",
+    "with_pretrained_model": "pretrain",
     "weight_of": "preparation",
 }
 
@@ -42,8 +42,8 @@ __all__ = [
     "layer_priors",
     "prepare",
     "run_study",
-    "started",
     "weight_of",
+    "with_pretrained_model",
 ]
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from rank_search.errors import StudyFileError
 from rank_search.export import build_model, export_trial
 from rank_search.layers import Example
-from rank_search.observe import Progress
-from rank_search.run.run import run_study
+from rank_search.observe import SearchProgress
+from rank_search.run.runner import run_study
 from rank_search.store import Front, Store
 from rank_search.study import IN_PYTHON, Study, complaints
 from rank_search.tasks import Batch, Supervised, Task, error_rate
@@ -79,7 +79,7 @@ def compress(
     overparameterized: Table | None = None,
     latency: Table | None = None,
     launch: Table | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[SearchProgress], None] = lambda progress: None,
 ) -> Compressed:
     """Search the factorizations and ranks of a model's layers, and return the Pareto front.
 

@@ -13,8 +13,8 @@ from rank_search.launch import LaunchSettings
 from rank_search.observe import Report
 from rank_search.point import State
 from rank_search.run.join import fingerprint
-from rank_search.run.run import Work, at_work
-from rank_search.search import Given, GivenPoint
+from rank_search.run.runner import OpenStudy, at_work
+from rank_search.search import FixedPoints, GivenPoint
 from rank_search.store import Store, StudyRecord, TrialRow
 from rank_search.study import Study, study_of
 from rank_search.tasks import Task
@@ -150,15 +150,15 @@ def _longer(original: Study, record: StudyRecord, epochs: float, launch: LaunchS
     )
 
 
-def _require_unchanged(work: Work, original: Study, record: StudyRecord) -> None:
+def _require_unchanged(work: OpenStudy, original: Study, record: StudyRecord) -> None:
     """A trial is confirmed with what it was made from; joining a study that is there writes nothing."""
-    now = fingerprint(replace(work.prepared.subject, study=original))
+    now = fingerprint(replace(work.prepared.problem, study=original))
     work.store.join(replace(record, fingerprint=now))
 
 
-def _confirm_all(work: Work, joined: StudyRecord, chosen: Sequence[TrialRow], report: Report) -> int:
+def _confirm_all(work: OpenStudy, joined: StudyRecord, chosen: Sequence[TrialRow], report: Report) -> int:
     """Until each chosen point is a trial: a driver that confirms others at the same time may take the last numbers."""
-    source = Given([GivenPoint(row.point, _sampler(row)) for row in chosen])
+    source = FixedPoints([GivenPoint(row.point, _sampler(row)) for row in chosen])
     wanted, added = {row.point.key for row in chosen}, 0
     if wanted <= _done(work, joined):
         work.finish(joined)
@@ -169,7 +169,7 @@ def _confirm_all(work: Work, joined: StudyRecord, chosen: Sequence[TrialRow], re
     return added
 
 
-def _done(work: Work, joined: StudyRecord) -> set[str]:
+def _done(work: OpenStudy, joined: StudyRecord) -> set[str]:
     return {row.point.key for row in work.store.trials(joined)}
 
 

@@ -24,10 +24,10 @@ from rank_search.priors import AxisPrior, numbers_of
 from rank_search.run.preparation import Prepared, with_forms
 from rank_search.search import SearchSettings
 from rank_search.store import CODE, EXAMPLES, LAYER_COSTS, PriorRow, Store, StudyRecord, artifact_folder, locate
-from rank_search.study import Study, Subject, beside, plugin_version, relative_part, task_code
+from rank_search.study import Problem, Study, beside, plugin_version, relative_part, task_code
 from rank_search.tasks import selection_examples
-from rank_search.training import rehearse_test
-from rank_search.trials import Workbench, dense_measurements, form_ratio
+from rank_search.training import check_test
+from rank_search.trials import TrialContext, dense_measurements, form_ratio
 
 _FORMS: Final = "forms"
 _LONGEST_NAME: Final = 60  # of a folder, whose name may be quoted and holds 255 bytes
@@ -37,7 +37,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 def join_study(
-    store: Store, location: str, prepared: Prepared, workbench: Workbench, accept_changes: bool = False
+    store: Store, location: str, prepared: Prepared, workbench: TrialContext, accept_changes: bool = False
 ) -> StudyRecord:
     """The study as the store has it; the dense model is measured only for a new one.
 
@@ -45,9 +45,9 @@ def join_study(
         location: of the store, as given.
         accept_changes: see `Store.join`.
     """
-    subject = prepared.subject
-    study, seen = subject.study, {each.name for each in store.studies()}
-    parts = fingerprint(subject)
+    problem = prepared.problem
+    study, seen = problem.study, {each.name for each in store.studies()}
+    parts = fingerprint(problem)
     if study.name in seen:
         parts = _since(store.study(study.name).fingerprint, parts, study)
     record = StudyRecord(
@@ -57,7 +57,7 @@ def join_study(
             "study": _as_kept(study),
             "folder": str(study.folder),
             "coordinates": prepared.space.to_json(),
-            LAYER_COSTS: {name: asdict(prepared.costs.layer_cost(name, Choice())) for name in subject.inventory.layers},
+            LAYER_COSTS: {name: asdict(prepared.costs.layer_cost(name, Choice())) for name in problem.inventory.layers},
         },
         objectives=study.search.objectives,
         reference_point={},
@@ -70,7 +70,7 @@ def join_study(
     )
     if study.name not in seen:
         tested = study.study.test != "none"
-        record = _measured(record, replace(workbench, dense=subject.original), study.search, tested)
+        record = _measured(record, replace(workbench, dense=problem.original), study.search, tested)
         record = replace(record, space={**record.space, **_timed(prepared, workbench)})
     joined = store.join(record, accept_changes)
     _compare_counts(joined, prepared)
@@ -86,9 +86,9 @@ def join_study(
 
 def _compare_counts(record: StudyRecord, prepared: Prepared) -> None:
     """Say if the dense model's MACs are not those that the study began with: its trials' would not compare."""
-    subject, counted = prepared.subject, prepared.costs.dense["macs"]
+    problem, counted = prepared.problem, prepared.costs.dense["macs"]
     known = record.dense.get("macs", counted)
-    if subject.model is subject.original and known != counted:
+    if problem.model is problem.original and known != counted:
         _log.warning(
             "The dense model has %s MACs as counted now, and %s in the store: %r was begun with another example, or "
             "by a version that counted otherwise. Its further trials do not compare; begin a study of another name.",
@@ -98,13 +98,13 @@ def _compare_counts(record: StudyRecord, prepared: Prepared) -> None:
         )
 
 
-def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings, tested: bool) -> StudyRecord:
+def _measured(record: StudyRecord, workbench: TrialContext, search: SearchSettings, tested: bool) -> StudyRecord:
     """The record with the dense model's measurements, and the box that hypervolumes are measured in."""
     _steps.info("Measuring the dense model")
     dense, wanted = dense_measurements(workbench), search.reference
     search.require_measured(dense)
     if tested:
-        rehearse_test(workbench.task)
+        check_test(workbench.task)
     boxes = {each.name: box_of(each, dense[each.name], wanted.get(each.name)) for each in record.objectives}
     return replace(
         record,
@@ -115,7 +115,7 @@ def _measured(record: StudyRecord, workbench: Workbench, search: SearchSettings,
     )
 
 
-def _timed(prepared: Prepared, workbench: Workbench) -> dict[str, Any]:
+def _timed(prepared: Prepared, workbench: TrialContext) -> dict[str, Any]:
     """How fast the layers' forms are, if it matters to the study: measured once, so that every driver, now and later,
     takes the same forms for dense."""
     settings = workbench.latency
@@ -217,15 +217,15 @@ def _as_kept(study: Study) -> dict[str, Any]:
     return kept
 
 
-def fingerprint(subject: Subject) -> dict[str, str]:
+def fingerprint(problem: Problem) -> dict[str, str]:
     """What the study was made from, part by part: every key but those of [launch] and how long and where it goes
     on; the weights; the files of the task's code; the versions of the plugins.
     """
-    study = subject.study
+    study = problem.study
     parts = _parts(study)
-    parts["weights"] = _digest(subject.original)
+    parts["weights"] = _digest(problem.original)
     parts |= {f"{CODE}{path}": digest for path, digest in task_code(study).items()}
-    return parts | {f"plugin {name}": plugin_version(name, study.folder) for name in subject.plugins}
+    return parts | {f"plugin {name}": plugin_version(name, study.folder) for name in problem.plugins}
 
 
 def _since(older: Mapping[str, str], parts: dict[str, str], study: Study) -> dict[str, str]:

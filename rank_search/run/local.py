@@ -14,12 +14,12 @@ from typing import Final, final
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Executor, InProcess, Processes
 from rank_search.run.preparation import Prepared, begin, prepare, prepare_subject, weight_of
-from rank_search.run.worker import load, make_runner, make_workbench, run_job, wake, with_dense
+from rank_search.run.worker import init_worker, load, make_runner, make_workbench, run_job, with_dense
 from rank_search.study import Study
 from rank_search.tasks import Task
-from rank_search.trials import Workbench
+from rank_search.trials import TrialContext
 
-Ready = tuple[Prepared, Workbench, Callable[[ArtifactStore, Mapping[str, float]], Executor]]
+Ready = tuple[Prepared, TrialContext, Callable[[ArtifactStore, Mapping[str, float]], Executor]]
 """All that is made once before the first trial, and the way to an executor: of the place for artifacts, and of what
 the study has measured of the dense model."""
 
@@ -32,22 +32,22 @@ def on_this_machine(study: Study, task: Task | None) -> Iterator[Ready]:
     launch = study.launch
     if task is not None or (launch.workers in (None, 1) and launch.time_limit is None):
         prepared = prepare(study, task)
-        workbench = make_workbench(prepared.subject, prepared.cache, prepared.moments)
+        workbench = make_workbench(prepared.problem, prepared.cache, prepared.moments)
         yield prepared, workbench, partial(_in_driver, prepared, workbench)
         return
     with closing(_Workers(study)) as workers:
-        subject = begin(study)
+        problem = begin(study)
         workers.load()
-        prepared = prepare_subject(subject)
-        workbench = make_workbench(subject, prepared.cache, prepared.moments)
+        prepared = prepare_subject(problem)
+        workbench = make_workbench(problem, prepared.cache, prepared.moments)
         yield prepared, workbench, partial(workers.executor, prepared)
 
 
 def _in_driver(
-    prepared: Prepared, workbench: Workbench, artifacts: ArtifactStore, dense: Mapping[str, float]
+    prepared: Prepared, workbench: TrialContext, artifacts: ArtifactStore, dense: Mapping[str, float]
 ) -> Executor:
-    shared = with_dense(workbench, prepared.subject, dense)
-    return InProcess(partial(run_job, shared, artifacts, prepared.subject.study.launch.memory_per_trial))
+    shared = with_dense(workbench, prepared.problem, dense)
+    return InProcess(partial(run_job, shared, artifacts, prepared.problem.study.launch.memory_per_trial))
 
 
 @final
@@ -83,12 +83,12 @@ class _Workers:
 
     def _woken(self) -> Processes:
         launch = self._study.launch
-        return Processes(partial(wake, self._study), launch.workers or 1, launch.time_limit)
+        return Processes(partial(init_worker, self._study), launch.workers or 1, launch.time_limit)
 
 
 def _decompose(prepared: Prepared) -> None:
     """Every basis is on disk before workers ask for it, so that each is decomposed only once."""
-    subject = prepared.subject
-    for name in subject.inventory.layers:
-        bases = prepared.cache.bases(name, weight_of(subject.model, name), prepared.moments.get(name))
-        bases.decompose(subject.unfoldings(name))
+    problem = prepared.problem
+    for name in problem.inventory.layers:
+        bases = prepared.cache.bases(name, weight_of(problem.model, name), prepared.moments.get(name))
+        bases.decompose(problem.unfoldings(name))

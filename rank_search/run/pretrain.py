@@ -21,15 +21,15 @@ from rank_search.errors import LayerError, TrialError
 from rank_search.layers import Axis, DirectBases, Factorization, copied, factorize, recompose
 from rank_search.point import Choice, Point
 from rank_search.priors import TensorFiles, digest
-from rank_search.study import Study, Subject, plugin_version
+from rank_search.study import Problem, Study, plugin_version
 from rank_search.tasks import asked, seeded
-from rank_search.training import Diverged, Effort, TrainingSettings, fine_tune, rehearse
+from rank_search.training import Diverged, FineTuning, TrainingSettings, check_task, fine_tune
 
 _log = logging.getLogger(__name__)
 
 
-def started(subject: Subject, folder: Path) -> Subject:
-    """The subject with the network that trials begin from as its `model`; `original` stays the user's own.
+def with_pretrained_model(problem: Problem, folder: Path) -> Problem:
+    """The problem with the network that trials begin from as its `model`; `original` stays the user's own.
 
     With `[study] method = "overparameterized"` that network is read from the folder, under a name that says what it
     was made from; if it is not there, it is trained, the same for the same rng seed, and left there.
@@ -39,29 +39,29 @@ def started(subject: Subject, folder: Path) -> Subject:
         TaskError: the task cannot be trained with.
         TrialError: the training left the finite numbers.
     """
-    if subject.study.study.method == "factorized":
-        return subject
-    files, name = TensorFiles(folder), _file_name(subject)
+    if problem.study.study.method == "factorized":
+        return problem
+    files, name = TensorFiles(folder), _file_name(problem)
     state = files.load(name)
     if state is None:
-        state = _state(recompose(overparameterized(subject), subject.original, subject.inventory.layers))
+        state = _state(recompose(overparameterized(problem), problem.original, problem.inventory.layers))
         files.save(name, state)
-    model = copied(subject.original)
+    model = copied(problem.original)
     model.load_state_dict(state)
-    return replace(subject, model=model)
+    return replace(problem, model=model)
 
 
-def overparameterized(subject: Subject) -> nn.Module:
+def overparameterized(problem: Problem) -> nn.Module:
     """The network with every searched layer as factors of full rank, trained with the orthogonality penalty."""
-    study, layers = subject.study, subject.inventory.layers
-    model = factorize(subject.original, full_rank(subject), layers, subject.plugins, _direct_bases(subject.original))
-    _require_the_same(model, subject)
+    study, layers = problem.study, problem.inventory.layers
+    model = factorize(problem.original, full_rank(problem), layers, problem.plugins, _direct_bases(problem.original))
+    _require_the_same(model, problem)
     settings = _training(study)
-    rehearse(subject.task, model, settings)
+    check_task(problem.task, model, settings)
     _log.info("Training the over-parameterized network for %g epochs.", settings.epochs)
-    effort = Effort(settings, study.overparameterized.orthogonality)
+    effort = FineTuning(settings, study.overparameterized.orthogonality)
     with seeded(study.study.seed), asked("training() or loss()"):
-        diverged = fine_tune(subject.task, model, effort)
+        diverged = fine_tune(problem.task, model, effort)
     if isinstance(diverged, Diverged):
         raise TrialError(
             f"The over-parameterized network is where all trials begin; its training diverged: {diverged.reason}. "
@@ -70,16 +70,16 @@ def overparameterized(subject: Subject) -> nn.Module:
     return model
 
 
-def full_rank(subject: Subject) -> Point:
+def full_rank(problem: Problem) -> Point:
     """Every searched layer as the wanted factorization, or the first that applies to it, with each axis at its top."""
-    wanted, layers = subject.study.overparameterized.factorization, subject.inventory.layers
-    if wanted and wanted not in subject.plugins:
+    wanted, layers = problem.study.overparameterized.factorization, problem.inventory.layers
+    if wanted and wanted not in problem.plugins:
         raise LayerError(
             f"The over-parameterized network is made of what [layers] factorizations names; [overparameterized] "
-            f"factorization is {wanted!r}, and there are: {', '.join(subject.plugins)}."
+            f"factorization is {wanted!r}, and there are: {', '.join(problem.plugins)}."
         )
-    chosen = {name: wanted if wanted in own else own[0] for name, own in subject.choices.items() if own}
-    axes = {name: subject.plugins[key].axes(layers[name]) for name, key in chosen.items()}
+    chosen = {name: wanted if wanted in own else own[0] for name, own in problem.choices.items() if own}
+    axes = {name: problem.plugins[key].axes(layers[name]) for name, key in chosen.items()}
     return Point({name: Choice(key, {axis.name: _top(axis) for axis in axes[name]}) for name, key in chosen.items()})
 
 
@@ -91,14 +91,14 @@ def _direct_bases(model: nn.Module) -> Any:
     return lambda name: DirectBases(model.get_submodule(name).get_parameter("weight"))
 
 
-def _require_the_same(model: nn.Module, subject: Subject) -> None:
+def _require_the_same(model: nn.Module, problem: Problem) -> None:
     """Over-parameterized means that nothing is lost: each layer is its weight, to rounding.
 
     Rounding is taken as the root of the dtype's machine epsilon, relative to the weight's norm: three orders of
     magnitude above what one product of factors loses, and far below what a cut loses.
     """
-    for name in subject.inventory.layers:
-        module, weight = model.get_submodule(name), subject.original.get_submodule(name).get_parameter("weight")
+    for name in problem.inventory.layers:
+        module, weight = model.get_submodule(name), problem.original.get_submodule(name).get_parameter("weight")
         if not isinstance(module, Factorization):
             continue
         with torch.no_grad():
@@ -121,18 +121,18 @@ def _training(study: Study) -> TrainingSettings:
     return study.training.model_copy(update={"epochs": own.epochs, "learning_rate": own.learning_rate})
 
 
-def _file_name(subject: Subject) -> str:
+def _file_name(problem: Problem) -> str:
     """By all that the network is made from, except the data; the training epochs of the trials play no part."""
-    study = subject.study
+    study = problem.study
     about = {
-        "point": full_rank(subject).key,
-        "plugins": {name: plugin_version(name, study.folder) for name in subject.plugins},
+        "point": full_rank(problem).key,
+        "plugins": {name: plugin_version(name, study.folder) for name in problem.plugins},
         "orthogonality": study.overparameterized.orthogonality,
         "training": _training(study).model_dump(mode="json"),
         "rng seed": study.study.seed,
         "task": study.task.model_dump(mode="json"),
     }
-    return f"overparameterized-1-{digest({str(about): torch.empty(0), **_state(subject.original)}).hex()}"
+    return f"overparameterized-1-{digest({str(about): torch.empty(0), **_state(problem.original)}).hex()}"
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

@@ -29,12 +29,12 @@ from rank_search.point import Artifact
 from rank_search.priors import AxisPrior, PriorSettings, SpectraCache, axis_priors
 from rank_search.run.preparation import Moments, Prepared, prepare, user_cache_folder, weight_of
 from rank_search.run.worker import log_as_worker, make_workbench, run_job, with_dense
-from rank_search.study import Study, Subject
+from rank_search.study import Problem, Study
 from rank_search.tasks import Task
-from rank_search.trials import Workbench
+from rank_search.trials import TrialContext
 
 if TYPE_CHECKING:
-    from rank_search.launch import Cluster, Shared
+    from rank_search.launch import Cluster, SharedObject
 
 Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
 """Decompositions by name, as arrays: Ray hands them out without copying."""
@@ -51,7 +51,7 @@ PROBE: Final = ".probe"
 @contextmanager
 def on_cluster(
     study: Study, task: Task | None, launch: LaunchSettings
-) -> Iterator[tuple[Prepared, Workbench, Callable[[ArtifactStore, Mapping[str, float]], Executor]]]:
+) -> Iterator[tuple[Prepared, TrialContext, Callable[[ArtifactStore, Mapping[str, float]], Executor]]]:
     """Connect to the cluster, prepare the study with its help, and make the way to its workers."""
     if launch.address:
         _steps.info("Connecting to Ray at %s", launch.address)
@@ -63,10 +63,10 @@ def on_cluster(
         workers = launch.workers or cluster.room(launch)
         reader = _Reader(cluster)
         prepared = prepare(study, task, reader)
-        subject = prepared.subject
-        workbench = make_workbench(subject, prepared.cache, prepared.moments)
+        problem = prepared.problem
+        workbench = make_workbench(problem, prepared.cache, prepared.moments)
         with ExitStack() as probes:
-            make = partial(_workers, subject, cluster, workbench, reader.bases, launch, workers, probes)
+            make = partial(_workers, problem, cluster, workbench, reader.bases, launch, workers, probes)
             yield prepared, workbench, make
 
 
@@ -75,19 +75,19 @@ class _Reader:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.bases: dict[str, Shared[Arrays]] = {}
+        self.bases: dict[str, SharedObject[Arrays]] = {}
 
-    def __call__(self, subject: Subject, cache: SpectraCache, moments: Moments) -> tuple[AxisPrior, ...]:
+    def __call__(self, problem: Problem, cache: SpectraCache, moments: Moments) -> tuple[AxisPrior, ...]:
         from rank_search.launch import ship
 
-        ship(subject.study.folder)
+        ship(problem.study.folder)
         calls = []
-        for name, layer in subject.inventory.layers.items():
-            plugins = {key: subject.plugins[key] for key in subject.choices[name]}
-            weight, settings = weight_of(subject.model, name), subject.study.priors
-            calls.append((layer, weight, moments.get(name), plugins, subject.unfoldings(name), settings))
+        for name, layer in problem.inventory.layers.items():
+            plugins = {key: problem.plugins[key] for key in problem.choices[name]}
+            weight, settings = weight_of(problem.model, name), problem.study.priors
+            calls.append((layer, weight, moments.get(name), plugins, problem.unfoldings(name), settings))
         answers = self._cluster.spread(_read_layer, calls)
-        self.bases = {name: large for name, (_, large) in zip(subject.inventory.layers, answers, strict=True)}
+        self.bases = {name: large for name, (_, large) in zip(problem.inventory.layers, answers, strict=True)}
         return tuple(prior for priors, _ in answers for prior in priors)
 
 
@@ -116,10 +116,10 @@ def _read_layer(
 
 
 def _workers(
-    subject: Subject,
+    problem: Problem,
     cluster: Cluster,
-    workbench: Workbench,
-    arrays: Mapping[str, Shared[Arrays]],
+    workbench: TrialContext,
+    arrays: Mapping[str, SharedObject[Arrays]],
     launch: LaunchSettings,
     workers: int,
     probes: ExitStack,
@@ -130,11 +130,11 @@ def _workers(
 
     _steps.info("Starting %d %s on Ray", workers, "worker" if workers == 1 else "workers")
     shared = cluster.share(
-        replace(with_dense(workbench, subject, dense), bases=_not_here), "the task, with its model and data,"
+        replace(with_dense(workbench, problem, dense), bases=_not_here), "the task, with its model and data,"
     )
     token = artifacts.write("probe", "probe", PROBE, secrets.token_bytes(16))
     probes.callback(_remove, artifacts, token)
-    make = partial(_make_runner, subject.study.name, shared, dict(arrays), launch, artifacts, token)
+    make = partial(_make_runner, problem.study.name, shared, dict(arrays), launch, artifacts, token)
     return RayActors(cluster, make, workers, launch)
 
 
@@ -145,8 +145,8 @@ def _remove(artifacts: ArtifactStore, token: Artifact) -> None:
 
 def _make_runner(
     study: str,
-    shared: Shared[Workbench],
-    arrays: Mapping[str, Shared[Arrays]],
+    shared: SharedObject[TrialContext],
+    arrays: Mapping[str, SharedObject[Arrays]],
     launch: LaunchSettings,
     artifacts: ArtifactStore,
     token: Artifact,
@@ -174,7 +174,7 @@ def _require_same_place(artifacts: ArtifactStore, token: Artifact) -> None:
 class _SharedBases:
     """The bases of the layers, by name, from the node's shared memory when first asked for."""
 
-    def __init__(self, model: nn.Module, arrays: Mapping[str, Shared[Arrays]]) -> None:
+    def __init__(self, model: nn.Module, arrays: Mapping[str, SharedObject[Arrays]]) -> None:
         self._model, self._arrays = model, arrays
         self._bases: dict[str, Bases] = {}
 

@@ -18,9 +18,9 @@ from rank_search.observe import logs
 from rank_search.point import Outcome, Point, State
 from rank_search.priors import SpectraCache
 from rank_search.run.preparation import Moments, begin, cache_folder, weight_of
-from rank_search.study import Study, Subject
+from rank_search.study import Problem, Study
 from rank_search.training import from_safetensors
-from rank_search.trials import LATENCY, LATENCY_RATIO, Workbench, build, on_test, run_trial, test_measurements
+from rank_search.trials import LATENCY, LATENCY_RATIO, TrialContext, build, on_test, run_trial, test_measurements
 
 
 class Cache(Protocol):
@@ -29,27 +29,27 @@ class Cache(Protocol):
     def bases(self, layer_name: str, weight: Tensor, moment: Tensor | None = None) -> Bases: ...
 
 
-def make_workbench(subject: Subject, cache: Cache, moments: Moments) -> Workbench:
+def make_workbench(problem: Problem, cache: Cache, moments: Moments) -> TrialContext:
     """What all trials in this process share: task, model, layers, plugins, bases."""
-    study = subject.study
+    study = problem.study
     wanted = {each.name for each in study.search.objectives} | {each.name for each in study.search.constraints}
     bases = {
-        name: cache.bases(name, weight_of(subject.model, name), moments.get(name)) for name in subject.inventory.layers
+        name: cache.bases(name, weight_of(problem.model, name), moments.get(name)) for name in problem.inventory.layers
     }
-    return Workbench(
-        task=subject.task,
-        dense=subject.model,
-        layers=subject.inventory.layers,
-        plugins=subject.plugins,
+    return TrialContext(
+        task=problem.task,
+        dense=problem.model,
+        layers=problem.inventory.layers,
+        plugins=problem.plugins,
         bases=bases.__getitem__,
         training=study.training,
         coding=study.coding,
-        examples=subject.examples,
+        examples=problem.examples,
         latency=study.latency if {LATENCY, LATENCY_RATIO} & wanted else None,
     )
 
 
-def with_dense(workbench: Workbench, subject: Subject, dense: Mapping[str, float]) -> Workbench:
+def with_dense(workbench: TrialContext, problem: Problem, dense: Mapping[str, float]) -> TrialContext:
     """The same, with what the study has measured of the dense model, so that no trial measures it again.
 
     If trials begin from another network than the user's own, their dense model is that one, and only the unit of
@@ -57,32 +57,32 @@ def with_dense(workbench: Workbench, subject: Subject, dense: Mapping[str, float
     """
     tested = on_test(dense)
     known = {name: value for name, value in dense.items() if name not in tested}
-    is_own = subject.model is subject.original
+    is_own = problem.model is problem.original
     return replace(workbench, dense_latency=dense.get(LATENCY), dense_measured=known if is_own else {})
 
 
 # ---- what a worker process on this machine does before its first trial, step by step -----------------------
 
 
-def wake(study: Study, _: None) -> None:
+def init_worker(study: Study, _: None) -> None:
     """Whatever takes no look at the task yet; to get here, everything that a worker needs has been imported."""
     torch.set_num_threads(study.launch.torch_threads)
     log_as_worker(study.name)
 
 
-def load(study: Study, _: None) -> Subject:
+def load(study: Study, _: None) -> Problem:
     """The worker's own copy of task, model and data; the driver has made its own, so what is made once is there."""
     return begin(study)
 
 
 def make_runner(
-    moments: Mapping[str, NDArray[Any]], artifacts: ArtifactStore, dense: Mapping[str, float], subject: Subject
+    moments: Mapping[str, NDArray[Any]], artifacts: ArtifactStore, dense: Mapping[str, float], problem: Problem
 ) -> Runner:
     """What runs trials, with what the driver has found."""
-    study = subject.study
+    study = problem.study
     known = {name: torch.from_numpy(moment) for name, moment in moments.items()}
-    made = make_workbench(subject, SpectraCache(cache_folder(study)), known)
-    return partial(run_job, with_dense(made, subject, dense), artifacts, study.launch.memory_per_trial)
+    made = make_workbench(problem, SpectraCache(cache_folder(study)), known)
+    return partial(run_job, with_dense(made, problem, dense), artifacts, study.launch.memory_per_trial)
 
 
 # ---- on any machine ----------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def log_as_worker(study: str) -> None:
     logs.bind(study=study, worker=this_process())
 
 
-def run_job(workbench: Workbench, artifacts: ArtifactStore, memory: float | None, job: Job) -> Outcome:
+def run_job(workbench: TrialContext, artifacts: ArtifactStore, memory: float | None, job: Job) -> Outcome:
     """Run one trial; `memory`: GiB that it may take. Or measure its model on the test data."""
     with logs.trial_context(job.number, job.attempt):
         if job.trained is not None:
@@ -110,6 +110,6 @@ def run_job(workbench: Workbench, artifacts: ArtifactStore, memory: float | None
         )
 
 
-def _tested(workbench: Workbench, point: Point, model: bytes) -> Outcome:
+def _tested(workbench: TrialContext, point: Point, model: bytes) -> Outcome:
     built = build(workbench.dense, point, workbench.layers, workbench.plugins, from_safetensors(model))
     return Outcome(State.COMPLETE, test_measurements(workbench.task, built))

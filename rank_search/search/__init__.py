@@ -10,7 +10,7 @@ from rank_search.search.rungs import Rungs, require_rungs_fit
 from rank_search.search.searcher import Past, Searcher
 from rank_search.search.seeds import Seed, seed_points
 from rank_search.search.settings import KEPT, PYTHON, SearchSettings
-from rank_search.search.source import Given, GivenPoint, Source
+from rank_search.search.source import FixedPoints, GivenPoint, Source
 from rank_search.search.space import Space
 from rank_search.search.strength import Strength
 
@@ -18,7 +18,7 @@ __all__ = [
     "COUNTED",
     "KEPT",
     "PYTHON",
-    "Given",
+    "FixedPoints",
     "GivenPoint",
     "Past",
     "Rungs",

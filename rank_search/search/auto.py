@@ -1,7 +1,7 @@
 """The sampler `auto`: learns how much each layer's error counts, and spreads the cost over the layers accordingly.
 
-Before any trial each layer's options have a known cost and a known output error (`Options`). What is not known is what
-these errors do to the model's loss: a surrogate learns that from the trials, and with its weights the exact allocation
+Before any trial each layer's options have a known cost and a known output error (`OptionTable`). What is not known is
+what these errors do to the loss: a surrogate learns that from the trials, and with its weights the exact allocation
 is solved again. Candidates are such allocations, for prices all along the front, and small changes to the front's
 members; the one with the largest expected gain in hypervolume is tried.
 """
@@ -14,7 +14,7 @@ from typing import Final, TypeVar, final
 
 import numpy as np
 
-from rank_search.options import Array, Menus, Options, Places, cost_shares
+from rank_search.options import Array, OptionArrays, OptionTable, Places, cost_shares
 from rank_search.pareto import box_of
 from rank_search.point import Choice, Point
 from rank_search.search.constraints import check_counted
@@ -48,12 +48,12 @@ class _Known:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class _SeenTrial:
     known: _Known
     losses: tuple[float, ...]
     is_dense: bool
 
-    def is_beaten_by(self, other: _Seen) -> bool:
+    def is_beaten_by(self, other: _SeenTrial) -> bool:
         """Whether the other is nowhere worse, and somewhere better."""
         return other.losses != self.losses and all(o <= s for o, s in zip(other.losses, self.losses, strict=True))
 
@@ -70,17 +70,19 @@ class Auto:
     What was learned when makes no difference, so that a search that was killed goes on as it would have.
     """
 
-    def __init__(self, space: Space, options: Options, settings: SearchSettings, dense: Mapping[str, float]) -> None:
+    def __init__(
+        self, space: Space, options: OptionTable, settings: SearchSettings, dense: Mapping[str, float]
+    ) -> None:
         self._space, self._options, self._settings, self._dense = space, options, settings, dense
         self._names = [each.name for each in settings.objectives]
         wanted = settings.reference
         self._boxes = [box_of(each, dense[each.name], wanted.get(each.name)) for each in settings.objectives]
-        self._menus = Menus(options, [group.name for group in space.groups])
+        self._menus = OptionArrays(options, [group.name for group in space.groups])
         self._strengths = space.searched_penalties
         self._features = Features(len(space.groups), len(options.factorizations), len(self._strengths))
         self._prices = [(self._menus.share(each), self._menus.prices(each)) for each in cost_shares(self._names)]
-        self._seen: dict[str, _Seen] = {}
-        self._front: dict[str, _Seen] = {}
+        self._seen: dict[str, _SeenTrial] = {}
+        self._front: dict[str, _SeenTrial] = {}
         self._pending: dict[str, _Known] = {}
 
     def begin(self, point: Point) -> None:
@@ -105,7 +107,7 @@ class Auto:
         if losses is None:
             return
         is_dense = all(choice.is_dense for choice in point.layers.values())
-        self._seen[key] = _Seen(self._known(point, share), tuple(losses), is_dense)
+        self._seen[key] = _SeenTrial(self._known(point, share), tuple(losses), is_dense)
         if is_complete:
             self._join_front(key)
 
@@ -148,7 +150,7 @@ class Auto:
             found.append(Corrected(linear, Residual.fitted(positions[close], left)))
         return found
 
-    def _rows_of(self, seen: Sequence[_Seen]) -> Array:
+    def _rows_of(self, seen: Sequence[_SeenTrial]) -> Array:
         return np.array([each.known.row for each in seen]).reshape(-1, self._features.scale.size)
 
     def _expected_gains(

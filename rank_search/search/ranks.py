@@ -18,12 +18,12 @@ _BLOCK: Final = 256
 
 
 @final
-class Levels:
+class Ranks:
     """The level of each of a growing set of loss vectors.
 
     Level 0 is the front: what no other vector dominates. The level of any other vector is one more than the highest
     among those that dominate it, so that level k is the front of what remains without the levels before it
-    (non-dominated sorting: Deb, Pratap, Agarwal, Meyarivan 2002, section III-A). Levels depend on the set alone, not
+    (non-dominated sorting: Deb, Pratap, Agarwal, Meyarivan 2002, section III-A). Ranks depend on the set alone, not
     on the order in which it came; equal vectors have equal levels.
 
     A new vector pushes down, level by level, what it dominates, and that in turn what it dominates (as in Li, Deb,
@@ -32,7 +32,7 @@ class Levels:
     Args:
         objectives: length of the vectors.
 
-    >>> levels = Levels(2)
+    >>> levels = Ranks(2)
     >>> levels.add(np.array([[2.0, 1.0, 3.0], [2.0, 3.0, 3.0]]))
     >>> levels.of.tolist()
     [0, 0, 1]

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rank_search.errors import StudyFileError, StudyMismatchError
-from rank_search.search.ranks import Levels, farthest
+from rank_search.search.ranks import Ranks, farthest
 
 MOST_RUNGS: Final = 20
 
@@ -163,7 +163,7 @@ class _Rung:
     def _forget_order(self) -> None:
         self._unsorted = {number: losses for number, losses in self._losses.items() if losses is not None}
         self._numbers = np.empty(0, dtype=np.int64)  # one for each column of the levels
-        self._levels: Levels | None = None
+        self._levels: Ranks | None = None
 
     @property
     def numbers(self) -> Set[int]:
@@ -192,13 +192,13 @@ class _Rung:
         front = front[np.argsort(self._numbers[front])]
         return int(self._numbers[front[farthest(levels.losses[:, front], went[front])]])
 
-    def _sorted(self) -> Levels | None:
+    def _sorted(self) -> Ranks | None:
         """The levels of all trials with losses, brought up to date."""
         if self._unsorted:
             new = sorted(self._unsorted.items(), key=lambda item: item[1])
             self._unsorted = {}
             losses = np.array([each for _, each in new]).T
-            self._levels = self._levels or Levels(len(losses))
+            self._levels = self._levels or Ranks(len(losses))
             self._levels.add(losses)
             self._numbers = np.concatenate([self._numbers, [number for number, _ in new]])
         return self._levels

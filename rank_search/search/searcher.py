@@ -10,12 +10,12 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
-from rank_search.options import CostModel, Options
+from rank_search.options import CostModel, OptionTable
 from rank_search.point import Outcome, Point, State
 from rank_search.search.auto import Auto
 from rank_search.search.coordinates import coordinates, coordinates_of, point_at
-from rank_search.search.memory import SamplerMemory
 from rank_search.search.results import Results, Told
+from rank_search.search.sampler_memory import SamplerMemory
 from rank_search.search.samplers import AUTO, RANDOM, Distributions, make_sampler, starting_options
 from rank_search.search.seeds import Seed
 from rank_search.search.settings import SearchSettings
@@ -97,7 +97,7 @@ class Searcher:
         seeds: Sequence[Seed],
         dense: Mapping[str, float],
         rng_seed: int = 0,
-        options: Options | None = None,
+        options: OptionTable | None = None,
     ) -> None:
         self._space, self._costs, self._settings = space, costs, settings
         self._seeds, self._rng_seed = list(seeds), rng_seed
@@ -267,7 +267,7 @@ class Searcher:
             self._open.pop(key, None)
 
 
-def _auto(space: Space, settings: SearchSettings, dense: Mapping[str, float], options: Options | None) -> Auto:
+def _auto(space: Space, settings: SearchSettings, dense: Mapping[str, float], options: OptionTable | None) -> Auto:
     if options is None:
         raise ValueError(f"The sampler {AUTO!r} has to know the layers' options; give them to the Searcher.")
     return Auto(space, options, settings, dense)

@@ -14,7 +14,7 @@ from rank_search.options import (
     CostModel,
     Group,
     Option,
-    Options,
+    OptionTable,
     lagrangian_front,
     mean_shares,
     normalized,
@@ -41,7 +41,9 @@ class Seed:
     point: Point
 
 
-def seed_points(space: Space, costs: CostModel, settings: SearchSettings, options: Options | None = None) -> list[Seed]:
+def seed_points(
+    space: Space, costs: CostModel, settings: SearchSettings, options: OptionTable | None = None
+) -> list[Seed]:
     """All seed points in the order they are asked; of equal points only the first.
 
     Dense comes first, without penalties (where these are searched), and once more with the entropy penalty alone where
@@ -59,7 +61,9 @@ def seed_points(space: Space, costs: CostModel, settings: SearchSettings, option
     return list(first.values())
 
 
-def _candidates(space: Space, costs: CostModel, settings: SearchSettings, options: Options | None) -> Iterator[Seed]:
+def _candidates(
+    space: Space, costs: CostModel, settings: SearchSettings, options: OptionTable | None
+) -> Iterator[Seed]:
     ladders = settings.seeds
     if ladders.dense:
         yield from _dense(space)
@@ -86,7 +90,7 @@ def _dense(space: Space) -> Iterator[Seed]:
         yield Seed("dense entropy", Point(layers, without_frames(layers, quantized)))
 
 
-def _allocated(space: Space, options: Options, settings: SearchSettings) -> Iterator[Seed]:
+def _allocated(space: Space, options: OptionTable, settings: SearchSettings) -> Iterator[Seed]:
     """Points along the front of errors and costs, as far as they keep the bounds on counted costs."""
     shares = mean_shares([each.name for each in settings.objectives])
     menus = [options.of[group.name] for group in space.groups]

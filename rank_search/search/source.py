@@ -11,7 +11,7 @@ from rank_search.search.searcher import Past, Suggestion
 
 
 class Source(Protocol):
-    """What a driver asks for points: `Searcher`, or `Given`."""
+    """What a driver asks for points: `Searcher`, or `FixedPoints`."""
 
     def ask(self, number: int) -> Suggestion | None:
         """A point that is not known yet, for the trial of that number; None when there is no further one."""
@@ -35,7 +35,7 @@ class GivenPoint:
 
 
 @final
-class Given:
+class FixedPoints:
     """Hands out given points in their order, each once in the life of the study, and nothing else."""
 
     def __init__(self, points: Sequence[GivenPoint]) -> None:

@@ -27,7 +27,7 @@ from rank_search.store.records import (
     StudySummary,
     TrialRow,
 )
-from rank_search.store.store import Store
+from rank_search.store.sql_store import Store
 from rank_search.store.studies import nearest
 from rank_search.store.study_folder import artifact_folder
 

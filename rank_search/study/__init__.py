@@ -6,23 +6,23 @@ from rank_search.study.code import task_code
 from rank_search.study.complaints import complaints
 from rank_search.study.factory import load_task
 from rank_search.study.file import Study, load_study
-from rank_search.study.locating import Place, finished_in, store_of
+from rank_search.study.locating import StorePlace, finished_in, store_of
 from rank_search.study.paths import beside, relative_part
 from rank_search.study.problem import (
     IN_PYTHON,
-    Subject,
+    Problem,
     plugin_code,
     plugin_version,
-    read_subject,
+    problem_of,
+    read_problem,
     study_of,
-    subject_of,
 )
 
 __all__ = [
     "IN_PYTHON",
-    "Place",
+    "Problem",
+    "StorePlace",
     "Study",
-    "Subject",
     "beside",
     "complaints",
     "finished_in",
@@ -30,10 +30,10 @@ __all__ = [
     "load_task",
     "plugin_code",
     "plugin_version",
-    "read_subject",
+    "problem_of",
+    "read_problem",
     "relative_part",
     "store_of",
     "study_of",
-    "subject_of",
     "task_code",
 ]

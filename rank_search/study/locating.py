@@ -11,7 +11,7 @@ from rank_search.study.file import Study
 
 
 @dataclass(frozen=True)
-class Place:
+class StorePlace:
     """A store that a study goes to.
 
     Attributes:
@@ -24,7 +24,7 @@ class Place:
     ignored: str = ""
 
 
-def store_of(study: Study) -> Place:
+def store_of(study: Study) -> StorePlace:
     """The store of a study file: relative to the file, but where the current folder has this study already.
 
     Earlier versions took the current folder. A store there counts if it has a study of that name, unless that one's
@@ -32,8 +32,8 @@ def store_of(study: Study) -> Place:
     """
     beside, here = study.store, study.store_here
     if here is None or here.resolve() == Path(beside).resolve() or not _has(here, study):
-        return Place(beside)
-    return Place(str(here), earlier=True, ignored=beside if Path(beside).is_file() else "")
+        return StorePlace(beside)
+    return StorePlace(str(here), earlier=True, ignored=beside if Path(beside).is_file() else "")
 
 
 def finished_in(location: str, name: str) -> int | None:

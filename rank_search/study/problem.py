@@ -35,7 +35,7 @@ _steps: Final = logging.getLogger("rank_search.steps")
 
 
 @dataclass(frozen=True)
-class Subject:
+class Problem:
     """What a study is about; nothing here depends on where the search goes.
 
     Attributes:
@@ -63,7 +63,7 @@ class Subject:
         return tuple(unfolding for axis in axes for unfolding in axis.unfoldings)
 
 
-def read_subject(study: Study, task: Task | None = None) -> Subject:
+def read_problem(study: Study, task: Task | None = None) -> Problem:
     """Make the task and look at its model.
 
     Args:
@@ -82,7 +82,7 @@ def read_subject(study: Study, task: Task | None = None) -> Subject:
     inventory = take_inventory(model, examples[0], settings.include, settings.exclude, examples[1:])
     choices = settings.choices(inventory.layers, plugins)
     groups = settings.groups(inventory.layers)
-    return Subject(study, task, model, model, inventory, plugins, choices, groups, examples)
+    return Problem(study, task, model, model, inventory, plugins, choices, groups, examples)
 
 
 def study_of(record: StudyRecord, task: Task | None = None) -> Study:
@@ -100,13 +100,13 @@ def study_of(record: StudyRecord, task: Task | None = None) -> Study:
     return Study.kept({**kept, "folder": record.space["folder"]})
 
 
-def subject_of(record: StudyRecord, task: Task | None = None) -> Subject:
-    """The subject of a study in a store, made from what the store keeps of its study file.
+def problem_of(record: StudyRecord, task: Task | None = None) -> Problem:
+    """The problem of a study in a store, made from what the store keeps of its study file.
 
     Raises:
         StudyMismatchError: the study was made in Python, so its task has to be handed over.
     """
-    return read_subject(study_of(record, task), task)
+    return read_problem(study_of(record, task), task)
 
 
 IN_PYTHON = "(in memory)"

@@ -20,7 +20,7 @@ from urllib.request import urlopen
 from rank_search.errors import LaunchError
 from rank_search.study import Study, load_study
 from rank_search.submit.folder import files_to_ship, pack
-from rank_search.submit.places import STORE_VARIABLE, check_places
+from rank_search.submit.reachable import STORE_VARIABLE, check_places
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -37,7 +37,7 @@ _CHATTY: Final = (
 
 
 @dataclass(frozen=True)
-class Ending:
+class JobEnding:
     """How a job ended: Ray's word for it, the exit code to pass on, and why if the log does not say."""
 
     status: str
@@ -54,7 +54,7 @@ class SubmittedJob:
         self.address = address
         self.id = id
 
-    def follow(self, write: Callable[[str], object]) -> Ending:
+    def follow(self, write: Callable[[str], object]) -> JobEnding:
         """Pass on the job's log as it grows, until the job has ended.
 
         Raises:
@@ -74,7 +74,7 @@ class SubmittedJob:
         """The command line of Ray's own about this job: `logs`, `status` or `stop`."""
         return shlex.join(["ray", "job", verb, "--address", self.address, *options, self.id])
 
-    async def _follow(self, write: Callable[[str], object]) -> Ending:
+    async def _follow(self, write: Callable[[str], object]) -> JobEnding:
         """A connection that breaks is made again, as long as the cluster tells how the job is."""
         shown = 0
         while True:
@@ -96,13 +96,13 @@ class SubmittedJob:
             return
 
 
-def _ending(status: str, code: int | None, message: str) -> Ending:
+def _ending(status: str, code: int | None, message: str) -> JobEnding:
     if status == "SUCCEEDED":
-        return Ending(status, 0)
+        return JobEnding(status, 0)
     if code is None:
-        return Ending(status, 1, message)
+        return JobEnding(status, 1, message)
     hint = "Is rank-search installed on the head node, and was its environment active where `ray start` ran?"
-    return Ending(status, code if 0 < code < 256 else 1, hint if code == _NOT_FOUND else "")
+    return JobEnding(status, code if 0 < code < 256 else 1, hint if code == _NOT_FOUND else "")
 
 
 def submit_study(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rank_search.layers import Layer, input_of
 from rank_search.tasks.modes import as_for_loss
 from rank_search.tasks.randomness import seeded
-from rank_search.tasks.task import Task, asked, passed
+from rank_search.tasks.task import Task, asked, checked_batches
 
 MOST_PATCHES: Final = 8192
 """Of a layer, from one batch: neighboring patches say nearly the same."""
@@ -45,7 +45,7 @@ def input_moments(
     """
     sums = {name: _Moment(layer) for name, layer in layers.items()}
     with seeded(rng_seed), torch.no_grad(), _watched(model, sums), asked("training() or loss()"):
-        for number, batch in enumerate(islice(passed(task.training(), "training data"), batches * _LONGER)):
+        for number, batch in enumerate(islice(checked_batches(task.training(), "training data"), batches * _LONGER)):
             if number >= batches:
                 for each in sums.values():
                     each.is_full = each.is_full or each.count > 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rank_search.errors import TaskError
 from rank_search.layers import Example
 from rank_search.tasks.batch import batch_dimension
-from rank_search.tasks.task import Batch, Task, passed
+from rank_search.tasks.task import Batch, Task, checked_batches
 
 _COUNTS: Final = (1, 2, 4, 8)
 """Of examples; means of so many whole numbers have no rounding."""
@@ -95,14 +95,14 @@ class Supervised(Task):
     def examples(self) -> tuple[Example, ...]:
         if self.one_example is not None:
             return (self.one_example,)
-        inputs, _ = _pair(next(passed(self.selection_batches, "selection_batches")))
+        inputs, _ = _pair(next(checked_batches(self.selection_batches, "selection_batches")))
         along = self._batch_dimension
         there = [count for count in _COUNTS if count <= inputs.shape[along]]
         return tuple(inputs.narrow(along, number, 1) for number in range(max(there, default=0)))
 
     @cached_property
     def _batch_dimension(self) -> int:
-        inputs, _ = _pair(next(passed(self.selection_batches, "selection_batches")))
+        inputs, _ = _pair(next(checked_batches(self.selection_batches, "selection_batches")))
         found = batch_dimension(self.network, inputs)
         if found:
             _log.warning(

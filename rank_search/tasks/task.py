@@ -132,7 +132,7 @@ def asked(what: str) -> Iterator[None]:
         raise TaskError(f"The task's {what} raised {type(error).__name__}: {said}. Correct the task.") from error
 
 
-def passed(batches: Iterable[Batch], name: str) -> Iterator[Batch]:
+def checked_batches(batches: Iterable[Batch], name: str) -> Iterator[Batch]:
     """One pass over the batches.
 
     Raises:
@@ -183,7 +183,7 @@ def task_measurements(task: Task, model: nn.Module, batches: Iterable[Batch], na
         TaskError: not a mapping of names to numbers, no number at all, or a name that every trial measures.
     """
     with torch.no_grad():
-        found = task.evaluate(model, passed(batches, name))
+        found = task.evaluate(model, checked_batches(batches, name))
     if not isinstance(found, Mapping) or not found:
         raise TaskError(f"evaluate gives named numbers such as {{'error': 0.02}}; found {found!r} on {name}.")
     if taken := sorted(set(found) & set(MEASURED_HERE)):

@@ -32,7 +32,7 @@ class EntropyPenalty:
 
 
 @dataclass(frozen=True)
-class Effort:
+class FineTuning:
     """What one fine-tuning is made of.
 
     Attributes:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rank_search.coding import Grid
 from rank_search.quantization import Quantizer, RoundingKind, batch_statistics, latents
-from rank_search.tasks import Batch, Stop, Task, passed, task_loss
+from rank_search.tasks import Batch, Stop, Task, checked_batches, task_loss
 from rank_search.training.fine_tuning import EntropyPenalty
 
 _BATCHES: Final = 16
@@ -91,7 +91,7 @@ def _objective(task: Task, model: nn.Module, entropy: EntropyPenalty, numbers: W
 
 
 def _batches(task: Task, stop: Stop) -> Iterator[Batch]:
-    for batch in islice(passed(task.training(), "training data"), _BATCHES):
+    for batch in islice(checked_batches(task.training(), "training data"), _BATCHES):
         stop()
         yield batch
 

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 from rank_search.quantization import latents
 from rank_search.tasks import Batch, Task, task_distilled_loss, task_loss
-from rank_search.training.fine_tuning import Effort
+from rank_search.training.fine_tuning import FineTuning
 from rank_search.training.penalties import frobenius, orthogonality
 from rank_search.training.schedules import relaxed, steps_are_final, warmed_up
 
@@ -22,7 +22,7 @@ class TrainingLoss(nn.Module):
     not a submodule: no swap and no training mode reaches the teacher.
     """
 
-    def __init__(self, task: Task, model: nn.Module, effort: Effort) -> None:
+    def __init__(self, task: Task, model: nn.Module, effort: FineTuning) -> None:
         super().__init__()
         self.task, self.model, self.effort = task, model, effort
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rank_search.training.fine_tuning import Effort
+from rank_search.training.fine_tuning import FineTuning
 from rank_search.training.penalties import factor_ids, frames
 
 
-def make_optimizers(model: nn.Module, effort: Effort) -> list[Optimizer]:
+def make_optimizers(model: nn.Module, effort: FineTuning) -> list[Optimizer]:
     """One for the weights, and one for the quantizer if there is one."""
     settings = effort.settings
     decayed, kept = _decayed_and_kept(model, effort)
@@ -30,7 +30,7 @@ def make_optimizers(model: nn.Module, effort: Effort) -> list[Optimizer]:
     return optimizers
 
 
-def _decayed_and_kept(model: nn.Module, effort: Effort) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def _decayed_and_kept(model: nn.Module, effort: FineTuning) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Parameters with and without weight decay: frames under a penalty, latents and the factors of a product that
     is decayed as a whole are pulled already.
     """

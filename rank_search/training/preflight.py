@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.layers import copied
-from rank_search.tasks import Batch, Task, asked, is_lone, passed, seeded, task_distilled_loss, task_loss
+from rank_search.tasks import Batch, Task, asked, checked_batches, is_lone, seeded, task_distilled_loss, task_loss
 from rank_search.training.settings import TrainingSettings
 from rank_search.training.thawing import thaw
 
 _log = logging.getLogger(__name__)
 
 
-def rehearse(task: Task, model: nn.Module, training: TrainingSettings) -> None:
-    """Ask for the loss of one training batch, as fine-tuning does; without epochs there is nothing to rehearse.
+def check_task(task: Task, model: nn.Module, training: TrainingSettings) -> None:
+    """Ask for the loss of one training batch, as fine-tuning does; without epochs there is nothing to check.
 
     Args:
         model: the dense model; it is not changed.
@@ -47,7 +47,7 @@ def rehearse(task: Task, model: nn.Module, training: TrainingSettings) -> None:
         )
 
 
-def rehearse_test(task: Task) -> None:
+def check_test(task: Task) -> None:
     """Ask for the first batch of the test data, if the task has any: it is not measured on before the end of a search.
 
     Raises:
@@ -55,7 +55,7 @@ def rehearse_test(task: Task) -> None:
     """
     with seeded(0), asked("test() or evaluate()"):
         if (batches := task.test()) is not None:
-            next(passed(batches, "test data"))
+            next(checked_batches(batches, "test data"))
 
 
 def _loss(task: Task, model: nn.Module, training: TrainingSettings) -> Tensor:
@@ -68,7 +68,7 @@ def _first_loss(
     task: Task, model: nn.Module, teacher: nn.Module | None, batches: Iterable[Batch], training: TrainingSettings
 ) -> Tensor:
     """Of the first batch that norms can be trained with."""
-    for batch in passed(batches, "training data"):
+    for batch in checked_batches(batches, "training data"):
         try:
             if teacher is not None:
                 share, temperature = training.distillation, training.distillation_temperature

@@ -8,18 +8,18 @@ from typing import final
 from torch import Tensor
 
 from rank_search.errors import ArtifactError
-from rank_search.tasks import Batch, Task, generators, passed, set_generators
+from rank_search.tasks import Batch, Task, checked_batches, generators, set_generators
 
 
 def count_batches(task: Task) -> int:
     """Batches in an epoch, at least one."""
     batches = task.training()
     known = len(batches) if isinstance(batches, Sized) else 0
-    return known or sum(1 for _ in passed(batches, "training data"))
+    return known or sum(1 for _ in checked_batches(batches, "training data"))
 
 
 @final
-class Passes(Iterator[Batch]):
+class ResumableBatches(Iterator[Batch]):
     """Batch after batch, pass after pass.
 
     A pass that is shuffled by torch's global generator is gone on with in its middle like this: the generators
@@ -43,7 +43,7 @@ class Passes(Iterator[Batch]):
             self.taken += 1
             return batch
         self.began, self.taken = generators(), 0
-        self._batches = passed(self._task.training(), "training data")
+        self._batches = checked_batches(self._task.training(), "training data")
         return next(self)
 
     def skip(self, began: Mapping[str, Tensor], taken: int) -> None:

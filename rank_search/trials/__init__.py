@@ -7,13 +7,13 @@ from rank_search.trials.latency import LATENCY, LATENCY_RATIO, threads
 from rank_search.trials.measure import measure, on_test, test_measurements
 from rank_search.trials.settings import LatencySettings
 from rank_search.trials.trial import dense_measurements, run_trial
-from rank_search.trials.workbench import Workbench, build
+from rank_search.trials.workbench import TrialContext, build
 
 __all__ = [
     "LATENCY",
     "LATENCY_RATIO",
     "LatencySettings",
-    "Workbench",
+    "TrialContext",
     "build",
     "dense_measurements",
     "form_ratio",

@@ -28,9 +28,9 @@ from rank_search.training import (
     MODEL,
     Checkpoint,
     Diverged,
-    Effort,
     EntropyPenalty,
-    Training,
+    FineTuning,
+    Trainer,
     TrainingSettings,
     round_latents,
     to_safetensors,
@@ -38,7 +38,7 @@ from rank_search.training import (
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio
 from rank_search.trials.limits import memory_limited
 from rank_search.trials.measure import measure
-from rank_search.trials.workbench import Workbench, build
+from rank_search.trials.workbench import TrialContext, build
 
 ORTHOGONALITY: Final = "orthogonality"
 ENTROPY: Final = "entropy"
@@ -69,7 +69,7 @@ class _Result:
 
 
 def run_trial(
-    workbench: Workbench,
+    workbench: TrialContext,
     point: Point,
     rng_seed: int,
     artifacts: ArtifactStore | None = None,
@@ -87,7 +87,7 @@ def run_trial(
 
     Below the full budget the measurements are what they would be if the training were over: averaged, rounded, with
     statistics taken again, and coded. The training is kept before that, as it was after its last batch. Gone on
-    with, it ends exactly like one that was never left: see `Training`.
+    with, it ends exactly like one that was never left: see `Trainer`.
 
     Args:
         rng_seed: the trial is deterministic given this; torch's global generator is left as it was.
@@ -124,7 +124,7 @@ def run_trial(
     return Outcome(State.COMPLETE, result.measurements, artifacts=kept)
 
 
-def dense_measurements(workbench: Workbench) -> dict[str, float]:
+def dense_measurements(workbench: TrialContext) -> dict[str, float]:
     """The measurements of the dense model as it is, coded as 32-bit floats.
 
     Raises:
@@ -143,7 +143,7 @@ def dense_measurements(workbench: Workbench) -> dict[str, float]:
     return found
 
 
-def _carry_out(workbench: Workbench, point: Point, goal: _Goal) -> _Result | Diverged:
+def _carry_out(workbench: TrialContext, point: Point, goal: _Goal) -> _Result | Diverged:
     if not _is_factorized(point) and point.penalties.get(ENTROPY, 0.0) <= 0:
         return _unchanged(workbench, point)
     model, effort, training = _begun(workbench, point, goal)
@@ -160,7 +160,7 @@ def _carry_out(workbench: Workbench, point: Point, goal: _Goal) -> _Result | Div
     return replace(_measured(workbench, point, encode(_state(model), grids)), checkpoint=checkpoint)
 
 
-def _unchanged(workbench: Workbench, point: Point) -> _Result:
+def _unchanged(workbench: TrialContext, point: Point) -> _Result:
     """The dense model, measured again only if the study has not done so."""
     coded, measured = encode(_state(workbench.dense)), workbench.dense_measured
     if not measured:
@@ -172,30 +172,30 @@ def _is_factorized(point: Point) -> bool:
     return any(not choice.is_dense for choice in point.layers.values())
 
 
-def _begun(workbench: Workbench, point: Point, goal: _Goal) -> tuple[nn.Module, Effort, Training]:
+def _begun(workbench: TrialContext, point: Point, goal: _Goal) -> tuple[nn.Module, FineTuning, Trainer]:
     """The model and its training: at the beginning, or where the checkpoint left it."""
     if goal.start is not None:
         model = build(workbench.dense, point, workbench.layers, workbench.plugins, goal.start.part(MODEL))
         effort = _effort(workbench, point, model, goal.stop)
-        return model, effort, Training.restored(workbench.task, model, effort, goal.start)
+        return model, effort, Trainer.restored(workbench.task, model, effort, goal.start)
     model = factorize(workbench.dense, point, workbench.layers, workbench.plugins, workbench.bases)
     if _is_factorized(point):
         _reestimate(workbench, model, goal.stop)
     effort = _effort(workbench, point, model, goal.stop)
-    return model, effort, Training(workbench.task, model, effort)
+    return model, effort, Trainer(workbench.task, model, effort)
 
 
-def _effort(workbench: Workbench, point: Point, model: nn.Module, stop: Stop) -> Effort:
+def _effort(workbench: TrialContext, point: Point, model: nn.Module, stop: Stop) -> FineTuning:
     entropy = _entropy_penalty(workbench, model, point.penalties.get(ENTROPY, 0.0))
     teacher = workbench.dense if workbench.training.distillation > 0 else None
-    return Effort(workbench.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, teacher, stop)
+    return FineTuning(workbench.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, teacher, stop)
 
 
-def _reestimate(workbench: Workbench, model: nn.Module, stop: Stop) -> None:
+def _reestimate(workbench: TrialContext, model: nn.Module, stop: Stop) -> None:
     reestimate_batchnorm(workbench.task, model, stop, workbench.training.norm_batches)
 
 
-def _entropy_penalty(workbench: Workbench, model: nn.Module, price: float) -> EntropyPenalty | None:
+def _entropy_penalty(workbench: TrialContext, model: nn.Module, price: float) -> EntropyPenalty | None:
     tensors = latents(model)
     if price <= 0 or not tensors:
         return None
@@ -205,7 +205,7 @@ def _entropy_penalty(workbench: Workbench, model: nn.Module, price: float) -> En
     return EntropyPenalty(quantizer, price / weight_count(workbench.dense))
 
 
-def _measured(workbench: Workbench, point: Point, coded: bytes) -> _Result:
+def _measured(workbench: TrialContext, point: Point, coded: bytes) -> _Result:
     """Decode, rebuild the model as an export does, and measure that."""
     state = decode(coded)
     model = build(workbench.dense, point, workbench.layers, workbench.plugins, state)
@@ -213,7 +213,7 @@ def _measured(workbench: Workbench, point: Point, coded: bytes) -> _Result:
     return _Result(state, coded, found | _latency(workbench, point, model))
 
 
-def _latency(workbench: Workbench, point: Point, model: nn.Module) -> dict[str, float]:
+def _latency(workbench: TrialContext, point: Point, model: nn.Module) -> dict[str, float]:
     """The ratio to the dense model, which is 1 where no layer is factorized, and seconds in the study's unit."""
     settings, example = workbench.latency, workbench.task.example()
     if settings is None:

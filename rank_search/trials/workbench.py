@@ -17,7 +17,7 @@ from rank_search.trials.settings import LatencySettings
 
 
 @dataclass(frozen=True)
-class Workbench:
+class TrialContext:
     """What all trials of a worker share; no trial changes it.
 
     Attributes:

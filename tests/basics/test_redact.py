@@ -20,7 +20,7 @@ from rank_search.store import Store, locate
 from rank_search.store import masked as masked_url
 from rank_search.store.address import without_secrets
 from rank_search.study import Study
-from rank_search.submit.places import check_places
+from rank_search.submit.reachable import check_places
 
 SECRET = "Hunter2Hunter2"
 KEYS = (

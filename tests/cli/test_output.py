@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
-from rank_search.cli.output import Format, choices_in_short, print_rows
+from rank_search.cli.output import OutputFormat, choices_in_short, print_rows
 from rank_search.store import number
 
 Capture = pytest.CaptureFixture[str]
@@ -30,7 +30,7 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def printed(capsys: Capture, rows: list[dict[str, Any]], format: Format, **how: str) -> str:
+def printed(capsys: Capture, rows: list[dict[str, Any]], format: OutputFormat, **how: str) -> str:
     capsys.readouterr()
     print_rows(rows, format, **how)
     out, err = capsys.readouterr()
@@ -39,13 +39,13 @@ def printed(capsys: Capture, rows: list[dict[str, Any]], format: Format, **how: 
 
 
 def test_json_is_what_was_given(capsys: Capture) -> None:
-    assert json.loads(printed(capsys, ROWS, Format.JSON)) == ROWS
-    assert printed(capsys, [], Format.JSON) == "[]\n"
-    assert "é" in printed(capsys, [{"name": "é"}], Format.JSON)
+    assert json.loads(printed(capsys, ROWS, OutputFormat.JSON)) == ROWS
+    assert printed(capsys, [], OutputFormat.JSON) == "[]\n"
+    assert "é" in printed(capsys, [{"name": "é"}], OutputFormat.JSON)
 
 
 def test_csv_names_inner_fields_after_outer_ones_and_keeps_them_together(capsys: Capture) -> None:
-    reader = csv.DictReader(io.StringIO(printed(capsys, ROWS, Format.CSV)))
+    reader = csv.DictReader(io.StringIO(printed(capsys, ROWS, OutputFormat.CSV)))
     first, second = reader
     assert reader.fieldnames == ["trial", "losses.macs", "losses.error", "layers", "names", "on", "note"]
     assert first["losses.macs"] == "1234567"
@@ -56,7 +56,7 @@ def test_csv_names_inner_fields_after_outer_ones_and_keeps_them_together(capsys:
 
 
 def test_a_table_splits_names_at_the_first_dot(capsys: Capture) -> None:
-    table = printed(capsys, ROWS, Format.TABLE, title="some rows")
+    table = printed(capsys, ROWS, OutputFormat.TABLE, title="some rows")
     title, _, upper, lower, _, first, second, _ = table.splitlines()
     cells = [[cell.strip() for cell in line.strip("┃│").replace("┃", "│").split("│")] for line in (upper, lower)]
     assert title.strip() == "some rows"
@@ -77,16 +77,16 @@ def test_a_table_splits_names_at_the_first_dot(capsys: Capture) -> None:
 
 
 def test_nothing_is_said_to_be_nothing(capsys: Capture) -> None:
-    assert printed(capsys, [], Format.TABLE, title="front of x", empty="no member") == "front of x: no member\n"
-    assert printed(capsys, [], Format.TABLE) == "nothing to show\n"
-    assert printed(capsys, [], Format.CSV).strip() == ""
+    assert printed(capsys, [], OutputFormat.TABLE, title="front of x", empty="no member") == "front of x: no member\n"
+    assert printed(capsys, [], OutputFormat.TABLE) == "nothing to show\n"
+    assert printed(capsys, [], OutputFormat.CSV).strip() == ""
 
 
 @pytest.mark.parametrize("text", ["[bold]x[/bold]", "[/]", "[link=file:///]", "\\[x]", ":smile:", "日本", "a\u0301"])
 def test_a_table_takes_text_as_it_is(text: str, capsys: Capture) -> None:
     for out in (
-        printed(capsys, [{"name": text, "layers": {text: "dense"}}], Format.TABLE, title=text),
-        printed(capsys, [], Format.TABLE, title=text, empty=text),
+        printed(capsys, [{"name": text, "layers": {text: "dense"}}], OutputFormat.TABLE, title=text),
+        printed(capsys, [], OutputFormat.TABLE, title=text, empty=text),
     ):
         assert out.count(text) >= 2
         assert "\x1b" not in out
@@ -99,7 +99,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\
 def test_csv_gives_every_text_back(rows: list[dict[str, str]]) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("sys.stdout", out := io.StringIO(newline=""))
-        print_rows(rows, Format.CSV)
+        print_rows(rows, OutputFormat.CSV)
     given_back = list(csv.DictReader(io.StringIO(out.getvalue(), newline="")))
     names = {name for row in rows for name in row}
     assert given_back == [{name: row.get(name, "") for name in names} for row in rows]
@@ -107,7 +107,7 @@ def test_csv_gives_every_text_back(rows: list[dict[str, str]]) -> None:
 
 def test_a_wide_table_is_not_cut_where_nobody_looks(capsys: Capture) -> None:
     wide = "x" * 3000
-    assert wide in printed(capsys, [{"name": wide}], Format.TABLE)
+    assert wide in printed(capsys, [{"name": wide}], OutputFormat.TABLE)
 
 
 def test_choices_in_short() -> None:
@@ -142,12 +142,12 @@ def test_a_front_of_many_layers_fits_into_a_terminal(monkeypatch: pytest.MonkeyP
         "layers": layers,
         "penalties": {"entropy": 0.5, "orthogonality": 0.0},
     }
-    print_rows([row], Format.TABLE)
+    print_rows([row], OutputFormat.TABLE)
     everything = capsys.readouterr().out
     assert all(name in everything for name in (*layers, "losses", "orthogonality"))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "100")
-    print_rows([row], Format.TABLE)
+    print_rows([row], OutputFormat.TABLE)
     shown = Text.from_ansi(capsys.readouterr().out).plain
     assert max(map(len, shown.splitlines())) <= 100
     assert "12 svd, 6 tucker2" in shown

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from rank_search.cli.progress import ProgressDisplay
-from rank_search.observe import Progress, logs
+from rank_search.observe import SearchProgress, logs
 from rank_search.point import Objective, State
 from rank_search.store import NEVER, StudyRecord, TrialRow
 
@@ -50,8 +50,8 @@ def member(number: int, **measured: float) -> TrialRow:
 
 def progress(
     states: Mapping[State, int], front: tuple[TrialRow, ...] = (), target: int = 9, left: float | None = None
-) -> Progress:
-    return Progress(
+) -> SearchProgress:
+    return SearchProgress(
         study=STUDY,
         target=target,
         states=states,
@@ -66,7 +66,7 @@ def progress(
     )
 
 
-def shown(capsys: Capture, *reports: Progress) -> str:
+def shown(capsys: Capture, *reports: SearchProgress) -> str:
     with ProgressDisplay() as display:
         for report in reports:
             display(report)

@@ -12,7 +12,7 @@ import rank_search
 from rank_search.launch import LaunchSettings
 from rank_search.study import Study
 from rank_search.submit.folder import LARGEST, LEFT_OUT
-from rank_search.submit.places import STORE_VARIABLE
+from rank_search.submit.reachable import STORE_VARIABLE
 from tests.cluster.commands import ROOT, check_ours, check_ray, commands, lines_of_code
 
 PAGE = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")

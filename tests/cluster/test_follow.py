@@ -10,7 +10,7 @@ import pytest
 
 from rank_search.errors import LaunchError
 from rank_search.submit import SubmittedJob
-from rank_search.submit.job import Ending
+from rank_search.submit.job import JobEnding
 
 LOG = ["one\n", "two\nthr", "ee\n"]
 ADDRESS = "http://head:8265"
@@ -38,7 +38,7 @@ class Cluster:
         return SimpleNamespace(status=state, driver_exit_code=self._code, message=self._message)
 
 
-def follow(cluster: Any) -> tuple[str, Ending]:
+def follow(cluster: Any) -> tuple[str, JobEnding]:
     shown: list[str] = []
     ending = SubmittedJob(cluster, ADDRESS, "raysubmit_1").follow(shown.append)
     return "".join(shown), ending
@@ -47,7 +47,7 @@ def follow(cluster: Any) -> tuple[str, Ending]:
 def test_a_broken_connection_is_made_again_and_nothing_is_shown_twice() -> None:
     shown, ending = follow(Cluster([0, 1, 2, 0, 3], ["PENDING", "RUNNING", "RUNNING", "RUNNING", "SUCCEEDED"]))
     assert shown == "".join(LOG)
-    assert ending == Ending("SUCCEEDED", 0)
+    assert ending == JobEnding("SUCCEEDED", 0)
 
 
 def test_a_cluster_that_is_gone() -> None:

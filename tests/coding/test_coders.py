@@ -20,8 +20,8 @@ from rank_search.coding.coding_priors import (
     masses,
     tabulated,
 )
-from rank_search.coding.estimate import Learned, adaptive_bits
-from rank_search.coding.plans import ADAPTIVE, CONSTANT, TABLE, Plan, choose, coded_bits
+from rank_search.coding.estimate import LearnedModel, adaptive_bits
+from rank_search.coding.plans import ADAPTIVE, CONSTANT, TABLE, CodingPlan, choose, coded_bits
 
 numbers = st.lists(st.integers(-32767, 32767) | st.integers(-3, 3), min_size=1, max_size=60)
 bounds = st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(0, 99)).map(lambda each: Neighbours(*sorted(each)))
@@ -69,7 +69,7 @@ def test_the_estimate_is_what_the_coder_writes(values: list[int], rows: int, nea
     matrix = np.array(values * rows * 10, dtype=np.int32).reshape(rows, -1)
     neighbours = thirds([matrix]) if near else ALONE
     stream, contexts = adaptive([matrix], neighbours)
-    learned = Learned()
+    learned = LearnedModel()
     bits = adaptive_bits(questions(matrix.reshape(-1).astype(np.int64), neighbours.kinds(matrix)), learned)
     assert 8 * len(stream) == pytest.approx(bits, rel=0.003, abs=24)
     assert np.allclose(learned.fast, np.array(contexts.fast) / (1 << 24), atol=2e-3)
@@ -184,5 +184,5 @@ def test_neighbours_tell_kinds() -> None:
 def test_a_plan_of_a_prior_that_reaches_far_is_safe() -> None:
     for low, high in ((1000, 1010), (-5, 30000), (-3, 3)):
         for family in range(3):
-            mass = Plan(1 + family, low=low, high=high, parameter=5).mass()
+            mass = CodingPlan(1 + family, low=low, high=high, parameter=5).mass()
             assert frequencies(mass).size == high - low + 1

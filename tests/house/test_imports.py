@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,71 +15,61 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "rank_search"
 
-CELLAR = {"amounts", "credentials", "directions", "errors", "point"}
+ROWS = (  # from the cellar to the roof: a room imports what lies in a lower row
+    ("errors",),
+    ("basics",),
+    ("point",),
+    ("layers", "coding", "artifacts", "pareto"),
+    ("priors", "tasks", "testing"),
+    ("options", "quantization"),
+    ("training",),
+    ("search", "trials", "store"),
+    ("observe",),
+    ("launch",),
+    ("study", "figures", "report"),
+    ("export", "submit"),
+    ("run",),
+    ("cli",),
+)
+LIBRARIES: dict[str, set[str]] = {
+    "layers": {"torch"},
+    "coding": {"torch", "numpy", "constriction"},
+    "artifacts": {"fsspec"},
+    "pareto": {"numpy", "moocore"},
+    "priors": {"torch", "numpy", "scipy", "safetensors"},
+    "tasks": {"torch"},
+    "testing": {"torch", "pytest"},
+    "options": {"numpy"},
+    "quantization": {"torch", "numpy"},
+    "training": {"torch", "safetensors"},
+    "search": {"optuna", "numpy"},
+    "trials": {"torch"},
+    "store": {"numpy", "pandas", "sqlalchemy", "alembic"},
+    "observe": {"structlog", "optuna"},
+    "study": {"torch"},
+    "figures": {"matplotlib", "plotext"},
+    "report": {"numpy", "jinja2", "markupsafe", "plotly"},
+    "export": {"torch", "safetensors", "onnxruntime"},
+    "submit": {"ray"},
+    "run": {"torch", "numpy"},
+    "cli": {"typer", "rich", "optuna", "optuna_dashboard"},
+}
 EVERYWHERE = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
-
-# room: (rooms it may import, libraries it may import)
-TABLE: dict[str, tuple[set[str], set[str]]] = {
-    "errors": (set(), set()),
-    "amounts": ({"errors"}, set()),
-    "directions": (set(), set()),
-    "point": ({"errors", "amounts"}, set()),
-    "layers": (CELLAR, {"torch"}),
-    "priors": (CELLAR | {"layers"}, {"torch", "numpy", "scipy", "safetensors"}),
-    "search": (CELLAR | {"layers", "priors"}, {"optuna", "numpy"}),
-    "coding": (CELLAR, {"torch", "numpy", "constriction"}),
-    "trials": (CELLAR | {"layers", "coding", "artifacts"}, {"torch", "numpy", "safetensors"}),
-    "fronts": (CELLAR | {"artifacts"}, {"numpy", "pandas", "sqlalchemy", "alembic", "moocore"}),
-    "figures": (CELLAR | {"fronts"}, {"matplotlib", "plotext"}),
-    "testing": (CELLAR | {"layers"}, {"torch", "pytest"}),
-    "credentials": (set(), set()),
-    "places": (CELLAR, {"fsspec"}),
-    "artifacts": (CELLAR | {"places"}, set()),
-    "logs": ({"credentials", "errors"}, {"structlog"}),
-    "streams": (set(), set()),
-    "launch": (CELLAR | {"search", "fronts", "artifacts", "logs", "streams"}, set()),
-    "study": (CELLAR | {"layers", "priors", "search", "trials", "launch"}, set()),
-    "report": (CELLAR | {"fronts"}, {"numpy", "jinja2", "markupsafe", "plotly"}),
-    "locating": (CELLAR | {"fronts", "study"}, set()),
-    "status": (CELLAR | {"fronts"}, set()),
-    "submit": (CELLAR | {"study", "fronts"}, {"ray"}),
-    "subject": (CELLAR | {"layers", "fronts", "trials", "study"}, {"torch"}),
-    "mirror": (CELLAR | {"fronts", "search"}, {"optuna"}),
-    "overparameterized": (CELLAR | {"layers", "priors", "study", "subject", "trials"}, {"torch"}),
-    "prepare": (CELLAR | {"overparameterized", "priors", "search", "study", "subject", "trials"}, {"torch"}),
-    "record": (
-        CELLAR | {"artifacts", "layers", "fronts", "priors", "search", "study", "subject", "trials", "prepare"},
-        {"torch"},
-    ),
-    "work": (
-        CELLAR | {"artifacts", "logs", "launch", "layers", "priors", "study", "subject", "trials", "prepare"},
-        {"torch", "numpy"},
-    ),
-    "cluster": (
-        CELLAR | {"artifacts", "launch", "layers", "priors", "study", "subject", "trials", "prepare", "work"},
-        {"torch", "numpy"},
-    ),
-    "local": (CELLAR | {"artifacts", "launch", "study", "trials", "prepare", "work"}, set()),
-    "run": (
-        CELLAR
-        | {"artifacts", "fronts", "launch", "search", "study", "subject", "trials", "prepare", "record"}
-        | {"cluster", "local", "locating"},
-        {"torch"},
-    ),
-    "export": (
-        CELLAR | {"artifacts", "coding", "layers", "trials", "fronts", "study", "subject"},
-        {"torch", "safetensors", "onnxruntime"},
-    ),
-    "confirmation": (CELLAR | {"fronts", "launch", "record", "run", "search", "study", "subject", "trials"}, set()),
-    "posttraining": (CELLAR | {"coding", "export", "layers", "trials"}, {"torch"}),
-    "compression": (CELLAR | {"fronts", "launch", "layers", "study", "trials", "subject", "run", "export"}, {"torch"}),
-}
 ONLY_IN = {  # a library that some files of a room may import
-    ("launch", "ray"): {"ray.py", "tensorboard.py"},
-    ("search", "torch"): {"fits.py"},
+    ("launch", "ray"): {"ray_actors.py", "tensorboard.py"},
+    ("options", "torch"): {"fits.py"},
     ("search", "scipy"): {"surrogate.py"},
+    ("observe", "optuna"): {"optuna_storage.py"},
 }
-SETTINGS_ONLY = {"study"}  # of other rooms it takes the settings models, and the contract of a task
+
+
+PUBLIC = {"testing": ("GEOMETRIES", "FactorizationLaws", "LawResult", "check_factorization", "check_law")}
+
+
+def below(room: str) -> set[str]:
+    """The rooms that it may import."""
+    (height,) = [at for at, row in enumerate(ROWS) if room in row]
+    return {each for row in ROWS[:height] for each in row}
 
 
 def rooms() -> list[str]:
@@ -101,29 +93,46 @@ def imports(path: Path) -> Iterator[str]:
             yield from (f"{module}.{alias.name}" for alias in node.names) if module == "rank_search" else (module,)
 
 
-def test_every_room_is_in_the_table() -> None:
-    assert set(rooms()) == set(TABLE) | {"cli"}
+def test_every_room_has_a_place() -> None:
+    assert set(rooms()) == {room for row in ROWS for room in row}
 
 
-@pytest.mark.parametrize("room", sorted(TABLE))
+@pytest.mark.parametrize("room", rooms())
 def test_a_room_imports_what_it_stands_on(room: str) -> None:
-    allowed_rooms, libraries = TABLE[room]
     for path in files_of(room):
         for name in imports(path):
             top, *rest = name.split(".")
             where = f"{path.relative_to(ROOT)} imports {name}"
             if top == "rank_search":
                 assert rest, f"{where}: name the room"
-                assert rest[0] in allowed_rooms | {room}, where
+                assert rest[0] in below(room) | {room}, where
             else:
-                here = path.name in ONLY_IN.get((room, top), ())
-                assert here or top in libraries | EVERYWHERE, where
+                only = ONLY_IN.get((room, top))
+                allowed = top in LIBRARIES.get(room, set()) | EVERYWHERE if only is None else path.name in only
+                assert allowed, where
 
 
-def test_nobody_imports_the_roof() -> None:
-    for room in TABLE:
+def test_rooms_are_entered_by_their_doors() -> None:
+    for room in rooms():
         for path in files_of(room):
-            assert not any(name.startswith("rank_search.cli") for name in imports(path)), path
+            for name in imports(path):
+                parts = name.split(".")
+                inside = len(parts) > 2 and (PACKAGE / parts[1] / f"{parts[2]}.py").exists()
+                assert not inside or parts[1] == room, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_doors_show_what_others_use() -> None:
+    used: dict[str, set[str]] = {room: set(PUBLIC.get(room, ())) for room in rooms()}
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / "plugins").glob("*.py"), *(ROOT / "docs").glob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        for room, names in re.findall(r"from rank_search\.(\w+) import (\([^)]*\)|[^\n]*)", text):
+            if path.parent.name != room and room in used:
+                used[room] |= set(re.findall(r"\w+", names))
+    for room, names in used.items():
+        door = PACKAGE / room / "__init__.py"
+        if door.exists() and room != "cli":
+            shown = set(importlib.import_module(f"rank_search.{room}").__all__)
+            assert not shown - names, f"{room} shows what nobody uses: {shown - names}"
 
 
 def test_plugins_stand_on_layers_and_mathematics_alone() -> None:

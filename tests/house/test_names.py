@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from rank_search.study.reference import reference
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROOMS = ("export", "fronts", "launch", "layers", "priors", "report", "search", "study", "testing", "trials")
+ROOMS = sorted(path.parent.name for path in (ROOT / "rank_search").glob("*/__init__.py"))
 
 
 def test_every_public_name_loads() -> None:
@@ -45,6 +46,22 @@ def test_a_room_declares_what_it_exports(room: str) -> None:
         for alias in node.names
     }
     assert set(module.__all__) == imported
+
+
+def test_no_two_modules_have_one_name() -> None:
+    modules = [path.stem for path in (ROOT / "rank_search").rglob("*.py") if "migrations" not in path.parts]
+    names = Counter([*modules, *ROOMS])
+    assert [name for name, count in names.items() if count > 1 and name not in ("__init__", "settings")] == []
+
+
+def test_no_two_public_classes_have_one_name() -> None:
+    classes = Counter(
+        node.name
+        for path in (ROOT / "rank_search").rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
+    assert [name for name, count in classes.items() if count > 1] == []
 
 
 def test_every_room_has_a_docstring() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.launch import Driver, Executor, InProcess, LaunchSettings, Plan, Runner
+from rank_search.launch import Executor, InProcess, LaunchSettings, Runner, SearchDriver, SearchPlan
 from rank_search.point import Objective
 from rank_search.search import Rungs
 from rank_search.store import Store, StudyRecord
@@ -41,14 +41,14 @@ def study(store: Store) -> StudyRecord:
 
 
 @pytest.fixture
-def drive(store: Store, study: StudyRecord, tmp_path: Path) -> Callable[..., Driver]:
+def drive(store: Store, study: StudyRecord, tmp_path: Path) -> Callable[..., SearchDriver]:
     """Makes a driver; what is not said is the simplest there is."""
 
-    def make(executor: Executor | None = None, searcher: Counting | None = None, **changes: Any) -> Driver:
+    def make(executor: Executor | None = None, searcher: Counting | None = None, **changes: Any) -> SearchDriver:
         driven = changes.pop("study", study)
         report = changes.pop("report", lambda progress: None)
         watchers = changes.pop("watchers", ())
-        plan = Plan(
+        plan = SearchPlan(
             **{
                 "target": 5,
                 "rungs": Rungs(None, 1.0),
@@ -61,7 +61,7 @@ def drive(store: Store, study: StudyRecord, tmp_path: Path) -> Callable[..., Dri
             }
         )
         chosen = executor or InProcess(better_and_better)
-        return Driver(store, driven, searcher or Counting(), chosen, plan, report, watchers)  # type: ignore[arg-type]
+        return SearchDriver(store, driven, searcher or Counting(), chosen, plan, report, watchers)  # type: ignore[arg-type]
 
     return make
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rank_search.launch import Driver, Job, Watcher
+from rank_search.launch import Job, SearchDriver, TrialCallback
 from rank_search.launch.executors import Finished
-from rank_search.observe import Progress
+from rank_search.observe import SearchProgress
 from rank_search.point import Choice, Outcome, Point, State
 
 
@@ -47,7 +47,7 @@ def test_tensorboard_shows_each_trial_at_each_budget_with_its_choices(tmp_path: 
     assert b"entropy" in content
 
 
-class Failing(Watcher):
+class Failing(TrialCallback):
     def __init__(self) -> None:
         self.told = 0
 
@@ -55,22 +55,22 @@ class Failing(Watcher):
         self.told += 1
         raise OSError("no room for logs")
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, progress: SearchProgress) -> None:
         return
 
     def close(self) -> None:
         raise AssertionError("it is told nothing more")
 
 
-def test_a_watcher_that_fails_is_told_nothing_more_and_the_search_goes_on(drive: Callable[..., Driver]) -> None:
+def test_a_watcher_that_fails_is_told_nothing_more_and_the_search_goes_on(drive: Callable[..., SearchDriver]) -> None:
     failing = Failing()
     assert drive(target=5, watchers=[failing]).run() is True
     assert failing.told == 1
 
 
-def test_ray_metrics_take_every_state(cluster: object, drive: Callable[..., Driver]) -> None:
+def test_ray_metrics_take_every_state(cluster: object, drive: Callable[..., SearchDriver]) -> None:
     from rank_search.launch import RayMetrics
 
-    told: list[Progress] = []
+    told: list[SearchProgress] = []
     drive(target=3, report=told.append, watchers=[RayMetrics("study")]).run()
     assert told[-1].states == {State.COMPLETE: 3}

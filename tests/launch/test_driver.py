@@ -13,11 +13,11 @@ import pytest
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError, StoreAwayError, TaskError
-from rank_search.launch import Driver, InProcess, Job, Watcher, driver, executors
+from rank_search.launch import InProcess, Job, SearchDriver, TrialCallback, driver, executors
 from rank_search.launch import heartbeats as pulses
 from rank_search.launch.driver import hypervolume_of
 from rank_search.launch.executors import Finished
-from rank_search.observe import Progress, look
+from rank_search.observe import SearchProgress, status_of
 from rank_search.point import Bound, Outcome, Point, State
 from rank_search.search import Rungs
 from rank_search.search.rungs import RungSettings
@@ -38,9 +38,9 @@ from tests.launch.parts import (
 
 
 def test_it_reaches_the_target_and_tells_how_far_it_is(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
-    told: list[Progress] = []
+    told: list[SearchProgress] = []
     executor = LastFirst(better_and_better)
     made = drive(executor, target=7, report=told.append)
     assert made.run() is True
@@ -55,20 +55,22 @@ def test_it_reaches_the_target_and_tells_how_far_it_is(
     assert told[-1].seconds_left == 0
 
 
-def test_nothing_is_left_to_do(store: Store, study: StudyRecord, drive: Callable[..., Driver]) -> None:
+def test_nothing_is_left_to_do(store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]) -> None:
     drive(target=4).run()
     again = drive(target=2)
     assert again.run() is True
     assert (again.done_here, len(by_number(store, study))) == (0, 4)
 
 
-def test_a_space_that_is_exhausted_ends_it(store: Store, study: StudyRecord, drive: Callable[..., Driver]) -> None:
+def test_a_space_that_is_exhausted_ends_it(
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
     assert drive(LastFirst(better_and_better), Counting(points=4), target=9).run() is False
     assert len(by_number(store, study)) == 4
     assert drive(searcher=Counting(points=4), target=4).run() is True
 
 
-def test_what_can_be_judged_is_not_run(store: Store, study: StudyRecord, drive: Callable[..., Driver]) -> None:
+def test_what_can_be_judged_is_not_run(store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]) -> None:
     ran: list[int] = []
 
     def note(job: Job) -> Outcome:
@@ -91,7 +93,7 @@ def test_what_can_be_judged_is_not_run(store: Store, study: StudyRecord, drive: 
 
 
 def test_the_claims_of_the_dead_come_first_under_their_numbers(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     lost = [store.claim(study, a_point(rank), dead_worker(), {"label": "lost"}) for rank in (700, 800)]
     drive(LastFirst(better_and_better), target=4).run()
@@ -102,7 +104,7 @@ def test_the_claims_of_the_dead_come_first_under_their_numbers(
 
 
 def test_a_claim_without_a_heartbeat_is_taken_over(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.claim(study, a_point(700), ELSEWHERE, {"label": "lost"})
     monkeypatch.setattr(pulses, "EXPIRED", timedelta(seconds=-1))
@@ -112,7 +114,7 @@ def test_a_claim_without_a_heartbeat_is_taken_over(
 
 
 def test_a_trial_that_ends_its_driver_each_time_is_given_up(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     store.claim(study, a_point(700), dead_worker(), {"label": "deadly"})
     assert store.take_over(study, dead_worker(), lambda claim: True)
@@ -130,7 +132,7 @@ def test_a_trial_that_ends_its_driver_each_time_is_given_up(
 
 
 def test_the_trials_of_another_driver_are_waited_for(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = store.claim(study, a_point(700), ELSEWHERE, {"label": "theirs"})
     assert theirs is not None
@@ -144,7 +146,7 @@ def test_the_trials_of_another_driver_are_waited_for(
             store.record(study, theirs, complete(0.1, 1.0), budget=1, rng_seed=0, started=now, finished=now)
 
     monkeypatch.setattr(driver.time, "sleep", they_finish)
-    told: list[Progress] = []
+    told: list[SearchProgress] = []
     made = drive(target=3, report=told.append)
     assert made.run() is True
     assert (made.done_here, waited) == (2, 3)
@@ -153,7 +155,7 @@ def test_the_trials_of_another_driver_are_waited_for(
 
 
 def test_a_point_that_another_driver_has_is_not_tried_twice(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     class Overtaken(Counting):
         """Between asking and claiming, another driver claims the same point, once."""
@@ -175,7 +177,7 @@ def test_a_point_that_another_driver_has_is_not_tried_twice(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of luck")])
 def test_interrupted_it_gives_its_claims_up(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], error: BaseException
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], error: BaseException
 ) -> None:
     def stop_at_three(job: Job) -> Outcome:
         if job.number == 3:
@@ -195,7 +197,7 @@ def test_interrupted_it_gives_its_claims_up(
 
 
 def test_the_heartbeat_goes_on_during_a_trial(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pulses, "HEARTBEAT", timedelta(milliseconds=1))
 
@@ -221,7 +223,7 @@ def test_the_heartbeat_goes_on_during_a_trial(
 
 
 def test_a_measured_constraint_makes_a_trial_infeasible(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], tmp_path: Path
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], tmp_path: Path
 ) -> None:
     bounds = (Bound.parse("error <= 0.5 * dense"),)
     drive(InProcess(leaving_files(tmp_path)), constraints=bounds, target=5).run()
@@ -249,7 +251,7 @@ def files(folder: Path) -> set[str]:
 
 
 def test_only_the_files_of_the_front_stay(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], tmp_path: Path
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], tmp_path: Path
 ) -> None:
     losses = [(0.5, 5.0), (0.6, 6.0), (0.4, 9.0), (0.3, 4.0), (0.9, 1.0), (0.3, 4.0)]
     executor = InProcess(leaving_files(tmp_path, lambda job: complete(*losses[job.number])))
@@ -262,7 +264,7 @@ def test_only_the_files_of_the_front_stay(
 
 
 def test_files_that_a_killed_driver_left_in_the_store_are_removed(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], tmp_path: Path
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], tmp_path: Path
 ) -> None:
     run, now = leaving_files(tmp_path), datetime.now(UTC)
     for rank in (700, 800):  # recorded, and killed before the files of the dominated one were removed
@@ -274,7 +276,7 @@ def test_files_that_a_killed_driver_left_in_the_store_are_removed(
     assert files(tmp_path) == {"1.model", "1.coded"}
 
 
-def test_a_searcher_is_told_of_everything(store: Store, study: StudyRecord, drive: Callable[..., Driver]) -> None:
+def test_a_searcher_is_told_of_everything(store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]) -> None:
     store.claim(study, a_point(700), ELSEWHERE, {"label": "theirs"})
     drive(searcher=Counting(points=2), target=9).run()
     searcher = Counting(points=2)
@@ -302,7 +304,7 @@ def unlucky(number: int, times: int, trouble: Exception) -> Callable[[Job], Outc
 
 @pytest.mark.parametrize("trouble", [LaunchError("its worker died"), ArtifactError("no room")])
 def test_a_trial_in_trouble_is_tried_again(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], trouble: Exception
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], trouble: Exception
 ) -> None:
     drive(InProcess(unlucky(1, 2, trouble)), target=3, max_retries=2).run()
     assert [(row.state, row.attempt) for row in by_number(store, study)] == [
@@ -314,7 +316,7 @@ def test_a_trial_in_trouble_is_tried_again(
 
 @pytest.mark.parametrize("trouble", [LaunchError("its worker died"), ArtifactError("no room")])
 def test_a_trial_that_stays_in_trouble_has_failed_with_the_reason(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], trouble: Exception
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], trouble: Exception
 ) -> None:
     drive(LastFirst(unlucky(1, 9, trouble)), target=4, max_retries=2).run()
     rows = by_number(store, study)
@@ -323,7 +325,7 @@ def test_a_trial_that_stays_in_trouble_has_failed_with_the_reason(
 
 
 def test_what_will_work_for_no_trial_ends_the_run(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     with pytest.raises(TaskError, match="no data"):
         drive(InProcess(unlucky(1, 1, TaskError("no data"))), target=3).run()
@@ -332,7 +334,11 @@ def test_what_will_work_for_no_trial_ends_the_run(
 
 
 def test_without_room_for_files_no_trial_is_spent(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    study: StudyRecord,
+    drive: Callable[..., SearchDriver],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "artifacts").write_text("a file where the folder should be")
     run = leaving_files(tmp_path)
@@ -357,7 +363,7 @@ def test_without_room_for_files_no_trial_is_spent(
 
 
 def test_a_claim_whose_granting_was_not_heard_of_is_taken_up(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     made = drive(target=3)
     granted, real = [], store.claim
@@ -386,15 +392,15 @@ def overtake(store: Store, study: StudyRecord, number: int, *, record: bool) -> 
 
 
 def test_a_result_that_comes_too_late_is_dropped(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], caplog: pytest.LogCaptureFixture
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], caplog: pytest.LogCaptureFixture
 ) -> None:
     watched: list[int] = []
 
-    class Noting(Watcher):
+    class Noting(TrialCallback):
         def recorded(self, finished: Finished, outcome: Outcome) -> None:
             watched.append(finished.job.number)
 
-        def progressed(self, progress: Progress) -> None:
+        def progressed(self, progress: SearchProgress) -> None:
             return
 
         def close(self) -> None:
@@ -419,7 +425,7 @@ def test_a_result_that_comes_too_late_is_dropped(
 
 
 def test_nobody_takes_over_what_he_carries_out_himself(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """His claims were handed on while he was stopped, and their new holder is silent, or has given them up."""
     monkeypatch.setattr(pulses, "EXPIRED", timedelta(seconds=-1))
@@ -443,7 +449,11 @@ def test_nobody_takes_over_what_he_carries_out_himself(
 
 @pytest.mark.parametrize("jump", [timedelta(hours=1), timedelta(hours=-1), timedelta(days=-400)])
 def test_clocks_that_jump_lose_no_claim_and_no_sense(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch, jump: timedelta
+    store: Store,
+    study: StudyRecord,
+    drive: Callable[..., SearchDriver],
+    monkeypatch: pytest.MonkeyPatch,
+    jump: timedelta,
 ) -> None:
     """With SQLite, the database's clock is this machine's."""
     offset = timedelta(0)
@@ -475,7 +485,7 @@ def test_clocks_that_jump_lose_no_claim_and_no_sense(
 
 
 def test_moments_are_by_the_clock_of_the_database(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which is another machine's, and two hours ahead."""
 
@@ -490,18 +500,22 @@ def test_moments_are_by_the_clock_of_the_database(
     assert now - datetime.now(UTC) > timedelta(hours=1.9)
     for row in by_number(store, study):
         assert now - timedelta(minutes=5) < row.started <= row.finished <= now
-    found = look(store, study.name, timedelta(hours=1))
+    found = status_of(store, study.name, timedelta(hours=1))
     assert found.activity.finished == 2
     assert 0 <= found.seconds_since(found.activity.last_finished) < 300  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "No space left on device")])
 def test_progress_that_nobody_reads_ends_no_search(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], caplog: pytest.LogCaptureFixture, error: OSError
+    store: Store,
+    study: StudyRecord,
+    drive: Callable[..., SearchDriver],
+    caplog: pytest.LogCaptureFixture,
+    error: OSError,
 ) -> None:
     told: list[int] = []
 
-    def report(progress: Progress) -> None:
+    def report(progress: SearchProgress) -> None:
         told.append(progress.finished)
         if progress.finished == 2:
             raise error
@@ -513,7 +527,7 @@ def test_progress_that_nobody_reads_ends_no_search(
 
 
 def test_interrupted_while_the_store_is_away_it_ends_at_once(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver], monkeypatch: pytest.MonkeyPatch
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patience = store._database._patience
     monkeypatch.setattr(patience, "_seconds", 3600.0)
@@ -543,12 +557,12 @@ def long_study(store: Store, study: StudyRecord) -> StudyRecord:
 
 @pytest.fixture
 def climb(
-    store: Store, long_study: StudyRecord, tmp_path: Path, drive: Callable[..., Driver]
-) -> Callable[..., tuple[Driver, list[Job]]]:
+    store: Store, long_study: StudyRecord, tmp_path: Path, drive: Callable[..., SearchDriver]
+) -> Callable[..., tuple[SearchDriver, list[Job]]]:
     """Makes a driver with rungs at 1, 3 and 9 epochs, and the list of the jobs that it gives out."""
     artifacts = ArtifactStore(tmp_path / "artifacts")
 
-    def make(target: int = 9, judge: Callable[[Job], Outcome] | None = None) -> tuple[Driver, list[Job]]:
+    def make(target: int = 9, judge: Callable[[Job], Outcome] | None = None) -> tuple[SearchDriver, list[Job]]:
         jobs: list[Job] = []
 
         def run(job: Job) -> Outcome:
@@ -566,7 +580,7 @@ def climb(
 
 
 def test_the_best_of_a_rung_go_on_from_their_checkpoints(
-    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[Driver, list[Job]]], tmp_path: Path
+    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[SearchDriver, list[Job]]], tmp_path: Path
 ) -> None:
     made, jobs = climb()
     assert made.run() is True
@@ -585,7 +599,7 @@ def test_the_best_of_a_rung_go_on_from_their_checkpoints(
 
 
 def test_no_more_than_a_share_of_each_rung_goes_on(
-    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[Driver, list[Job]]]
+    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[SearchDriver, list[Job]]]
 ) -> None:
     made, jobs = climb(target=27)
     made.run()
@@ -596,7 +610,7 @@ def test_no_more_than_a_share_of_each_rung_goes_on(
 
 
 def test_a_failed_promotion_keeps_what_was_measured_before(
-    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[Driver, list[Job]]]
+    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[SearchDriver, list[Job]]]
 ) -> None:
     def fail_high(job: Job) -> Outcome:
         if job.budget > 1:
@@ -612,7 +626,7 @@ def test_a_failed_promotion_keeps_what_was_measured_before(
 
 
 def test_a_damaged_checkpoint_costs_a_fresh_start(
-    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[Driver, list[Job]]]
+    store: Store, long_study: StudyRecord, climb: Callable[..., tuple[SearchDriver, list[Job]]]
 ) -> None:
     def unreadable(job: Job) -> Outcome:
         if job.checkpoint is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from rank_search.errors import TrialsFailedError
-from rank_search.launch import Driver, InProcess, Job
+from rank_search.launch import InProcess, Job, SearchDriver
 from rank_search.launch.failures import Failures
 from rank_search.point import Outcome, State
 from rank_search.store import Store, StudyRecord
@@ -31,7 +31,7 @@ def test_any_number_may_fail() -> None:
 
 
 def test_a_driver_stops_and_leaves_nothing_in_flight(
-    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     def one_that_works(job: Job) -> Outcome:
         return complete(error=0.5, macs=1.0) if job.number == 1 else FAILED

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from rank_search.cli import status_verb
 from rank_search.errors import QueryError, StoreAwayError
-from rank_search.observe import Driver, Status, look
+from rank_search.observe import DriverStatus, Status, status_of
 from rank_search.pareto import hypervolume
 from rank_search.point import Outcome, State
 from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord, tables
@@ -87,8 +87,8 @@ def test_drivers_are_alive_or_silent() -> None:
     claims = [held(1, "b:2", 100), held(2, "a:1", 91), held(3, "b:2", 30), held(4, "", 0, heartbeat=NEVER)]
     found = status(*claims)
     assert found.drivers == [
-        Driver("a:1", 1, NOW - timedelta(seconds=91), alive=False),
-        Driver("b:2", 2, NOW - timedelta(seconds=30), alive=True),
+        DriverStatus("a:1", 1, NOW - timedelta(seconds=91), alive=False),
+        DriverStatus("b:2", 2, NOW - timedelta(seconds=30), alive=True),
     ]
     assert [claim.number for claim in found.given_up] == [4]
 
@@ -136,7 +136,7 @@ def record(store: Store, study: StudyRecord, outcome: Outcome, worker: str, minu
 
 
 def test_look(store: Store, study: StudyRecord) -> None:
-    found = look(store, study.name, TEN_MINUTES)
+    found = status_of(store, study.name, TEN_MINUTES)
     assert found.study.target == 12
     assert found.activity.trials == {State.COMPLETE: 3}
     assert dict(found.activity.by_worker) == {"there:7": 2}
@@ -144,12 +144,12 @@ def test_look(store: Store, study: StudyRecord) -> None:
     assert found.on_front == 2
     assert found.hypervolume == hypervolume([[1.0, 1.0], [0.0, 2.0]], [10.0, 10.0], [-10.0, -10.0])
     with pytest.raises(QueryError):
-        look(store, "none", TEN_MINUTES)
+        status_of(store, "none", TEN_MINUTES)
 
 
 def test_rates_of_a_young_study_are_over_its_age(store: Store, study: StudyRecord) -> None:
-    assert look(store, study.name, TEN_MINUTES).period < timedelta(minutes=5)
-    assert look(store, study.name, timedelta(seconds=0.5)).period == timedelta(seconds=0.5)
+    assert status_of(store, study.name, TEN_MINUTES).period < timedelta(minutes=5)
+    assert status_of(store, study.name, timedelta(seconds=0.5)).period == timedelta(seconds=0.5)
 
 
 def test_a_complete_study_keeps_its_rate(store: Store) -> None:
@@ -158,12 +158,12 @@ def test_a_complete_study_keeps_its_rate(store: Store) -> None:
     for minutes_ago in (70, 60):
         record(store, study, Outcome(State.COMPLETE, {"a": 1.0, "b": 1.0}), "there:7", minutes_ago)
     execute(store, study, datetime.now(UTC) - timedelta(minutes=90))
-    found = look(store, study.name, timedelta(minutes=15))
+    found = status_of(store, study.name, timedelta(minutes=15))
     assert found.complete
     assert (found.period, found.rate) == (timedelta(minutes=15), 2 / 15)
     assert dict(found.rates) == {"there:7": 2 / 15}
     store.aim(study, 3)  # it is to go on, and nobody does
-    assert look(store, study.name, timedelta(minutes=15)).rate == 0
+    assert status_of(store, study.name, timedelta(minutes=15)).rate == 0
 
 
 def execute(store: Store, study: StudyRecord, created: datetime) -> None:
@@ -174,7 +174,7 @@ def execute(store: Store, study: StudyRecord, created: datetime) -> None:
 
 def test_nothing_yet(store: Store) -> None:
     study = store.join(a_record())
-    found = look(store, study.name, TEN_MINUTES)
+    found = status_of(store, study.name, TEN_MINUTES)
     assert (found.finished, found.on_front, found.hypervolume, found.rate) == (0, 0, 0.0, 0.0)
     assert found.seconds_left is None
     assert not found.complete
@@ -264,12 +264,12 @@ class _Breaks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.away = False
-        monkeypatch.setattr(status_verb, "look", self.look)
+        monkeypatch.setattr(status_verb, "status_of", self.look)
 
-    def look(self, *arguments: Any) -> Status:
+    def status_of(self, *arguments: Any) -> Status:
         if self.away:
             raise StoreAwayError("The server is restarting.")
-        return look(*arguments)
+        return status_of(*arguments)
 
 
 def rendered(watched: status_verb._Watched) -> str:

@@ -1,4 +1,4 @@
-"""Options as arrays, against the options themselves."""
+"""OptionTable as arrays, against the options themselves."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rank_search.options import Menus, Options, price_of
-from rank_search.options.menus import ABOUT, EVEN
+from rank_search.options import OptionArrays, OptionTable, price_of
+from rank_search.options.arrays import ABOUT, EVEN
 from rank_search.point import Choice, Point
 from rank_search.search import Space
 from tests.small_space import LAYERS, Made, made_up_error, options_of
@@ -18,13 +18,13 @@ Make = Callable[..., Made]
 
 
 @pytest.fixture
-def both(make: Make) -> tuple[Space, Options, Menus]:
+def both(make: Make) -> tuple[Space, OptionTable, OptionArrays]:
     made = make()
     options = options_of(made)
-    return made[0], options, Menus(options, [group.name for group in made[0].groups])
+    return made[0], options, OptionArrays(options, [group.name for group in made[0].groups])
 
 
-Both = tuple[Space, Options, Menus]
+Both = tuple[Space, OptionTable, OptionArrays]
 
 
 def drawn_places(both: Both, count: int) -> np.ndarray:
@@ -120,9 +120,9 @@ def test_moves_change_one_to_three_groups_and_stay_on_the_menus(both: Both) -> N
 def test_one_group_with_nothing_but_dense_stays(make: Make) -> None:
     """Groups of one option beside others: what fills the arrays up is never chosen."""
     space, costs, _ = make(("svd",), {name: LAYERS[name] for name in ("body", "head")})
-    options = Options(space.groups, costs, made_up_error(space), space.round_to)
+    options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     options.of["body"] = options.of["body"][:1]
-    menus, rng = Menus(options, ["body", "head"]), np.random.default_rng(0)
+    menus, rng = OptionArrays(options, ["body", "head"]), np.random.default_rng(0)
     places = np.array([0, 3])
     for _ in range(100):
         places = menus.moved(places, rng)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rank_search.errors import PluginError
 from rank_search.layers import DirectBases, Factorization, load_plugin
-from rank_search.options import Fits, Forms, Options
+from rank_search.options import Fits, Forms, OptionTable
 from rank_search.options.table import COARSE, LADDER
 from rank_search.point import Choice, Point
 from rank_search.priors import SpectraCache
@@ -115,7 +115,7 @@ def test_each_fit_is_made_once(make: Make, weights: dict[str, Tensor], monkeypat
     monkeypatch.setattr(plugin, "fit", counted)
     space, costs, _ = make(("svd",))
     fits = fits_of(weights)
-    options = Options(space.groups, costs, fits, space.round_to)
+    options = OptionTable(space.groups, costs, fits, space.round_to)
     first = dict(made)
     assert set(first.values()) == {1}
     again = options.with_costs(costs)
@@ -127,7 +127,7 @@ def test_each_fit_is_made_once(make: Make, weights: dict[str, Tensor], monkeypat
 @pytest.mark.parametrize("groups", [None, TIED])
 def test_the_grid_is_dense_and_what_is_smaller(make: Make, groups: dict[str, tuple[str, ...]] | None) -> None:
     space, costs, _ = make(groups=groups)
-    options = Options(space.groups, costs, made_up_error(space), space.round_to)
+    options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     for group in space.groups:
         dense, *others = options.of[group.name]
         assert dense.factorization == "dense"
@@ -148,7 +148,7 @@ def test_the_grid_is_dense_and_what_is_smaller(make: Make, groups: dict[str, tup
 
 def test_costs_add_up_to_those_of_the_point(make: Make) -> None:
     space, costs, _ = make(groups=TIED)
-    options = Options(space.groups, costs, made_up_error(space), space.round_to)
+    options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     for place in (0, 1, 3, -1):
         chosen = [options.of[group.name][place] for group in space.groups]
         point = Point({layer: choice for option in chosen for layer, choice in option.choices.items()})
@@ -161,7 +161,7 @@ def test_costs_add_up_to_those_of_the_point(make: Make) -> None:
 def test_tied_layers_have_the_sum_of_their_errors(make: Make) -> None:
     space, costs, _ = make(groups=TIED)
     error_of = made_up_error(space)
-    options = Options(space.groups, costs, error_of, space.round_to)
+    options = OptionTable(space.groups, costs, error_of, space.round_to)
     for each in options.of["twins"][1:]:
         assert set(each.choices) == {"body", "neck"}
         assert each.error == pytest.approx(sum(error_of(layer, choice) for layer, choice in each.choices.items()))
@@ -171,7 +171,7 @@ def test_tied_layers_have_the_sum_of_their_errors(make: Make) -> None:
 def test_a_point_off_the_grid_is_measured_when_it_is_asked_for(make: Make) -> None:
     space, costs, _ = make(("svd",))
     counted = Counted(made_up_error(space))
-    options = Options(space.groups, costs, counted, space.round_to)
+    options = OptionTable(space.groups, costs, counted, space.round_to)
     on_grid = {option.choices["head"].values.get("rank") for option in options.of["head"]}
     rank = next(rank for rank in range(1, 24) if rank not in on_grid)
     counted.calls.clear()
@@ -186,13 +186,13 @@ def test_a_point_off_the_grid_is_measured_when_it_is_asked_for(make: Make) -> No
 
 def test_ranks_are_multiples_of_what_they_are_rounded_to(make: Make) -> None:
     space, costs, _ = make(("svd",), round_to=8)
-    options = Options(space.groups, costs, made_up_error(space), space.round_to)
+    options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     assert {option.choices["head"].values["rank"] for option in options.of["head"][1:]} == {8, 16, 24}
 
 
 def test_forms_that_are_not_faster_are_left_out(make: Make) -> None:
     space, costs, _ = make(("svd",))
-    options = Options(space.groups, costs, made_up_error(space), space.round_to)
+    options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     slow = options.with_costs(costs.with_forms(Forms({"head": {"svd": ((1.0, 1.5),)}})))
     assert [each.factorization for each in slow.of["head"]] == ["dense"]
     assert slow.of["body"] == options.of["body"]
@@ -204,7 +204,7 @@ def test_a_second_run_makes_no_fit_again(
     space, costs, _ = make(("svd",))
     plugins = {"svd": load_plugin("svd")}
 
-    def options(moments: dict[str, Tensor], version: str = "1") -> Options:
+    def options(moments: dict[str, Tensor], version: str = "1") -> OptionTable:
         cache = SpectraCache(tmp_path)
         bases = {name: cache.bases(name, weights[name], moments[name]) for name in LAYERS}
         fits = Fits(
@@ -214,7 +214,7 @@ def test_a_second_run_makes_no_fit_again(
             bases.__getitem__,
             lambda layer, name: cache.numbers(bases[layer], f"{name} {version}"),
         )
-        made = Options(space.groups, costs, fits, space.round_to)
+        made = OptionTable(space.groups, costs, fits, space.round_to)
         fits.save()
         return made
 

@@ -8,15 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rank_search.quantization.entropy_models import DENSITIES, Density, Laplace, Learned, logistic_bits, spread, sums
+from rank_search.quantization.entropy_models import (
+    ENTROPY_MODELS,
+    EntropyModel,
+    Laplace,
+    Learned,
+    logistic_bits,
+    spread,
+    sums,
+)
 from rank_search.quantization.settings import PriorKind
 
 KINDS: list[PriorKind] = ["laplace", "logistic", "density"]
 
 
-def density_of(kind: PriorKind, groups: int = 1, scale: float = 2.0, bent: bool = True) -> Density:
+def density_of(kind: PriorKind, groups: int = 1, scale: float = 2.0, bent: bool = True) -> EntropyModel:
     torch.manual_seed(3)
-    made = DENSITIES[kind](groups, scale).double()
+    made = ENTROPY_MODELS[kind](groups, scale).double()
     with torch.no_grad():
         for parameter in made.parameters():
             parameter += 0.3 * torch.randn_like(parameter) if bent else 0
@@ -29,7 +37,7 @@ def exact_logistic_bits(x: Tensor, scale: Tensor) -> Tensor:
     return -(torch.sigmoid((left + 0.5) / scale) - torch.sigmoid((left - 0.5) / scale)).log2()
 
 
-def plain_bits(density: Density, x: Tensor) -> Tensor:
+def plain_bits(density: EntropyModel, x: Tensor) -> Tensor:
     """Of groups × numbers, with gradients by autograd, from the distribution functions."""
     if isinstance(density, Learned):
         return density.bits(x)
@@ -107,7 +115,7 @@ def test_all_begin_near_the_same_distribution(kind: PriorKind) -> None:
     torch.manual_seed(0)
     sample = torch.distributions.Laplace(0.0, 3.0).sample((1, 20_000)).round()
     entropy = math.log2(2 * math.e * 3.0)
-    assert float(DENSITIES[kind](1, 3.0).bits(sample).mean().detach()) == pytest.approx(entropy, abs=0.25)
+    assert float(ENTROPY_MODELS[kind](1, 3.0).bits(sample).mean().detach()) == pytest.approx(entropy, abs=0.25)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -117,7 +125,7 @@ def test_each_learns_its_numbers_to_near_their_entropy(kind: PriorKind) -> None:
     _, counts = sample.unique(return_counts=True)
     share = counts / counts.sum()
     entropy = -float((share * share.log2()).sum())
-    density = DENSITIES[kind](1, 8.0)
+    density = ENTROPY_MODELS[kind](1, 8.0)
     optimizer = torch.optim.Adam(density.parameters(), 0.03)
     for _ in range(400):
         optimizer.zero_grad()

@@ -15,7 +15,7 @@ from rank_search.quantization import batch_statistics, reestimate_batchnorm
 from rank_search.quantization.batchnorm import learning_norms
 from rank_search.tasks import Supervised
 from rank_search.training import TrainingSettings
-from rank_search.trials import Workbench, run_trial
+from rank_search.trials import TrialContext, run_trial
 
 BATCHES = [
     (torch.randn(32, 6, generator=torch.Generator().manual_seed(each)) * 3 + 2, torch.zeros(32, dtype=torch.long))
@@ -94,7 +94,7 @@ def test_a_trial_measures_a_frozen_norm_as_it_is(freeze: Callable[[Net], object]
     net.eval()
     batches = [(x, net(x).argmax(1)) for x, _ in BATCHES]
     layers = take_inventory(net, batches[0][0][:1]).layers
-    bench = Workbench(
+    bench = TrialContext(
         Supervised(net, batches, batches, batches),
         net,
         layers,

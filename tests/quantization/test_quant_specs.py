@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from rank_search.coding.grid import transformed
 from rank_search.layers import Layer, load_plugin
 from rank_search.quantization import CodingSettings, Quantizer, component_modes
-from rank_search.quantization.quant_specs import lattices, to_frequencies
+from rank_search.quantization.quant_specs import quantization_specs, to_frequencies
 from rank_search.quantization.settings import PriorKind, StepsKind
 from tests.quantization.test_entropy_models import plain_bits
 
@@ -23,7 +23,7 @@ def tensors() -> dict[str, Tensor]:
 
 
 def of(**coding: Any) -> dict[str, Any]:
-    found = lattices(tensors(), CodingSettings(**coding), {"b.left": 1})
+    found = quantization_specs(tensors(), CodingSettings(**coding), {"b.left": 1})
     return {lattice.name: lattice for lattice in found}
 
 

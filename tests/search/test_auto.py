@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rank_search.layers import Layer
-from rank_search.options import Options, lagrangian_front
+from rank_search.options import OptionTable, lagrangian_front
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.search import Past, Searcher, seed_points
 from rank_search.search.auto import Auto
@@ -260,7 +260,7 @@ def test_a_single_group_is_searched_until_nothing_is_left(make: Make) -> None:
 
 def test_when_nothing_is_left_the_search_falls_back_on_random_points_and_ends(make: Make) -> None:
     space, costs, settings = made = make(("svd",), {"head": LAYERS["head"]}, round_to=4, seeds=NO_SEEDS)
-    options = Options(space.groups, costs, made_up_error(space), space.round_to)
+    options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     options.of["head"] = options.of["head"][:4]
     problem = Problem(made)
     asked = Searcher(space, costs, settings, [], problem.dense, 0, options)

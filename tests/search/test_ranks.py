@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rank_search.search.ranks import Levels, Losses, farthest
+from rank_search.search.ranks import Losses, Ranks, farthest
 
 Vector = tuple[int, ...]
 many = settings(max_examples=150, deadline=None)
@@ -51,7 +51,7 @@ def test_levels_are_those_of_peeling(losses: list[Vector], data: st.DataObject) 
     order = data.draw(st.permutations(range(len(losses))))
     cuts = sorted(data.draw(st.sets(st.integers(0, len(losses)), max_size=5)) | {0, len(losses)})
     shuffled = [losses[each] for each in order]
-    levels = Levels(len(losses[0]))
+    levels = Ranks(len(losses[0]))
     for start, end in pairwise(cuts):
         if start < end:
             levels.add(columns(shuffled[start:end]))
@@ -59,7 +59,7 @@ def test_levels_are_those_of_peeling(losses: list[Vector], data: st.DataObject) 
 
 
 def test_a_newcomer_pushes_down_only_what_it_has_to() -> None:
-    levels = Levels(2)
+    levels = Ranks(2)
     levels.add(columns([(3, 3), (4, 4), (1, 9), (5, 9)]))
     assert levels.of.tolist() == [0, 1, 0, 2]
     levels.add(columns([(2, 4)]))

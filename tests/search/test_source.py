@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import Given, GivenPoint, Past
+from rank_search.search import FixedPoints, GivenPoint, Past
 
 
 def points(count: int) -> list[GivenPoint]:
@@ -16,7 +16,7 @@ def points(count: int) -> list[GivenPoint]:
     ]
 
 
-def asked(source: Given) -> list[int]:
+def asked(source: FixedPoints) -> list[int]:
     found = []
     while (suggestion := source.ask(len(found))) is not None:
         assert suggestion.number == len(found)
@@ -26,7 +26,7 @@ def asked(source: Given) -> list[int]:
 
 @given(st.integers(0, 8), st.sets(st.integers(1, 8)))
 def test_it_gives_what_is_not_known_in_order(count: int, elsewhere: set[int]) -> None:
-    source, all_points = Given(points(count)), points(8)
+    source, all_points = FixedPoints(points(count)), points(8)
     outcome = Outcome(State.COMPLETE, {"error": 0.1})
     source.feed(Past(rank, all_points[rank - 1].point, {}, outcome if rank % 2 else None) for rank in sorted(elsewhere))
     assert asked(source) == [rank for rank in range(1, count + 1) if rank not in elsewhere]
@@ -34,7 +34,7 @@ def test_it_gives_what_is_not_known_in_order(count: int, elsewhere: set[int]) ->
 
 
 def test_what_is_withdrawn_comes_again_unless_somebody_has_it() -> None:
-    source = Given(points(2))
+    source = FixedPoints(points(2))
     first = source.ask(0)
     assert first is not None
     source.withdraw(first)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from rank_search.observe import look
+from rank_search.observe import status_of
 from rank_search.store import Store, moments
 from tests.store.pooler import pooled
 from tests.store.postgres import Server, programs_or_skip
@@ -102,7 +102,7 @@ def test_moments_are_by_the_clock_of_the_server(
         (held,) = store.claims(study)
         now = store.now()
         assert before <= study.created <= claim.started <= held.heartbeat <= now <= before + timedelta(minutes=10)
-        found = look(store, study.name, timedelta(minutes=10))
+        found = status_of(store, study.name, timedelta(minutes=10))
         assert [driver.alive for driver in found.drivers] == [True]
         assert 0 <= found.seconds_since(held.heartbeat) < 600  # type: ignore[operator]
 

@@ -127,7 +127,7 @@ def serve() -> None:
     from rank_search.cli import main
     from rank_search.layers import load_plugin
 
-    for name in ("rank_search.run.run", "rank_search.cli.progress", "alembic.command", "torch._dynamo"):
+    for name in ("rank_search.run.runner", "rank_search.cli.progress", "alembic.command", "torch._dynamo"):
         importlib.import_module(name)
     for name in ("svd", "tucker2"):
         load_plugin(name)

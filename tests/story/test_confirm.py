@@ -14,7 +14,7 @@ from torch import nn
 
 import rank_search as rs
 from rank_search.launch import LaunchSettings
-from rank_search.observe import Progress
+from rank_search.observe import SearchProgress
 from rank_search.store import StudyRecord
 from tests.store.store_tools import slow_front
 from tests.story.forks import Death, Forks
@@ -133,7 +133,7 @@ class EnoughError(Exception):
 
 
 def test_interrupted_it_goes_on_with_what_was_in_flight(copied: Small) -> None:
-    def stop(progress: Progress) -> None:
+    def stop(progress: SearchProgress) -> None:
         if progress.finished == 1:
             raise EnoughError
 

@@ -333,7 +333,7 @@ def test_killed_in_the_middle_it_leaves_no_folder_of_that_name(nets: Nets, tmp_p
         number = nets.rows()["svd"].number
         for calls in (1, 14, 200):
             folder = tmp_path / f"small{calls}"
-            death = Death("rank_search/export/trial.py", calls)
+            death = Death("rank_search/export/trial_model.py", calls)
             outcomes.append(forks.run("export", nets.store, "nets", number, "-o", folder, death=death))
             assert folder.exists() == (outcomes[-1] == 0)
             if folder.exists():

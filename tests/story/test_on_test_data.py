@@ -9,7 +9,7 @@ import pytest
 
 import rank_search as rs
 from rank_search.errors import TaskError
-from rank_search.observe import Progress
+from rank_search.observe import SearchProgress
 from tests.story.small import write_study
 
 FAST = {"epochs": 0.0}
@@ -20,7 +20,7 @@ SEARCH = {"objectives": ["error", "macs"], "entropy": 0.0, "orthogonality": 0.0,
 def test_the_workers_test_the_front(tmp_path: Path, workers: int) -> None:
     task = {"factory": "faulty.py:who_tests"}
     small = write_study(tmp_path, task=task, search=SEARCH, training=FAST, launch={"workers": workers, "threads": 1})
-    told: list[Progress] = []
+    told: list[SearchProgress] = []
     result = rs.run_study(rs.load_study(Path(small.file)), report=told.append)
     processes = {row.measurements["test_process"] for row in result.front}
     assert (float(os.getpid()) in processes) == (workers == 1)
@@ -39,7 +39,7 @@ def test_what_fails_on_the_test_data_is_measured_by_the_same_command(
     small = write_study(tmp_path, task=task, search=SEARCH, training=FAST, launch={"workers": workers, "threads": 1})
     study = rs.load_study(Path(small.file))
 
-    def take_away(progress: Progress) -> None:
+    def take_away(progress: SearchProgress) -> None:
         if progress.finished == progress.target:
             (tmp_path / "gone").touch()
 

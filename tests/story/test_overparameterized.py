@@ -19,7 +19,7 @@ from rank_search.priors import SpectraCache, TensorFiles
 from rank_search.run import prepare
 from rank_search.run import pretrain as room
 from rank_search.run.pretrain import full_rank, overparameterized
-from rank_search.study import Subject, read_subject
+from rank_search.study import Problem, read_problem
 from rank_search.training.penalties import orthogonality
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import task
@@ -31,8 +31,8 @@ def begun(folder: Path, study: dict[str, Any] | None = None, own: dict[str, Any]
     return write_study(folder, **tables, **more)
 
 
-def subject(small: Small) -> Subject:
-    return read_subject(rs.load_study(small.file))
+def problem(small: Small) -> Problem:
+    return read_problem(rs.load_study(small.file))
 
 
 class Counting:
@@ -74,14 +74,14 @@ def test_untrained_it_is_the_users_network(tmp_path: Path, factorization: str) -
     layers = {"factorizations": [factorization, "svd"]}
     small = begun(tmp_path, own={"epochs": 0, "factorization": factorization}, layers=layers)
     prepared = prepare(rs.load_study(small.file))
-    point = full_rank(prepared.subject)
+    point = full_rank(prepared.problem)
     assert {name: choice.factorization for name, choice in point.layers.items()} == {
         "second": factorization,
         "last": "svd",
     }
     inputs = torch.randn(5, 1, 8, 8)
-    torch.testing.assert_close(prepared.subject.model(inputs), prepared.subject.original(inputs), rtol=1e-4, atol=1e-4)
-    assert type(prepared.subject.model.get_submodule("second")) is nn.Conv2d
+    torch.testing.assert_close(prepared.problem.model(inputs), prepared.problem.original(inputs), rtol=1e-4, atol=1e-4)
+    assert type(prepared.problem.model.get_submodule("second")) is nn.Conv2d
 
 
 def test_what_has_no_full_rank_is_refused(tmp_path: Path, command: Command) -> None:
@@ -89,11 +89,11 @@ def test_what_has_no_full_rank_is_refused(tmp_path: Path, command: Command) -> N
     message = command.refused("run", small.file)
     assert "layer 'second' as CP with rank 29" in message
     named = begun(tmp_path, own={"factorization": "svd"}, layers={"factorizations": ["cp", "svd"]})
-    assert full_rank(subject(named)).layers["second"].values == {"rank": 12}
+    assert full_rank(problem(named)).layers["second"].values == {"rank": 12}
     unknown = begun(tmp_path, own={"factorization": "tucker3"})
     assert "[overparameterized] factorization is 'tucker3'" in command.refused("space", unknown.file)
     with pytest.raises(LayerError):
-        full_rank(subject(unknown))
+        full_rank(problem(unknown))
 
 
 def test_the_penalty_keeps_the_frames_orthogonal(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_penalty_keeps_the_frames_orthogonal(tmp_path: Path) -> None:
     def deviation(strength: float) -> float:
         layers = {"factorizations": ["tucker2", "svd"]}
         small = begun(tmp_path, own={"epochs": 3, "orthogonality": strength}, layers=layers)
-        model = overparameterized(subject(small))
+        model = overparameterized(problem(small))
         assert [type(each).__name__ for each in model.modules() if isinstance(each, Factorization)] == [
             "Tucker2",
             "ChannelSVD",
@@ -123,14 +123,14 @@ def test_it_is_trained_once(tmp_path: Path) -> None:
     assert loss.calls == batches + 1, "one epoch, and a rehearsal"
     second = prepare(study, made)
     assert loss.calls == batches + 1
-    assert same(first.subject.model, second.subject.model)
-    assert not same(first.subject.model, first.subject.original)
-    assert same(first.subject.original, task().network)
+    assert same(first.problem.model, second.problem.model)
+    assert not same(first.problem.model, first.problem.original)
+    assert same(first.problem.original, task().network)
     (file,) = (small.folder / "spectra").glob("overparameterized-*.safetensors")
     file.unlink()
     third = prepare(study, made)
     assert loss.calls == 2 * (batches + 1)
-    assert same(first.subject.model, third.subject.model), "trained again, it is the same"
+    assert same(first.problem.model, third.problem.model), "trained again, it is the same"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_study_of_it_goes_on_and_exports(tmp_path: Path, no_training: Callable
     no_training()
     result = rs.run_study(rs.load_study(small.file))
     assert (began.added, result.added, result.complete) == (5, 4, True)
-    begin, dense = prepare(rs.load_study(small.file)).subject, result.study.dense
+    begin, dense = prepare(rs.load_study(small.file)).problem, result.study.dense
     with rs.Store.open(small.store) as store:
         rows = {row.sampler["label"]: row for row in store.trials(store.study("stripes"))}
     assert dense["error"] == error(begin.original), "what is compared with is the user's own network"
@@ -192,7 +192,7 @@ def test_the_dense_point_stands_for_the_network_that_trials_begin_from(tmp_path:
     result = rs.run_study(study, trials=1)
     with rs.Store.open(small.store) as store:
         (row,) = store.trials(store.study("stripes"))
-    begin = prepare(study).subject
+    begin = prepare(study).problem
     assert row.sampler["label"] == "dense"
     assert row.measurements["error"] == error(begin.model)
     assert result.study.dense["error"] == error(begin.original)
@@ -214,7 +214,7 @@ def test_worker_processes_read_the_file(tmp_path: Path) -> None:
     """Other weights are put into it by hand: the dense trial, measured by a worker, has their error."""
     small = begun(tmp_path, search={"constraints": []})
     study = rs.load_study(small.file)
-    model = prepare(study).subject.model
+    model = prepare(study).problem.model
     with torch.no_grad():
         model.get_submodule("last").get_parameter("weight").neg_()
     (file,) = (tmp_path / "spectra").glob("overparameterized-*.safetensors")

@@ -21,7 +21,7 @@ from rank_search.errors import ExportError
 from rank_search.export.graph import to_json
 from rank_search.export.packed_file import MAGIC, PREAMBLE, Packed, read_packed, write_packed
 from rank_search.export.tracing import trace
-from rank_search.study import subject_of
+from rank_search.study import problem_of
 from tests.story.small import Command, Small
 from tests.story.test_verbs import rows_of
 
@@ -31,9 +31,9 @@ BATCH = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
 def error_of(model: nn.Module, small: Small) -> float:
     with rs.Store.open(small.store) as store:
-        subject = subject_of(store.study("stripes"))
+        problem = problem_of(store.study("stripes"))
     with torch.no_grad():
-        return float(subject.task.evaluate(model, subject.task.selection())["error"])
+        return float(problem.task.evaluate(model, problem.task.selection())["error"])
 
 
 def test_every_member_is_packed_loaded_and_unpacked(small: Small, tmp_path: Path, command: Command) -> None:

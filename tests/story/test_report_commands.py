@@ -9,7 +9,7 @@ import torch
 
 import rank_search as rs
 from rank_search.report import write_report
-from rank_search.study import subject_of
+from rank_search.study import problem_of
 from tests.report.browser import offline_browser
 from tests.report.report_tools import in_a_shell
 from tests.story.small import Small
@@ -24,7 +24,7 @@ def test_the_copied_command_makes_the_model(copied: Small, tmp_path: Path, does:
     with rs.Store.open(copied.store) as store:
         write_report(store, copied.store, "stripes", page_file)
         row = store.front(store.study("stripes"))[-1]
-        subject = subject_of(store.study("stripes"))
+        problem = problem_of(store.study("stripes"))
     with offline_browser() as browser:
         page = browser.new_page()
         page.goto(page_file.as_uri())
@@ -38,5 +38,5 @@ def test_the_copied_command_makes_the_model(copied: Small, tmp_path: Path, does:
     (found,) = target.iterdir()
     assert found.is_dir() == is_folder
     with torch.no_grad():
-        measured = subject.task.evaluate(rs.load(found), subject.task.selection())
+        measured = problem.task.evaluate(rs.load(found), problem.task.selection())
     assert float(measured["error"]) == row.measurements["error"]

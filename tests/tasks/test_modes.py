@@ -18,7 +18,7 @@ from rank_search.errors import TaskError
 from rank_search.layers import take_inventory
 from rank_search.quantization import latents, reestimate_batchnorm, task_inputs
 from rank_search.tasks import Supervised, Task, as_for_loss, has_test, input_moments
-from rank_search.training import Effort, TrainingSettings, fine_tune, rehearse
+from rank_search.training import FineTuning, TrainingSettings, check_task, fine_tune
 
 Pairs = list[tuple[Tensor, Tensor]]
 
@@ -153,9 +153,9 @@ def test_training_data_that_ends_in_a_batch_of_one(caplog: pytest.LogCaptureFixt
     model, settings = normed(), TrainingSettings(epochs=2, average=0.9)
     one, without = data(32, 32, 1), data(32, 32)
     task = Supervised(model, one, one)
-    rehearse(task, model, settings)
+    check_task(task, model, settings)
     with caplog.at_level(logging.INFO):
-        assert fine_tune(task, model, Effort(settings)) is None
+        assert fine_tune(task, model, FineTuning(settings)) is None
     assert "batch of one example" in caplog.text
     reestimate_batchnorm(task, model)
     same = copy.deepcopy(model)
@@ -164,14 +164,14 @@ def test_training_data_that_ends_in_a_batch_of_one(caplog: pytest.LogCaptureFixt
 
 
 def test_training_data_that_begins_with_a_batch_of_one_is_rehearsed_on_the_next() -> None:
-    rehearse(Supervised(normed(), data(1, 8), data(8)), normed(), TrainingSettings(epochs=1))
+    check_task(Supervised(normed(), data(1, 8), data(8)), normed(), TrainingSettings(epochs=1))
 
 
 def test_training_data_of_nothing_but_batches_of_one_is_refused() -> None:
     model, task = normed(), Supervised(normed(), data(1, 1), data(8))
     for run in (
-        lambda: rehearse(task, model, TrainingSettings(epochs=1)),
-        lambda: fine_tune(task, model, Effort(TrainingSettings(epochs=2))),
+        lambda: check_task(task, model, TrainingSettings(epochs=1)),
+        lambda: fine_tune(task, model, FineTuning(TrainingSettings(epochs=2))),
         lambda: reestimate_batchnorm(task, model),
     ):
         with pytest.raises(TaskError, match="more than one example"):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
-from rank_search.tasks import Supervised, error_rate, not_finite, passed, task_loss, task_measurements
+from rank_search.tasks import Supervised, checked_batches, error_rate, not_finite, task_loss, task_measurements
 
 BATCHES = [(torch.randn(5, 3), torch.tensor([0, 1, 0, 1, 0])), (torch.randn(2, 3), torch.tensor([1, 1]))]
 
@@ -75,7 +75,7 @@ def test_batches_that_are_no_pairs_of_tensors_are_refused(batch: Any) -> None:
 
 def test_a_pass_without_batches_is_refused() -> None:
     with pytest.raises(TaskError, match="selection data yielded none"):
-        list(passed([], "selection data"))
+        list(checked_batches([], "selection data"))
 
 
 @pytest.mark.parametrize("loss", [1.0, torch.zeros(3), None])

@@ -20,10 +20,10 @@ from rank_search.point import Point, State
 from rank_search.quantization import Quantizer, latents
 from rank_search.tasks import Supervised, Task, seeded, task_distilled_loss
 from rank_search.tasks.supervised import teacher_distance
-from rank_search.training import Effort, EntropyPenalty, TrainingSettings, fine_tune, rehearse
-from rank_search.trials import Workbench, run_trial
+from rank_search.training import EntropyPenalty, FineTuning, TrainingSettings, check_task, fine_tune
+from rank_search.trials import TrialContext, run_trial
 
-MakeWorkbench = Callable[..., Workbench]
+MakeWorkbench = Callable[..., TrialContext]
 MakePoint = Callable[..., Point]
 INPUTS = torch.randn(12, 5, generator=torch.Generator().manual_seed(0))
 BATCH = (INPUTS, torch.arange(12) % 3)
@@ -98,7 +98,7 @@ def distilled(share: float, **effort: Any) -> tuple[float, float]:
 
     first = far()
     settings = TrainingSettings(epochs=200, learning_rate=3e-2, distillation=share)
-    assert fine_tune(task, model, Effort(settings, teacher=teacher, **effort)) is None
+    assert fine_tune(task, model, FineTuning(settings, teacher=teacher, **effort)) is None
     assert not any(training or graded for training, graded in teacher.forwards)
     assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
     assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -159,9 +159,9 @@ class Own(Task):
 
 
 def test_a_task_that_does_not_say_how_is_told_before_the_search() -> None:
-    rehearse(Own(), Own().model(), TrainingSettings())
+    check_task(Own(), Own().model(), TrainingSettings())
     with pytest.raises(TaskError, match=r"Own does not\. Write its method distilled_loss"):
-        rehearse(Own(), Own().model(), DISTILLED)
+        check_task(Own(), Own().model(), DISTILLED)
 
 
 @pytest.mark.parametrize(
@@ -178,11 +178,11 @@ def test_a_distilled_loss_that_cannot_be_used(answer: Callable[[], Any], message
             return answer()
 
     with pytest.raises(TaskError, match=message):
-        rehearse(Wrong(), Own().model(), DISTILLED)
+        check_task(Wrong(), Own().model(), DISTILLED)
 
 
 def test_outputs_without_classes_are_refused() -> None:
     batch = (INPUTS, torch.zeros(12, 1))
     task = Supervised(nn.Linear(5, 1), [batch], [batch], [batch], F.mse_loss)
     with pytest.raises(TaskError, match=r"classes in the last dimension.*found a tensor of shape \(12, 1\)"):
-        rehearse(task, task.network, DISTILLED)
+        check_task(task, task.network, DISTILLED)

@@ -25,7 +25,7 @@ from rank_search.quantization.settings import PriorKind, StepsKind
 from rank_search.tasks import Supervised, never
 from rank_search.training import EntropyPenalty, round_latents
 from rank_search.training.latent_rounding import cheaper_neighbours, squared_gradients
-from rank_search.trials import Workbench, build, run_trial, trial
+from rank_search.trials import TrialContext, build, run_trial, trial
 
 
 @settings(deadline=None)
@@ -146,7 +146,7 @@ def test_statistics_of_batches_are_not_kept(task: Supervised) -> None:
     ],
 )
 def test_the_decoded_model_is_what_is_measured(
-    workbench: Callable[..., Workbench],
+    workbench: Callable[..., TrialContext],
     point: Callable[..., Point],
     coding: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from rank_search.errors import TaskError
 from rank_search.tasks import Supervised
-from rank_search.training import TrainingSettings, rehearse
+from rank_search.training import TrainingSettings, check_task
 
 TRAINING = TrainingSettings(epochs=1)
 
 
 def rehearsed(task: Supervised, **changes: object) -> None:
-    rehearse(replace(task, **changes), task.network, TRAINING)
+    check_task(replace(task, **changes), task.network, TRAINING)
 
 
 def test_nothing_changes(task: Supervised) -> None:
@@ -66,4 +66,4 @@ def test_no_data(task: Supervised) -> None:
 
 
 def test_without_training_there_is_nothing_to_rehearse(task: Supervised) -> None:
-    rehearse(replace(task, training_batches=[], loss_function=raising), task.network, TrainingSettings(epochs=0))
+    check_task(replace(task, training_batches=[], loss_function=raising), task.network, TrainingSettings(epochs=0))

@@ -22,7 +22,7 @@ from rank_search.point import Artifact, Choice, Outcome, Point, State
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.tasks import Supervised, seeded
 from rank_search.training import Checkpoint, TrainingSettings, from_safetensors
-from rank_search.trials import Workbench, run_trial
+from rank_search.trials import TrialContext, run_trial
 from tests.stripes_task import loader, stripes
 
 MakePoint = Callable[..., Point]
@@ -61,7 +61,7 @@ class Noisy:
 
 
 @pytest.fixture(scope="module")
-def bench() -> Callable[..., Workbench]:
+def bench() -> Callable[..., TrialContext]:
     with seeded(0):
         network, selection = small_network(), loader(60, 2, 30)
     task = Supervised(network, loader(150, 1, 30, shuffle=True), selection, selection)
@@ -71,10 +71,10 @@ def bench() -> Callable[..., Workbench]:
     bases = {name: DirectBases(network.get_submodule(name).weight) for name in layers}
     plugins = {name: load_plugin(name) for name in ("svd", "tucker2")}
 
-    def make(data: Any = None, **training: Any) -> Workbench:
+    def make(data: Any = None, **training: Any) -> TrialContext:
         given = TrainingSettings.model_validate({"epochs": EPOCHS, "learning_rate": 1e-2, **training})
         chosen = task if data is None else dataclasses.replace(task, training_batches=data)
-        return Workbench(chosen, network, layers, plugins, bases.__getitem__, given)
+        return TrialContext(chosen, network, layers, plugins, bases.__getitem__, given)
 
     return make
 
@@ -84,7 +84,7 @@ def artifacts(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(tmp_path / "artifacts")
 
 
-def climb(made: Workbench, point: Point, budgets: list[float | None], store: ArtifactStore) -> list[Outcome]:
+def climb(made: TrialContext, point: Point, budgets: list[float | None], store: ArtifactStore) -> list[Outcome]:
     """Go through the budgets by checkpoints, with torch's generator disturbed between them."""
     outcomes: list[Outcome] = []
     for budget in budgets:
@@ -117,7 +117,7 @@ rungs = st.lists(st.integers(1, 17).map(lambda steps: steps * EPOCHS / 18), max_
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(budgets=rungs, training=ways, penalties=strengths, factorized=st.booleans(), noisy=st.booleans())
 def test_left_and_gone_on_with_it_ends_the_same(
-    bench: Callable[..., Workbench],
+    bench: Callable[..., TrialContext],
     artifacts: ArtifactStore,
     budgets: list[float],
     training: dict[str, Any],
@@ -145,7 +145,7 @@ EVERYTHING = {
 
 @pytest.mark.parametrize("penalties", [{}, {"entropy": 0.3, "orthogonality": 0.1}])
 def test_all_that_a_training_has_goes_on_bit_for_bit(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore, penalties: dict[str, float]
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore, penalties: dict[str, float]
 ) -> None:
     made, point = bench(Noisy(150), **EVERYTHING), Point(POINT, penalties)
     *_, last = climb(made, point, [0.2, 0.6, 1.8, None], artifacts)
@@ -156,7 +156,7 @@ def test_all_that_a_training_has_goes_on_bit_for_bit(
 
 
 def test_the_average_is_kept_as_it_was_and_the_weights_beside_it(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
 ) -> None:
     kept = [
         from_safetensors(artifacts.read(run_trial(made, Point(POINT), 3, artifacts, budget=1.0).artifacts[0]))
@@ -170,7 +170,7 @@ def test_the_average_is_kept_as_it_was_and_the_weights_beside_it(
 
 @pytest.mark.parametrize("penalties", [{}, {"entropy": 0.3, "orthogonality": 0.1}])
 def test_a_rung_is_the_same_however_it_was_reached(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore, penalties: dict[str, float]
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore, penalties: dict[str, float]
 ) -> None:
     made, point = bench(), Point(POINT, penalties)
     budgets = [0.2, 1.0, 1.5, 2.7]
@@ -180,7 +180,7 @@ def test_a_rung_is_the_same_however_it_was_reached(
 
 
 def test_a_rung_is_what_a_training_that_ends_there_would_give(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
 ) -> None:
     point = Point(POINT, {"orthogonality": 0.3})
     made, shorter = bench(schedule="constant"), bench(epochs=1.0, schedule="constant")
@@ -188,14 +188,14 @@ def test_a_rung_is_what_a_training_that_ends_there_would_give(
     assert at_rung.measurements == run_trial(shorter, point, 3).measurements
 
 
-def test_a_rung_under_the_entropy_penalty_is_coded(bench: Callable[..., Workbench]) -> None:
+def test_a_rung_under_the_entropy_penalty_is_coded(bench: Callable[..., TrialContext]) -> None:
     """It is not what a shorter training would give: that would settle its steps in its last quarter."""
     made = bench(schedule="constant", entropy_warmup=0.0)
     coded, plain = (run_trial(made, Point(POINT, each), 3, budget=1.0) for each in ({"entropy": 0.3}, {}))
     assert coded.measurements["bits"] < plain.measurements["bits"] / 2
 
 
-def test_the_schedule_is_that_of_the_full_budget(bench: Callable[..., Workbench], artifacts: ArtifactStore) -> None:
+def test_the_schedule_is_that_of_the_full_budget(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> None:
     made = [bench(), bench(epochs=1.5), bench(schedule="constant"), bench(schedule="constant", epochs=1.5)]
     left = [run_trial(each, Point(POINT), 3, artifacts, budget=1.0).artifacts[0] for each in made]
     longer, shorter, *constant = [from_safetensors(artifacts.read(each))["model/10.left"] for each in left]
@@ -205,14 +205,14 @@ def test_the_schedule_is_that_of_the_full_budget(bench: Callable[..., Workbench]
 
 @pytest.mark.parametrize("budget", [3.0, 4.0, None])
 def test_the_full_budget_and_beyond_is_all_of_it(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore, budget: float | None
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore, budget: float | None
 ) -> None:
     outcome = run_trial(bench(), Point(POINT), 3, artifacts, budget=budget)
     assert outcome == run_trial(bench(), Point(POINT), 3, artifacts)
     assert [artifact.kind for artifact in outcome.artifacts] == ["model", "coded"]
 
 
-def test_a_layer_that_is_frozen_stays_so(bench: Callable[..., Workbench], artifacts: ArtifactStore) -> None:
+def test_a_layer_that_is_frozen_stays_so(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> None:
     made = bench()
     frozen = dataclasses.replace(made, dense=small_network())
     frozen.dense.load_state_dict(made.dense.state_dict())
@@ -224,7 +224,7 @@ def test_a_layer_that_is_frozen_stays_so(bench: Callable[..., Workbench], artifa
 
 
 def test_the_batches_that_were_taken_are_not_trained_on_again(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
 ) -> None:
     trained: list[Tensor] = []
 
@@ -244,7 +244,7 @@ def test_the_batches_that_were_taken_are_not_trained_on_again(
 
 @pytest.mark.parametrize(("batches", "taken"), [(None, 10), (2, 4)])
 def test_statistics_are_taken_from_as_many_batches_as_asked_for(
-    bench: Callable[..., Workbench], batches: int | None, taken: int
+    bench: Callable[..., TrialContext], batches: int | None, taken: int
 ) -> None:
     seen: list[int] = []
 
@@ -259,7 +259,9 @@ def test_statistics_are_taken_from_as_many_batches_as_asked_for(
     assert len(seen) == taken
 
 
-def test_only_the_pass_it_was_left_in_is_read_again(bench: Callable[..., Workbench], artifacts: ArtifactStore) -> None:
+def test_only_the_pass_it_was_left_in_is_read_again(
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
+) -> None:
     class Counting(list[Any]):
         taken = 0
 
@@ -284,7 +286,7 @@ def test_only_the_pass_it_was_left_in_is_read_again(bench: Callable[..., Workben
 
 
 @pytest.fixture
-def left(bench: Callable[..., Workbench], artifacts: ArtifactStore) -> Artifact:
+def left(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> Artifact:
     """The checkpoint of a trial after one epoch."""
     return run_trial(bench(), Point(POINT), 3, artifacts, budget=1.0).artifacts[0]
 
@@ -297,7 +299,7 @@ def test_a_checkpoint_is_data_that_says_what_it_is(artifacts: ArtifactStore, lef
 
 
 def test_a_damaged_or_missing_checkpoint_is_said(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore, left: Artifact, tmp_path: Path
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore, left: Artifact, tmp_path: Path
 ) -> None:
     file = tmp_path / "artifacts" / left.location
     whole = file.read_bytes()
@@ -311,20 +313,22 @@ def test_a_damaged_or_missing_checkpoint_is_said(
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b'{"step": 3}'])
-def test_other_bytes_are_no_checkpoint(bench: Callable[..., Workbench], artifacts: ArtifactStore, data: bytes) -> None:
+def test_other_bytes_are_no_checkpoint(
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore, data: bytes
+) -> None:
     other = artifacts.write("checkpoint", "a", ".checkpoint", data)
     with pytest.raises(ArtifactError, match="no checkpoint of a trial"):
         run_trial(bench(), Point(POINT), 3, artifacts, checkpoint=other)
 
 
-def test_a_model_is_no_checkpoint(bench: Callable[..., Workbench], artifacts: ArtifactStore) -> None:
+def test_a_model_is_no_checkpoint(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> None:
     model = run_trial(bench(epochs=0.2), Point(POINT), 3, artifacts).artifacts[0]
     with pytest.raises(ArtifactError, match="no checkpoint of a trial"):
         run_trial(bench(), Point(POINT), 3, artifacts, checkpoint=model)
 
 
 def test_a_checkpoint_of_another_trial_is_refused(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore, left: Artifact
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore, left: Artifact
 ) -> None:
     for made, point, rng_seed in (
         (bench(), Point(POINT, {"entropy": 0.1}), 3),
@@ -336,7 +340,7 @@ def test_a_checkpoint_of_another_trial_is_refused(
 
 
 def test_a_checkpoint_from_before_there_were_some_keys_is_gone_on_with(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore, left: Artifact
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore, left: Artifact
 ) -> None:
     found = Checkpoint.from_bytes(artifacts.read(left))
     keys = dict(found.about["training"])
@@ -350,23 +354,25 @@ def test_a_checkpoint_from_before_there_were_some_keys_is_gone_on_with(
         run_trial(bench(distillation=0.5), Point(POINT), 3, artifacts, checkpoint=older)
 
 
-def test_there_is_no_way_back(bench: Callable[..., Workbench], artifacts: ArtifactStore, left: Artifact) -> None:
+def test_there_is_no_way_back(bench: Callable[..., TrialContext], artifacts: ArtifactStore, left: Artifact) -> None:
     with pytest.raises(ArtifactError, match=r"left after 1 epochs, and 0\.5 are asked for"):
         run_trial(bench(), Point(POINT), 3, artifacts, checkpoint=left, budget=0.5)
 
 
-def test_a_checkpoint_needs_its_store(bench: Callable[..., Workbench], left: Artifact) -> None:
+def test_a_checkpoint_needs_its_store(bench: Callable[..., TrialContext], left: Artifact) -> None:
     with pytest.raises(ArtifactError, match="none was given"):
         run_trial(bench(), Point(POINT), 3, checkpoint=left)
 
 
-def test_data_that_shrank_is_noticed(bench: Callable[..., Workbench], artifacts: ArtifactStore) -> None:
+def test_data_that_shrank_is_noticed(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> None:
     outcome = run_trial(bench(), Point(POINT), 3, artifacts, budget=1.8)
     with pytest.raises(ArtifactError, match="a pass has fewer"):
         run_trial(bench(loader(60, 1, 30)), Point(POINT), 3, artifacts, checkpoint=outcome.artifacts[0])
 
 
-def test_divergence_and_failure_leave_no_checkpoint(bench: Callable[..., Workbench], artifacts: ArtifactStore) -> None:
+def test_divergence_and_failure_leave_no_checkpoint(
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
+) -> None:
     made = bench(optimizer="sgd", learning_rate=1e20, gradient_clip=math.inf)
     diverged = run_trial(made, Point(POINT), 3, artifacts, budget=1.0)
     calls = itertools.count()
@@ -384,7 +390,7 @@ def test_divergence_and_failure_leave_no_checkpoint(bench: Callable[..., Workben
 
 
 def test_a_point_that_is_not_trained_has_nothing_to_go_on_from(
-    bench: Callable[..., Workbench], artifacts: ArtifactStore
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
 ) -> None:
     outcome = run_trial(bench(), Point(DENSE), 3, artifacts, budget=1.0)
     assert (outcome.state, outcome.artifacts) == (State.COMPLETE, ())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rank_search.tasks import Supervised
-from rank_search.training import Effort, TrainingSettings, fine_tune
+from rank_search.training import FineTuning, TrainingSettings, fine_tune
 from rank_search.training.schedules import rate_factor, relaxed
 
 
@@ -79,6 +79,6 @@ def test_the_weights_move_by_the_shares() -> None:
 
     task = Supervised(model, [batch], [batch], [batch], slope_of_one)
     settings = TrainingSettings(epochs=9, optimizer="sgd", momentum=0, learning_rate=0.5, schedule="one-cycle")
-    fine_tune(task, model, Effort(settings))
+    fine_tune(task, model, FineTuning(settings))
     moved = [before - after for before, after in zip(seen, [*seen[1:], float(model.weight.detach())], strict=True)]
     assert moved == pytest.approx([0.5 * factor for factor in factors(9, schedule="one-cycle")], abs=1e-6)

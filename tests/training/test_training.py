@@ -15,14 +15,14 @@ from rank_search.errors import TaskError
 from rank_search.layers import DirectBases, Layer, load_plugin
 from rank_search.quantization import Quantizer, latents, reestimate_batchnorm
 from rank_search.tasks import Supervised, seeded
-from rank_search.training import Diverged, Effort, EntropyPenalty, TrainingSettings, fine_tune
+from rank_search.training import Diverged, EntropyPenalty, FineTuning, TrainingSettings, fine_tune
 from rank_search.training.average import Average
 
 
 def train(task: Supervised, model: nn.Module, rng_seed: int = 0, **given: Any) -> Diverged | None:
     effort = {name: given.pop(name) for name in ("orthogonality", "entropy", "stop") if name in given}
     with seeded(rng_seed):
-        return fine_tune(task, model, Effort(TrainingSettings.model_validate(given), **effort))
+        return fine_tune(task, model, FineTuning(TrainingSettings.model_validate(given), **effort))
 
 
 def same(first: nn.Module, second: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from rank_search.layers import DirectBases, load_plugin, take_inventory
 from rank_search.point import Choice, Point
 from rank_search.tasks import Supervised
 from rank_search.training import TrainingSettings
-from rank_search.trials import Workbench, run_trial
+from rank_search.trials import TrialContext, run_trial
 
 MIB = 2**20
 
@@ -60,7 +60,7 @@ def trial(name: str, meal: Callable[[], Any]) -> tuple[str, str, str]:
     task = Supervised(network, [batch] * 2, [batch], [batch], loss)
     layers = take_inventory(network, task.example()).layers
     bases = {name: DirectBases(network.get_submodule(name).weight) for name in layers}
-    made = Workbench(task, network, layers, {"svd": load_plugin("svd")}, bases.__getitem__, TrainingSettings())
+    made = TrialContext(task, network, layers, {"svd": load_plugin("svd")}, bases.__getitem__, TrainingSettings())
     outcome = run_trial(made, Point({"0": Choice("svd", {"rank": 2})}), 0, memory=0.25)
     return name, outcome.state, outcome.reason
 

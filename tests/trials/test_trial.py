@@ -24,7 +24,7 @@ from rank_search.tasks import Supervised
 from rank_search.training import from_safetensors
 from rank_search.trials import (
     LatencySettings,
-    Workbench,
+    TrialContext,
     build,
     dense_measurements,
     measure,
@@ -33,7 +33,7 @@ from rank_search.trials import (
 )
 
 MakePoint = Callable[..., Point]
-MakeWorkbench = Callable[..., Workbench]
+MakeWorkbench = Callable[..., TrialContext]
 
 
 def rebuilt(made: Any, point: Point, outcome: Outcome, folder: Path) -> tuple[nn.Module, bytes]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rank_search.options.allocation import Shares, lagrangian_front, price_of
-from rank_search.options.table import Option, Options
+from rank_search.options.table import Option, OptionTable
 from rank_search.point import DENSE
 
 Array = NDArray[np.float64]
@@ -24,7 +24,7 @@ COUNTS: Final = (1, 1, 1, 2, 2, 2, 2, 3, 3, 3)  # of groups that are moved, as o
 
 
 @final
-class Menus:
+class OptionArrays:
     """Error, costs and factorization of each option of each group: groups × options, filled up with infinite errors.
 
     Args:
@@ -32,7 +32,7 @@ class Menus:
         groups: their names, in order.
     """
 
-    def __init__(self, options: Options, groups: Sequence[str]) -> None:
+    def __init__(self, options: OptionTable, groups: Sequence[str]) -> None:
         self._options = [options.of[name] for name in groups]
         self._dense, self._rest = options.dense, options.rest
         self.kinds_of = options.factorizations
@@ -103,7 +103,7 @@ class Menus:
         return int(front[min(max(step, 0), len(front) - 1)])
 
     def _front(self, group: int) -> Places:
-        """Options that no other one of the group dominates, the cheapest first."""
+        """OptionTable that no other one of the group dominates, the cheapest first."""
         prices, errors = self._even[group], self.errors[group]
         kept: list[int] = []
         for place in np.lexsort((errors, prices)):

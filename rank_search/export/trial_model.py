@@ -21,7 +21,7 @@ from rank_search.export.verify import artifact_of, artifacts_of, check_coded, ch
 from rank_search.export.whole import check_free, made_whole, publish
 from rank_search.layers import Example, copied, fuse
 from rank_search.store import Store, StudyRecord, TrialRow
-from rank_search.study import Subject, subject_of
+from rank_search.study import Problem, problem_of
 from rank_search.tasks import Seen, Task
 
 
@@ -37,7 +37,7 @@ def build_model(store: Store, study: str, number: int, task: Task | None = None)
         ArtifactError: its file is missing or damaged.
     """
     record = store.study(study)
-    return rebuilt(subject_of(record, task), store.trial(record, number), artifacts_of(store, record))
+    return rebuilt(problem_of(record, task), store.trial(record, number), artifacts_of(store, record))
 
 
 def export_trial(
@@ -74,11 +74,11 @@ def export_trial(
         raise ExportError(f"A format is one of {', '.join(FORMATS)}; found {format!r}.")
     form, record = FORMATS[format], store.study(study)
     row, source = store.trial(record, number), artifacts_of(store, record)
-    subject = subject_of(record, task)
-    model, example = rebuilt(subject, row, source), subject.task.example()
+    problem = problem_of(record, task)
+    model, example = rebuilt(problem, row, source), problem.task.example()
     coded = source.read(artifact_of(row, "coded"))
     check_coded(model, coded)
-    seen = check_measurements(subject, model, row)
+    seen = check_measurements(problem, model, row)
     plain = _fused(model, example) if fuse else model
     written = form.prepared(plain)
     asked = places_asked(dynamic, model, parts_of(example), seen)
@@ -86,7 +86,7 @@ def export_trial(
         (temporary / CODED).write_bytes(coded)
         traced = trace(copied(written), _like(written, plain, example), asked)
         form.write(traced, temporary)
-        manifest = manifest_of(record, row, subject, format, traced.sizes, seen) | {"fused": fuse}
+        manifest = manifest_of(record, row, problem, format, traced.sizes, seen) | {"fused": fuse}
         manifest |= {"widened": written is not plain}
         beside = Beside.of(
             model,
@@ -95,7 +95,7 @@ def export_trial(
             same_draws=form.same_draws or not seen.draws,
             wide=None if written is plain else written,
         )
-        beside.check(example, subject.task)
+        beside.check(example, problem.task)
         manifest |= {"files": files_in(temporary)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         publish(temporary, folder)
@@ -118,7 +118,7 @@ def _fused(model: nn.Module, example: Example) -> nn.Module:
 
 
 def manifest_of(
-    record: StudyRecord, row: TrialRow, subject: Subject, format: str, sizes: Sizes, seen: Seen
+    record: StudyRecord, row: TrialRow, problem: Problem, format: str, sizes: Sizes, seen: Seen
 ) -> dict[str, Any]:
     """What is known of a trial and its model."""
     return {
@@ -130,7 +130,7 @@ def manifest_of(
         "dense": dict(record.dense),
         **row.point.to_json(),
         "draws": seen.draws,
-        **about_inputs(subject.task.example(), sizes),
+        **about_inputs(problem.task.example(), sizes),
     }
 
 

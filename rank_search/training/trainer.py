@@ -15,10 +15,10 @@ from rank_search.quantization import reestimate_batchnorm
 from rank_search.tasks import Batch, Task, generators, is_lone, set_generators
 from rank_search.training.average import Average
 from rank_search.training.checkpoint import Checkpoint
-from rank_search.training.fine_tuning import Diverged, Effort
+from rank_search.training.fine_tuning import Diverged, FineTuning
 from rank_search.training.loss import TrainingLoss
 from rank_search.training.optimizers import make_optimizers, memories, set_memories, set_rates
-from rank_search.training.resumable_batches import Passes, count_batches
+from rank_search.training.resumable_batches import ResumableBatches, count_batches
 from rank_search.training.schedules import rate_factor
 from rank_search.training.settings import TrainingSettings
 from rank_search.training.thawing import thaw
@@ -29,13 +29,13 @@ MODEL: Final = "model"
 _log = logging.getLogger(__name__)
 
 
-def fine_tune(task: Task, model: nn.Module, effort: Effort) -> Diverged | None:
+def fine_tune(task: Task, model: nn.Module, effort: FineTuning) -> Diverged | None:
     """Train the model in place: task loss + strength × orthogonality + λ × rate; it ends in eval mode.
 
     With `average` it ends with the averaged weights, and statistics of batch norms that go with them.
     Deterministic given the state of torch's global generator (see `seeded`). Returns None, or where it diverged.
     """
-    training, settings = Training(task, model, effort), effort.settings
+    training, settings = Trainer(task, model, effort), effort.settings
     diverged = training.advance(settings.epochs)
     if diverged is None and training.settle():
         reestimate_batchnorm(task, model, effort.stop, settings.norm_batches)
@@ -43,18 +43,18 @@ def fine_tune(task: Task, model: nn.Module, effort: Effort) -> Diverged | None:
 
 
 @final
-class Training:
+class Trainer:
     """A model on its way through the epochs of its settings.
 
     Left after any batch, kept, and restored around a model of the same shape, on a machine with the same software
     and hardware, it goes on bit for bit as if it had never been left (on a GPU as far as its kernels are
-    deterministic). See `Passes` for what that asks of the data.
+    deterministic). See `ResumableBatches` for what that asks of the data.
 
     Args:
         per_epoch: batches in an epoch, if they have been counted before.
     """
 
-    def __init__(self, task: Task, model: nn.Module, effort: Effort, per_epoch: int | None = None) -> None:
+    def __init__(self, task: Task, model: nn.Module, effort: FineTuning, per_epoch: int | None = None) -> None:
         thaw(model)
         self._loss = TrainingLoss(task, model, effort)
         self._model, self._effort = model, effort
@@ -63,7 +63,7 @@ class Training:
         self._per_epoch = per_epoch
         self._optimizers = make_optimizers(model, effort)
         self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
-        self._batches = Passes(task)
+        self._batches = ResumableBatches(task)
         self._average = Average(model, effort.settings.average) if effort.settings.average > 0 else None
         self._step = 0
         self._lone = 0  # batches in a row that norms could not be trained with
@@ -142,7 +142,7 @@ class Training:
         return Checkpoint(about | place, parts)
 
     @classmethod
-    def restored(cls, task: Task, model: nn.Module, effort: Effort, kept: Checkpoint) -> Training:
+    def restored(cls, task: Task, model: nn.Module, effort: FineTuning, kept: Checkpoint) -> Trainer:
         """The training at that moment, around a model that has its weights already.
 
         Raises:

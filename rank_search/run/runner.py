@@ -16,7 +16,7 @@ import torch
 
 from rank_search.artifacts import PART, ArtifactStore, artifacts_at
 from rank_search.errors import ArtifactError, LaunchError
-from rank_search.launch import Driver, Executor, Job, LaunchSettings, Plan, Watcher, all_of
+from rank_search.launch import Executor, Job, LaunchSettings, SearchDriver, SearchPlan, TrialCallback, all_of
 from rank_search.observe import Report, going_on
 from rank_search.point import Outcome, Point, State
 from rank_search.run.join import forms_of, join_study
@@ -25,10 +25,10 @@ from rank_search.run.preparation import Prepared, with_forms
 from rank_search.run.ray_cluster import PROBE, on_cluster
 from rank_search.search import Rungs, Searcher, Source, at_the_bad_end, check_counted, require_rungs_fit
 from rank_search.store import Front, Store, StudyRecord, TrialRow, artifact_folder
-from rank_search.study import Study, Subject, store_of
+from rank_search.study import Problem, Study, store_of
 from rank_search.tasks import Task, has_test
-from rank_search.training import rehearse
-from rank_search.trials import Workbench, on_test, test_measurements, threads
+from rank_search.training import check_task
+from rank_search.trials import TrialContext, on_test, test_measurements, threads
 
 _LEAST_TEST: Final = 60.0
 _log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ def run_study(
 
 
 @dataclass(frozen=True)
-class Work:
+class OpenStudy:
     """A study ready to be worked on: all that is made once before its first trial, and its open store.
 
     Attributes:
@@ -105,7 +105,7 @@ class Work:
     """
 
     prepared: Prepared
-    workbench: Workbench
+    workbench: TrialContext
     executor_for: ExecutorFor
     store: Store
     location: str
@@ -119,11 +119,11 @@ class Work:
 
         Returns whether they have (if not, the source had no further points), and how many this driver added.
         """
-        (artifacts, before), launch = self._artifacts(record), self.prepared.subject.study.launch
+        (artifacts, before), launch = self._artifacts(record), self.prepared.problem.study.launch
         plan = _plan(self.prepared, record, target, artifacts)
         watchers = _watchers(record.name, launch)
         with closing(self.executor_for(artifacts, record.dense)) as executor:
-            driver = Driver(self.store, record, source, executor, plan, report, watchers)
+            driver = SearchDriver(self.store, record, source, executor, plan, report, watchers)
             complete = driver.run()
             searched = driver.progress()
             tell = going_on(report)
@@ -140,11 +140,11 @@ class Work:
 
     def untested(self, record: StudyRecord, front: Front) -> str:
         """What was not measured on the test data, and why, in words; empty if all was, or nothing was to be."""
-        settings = self.prepared.subject.study.study
+        settings = self.prepared.problem.study.study
         left = [row for row in front if not on_test(row.measurements)]
         if not left or settings.test == "none":
             return ""
-        if not has_test(self.prepared.subject.task):
+        if not has_test(self.prepared.problem.task):
             return "The task has no test data: nothing is reported but the selection data, which the search has seen."
         why = (
             "as [study] test says"
@@ -163,13 +163,13 @@ class Work:
             report: told how many members are left.
             capped: whether it ends when its share of the time is used up.
         """
-        subject = self.prepared.subject
-        if subject.study.study.test != "front" or not has_test(subject.task):
+        problem = self.prepared.problem
+        if problem.study.study.test != "front" or not has_test(problem.task):
             return
         begun, allowed = time.monotonic(), self._time_to_test(record, executor) if capped else math.inf
-        record = _dense_on_test(self.store, record, subject)
+        record = _dense_on_test(self.store, record, problem)
         jobs = [_test_job(row) for row in _spread(self.store.front(record)) if _lacks_test(record, row)]
-        launch = subject.study.launch
+        launch = problem.study.launch
         for done, finished in enumerate(all_of(executor, jobs, launch.max_retries)):
             if finished.outcome.state is not State.COMPLETE:
                 raise LaunchError(
@@ -185,7 +185,7 @@ class Work:
     def _time_to_test(self, record: StudyRecord, executor: Executor) -> float:
         """Seconds: a share of what the trials took on as many workers; a minute at least."""
         spent = sum((row.finished - row.started).total_seconds() for row in self.store.trials(record))
-        return max(_LEAST_TEST, self.prepared.subject.study.study.test_share * spent / max(1, executor.workers))
+        return max(_LEAST_TEST, self.prepared.problem.study.study.test_share * spent / max(1, executor.workers))
 
     def _artifacts(self, record: StudyRecord) -> tuple[ArtifactStore, Set[str]]:
         """Where the study's files are, and those that are there before this run makes any."""
@@ -206,26 +206,26 @@ class Work:
 
 
 @contextmanager
-def at_work(study: Study, task: Task | None, location: str) -> Iterator[Work]:
+def at_work(study: Study, task: Task | None, location: str) -> Iterator[OpenStudy]:
     """Make the study ready and open its store, for as long as it is worked on."""
     launch = study.launch
     require_rungs_fit(study.search.rungs, study.training.epochs)
     own_threads = launch.torch_threads if task is None else torch.get_num_threads()
     with threads(own_threads), _place(study, task) as (prepared, workbench, executor_for):
         _steps.info("Trying one training step")
-        rehearse(workbench.task, workbench.dense, workbench.training)
+        check_task(workbench.task, workbench.dense, workbench.training)
         with Store.open(location, create=True, patience=launch.store_patience) as store:
-            yield Work(prepared, workbench, executor_for, store, location)
+            yield OpenStudy(prepared, workbench, executor_for, store, location)
 
 
-def _place(study: Study, task: Task | None) -> AbstractContextManager[tuple[Prepared, Workbench, ExecutorFor]]:
+def _place(study: Study, task: Task | None) -> AbstractContextManager[tuple[Prepared, TrialContext, ExecutorFor]]:
     """All that is made once before the first trial, and the way to where trials run."""
     return on_cluster(study, task, study.launch) if study.launch.on == "ray" else on_this_machine(study, task)
 
 
-def _watchers(study: str, launch: LaunchSettings) -> list[Watcher]:
+def _watchers(study: str, launch: LaunchSettings) -> list[TrialCallback]:
     """Who else is told of the trials."""
-    watchers: list[Watcher] = []
+    watchers: list[TrialCallback] = []
     if launch.tensorboard:
         from rank_search.launch import TensorBoard
 
@@ -241,15 +241,15 @@ def _watchers(study: str, launch: LaunchSettings) -> list[Watcher]:
 
 
 def _searcher(prepared: Prepared, record: StudyRecord) -> Searcher:
-    study = prepared.subject.study
+    study = prepared.problem.study
     return Searcher(
         prepared.space, prepared.costs, study.search, prepared.seeds, record.dense, study.study.seed, prepared.options
     )
 
 
-def _plan(prepared: Prepared, record: StudyRecord, target: int, artifacts: ArtifactStore) -> Plan:
-    study = prepared.subject.study
-    return Plan(
+def _plan(prepared: Prepared, record: StudyRecord, target: int, artifacts: ArtifactStore) -> SearchPlan:
+    study = prepared.problem.study
+    return SearchPlan(
         target=target,
         rungs=Rungs(study.search.rungs, record.budget),
         rng_seed=study.study.seed,
@@ -263,7 +263,7 @@ def _plan(prepared: Prepared, record: StudyRecord, target: int, artifacts: Artif
 
 
 def _judge(prepared: Prepared, dense: Mapping[str, float], point: Point) -> Outcome | None:
-    bounds = prepared.subject.study.search.constraints
+    bounds = prepared.problem.study.search.constraints
     return check_counted(bounds, prepared.costs.cost(point), dense) if bounds else None
 
 
@@ -281,12 +281,12 @@ def _sweep(store: Store, study: StudyRecord, artifacts: ArtifactStore, before: S
             artifacts.discard(name)
 
 
-def _dense_on_test(store: Store, study: StudyRecord, subject: Subject) -> StudyRecord:
+def _dense_on_test(store: Store, study: StudyRecord, problem: Problem) -> StudyRecord:
     """Measure the dense model on the test data, if no driver has done so: after the search, which never sees it."""
     study = store.study(study.name)
     if on_test(study.dense):
         return study
-    return store.amend_dense(study, test_measurements(subject.task, subject.original))
+    return store.amend_dense(study, test_measurements(problem.task, problem.original))
 
 
 def _lacks_test(study: StudyRecord, row: TrialRow) -> bool:
