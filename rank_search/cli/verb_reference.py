@@ -14,17 +14,19 @@ from rank_search.cli.main import app
 
 _INTRODUCTION: Final = """# The command line
 
-`rank-search VERB --help` prints what this page says about a verb. `python -m rank_search` is the same as `rank-search`, and
-`rank-search --install-completion` installs completion for your shell (`--show-completion` prints it instead).
+`rank-search VERB --help` prints what this page says about a verb. `python -m rank_search` is the same as
+`rank-search`, and `rank-search --install-completion` installs completion for your shell (`--show-completion` prints
+it instead).
 
 """
 
 _COMMON: Final = """
 ## What all verbs share
 
-**STORE and NAME** can be omitted. STORE then defaults to `$RANK_SEARCH_STORE`, NAME to the only study in the store. If a verb gets
-fewer words than it takes, the first one is STORE, unless `RANK_SEARCH_STORE` is set and the word is neither a URL, nor an existing
-file, nor ends in `.sqlite`, `.sqlite3` or `.db`. `delete` and `rename` always need NAME.
+**STORE and NAME** can be omitted. STORE then defaults to `$RANK_SEARCH_STORE`, NAME to the only study in the store.
+If a verb gets fewer words than it takes, the first one is STORE, unless `RANK_SEARCH_STORE` is set and the word is
+neither a URL, nor an existing file, nor ends in `.sqlite`, `.sqlite3` or `.db`. `delete` and `rename` always need
+NAME.
 
 ```
 export RANK_SEARCH_STORE=digits.sqlite
@@ -32,13 +34,16 @@ rank-search show 12                # trial 12 of the only study
 rank-search show digits@180 12     # trial 12 of another one
 ```
 
-**A store** is the path of an SQLite file or an SQLAlchemy URL. By default it lies beside the study file, whatever the current folder;
-`[study] store`, `--store` and `RANK_SEARCH_STORE` override that. `run` prints which store it uses and where the study stands.
+**A store** is the path of an SQLite file or an SQLAlchemy URL. By default it lies beside the study file, whatever the
+current folder; `--store`, `[study] store` and `RANK_SEARCH_STORE`, in this order, override that. `run` prints which
+store it uses and where the study stands.
 
-**Output.** Every verb that prints a table takes `--format table`, `json` or `csv`. Every verb takes `-h` (`--help`), and `-q` (`--quiet`) to
-print results and errors only. No verb overwrites a file unless it has an option `--overwrite` and you give it.
+**Output.** Every verb that prints a table takes `--format table`, `json` or `csv`. Every verb takes `-h` (`--help`),
+and `-q` (`--quiet`) to print results and errors only. No verb overwrites a file unless it has an option `--overwrite`
+and you give it.
 
-**Exit codes.** 0: done. 2: a mistake in what you typed or wrote, with one message that says how to fix it. 130: Ctrl-C or SIGTERM. 1: anything else.
+**Exit codes.** 0: done. 2: a mistake in what you typed or wrote, with one message that says how to fix it. 130:
+Ctrl-C or SIGTERM. 1: anything else.
 """
 
 _VALUES: Final = {str: "TEXT", int: "N", float: "X", Path: "PATH"}
