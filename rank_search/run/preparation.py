@@ -1,4 +1,4 @@
-"""Steps 2 to 7 of the data path: all that is made once, in the driver, before the first trial."""
+"""Steps 2 to 8 of the data path: all that is made once, in the driver, before the first trial."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _steps: Final = logging.getLogger("rank_search.steps")
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that is made once, in the driver, before the first trial (steps 2 to 7).
+    """All that is made once, in the driver, before the first trial (steps 2 to 8).
 
     Attributes:
         options: what each layer may become, measured; None where neither seed points nor sampler ask for it.
