@@ -90,6 +90,22 @@ def test_killed_and_resumed_is_the_same_search(make: Make, settings: dict[str, A
     assert [past.point for past in killed + rest] == [past.point for past in straight]
 
 
+# The first six digits of the keys of trials 0 to 19, the seed points among them: they must never change.
+SEEDED = "28dd3c 1f0bef 400bf8 1154a4 082485 0a710b 733937 5fccbe adac62 0667fb f8b019"
+FROZEN = {
+    "auto": "80bdc9 e47e65 3ff5fe 71468a dfdb97 80a053 22941c 342457 40f447",
+    "tpe": "050b3e 74d639 2cee06 a5bb56 b2b061 a15998 edb4ef 9714bd e43001",
+    "nsga2": "39f326 95ee49 8c4c45 a723cf 1893a5 bcf1a6 e2983a 9fff84 86709b",
+}
+
+
+@pytest.mark.parametrize("sampler", FROZEN)
+def test_the_same_rng_seed_gives_the_same_points_in_every_version(make: Make, sampler: str) -> None:
+    made = make(sampler=sampler, seeds=LADDERS)
+    keys = [past.point.key[:6] for past in drive(made, searcher(made), range(20))]
+    assert keys == f"{SEEDED} {FROZEN[sampler]}".split()
+
+
 def test_gp_resumes_too(make: Make) -> None:
     made = make(
         ("svd",), sampler="gp", options={"n_startup_trials": 3}, seeds={"fractions": [0.5, 0.3], "weakenings": []}
