@@ -16,8 +16,16 @@ from rank_search.layers import Cost, Layer, load_plugin
 from rank_search.options import CostModel, OptionTable
 from rank_search.point import Choice, Objective, Outcome, State
 from rank_search.priors import AxisPrior
-from rank_search.search import Rungs, Searcher, SearchSettings, build_space, seed_points
-from rank_search.search.samplers import AUTO
+from rank_search.search import (
+    AUTO,
+    AutoSearcher,
+    OptunaSearcher,
+    Rungs,
+    Searcher,
+    SearchSettings,
+    build_space,
+    seed_points,
+)
 from rank_search.store import Store, StudyRecord, TrialRow
 
 LADDERS = {"fractions": (0.75, 0.5, 0.35, 0.25, 0.15), "weakenings": (0.25, 0.5, 0.75, 1.0)}
@@ -45,9 +53,10 @@ class Search:
         )
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
-        seeds = seed_points(space, costs, settings)
-        options = OptionTable(space.groups, costs, _lost, space.round_to) if sampler == AUTO else None
-        return cls(Searcher(space, costs, settings, seeds, {**costs.dense, "error": 0.0}, 0, options), costs)
+        known = settings, seed_points(space, costs, settings), {**costs.dense, "error": 0.0}
+        if sampler == AUTO:
+            return cls(AutoSearcher(space, OptionTable(space.groups, costs, _lost, space.round_to), *known), costs)
+        return cls(OptunaSearcher(space, costs, *known), costs)
 
 
 def _lost(layer: str, choice: Choice) -> float:

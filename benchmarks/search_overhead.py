@@ -32,7 +32,16 @@ from rank_search.observe import SearchProgress
 from rank_search.options import CostModel, OptionTable
 from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors import AxisPrior
-from rank_search.search import Rungs, Searcher, SearchSettings, build_space, coordinates, seed_points
+from rank_search.search import (
+    AutoSearcher,
+    OptunaSearcher,
+    Rungs,
+    Searcher,
+    SearchSettings,
+    build_space,
+    coordinates,
+    seed_points,
+)
 from rank_search.search.auto import Auto
 from rank_search.search.samplers import AUTO, RANDOM, SAMPLERS
 from rank_search.store import Store, StudyRecord
@@ -125,10 +134,11 @@ class Problem:
         )
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
-        options = OptionTable(space.groups, costs, made_up_error, space.round_to) if sampler == AUTO else None
-        dense = {**costs.dense, "error": 0.0}
-        searcher = Searcher(space, costs, settings, seed_points(space, costs, settings), dense, 0, options)
-        return cls(searcher, coordinates(space), costs)
+        known = settings, seed_points(space, costs, settings), {**costs.dense, "error": 0.0}
+        if sampler == AUTO:
+            options = OptionTable(space.groups, costs, made_up_error, space.round_to)
+            return cls(AutoSearcher(space, options, *known), coordinates(space), costs)
+        return cls(OptunaSearcher(space, costs, *known), coordinates(space), costs)
 
     def outcome(self, point: Point) -> Outcome:
         ranks = [choice.values.get("rank", 64) for choice in point.layers.values()]

@@ -24,8 +24,8 @@ from rank_search.launch.finished_trials import FinishedTrials
 from rank_search.launch.heartbeats import Pulses, beating
 from rank_search.observe import Report, SearchProgress, going_on, logs
 from rank_search.pareto import hypervolume
-from rank_search.point import Artifact, Bound, Outcome, Point, State
-from rank_search.search import Past, Rungs, Source, check
+from rank_search.point import Artifact, Bound, Execution, Outcome, Point, State
+from rank_search.search import Rungs, SearchTrial, Source, check
 from rank_search.store import Claim, Store, StudyRecord, TrialRow
 
 PATIENCE: Final = timedelta(seconds=1)
@@ -169,25 +169,22 @@ class SearchDriver:
 
     def _take_over(self) -> Claim | None:
         """A claim that was given up or that nobody keeps alive, or one of its own whose granting it never heard of."""
-        last_holder = ""
-
-        def dead(claim: Claim) -> bool:
-            nonlocal last_holder
-            last_holder = claim.worker
-            if claim.number in self._held:  # whosever it is by now: it is being carried out here
-                return False
-            if claim.worker in ("", self._worker):
-                return True
-            return died_here(claim.worker) or self._pulses.is_silent(claim)
-
         if time.monotonic() < self._next_look:
             return None
-        claim = self._store.take_over(self._study, self._worker, dead)
-        if claim is None:
+        taken = self._store.take_over(self._study, self._worker, self._is_orphaned)
+        if taken is None:
             self._next_look = time.monotonic() + PATIENCE.total_seconds()
-        else:
-            logs.claim_taken_over(claim.number, last_holder, attempt=claim.attempt)
+            return None
+        claim, former = taken
+        logs.claim_taken_over(claim.number, former, attempt=claim.attempt)
         return claim
+
+    def _is_orphaned(self, claim: Claim) -> bool:
+        if claim.number in self._held:  # whosever it is by now: it is being carried out here
+            return False
+        if claim.worker in ("", self._worker):
+            return True
+        return died_here(claim.worker) or self._pulses.is_silent(claim)
 
     def _promote(self) -> Claim | None:
         """Claim the trial that deserves a larger budget most, if there is one."""
@@ -207,21 +204,21 @@ class SearchDriver:
         None if every number has been given, or the source has no further point.
         """
         while not self._exhausted and (number := self._store.next_number(self._study)) < self._plan.target:
-            suggestion = self._source.ask(number)
-            if suggestion is None:
+            asked = self._source.ask(number)
+            if asked is None:
                 self._exhausted = True
                 return None
             claim = self._store.claim(
                 self._study,
-                suggestion.point,
+                asked.point,
                 self._worker,
-                suggestion.sampler,
+                asked.sampler,
                 below=self._plan.target,
                 budget=self._plan.rungs.budgets[0],
             )
             if claim is not None:
                 return claim
-            self._source.withdraw(suggestion)
+            self._source.withdraw(asked)
             self._catch_up()
             self._learn_claims()
         return None
@@ -302,16 +299,8 @@ class SearchDriver:
         job, arrived = finished.job, time.monotonic()
         now = self._store.now()
         ended = now - timedelta(seconds=time.monotonic() - arrived)
-        return self._store.record(
-            self._study,
-            replace(self._held[job.number], attempt=job.attempt),
-            outcome,
-            budget=job.budget,
-            rng_seed=job.rng_seed,
-            started=ended - (finished.finished - finished.started),
-            finished=ended,
-            worker=finished.worker,
-        )
+        ran = Execution(job.rng_seed, ended - (finished.finished - finished.started), ended, finished.worker)
+        return self._store.record(self._study, replace(self._held[job.number], attempt=job.attempt), outcome, ran)
 
     def _verdict(self, job: Job, outcome: Outcome) -> Outcome:
         """Below the full budget a trial has only stopped; at it, one that breaks a constraint is infeasible."""
@@ -327,7 +316,9 @@ class SearchDriver:
         rows = self._store.trials(self._study, after=self._known.last_id)
         full = self._study.budget
         self._source.feed(
-            Past(row.number, row.point, row.sampler, outcome_of(row), min(1.0, row.budget / full) if full else 1.0)
+            SearchTrial(
+                row.number, row.point, row.sampler, outcome_of(row), min(1.0, row.budget / full) if full else 1.0
+            )
             for row in rows
         )
         for row in rows:
@@ -349,7 +340,7 @@ class SearchDriver:
         """Learn which trials others have in flight."""
         claims = self._store.claims(self._study)
         self._elsewhere = sum(each.number not in self._held for each in claims)
-        self._source.feed(Past(each.number, each.point, each.sampler) for each in claims)
+        self._source.feed(SearchTrial(each.number, each.point, each.sampler) for each in claims)
 
     def _drop(self, artifacts: Sequence[Artifact]) -> None:
         """Delete files that no trial needs any longer; what cannot be deleted now is swept up at the end."""

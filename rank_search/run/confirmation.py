@@ -14,7 +14,7 @@ from rank_search.observe import Report
 from rank_search.point import State
 from rank_search.run.join import fingerprint
 from rank_search.run.runner import OpenStudy, at_work
-from rank_search.search import FixedPoints, GivenPoint
+from rank_search.search import FixedPoints, SearchTrial
 from rank_search.store import Store, StudyRecord, TrialRow
 from rank_search.study import Study, study_of
 from rank_search.tasks import Task
@@ -158,7 +158,7 @@ def _require_unchanged(work: OpenStudy, original: Study, record: StudyRecord) ->
 
 def _confirm_all(work: OpenStudy, joined: StudyRecord, chosen: Sequence[TrialRow], report: Report) -> int:
     """Until each chosen point is a trial: a driver that confirms others at the same time may take the last numbers."""
-    source = FixedPoints([GivenPoint(row.point, _sampler(row)) for row in chosen])
+    source = FixedPoints([SearchTrial(row.number, row.point, _sampler(row)) for row in chosen])
     wanted, added = {row.point.key for row in chosen}, 0
     if wanted <= _done(work, joined):
         work.finish(joined)

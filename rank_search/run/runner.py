@@ -23,7 +23,17 @@ from rank_search.run.join import forms_of, join_study
 from rank_search.run.local import on_this_machine
 from rank_search.run.preparation import Prepared, with_forms
 from rank_search.run.ray_cluster import PROBE, on_cluster
-from rank_search.search import Rungs, Searcher, Source, at_the_bad_end, check_counted, require_rungs_fit
+from rank_search.search import (
+    AUTO,
+    AutoSearcher,
+    OptunaSearcher,
+    Rungs,
+    Searcher,
+    Source,
+    at_the_bad_end,
+    check_counted,
+    require_rungs_fit,
+)
 from rank_search.store import Front, Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.study import Problem, Study, store_of
 from rank_search.tasks import Task, has_test
@@ -242,9 +252,10 @@ def _watchers(study: str, launch: LaunchSettings) -> list[TrialCallback]:
 
 def _searcher(prepared: Prepared, record: StudyRecord) -> Searcher:
     study = prepared.problem.study
-    return Searcher(
-        prepared.space, prepared.costs, study.search, prepared.seeds, record.dense, study.study.seed, prepared.options
-    )
+    told = study.search, prepared.seeds, record.dense, study.study.seed
+    if study.search.sampler == AUTO and prepared.options is not None:
+        return AutoSearcher(prepared.space, prepared.options, *told)
+    return OptunaSearcher(prepared.space, prepared.costs, *told)
 
 
 def _plan(prepared: Prepared, record: StudyRecord, target: int, artifacts: ArtifactStore) -> SearchPlan:

@@ -136,8 +136,10 @@ def first_orphan(connection: Connection, study: StudyRecord, dead: Callable[[Cla
     return next((each for each in held(connection, study) if dead(each)), None)
 
 
-def adopt(connection: Connection, study: StudyRecord, worker: str, dead: Callable[[Claim], bool]) -> Claim | None:
-    """Hand the first orphan on to the worker, who may be the one that it had."""
+def adopt(
+    connection: Connection, study: StudyRecord, worker: str, dead: Callable[[Claim], bool]
+) -> tuple[Claim, str] | None:
+    """Hand the first orphan on to the worker, who may be the one that it had; returns whose it was, too."""
     lock(connection, study)
     orphan = first_orphan(connection, study, dead)
     if orphan is None:
@@ -145,7 +147,7 @@ def adopt(connection: Connection, study: StudyRecord, worker: str, dead: Callabl
     adopted = replace(orphan, worker=worker, attempt=orphan.attempt + 1, heartbeat=now(connection))
     changed = {"worker": worker, "attempt": adopted.attempt, "heartbeat": adopted.heartbeat}
     connection.execute(update(claim).where(_still_held(study, orphan)).values(changed))
-    return adopted
+    return adopted, orphan.worker
 
 
 def keep_alive(connection: Connection, study: StudyRecord, claims: Iterable[Claim]) -> list[Claim]:

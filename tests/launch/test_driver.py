@@ -18,10 +18,9 @@ from rank_search.launch import heartbeats as pulses
 from rank_search.launch.driver import hypervolume_of
 from rank_search.launch.executors import Finished
 from rank_search.observe import SearchProgress, status_of
-from rank_search.point import Bound, Outcome, Point, State
-from rank_search.search import Rungs
+from rank_search.point import Bound, Execution, Outcome, Point, State
+from rank_search.search import Rungs, SearchTrial
 from rank_search.search.rungs import RungSettings
-from rank_search.search.searcher import Suggestion
 from rank_search.store import Claim, Store, StudyRecord, moments
 from tests.launch.parts import (
     ELSEWHERE,
@@ -143,7 +142,7 @@ def test_the_trials_of_another_driver_are_waited_for(
         waited += 1
         if waited == 3:
             now = datetime.now(UTC)
-            store.record(study, theirs, complete(0.1, 1.0), budget=1, rng_seed=0, started=now, finished=now)
+            store.record(study, theirs, complete(0.1, 1.0), Execution(0, now, now))
 
     monkeypatch.setattr(driver.time, "sleep", they_finish)
     told: list[SearchProgress] = []
@@ -160,13 +159,13 @@ def test_a_point_that_another_driver_has_is_not_tried_twice(
     class Overtaken(Counting):
         """Between asking and claiming, another driver claims the same point, once."""
 
-        def ask(self, number: int) -> Suggestion | None:
-            suggestion = super().ask(number)
-            if number == 1 and suggestion is not None and not self.withdrawn:
-                claim = store.claim(study, suggestion.point, ELSEWHERE, {"label": "theirs"})
+        def ask(self, number: int) -> SearchTrial | None:
+            asked = super().ask(number)
+            if number == 1 and asked is not None and not self.withdrawn:
+                claim = store.claim(study, asked.point, ELSEWHERE, {"label": "theirs"})
                 now = datetime.now(UTC)
-                store.record(study, claim, complete(0.9, 1.0), budget=1, rng_seed=0, started=now, finished=now)
-            return suggestion
+                store.record(study, claim, complete(0.9, 1.0), Execution(0, now, now))
+            return asked
 
     searcher = Overtaken()
     drive(searcher=searcher, target=4).run()
@@ -270,7 +269,7 @@ def test_files_that_a_killed_driver_left_in_the_store_are_removed(
     for rank in (700, 800):  # recorded, and killed before the files of the dominated one were removed
         claim = store.claim(study, a_point(rank), dead_worker(), {"label": "theirs"})
         outcome = run(Job(claim.number, claim.point, 0, 1.0))
-        store.record(study, claim, outcome, budget=1, rng_seed=0, started=now, finished=now)
+        store.record(study, claim, outcome, Execution(0, now, now))
     assert files(tmp_path) == {"0.model", "0.coded", "1.model", "1.coded"}
     drive(target=2).run()
     assert files(tmp_path) == {"1.model", "1.coded"}
@@ -384,11 +383,10 @@ def test_a_claim_whose_granting_was_not_heard_of_is_taken_up(
 
 def overtake(store: Store, study: StudyRecord, number: int, *, record: bool) -> None:
     """As another driver does that takes this one for dead."""
-    claim = store.take_over(study, ELSEWHERE, lambda claim: claim.number == number)
-    assert claim is not None
+    claim, _ = store.take_over(study, ELSEWHERE, lambda claim: claim.number == number)
     if record:
         now = datetime.now(UTC)
-        store.record(study, claim, complete(0.25, 1.0), budget=1, rng_seed=0, started=now, finished=now)
+        store.record(study, claim, complete(0.25, 1.0), Execution(0, now, now))
 
 
 def test_a_result_that_comes_too_late_is_dropped(

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,16 @@ import pytest
 from rank_search.layers import Layer
 from rank_search.options import CostModel
 from rank_search.point import Outcome, Point, State
-from rank_search.search import Past, Searcher, SearchSettings, Space, check_counted, seed_points
+from rank_search.search import (
+    AutoSearcher,
+    OptunaSearcher,
+    Searcher,
+    SearchSettings,
+    SearchTrial,
+    Space,
+    check_counted,
+    seed_points,
+)
 from tests.small_space import LADDERS, options_of
 
 Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
@@ -22,10 +32,10 @@ Make = Callable[..., tuple[Space, CostModel, SearchSettings]]
 def searcher(made: tuple[Space, CostModel, SearchSettings], rng_seed: int = 3) -> Searcher:
     """With the seed points that need no options, which only the sampler `auto` is given."""
     space, costs, settings = made
-    options = options_of(made) if settings.sampler == "auto" else None
-    return Searcher(
-        space, costs, settings, seed_points(space, costs, settings), {**costs.dense, "error": 0}, rng_seed, options
-    )
+    known = settings, seed_points(space, costs, settings), {**costs.dense, "error": 0}, rng_seed
+    if settings.sampler == "auto":
+        return AutoSearcher(space, options_of(made), *known)
+    return OptunaSearcher(space, costs, *known)
 
 
 def measure(costs: CostModel, point: Point) -> Outcome:
@@ -44,21 +54,21 @@ def judge(made: tuple[Space, CostModel, SearchSettings], number: int, point: Poi
     return Outcome(State.FAILED) if number % 7 == 6 else measure(costs, point)
 
 
-def drive(made: tuple[Space, CostModel, SearchSettings], asked: Searcher, numbers: Iterable[int]) -> list[Past]:
+def drive(made: tuple[Space, CostModel, SearchSettings], asked: Searcher, numbers: Iterable[int]) -> list[SearchTrial]:
     trials = []
     for number in numbers:
-        suggestion = asked.ask(number)
-        assert suggestion is not None
-        outcome = judge(made, number, suggestion.point)
-        asked.tell(suggestion, outcome)
-        trials.append(stored(Past(number, suggestion.point, suggestion.sampler, outcome)))
+        trial = asked.ask(number)
+        assert trial is not None
+        outcome = judge(made, number, trial.point)
+        asked.tell(trial, outcome)
+        trials.append(stored(replace(trial, outcome=outcome)))
     return trials
 
 
-def stored(past: Past) -> Past:
+def stored(past: SearchTrial) -> SearchTrial:
     """The trial as it comes back from a store: through JSON."""
     point = Point.from_json(json.loads(json.dumps(past.point.to_json())))
-    return Past(past.number, point, json.loads(json.dumps(past.sampler)), past.outcome)
+    return replace(past, point=point, sampler=json.loads(json.dumps(past.sampler)))
 
 
 PENALTIES = {"entropy": {"low": 1e-4, "high": 1e-1}, "orthogonality": {"low": 1e-3, "high": 1.0}}
@@ -114,7 +124,7 @@ def test_gp_resumes_too(make: Make) -> None:
     resumed = searcher(made)
     resumed.feed(straight[:5])
     assert [past.point for past in drive(made, resumed, range(5, 6))] == [past.point for past in straight[5:]]
-    assert straight[5].suggestion.label == "gp"
+    assert straight[5].label == "gp"
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "nsga3", "random"])
@@ -138,7 +148,7 @@ def test_seeds_come_first_and_once_in_the_life_of_the_study(make: Make, sampler:
     resumed = searcher(made)
     resumed.feed(trials)
     trials += drive(made, resumed, range(3, len(labels) + 2))
-    assert [past.suggestion.label for past in trials] == [*labels, sampler, sampler]
+    assert [past.label for past in trials] == [*labels, sampler, sampler]
 
 
 def test_a_small_space_ends(make: Make) -> None:
@@ -147,11 +157,11 @@ def test_a_small_space_ends(make: Make) -> None:
     asked = searcher(made)
     found = set()
     for number in range(20):
-        suggestion = asked.ask(number)
-        if suggestion is None:
+        trial = asked.ask(number)
+        if trial is None:
             break
-        found.add(tuple(suggestion.point.layers["head"].values.values()))
-        asked.tell(suggestion, judge(made, number, suggestion.point))
+        found.add(tuple(trial.point.layers["head"].values.values()))
+        asked.tell(trial, judge(made, number, trial.point))
     # 40 × 64 saves parameters up to rank 24: dense, and the only multiple of 16.
     assert found == {(), (16,)}
     assert asked.ask(99) is None
@@ -166,7 +176,7 @@ def test_a_trial_in_flight_is_fed_and_told_later(make: Make, sampler: str) -> No
     assert flying is not None
 
     resumed = searcher(made)
-    resumed.feed([*trials, stored(Past(14, flying.point, flying.sampler))])
+    resumed.feed([*trials, stored(flying)])
     outcome = judge(made, 14, flying.point)
     resumed.tell(flying, outcome)
     first.tell(flying, outcome)
@@ -189,7 +199,7 @@ def test_workers_at_once_get_different_points(make: Make, sampler: str) -> None:
 def test_feeding_again_changes_nothing_and_completes_what_was_in_flight(make: Make, sampler: str) -> None:
     made = make(sampler=sampler, seeds=LADDERS)
     trials = drive(made, searcher(made), range(16))
-    in_flight = [Past(past.number, past.point, past.sampler) for past in trials[8:]]
+    in_flight = [replace(past, outcome=None) for past in trials[8:]]
     resumed, straight = searcher(made), searcher(made)
     resumed.feed([*trials[:8], *in_flight])
     resumed.feed(trials)
@@ -202,12 +212,12 @@ def test_what_another_driver_did_is_not_asked_again(make: Make) -> None:
     made = make(sampler="random")
     other = drive(made, searcher(made), range(20))
     mine = searcher(made)
-    mine.feed([Past(past.number, past.point, past.sampler) for past in other])
-    assert mine.ask(15) not in [past.suggestion for past in other]
+    mine.feed([replace(past, outcome=None) for past in other])
+    assert mine.ask(15) not in [replace(past, outcome=None) for past in other]
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe"])
-def test_a_withdrawn_suggestion_is_forgotten(make: Make, sampler: str) -> None:
+def test_a_withdrawn_trial_is_forgotten(make: Make, sampler: str) -> None:
     made = make(sampler=sampler, seeds=LADDERS)
     asked = searcher(made)
     drive(made, asked, range(14))

@@ -11,7 +11,7 @@ import pytest
 
 from rank_search.options import CostModel
 from rank_search.point import Outcome, Point, State
-from rank_search.search import Past, Rungs, Searcher, SearchSettings, Space, check, check_counted
+from rank_search.search import Rungs, Searcher, SearchSettings, SearchTrial, Space, check, check_counted
 from rank_search.search.results import BUDGET, Results, Told
 from tests.search.test_searcher import PENALTIES, SAMPLERS, measure, searcher, stored
 from tests.small_space import LADDERS, Made
@@ -47,7 +47,7 @@ class Drive:
     made: Made
     searcher: Searcher
     rungs: Rungs = field(init=False)
-    newest: dict[int, Past] = field(default_factory=dict)
+    newest: dict[int, SearchTrial] = field(default_factory=dict)
     facts: list[tuple[int, float, list[float] | None]] = field(default_factory=list)
     history: list[tuple[int, float, Point]] = field(default_factory=list)
 
@@ -58,18 +58,17 @@ class Drive:
         promoted = self.rungs.promotable()
         if promoted:
             number, budget = promoted
-            suggestion = self.newest[number].suggestion
+            trial = replace(self.newest[number], outcome=None)
         else:
             number, budget = len(self.newest), self.rungs.budgets[0]
             asked = self.searcher.ask(number)
             assert asked is not None
-            suggestion = asked
-        outcome = judge(self.made, number, suggestion.point, budget)
-        self.searcher.tell(suggestion, outcome, budget / FULL)
-        past = stored(Past(number, suggestion.point, suggestion.sampler, outcome))
-        self.newest[number] = replace(past, share=budget / FULL)
+            trial = asked
+        outcome = judge(self.made, number, trial.point, budget)
+        self.searcher.tell(trial, outcome, budget / FULL)
+        self.newest[number] = stored(replace(trial, outcome=outcome, share=budget / FULL))
         self.note(number, budget, outcome)
-        self.history.append((number, budget, suggestion.point))
+        self.history.append((number, budget, trial.point))
 
     def note(self, number: int, budget: float, outcome: Outcome) -> None:
         if outcome.state is State.INFEASIBLE and budget < FULL:
@@ -113,7 +112,7 @@ def test_gp_resumes_too(make: Make) -> None:
     straight = run(Drive(made, searcher(made)), 8)
     first = run(Drive(made, searcher(made)), 7)
     assert (first.history + run(first.killed_and_resumed(), 1).history) == straight.history
-    assert straight.newest[len(straight.newest) - 1].suggestion.label == "gp"
+    assert straight.newest[len(straight.newest) - 1].label == "gp"
 
 
 FINAL = [
@@ -132,8 +131,8 @@ def test_the_newest_result_counts(make: Make, sampler: str, final: Outcome) -> N
     made = make(sampler=sampler, options=options, seeds=FEW_SEEDS, **RUNGS)
     asked = [run(Drive(made, searcher(made)), 24) for _ in range(2)]
     number = len(asked[0].newest)
-    suggestions = [drive.searcher.ask(number) for drive in asked]
-    assert suggestions[0] == suggestions[1]
+    trials = [drive.searcher.ask(number) for drive in asked]
+    assert trials[0] == trials[1]
     stages = [
         (Outcome(State.STOPPED, {"error": 0.9, "macs": 5.0}), 1 / 9),
         (Outcome(State.STOPPED, {"error": 0.5, "macs": 5.0}), 1 / 3),
@@ -143,10 +142,10 @@ def test_the_newest_result_counts(make: Make, sampler: str, final: Outcome) -> N
         (Outcome(State.COMPLETE, {"error": 0.0, "macs": 0.0}), 1.0),
     ]
     often, once = (drive.searcher for drive in asked)
-    assert suggestions[0] is not None
+    assert trials[0] is not None
     for outcome, share in stages:
-        often.tell(suggestions[0], outcome, share)
-    once.tell(suggestions[0], final)
+        often.tell(trials[0], outcome, share)
+    once.tell(trials[0], final)
     for later in range(number + 1, number + 9):
         mine, other = often.ask(later), once.ask(later)
         assert mine == other
@@ -178,11 +177,11 @@ def test_a_sampler_learns_from_how_far_trials_came(make: Make, sampler: str) -> 
         made = make(sampler=name, options=options, seeds=seeds, **RUNGS)
         asked, errors = searcher(made), []
         for number in range(90):
-            suggestion = asked.ask(number)
-            assert suggestion is not None
-            outcome = replace(measure(made[1], suggestion.point), state=State.STOPPED)
+            trial = asked.ask(number)
+            assert trial is not None
+            outcome = replace(measure(made[1], trial.point), state=State.STOPPED)
             errors.append(outcome.measurements["error"])
-            asked.tell(suggestion, outcome, 1 / 3 if errors[-1] < 0.2 else 1 / 9)
+            asked.tell(trial, outcome, 1 / 3 if errors[-1] < 0.2 else 1 / 9)
         return sum(errors[60:]) / 30
 
     assert late(sampler) < 0.8 * late("random")

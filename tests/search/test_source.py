@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import FixedPoints, GivenPoint, Past
+from rank_search.search import FixedPoints, SearchTrial
 
 
-def points(count: int) -> list[GivenPoint]:
+def points(count: int) -> list[SearchTrial]:
     return [
-        GivenPoint(Point({"layer": Choice("svd", {"rank": rank})}), {"label": f"confirms {rank}"})
+        SearchTrial(rank, Point({"layer": Choice("svd", {"rank": rank})}), {"label": f"confirms {rank}"})
         for rank in range(1, count + 1)
     ]
 
 
 def asked(source: FixedPoints) -> list[int]:
     found = []
-    while (suggestion := source.ask(len(found))) is not None:
-        assert suggestion.number == len(found)
-        found.append(int(suggestion.label.removeprefix("confirms ")))
+    while (trial := source.ask(len(found))) is not None:
+        assert trial.number == len(found)
+        found.append(int(trial.label.removeprefix("confirms ")))
     return found
 
 
@@ -28,7 +30,7 @@ def asked(source: FixedPoints) -> list[int]:
 def test_it_gives_what_is_not_known_in_order(count: int, elsewhere: set[int]) -> None:
     source, all_points = FixedPoints(points(count)), points(8)
     outcome = Outcome(State.COMPLETE, {"error": 0.1})
-    source.feed(Past(rank, all_points[rank - 1].point, {}, outcome if rank % 2 else None) for rank in sorted(elsewhere))
+    source.feed(replace(all_points[rank - 1], outcome=outcome if rank % 2 else None) for rank in sorted(elsewhere))
     assert asked(source) == [rank for rank in range(1, count + 1) if rank not in elsewhere]
     assert source.ask(99) is None
 
@@ -40,5 +42,5 @@ def test_what_is_withdrawn_comes_again_unless_somebody_has_it() -> None:
     source.withdraw(first)
     assert source.ask(0) == first
     source.withdraw(first)
-    source.feed([Past(0, first.point, {})])
+    source.feed([SearchTrial(0, first.point, {})])
     assert asked(source) == [2]
