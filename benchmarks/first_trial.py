@@ -119,7 +119,7 @@ def show_ratios(path: str, pairs: int) -> None:
     from rank_search.layers import factorize
     from rank_search.quantization import reestimate_batchnorm
     from rank_search.run import prepare
-    from rank_search.run.worker import make_workbench
+    from rank_search.run.worker import make_context
     from rank_search.study import load_study
     from rank_search.trials import TrialContext, run_trial
 
@@ -127,7 +127,7 @@ def show_ratios(path: str, pairs: int) -> None:
     untrained = study.training.model_copy(update={"epochs": 0.0})
     torch.set_num_threads(study.launch.torch_threads)
     prepared = prepare(study.model_copy(update={"training": untrained}))
-    made: TrialContext = make_workbench(prepared.problem, prepared.cache, prepared.moments)
+    made: TrialContext = make_context(prepared.problem, prepared.cache, prepared.moments)
     points = [seed.point for seed in prepared.seeds if seed.label != "dense"][:pairs]
 
     def trial(place: int) -> None:

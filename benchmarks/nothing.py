@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import final
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.launch import Executor, Job, LaunchSettings, Runner, SearchDriver, SearchPlan
+from rank_search.launch import Executor, Job, LaunchSettings, Runner, SearchDriver, SearchPlan, WorkerRecipe
 from rank_search.layers import Cost, Layer, load_plugin
 from rank_search.options import CostModel, OptionTable
 from rank_search.point import Choice, Objective, Outcome, State
@@ -94,7 +95,7 @@ def drive(folder: Path, sampler: str, trials: int, executor: Executor, workers: 
         store = stack.enter_context(Store.open(folder / "store.sqlite", create=True))
         study = store.join(record)
         plan = SearchPlan(trials, Rungs(None, 1.0), 0, (), lambda point: None, 0, ArtifactStore(folder / "artifacts"))
-        SearchDriver(store, study, search.searcher, executor, plan, lambda progress: None).run()
+        SearchDriver(store, study, search.searcher, executor, plan).run()
         return store.trials(study)
 
 
@@ -103,9 +104,26 @@ def _wait_for(executor: Executor, workers: int) -> None:
         executor.collect(1)
 
 
+@final
+@dataclass(frozen=True)
+class _Made(WorkerRecipe[None, None]):
+    """Nothing but the runner has to be made."""
+
+    make: Callable[[], Runner]
+
+    def init(self) -> None:
+        return
+
+    def load(self) -> None:
+        return
+
+    def runner(self, loaded: None, found: None) -> Runner:
+        return self.make()
+
+
 def on_ray(make: Callable[[], Runner], workers: int, cpus: float = 1.0) -> Executor:
     """Actors on the Ray cluster that is there."""
     from rank_search.launch import Cluster, RayActors, ship
 
     ship(Path(__file__).parent)
-    return RayActors(Cluster(), make, workers, LaunchSettings(on="ray", cpus_per_trial=cpus))
+    return RayActors(Cluster(), _Made(make), None, workers, LaunchSettings(on="ray", cpus_per_trial=cpus))

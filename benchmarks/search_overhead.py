@@ -28,7 +28,7 @@ import optuna
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import InProcess, SearchDriver, SearchPlan
 from rank_search.layers import Cost, Layer, load_plugin
-from rank_search.observe import SearchProgress
+from rank_search.observe import Observers, SearchProgress
 from rank_search.options import CostModel, OptionTable
 from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors import AxisPrior
@@ -169,7 +169,7 @@ def ours(folder: Path, sampler: str, trials: int) -> Meter:
             trials, Rungs(None, 1.0), 0, (), lambda point: None, max_retries=0, artifacts=ArtifactStore(folder)
         )
         executor = InProcess(lambda job: problem.outcome(job.point))
-        SearchDriver(store, store.join(record), problem.searcher, executor, plan, meter.tick).run()
+        SearchDriver(store, store.join(record), problem.searcher, executor, plan, Observers(meter.tick)).run()
     return meter
 
 

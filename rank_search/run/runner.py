@@ -16,13 +16,14 @@ import torch
 
 from rank_search.artifacts import PART, ArtifactStore, artifacts_at
 from rank_search.errors import ArtifactError, LaunchError
-from rank_search.launch import Executor, Job, LaunchSettings, SearchDriver, SearchPlan, TrialCallback, all_of
-from rank_search.observe import Report, going_on
+from rank_search.launch import Executor, Job, LaunchSettings, SearchDriver, SearchPlan, all_of
+from rank_search.observe import Observers, Report, TrialCallback, UnbrokenReport
 from rank_search.point import Outcome, Point, State
 from rank_search.run.join import forms_of, join_study
 from rank_search.run.local import on_this_machine
 from rank_search.run.preparation import Prepared, with_forms
 from rank_search.run.ray_cluster import PROBE, on_cluster
+from rank_search.run.worker import ExecutorFor, Workplace
 from rank_search.search import (
     AUTO,
     AutoSearcher,
@@ -44,9 +45,6 @@ _LEAST_TEST: Final = 60.0
 _log = logging.getLogger(__name__)
 
 _LEFT_BY_TRIALS = (".safetensors", ".coded", ".checkpoint", PROBE, PART)
-
-ExecutorFor = Callable[[ArtifactStore, Mapping[str, float]], Executor]
-"""Of the place for artifacts, and what the study has measured of the dense model."""
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -115,14 +113,14 @@ class OpenStudy:
     """
 
     prepared: Prepared
-    workbench: TrialContext
+    context: TrialContext
     executor_for: ExecutorFor
     store: Store
     location: str
 
     def join(self, accept_changes: bool = False) -> StudyRecord:
         """The study as the store has it, begun if it is not there."""
-        return join_study(self.store, self.location, self.prepared, self.workbench, accept_changes)
+        return join_study(self.store, self.location, self.prepared, self.context, accept_changes)
 
     def drive(self, record: StudyRecord, source: Source, target: int, report: Report) -> tuple[bool, int]:
         """Try the source's points until so many trials have finished in all, by whomever; then `finish`.
@@ -131,12 +129,12 @@ class OpenStudy:
         """
         (artifacts, before), launch = self._artifacts(record), self.prepared.problem.study.launch
         plan = _plan(self.prepared, record, target, artifacts)
-        watchers = _watchers(record.name, launch)
+        observers = Observers(report, _callbacks(record.name, launch))
         with closing(self.executor_for(artifacts, record.dense)) as executor:
-            driver = SearchDriver(self.store, record, source, executor, plan, report, watchers)
+            driver = SearchDriver(self.store, record, source, executor, plan, observers)
             complete = driver.run()
             searched = driver.progress()
-            tell = going_on(report)
+            tell = UnbrokenReport(report)
             self._test(record, executor, lambda left: tell(replace(searched, untested=left)), capped=True)
         _sweep(self.store, record, artifacts, before)
         return complete, driver.done_here
@@ -221,30 +219,30 @@ def at_work(study: Study, task: Task | None, location: str) -> Iterator[OpenStud
     launch = study.launch
     require_rungs_fit(study.search.rungs, study.training.epochs)
     own_threads = launch.torch_threads if task is None else torch.get_num_threads()
-    with threads(own_threads), _place(study, task) as (prepared, workbench, executor_for):
+    with threads(own_threads), _place(study, task) as (prepared, context, executor_for):
         _steps.info("Trying one training step")
-        check_task(workbench.task, workbench.dense, workbench.training)
+        check_task(context.task, context.dense, context.training)
         with Store.open(location, create=True, patience=launch.store_patience) as store:
-            yield OpenStudy(prepared, workbench, executor_for, store, location)
+            yield OpenStudy(prepared, context, executor_for, store, location)
 
 
-def _place(study: Study, task: Task | None) -> AbstractContextManager[tuple[Prepared, TrialContext, ExecutorFor]]:
+def _place(study: Study, task: Task | None) -> AbstractContextManager[Workplace]:
     """All that is made once before the first trial, and the way to where trials run."""
     return on_cluster(study, task, study.launch) if study.launch.on == "ray" else on_this_machine(study, task)
 
 
-def _watchers(study: str, launch: LaunchSettings) -> list[TrialCallback]:
+def _callbacks(study: str, launch: LaunchSettings) -> list[TrialCallback]:
     """Who else is told of the trials."""
-    watchers: list[TrialCallback] = []
+    callbacks: list[TrialCallback] = []
     if launch.tensorboard:
-        from rank_search.launch import TensorBoard
+        from rank_search.observe import TensorBoard
 
-        watchers.append(TensorBoard(Path(launch.tensorboard) / study))
+        callbacks.append(TensorBoard(Path(launch.tensorboard) / study))
     if launch.on == "ray":
-        from rank_search.launch import RayMetrics
+        from rank_search.observe import RayMetrics
 
-        watchers.append(RayMetrics(study))
-    return watchers
+        callbacks.append(RayMetrics(study))
+    return callbacks
 
 
 # ---- around the search -----------------------------------------------------------------------------------

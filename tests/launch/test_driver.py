@@ -13,15 +13,14 @@ import pytest
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError, StoreAwayError, TaskError
-from rank_search.launch import InProcess, Job, SearchDriver, TrialCallback, driver, executors
+from rank_search.launch import InProcess, Job, SearchDriver, claiming, driver, executors
 from rank_search.launch import heartbeats as pulses
 from rank_search.launch.driver import hypervolume_of
-from rank_search.launch.executors import Finished
-from rank_search.observe import SearchProgress, status_of
+from rank_search.observe import SearchProgress, TrialCallback, status_of
 from rank_search.point import Bound, Execution, Outcome, Point, State
 from rank_search.search import Rungs, SearchTrial
 from rank_search.search.rungs import RungSettings
-from rank_search.store import Claim, Store, StudyRecord, moments
+from rank_search.store import Claim, Store, StudyRecord, TrialRow, moments
 from tests.launch.parts import (
     ELSEWHERE,
     Counting,
@@ -395,8 +394,8 @@ def test_a_result_that_comes_too_late_is_dropped(
     watched: list[int] = []
 
     class Noting(TrialCallback):
-        def recorded(self, finished: Finished, outcome: Outcome) -> None:
-            watched.append(finished.job.number)
+        def recorded(self, row: TrialRow) -> None:
+            watched.append(row.number)
 
         def progressed(self, progress: SearchProgress) -> None:
             return
@@ -409,7 +408,7 @@ def test_a_result_that_comes_too_late_is_dropped(
             overtake(store, study, 1, record=True)
         return better_and_better(job)
 
-    made = drive(InProcess(run), target=3, watchers=[Noting()])
+    made = drive(InProcess(run), target=3, callbacks=[Noting()])
     with caplog.at_level("INFO", "rank_search"):
         assert made.run() is True
     rows = by_number(store, study)
@@ -428,6 +427,7 @@ def test_nobody_takes_over_what_he_carries_out_himself(
     """His claims were handed on while he was stopped, and their new holder is silent, or has given them up."""
     monkeypatch.setattr(pulses, "EXPIRED", timedelta(seconds=-1))
     monkeypatch.setattr(driver, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(claiming, "BETWEEN_LOOKS", timedelta(0))
     ran: list[int] = []
 
     def run(job: Job) -> Outcome:
@@ -465,6 +465,7 @@ def test_clocks_that_jump_lose_no_claim_and_no_sense(
         monkeypatch.setattr(module, "datetime", Jumping)
     monkeypatch.setattr(pulses, "HEARTBEAT", timedelta(milliseconds=5))
     monkeypatch.setattr(driver, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(claiming, "BETWEEN_LOOKS", timedelta(0))
 
     def run(job: Job) -> Outcome:
         nonlocal offset

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,11 @@ from rank_search.launch.executors import Finished, trial_seed
 from rank_search.point import State
 from tests.launch.conftest import ray_actors
 from tests.launch.runners import (
+    Logged,
+    Raising,
     answer,
-    deadly_with_a_log,
     die_at_the_start,
     full_disk,
-    go_on_with_it,
     jobs,
     make_always_deadly,
     make_answer,
@@ -32,11 +31,8 @@ from tests.launch.runners import (
     make_hanging,
     make_slow,
     make_stuck,
-    no_step,
     processes,
     raise_at_the_start,
-    runner_of,
-    start_a_log,
 )
 
 
@@ -157,40 +153,40 @@ def lines(folder: Path) -> list[list[str]]:
 
 
 def test_a_worker_goes_step_by_step_as_the_driver_finds_them(tmp_path: Path) -> None:
-    executor = Processes(partial(start_a_log, str(tmp_path / "log")), 2, None)
+    executor = Processes(Logged(str(tmp_path / "log")), 2, None)
     try:
-        wait_for(lambda: lines(tmp_path) == [["first"], ["first"]])
+        wait_for(lambda: lines(tmp_path) == [["init"], ["init"]])
         assert executor.workers == 0
-        executor.then(partial(go_on_with_it, "second"))
-        wait_for(lambda: lines(tmp_path) == [["first", "second"]] * 2 or bool(executor.collect(0)))
-        executor.serve(partial(deadly_with_a_log, "last"))
+        executor.load()
+        wait_for(lambda: lines(tmp_path) == [["init", "load"]] * 2 or bool(executor.collect(0)))
+        executor.serve("found")
         done = {each.job.number: each for each in finish(executor, jobs(6))}
         assert sorted(done) == list(range(6))
         assert done[1].outcome.measurements["attempt"] == 2, "its worker died"
-        all_steps = ["first", "second", "last"]
+        all_steps = ["init", "load", "found"]
         wait_for(lambda: not executor.collect(0) and lines(tmp_path) == [all_steps] * 3)  # its successor's, too
     finally:
         executor.close()
 
 
-def test_a_worker_that_is_busy_goes_on_with_the_next_step_by_itself(tmp_path: Path) -> None:
-    executor = Processes(partial(start_a_log, str(tmp_path / "log")), 2, None)
+def test_a_worker_that_is_busy_loads_by_itself_afterwards(tmp_path: Path) -> None:
+    executor = Processes(Logged(str(tmp_path / "log")), 2, None)
     try:
-        executor.then(partial(go_on_with_it, "second")).then(partial(go_on_with_it, "third"))
+        executor.load()
         assert lines(tmp_path) == [], "they have not even begun"
-        wait_for(lambda: lines(tmp_path) == [["first", "second", "third"]] * 2)
-        done = finish(executor.serve(partial(deadly_with_a_log, "last")), jobs(4))
+        wait_for(lambda: lines(tmp_path) == [["init", "load"]] * 2)
+        done = finish(executor.serve("found"), jobs(4))
         assert sorted(each.job.number for each in done) == list(range(4))
     finally:
         executor.close()
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_a_step_that_raises_ends_it(late: bool) -> None:
-    executor = Processes(no_step if late else partial(runner_of, raise_at_the_start), 1, None)
+@pytest.mark.parametrize("step", ["init", "load", "runner"])
+def test_a_step_that_raises_ends_the_search(step: str) -> None:
+    executor = Processes(Raising(step), 1, None)
     try:
         with pytest.raises(TrialError, match="no task here"):
-            finish(executor.serve(partial(runner_of, raise_at_the_start)), jobs(1))
+            finish(executor.load().serve(None), jobs(1))
     finally:
         executor.close()
 
