@@ -1,7 +1,7 @@
 """A pool of workers that outlive one trial and not the driver; what a worker is, a process or an actor, is filled in.
 
 Here are its slots: who is ready, who is busy and since when, what becomes of a worker that dies, never starts, or runs
-past the time limit. See `docs/decisions/0018-one-pool.md`.
+past the time limit. See `docs/decisions/0015-one-pool.md`.
 """
 
 from __future__ import annotations
