@@ -18,7 +18,7 @@ from rank_search.store.address import locate
 from rank_search.store.database import Database
 from rank_search.store.front import Front
 from rank_search.store.queries import FrontQuery
-from rank_search.store.records import Activity, Claim, StudyRecord, StudySummary, TrialRow
+from rank_search.store.records import NEVER, Activity, Claim, StudyRecord, StudySummary, TrialRow
 
 if TYPE_CHECKING:
     from rank_search.artifacts import ArtifactStore
@@ -174,7 +174,8 @@ class Store:
         trials as were asked for.
         """
         up_to = study.budget if budget is None else budget
-        return self._database.write(claims.take, study, point, worker, sampler or {}, below, up_to)
+        wanted = Claim(-1, point, worker, attempt=1, started=NEVER, sampler=sampler or {}, budget=up_to)
+        return self._database.write(claims.take, study, wanted, below)
 
     def promote(self, study: StudyRecord, number: int, worker: str, budget: float) -> Claim | None:
         """Claim a stopped trial again, to go on to a larger budget.

@@ -101,11 +101,15 @@ def run_trial(
         return Outcome(State.FAILED, reason=_one_line(error))
     if isinstance(result, Diverged):
         return Outcome(State.DIVERGED, reason=result.reason)
-    if names := not_finite(result.measurements):
-        found = ", ".join(f"{name} is {result.measurements[name]}" for name in names)
-        return Outcome(State.DIVERGED, reason=f"measured after training: {found}")
+    if said := _not_finite(result.measurements):
+        return Outcome(State.DIVERGED, reason=f"measured after training: {said}")
     kept = () if artifacts is None else _keep(result, artifacts, point.key, target == full)
     return Outcome(State.COMPLETE, result.measurements, artifacts=kept)
+
+
+def _not_finite(measurements: Mapping[str, float]) -> str:
+    """Which numbers are not finite, in words."""
+    return ", ".join(f"{name} is {measurements[name]}" for name in not_finite(measurements))
 
 
 def dense_measurements(context: TrialContext) -> dict[str, float]:
@@ -118,11 +122,10 @@ def dense_measurements(context: TrialContext) -> dict[str, float]:
     coded = encode(_state(context.dense))
     with asked("selection() or evaluate()"):
         found = _measured(context, Point({}), coded).measurements
-    if names := not_finite(found):
-        values = ", ".join(f"{name} is {found[name]}" for name in names)
+    if said := _not_finite(found):
         raise TaskError(
-            f"The measurements of the dense model are finite; {values}. Correct the metric, the selection data or "
-            "the weights."
+            f"The dense model's measurements are not finite: {said}. Correct the metric, the selection data or the "
+            "weights."
         )
     return found
 
@@ -215,8 +218,8 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     if strange := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise TaskError(
-            f"A model's state is made of tensors, so that it can be coded; {', '.join(strange)} is something "
-            "else. Keep it as a buffer, or out of the state dict."
+            f"The model's state has {', '.join(strange)}, which is no tensor and cannot be coded. Keep it as a buffer, "
+            "or out of the state dict."
         )
     return state
 
