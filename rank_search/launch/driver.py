@@ -92,7 +92,7 @@ class SearchDriver:
             target=self._plan.target,
             states=known.states,
             in_flight=len(self._claims.held),
-            elsewhere=self._feed.elsewhere,
+            elsewhere=len(self._feed.elsewhere),
             workers=self._executor.workers,
             front=known.front,
             hypervolume=hypervolume_of(self._study, [known.losses(row) for row in known.front]),

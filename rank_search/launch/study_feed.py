@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from typing import final
 
 from rank_search.errors import ArtifactError
@@ -20,16 +20,18 @@ class StudyFeed:
 
     Attributes:
         known: the finished trials.
-        elsewhere: trials that other drivers had in flight when this one last looked.
+        elsewhere: trials that other drivers had in flight when this one last looked, and have not finished since.
     """
 
     def __init__(self, store: Store, study: StudyRecord, source: Source, plan: SearchPlan) -> None:
         self._store, self._study, self._source, self._plan = store, study, source, plan
-        self.known, self.elsewhere = FinishedTrials(study), 0
+        self.known = FinishedTrials(study)
+        self.elsewhere: set[int] = set()
 
     def catch_up(self) -> list[TrialRow]:
         """Learn of every trial that was recorded since the last time, by this driver or another; returns them."""
         rows = self._store.trials(self._study, after=self.known.last_id)
+        self.elsewhere -= {row.number for row in rows}
         self._source.feed(self._trial_of(row) for row in rows)
         for row in rows:
             self._note(row)
@@ -37,10 +39,10 @@ class StudyFeed:
             self.drop(self._store.forget_artifacts(self._study, row.number))
         return rows
 
-    def learn_claims(self, held: Container[int]) -> None:
+    def learn_claims(self, held: Collection[int]) -> None:
         """Learn which trials others have in flight; `held`: the numbers of one's own."""
         claims = self._store.claims(self._study)
-        self.elsewhere = sum(each.number not in held for each in claims)
+        self.elsewhere = {each.number for each in claims}.difference(held)
         self._source.feed(SearchTrial(each.number, each.point, each.sampler) for each in claims)
 
     def drop(self, artifacts: Sequence[Artifact]) -> None:
