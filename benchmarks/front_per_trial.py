@@ -124,12 +124,12 @@ class Bench:
             searcher = AutoSearcher(space, options, *known)
         losses: Losses = []
         for number in range(trials):
-            suggestion = searcher.ask(number)
-            if suggestion is None:
+            asked_for = searcher.ask(number)
+            if asked_for is None:
                 break
-            losses.append(self.loss(suggestion.point))
-            measured = {"error": losses[-1][0], **costs.cost(suggestion.point)}
-            searcher.tell(suggestion, Outcome(State.COMPLETE, measured))
+            losses.append(self.loss(asked_for.point))
+            measured = {"error": losses[-1][0], **costs.cost(asked_for.point)}
+            searcher.tell(asked_for, Outcome(State.COMPLETE, measured))
         return losses
 
     def swept(self, rule: str, count: int) -> Losses:

@@ -35,7 +35,7 @@ from tests.launch.parts import (
 # ---- to the target ---------------------------------------------------------------------------------------
 
 
-def test_it_reaches_the_target_and_tells_how_far_it_is(
+def test_a_driver_reaches_the_target_and_reports_its_progress(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     told: list[SearchProgress] = []
@@ -53,14 +53,16 @@ def test_it_reaches_the_target_and_tells_how_far_it_is(
     assert told[-1].seconds_left == 0
 
 
-def test_nothing_is_left_to_do(store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]) -> None:
+def test_a_driver_with_its_target_reached_runs_nothing(
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
     drive(target=4).run()
     again = drive(target=2)
     assert again.run() is True
     assert (again.done_here, len(by_number(store, study))) == (0, 4)
 
 
-def test_a_space_that_is_exhausted_ends_it(
+def test_a_driver_ends_when_the_space_is_exhausted(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     assert drive(LastFirst(better_and_better), Counting(points=4), target=9).run() is False
@@ -68,7 +70,9 @@ def test_a_space_that_is_exhausted_ends_it(
     assert drive(searcher=Counting(points=4), target=4).run() is True
 
 
-def test_what_can_be_judged_is_not_run(store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]) -> None:
+def test_a_point_judged_beforehand_is_not_run(
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
     ran: list[int] = []
 
     def note(job: Job) -> Outcome:
@@ -191,7 +195,7 @@ def test_what_another_driver_has_finished_is_not_in_flight_elsewhere(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of luck")])
-def test_interrupted_it_gives_its_claims_up(
+def test_an_interrupted_driver_gives_its_claims_up(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], error: BaseException
 ) -> None:
     def stop_at_three(job: Job) -> Outcome:
@@ -265,7 +269,7 @@ def files(folder: Path) -> set[str]:
     return {re.sub("-[0-9a-f]{16}", "", path.name) for path in (folder / "artifacts").iterdir()}
 
 
-def test_only_the_files_of_the_front_stay(
+def test_artifacts_of_dominated_trials_are_removed(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], tmp_path: Path
 ) -> None:
     losses = [(0.5, 5.0), (0.6, 6.0), (0.4, 9.0), (0.3, 4.0), (0.9, 1.0), (0.3, 4.0)]
@@ -291,7 +295,9 @@ def test_files_that_a_killed_driver_left_in_the_store_are_removed(
     assert files(tmp_path) == {"1.model", "1.coded"}
 
 
-def test_a_searcher_is_told_of_everything(store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]) -> None:
+def test_a_searcher_is_told_of_every_trial_and_claim(
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
     store.claim(study, a_point(700), ELSEWHERE, {"label": "theirs"})
     drive(searcher=Counting(points=2), target=9).run()
     searcher = Counting(points=2)
@@ -339,7 +345,7 @@ def test_a_trial_that_stays_in_trouble_has_failed_with_the_reason(
     assert (rows[1].reason, rows[1].attempt) == (str(trouble), 3)
 
 
-def test_what_will_work_for_no_trial_ends_the_run(
+def test_an_error_that_is_no_trials_own_ends_the_search(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     with pytest.raises(TaskError, match="no data"):
@@ -348,7 +354,7 @@ def test_what_will_work_for_no_trial_ends_the_run(
     assert [claim.worker for claim in store.claims(study)] == [""]
 
 
-def test_without_room_for_files_no_trial_is_spent(
+def test_a_full_artifact_store_costs_no_trial(
     store: Store,
     study: StudyRecord,
     drive: Callable[..., SearchDriver],
@@ -438,7 +444,7 @@ def test_a_result_that_comes_too_late_is_dropped(
     assert store.check(study) == []
 
 
-def test_nobody_takes_over_what_he_carries_out_himself(
+def test_a_driver_does_not_take_over_a_trial_that_it_is_carrying_out(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """His claims were handed on while he was stopped, and their new holder is silent, or has given them up."""
@@ -542,7 +548,7 @@ def test_progress_that_nobody_reads_ends_no_search(
     assert [each.getMessage().partition(":")[0] for each in caplog.records] == ["Progress is shown no more"]
 
 
-def test_interrupted_while_the_store_is_away_it_ends_at_once(
+def test_a_driver_interrupted_while_the_store_is_away_ends_at_once(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patience = store._database._patience

@@ -74,7 +74,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Make]:
         each.close()
 
 
-def test_in_process() -> None:
+def test_the_in_process_executor_runs_a_job_when_it_is_collected() -> None:
     executor = InProcess(answer)
     assert executor.free == executor.workers == 1
     (finished,) = finish(executor, jobs(1))
@@ -84,7 +84,7 @@ def test_in_process() -> None:
     assert InProcess(full_disk).collect(0) == []
 
 
-def test_in_process_trouble_comes_back_with_the_job() -> None:
+def test_the_in_process_executor_gives_trouble_back_with_the_job() -> None:
     executor = InProcess(full_disk)
     executor.submit(jobs(1)[0])
     (finished,) = executor.collect(0)
@@ -141,7 +141,7 @@ def test_a_job_that_hangs_with_the_interpreter_held_is_given_up(executor: Make) 
         (make_full_disk, ArtifactError, "no space left"),
     ],
 )
-def test_what_is_no_fault_of_a_trial_is_raised(
+def test_an_executor_raises_what_keeps_every_worker_from_starting(
     executor: Make, make: Callable[[], Runner], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
@@ -191,7 +191,7 @@ def test_a_step_that_raises_ends_the_search(step: str) -> None:
         executor.close()
 
 
-def test_of_many_workers_each_is_used(executor: Make) -> None:
+def test_each_of_many_workers_is_used(executor: Make) -> None:
     done = finish(executor(make_slow, workers=3), jobs(6))
     assert len({each.worker for each in done}) == 3
 
@@ -230,7 +230,7 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").is_dir() else True
 
 
-def test_each_trial_has_its_own_seed() -> None:
+def test_each_trial_has_its_own_rng_seed() -> None:
     found = {trial_seed(seed, number) for seed in range(3) for number in range(100)}
     assert len(found) == 300
     assert trial_seed(1, 2) == trial_seed(1, 2)

@@ -266,9 +266,9 @@ def test_when_nothing_is_left_the_search_falls_back_on_random_points_and_ends(ma
     problem = Problem(made)
     asked = AutoSearcher(space, options, settings, [], problem.dense)
     labels, number = [], 0
-    while suggestion := asked.ask(number):
-        asked.tell(suggestion, Outcome(State.COMPLETE, problem.measure(suggestion.point)))
-        labels.append(suggestion.label)
+    while trial := asked.ask(number):
+        asked.tell(trial, Outcome(State.COMPLETE, problem.measure(trial.point)))
+        labels.append(trial.label)
         number += 1
     assert labels[:4] == ["auto"] * 4
     assert set(labels[4:]) == {"random"}
@@ -292,10 +292,10 @@ def test_what_diverged_is_told_again_when_something_worse_is_seen(make: Make) ->
 
     straight, trials = searcher(), []
     for number in range(16):
-        suggestion = straight.ask(number)
-        assert suggestion is not None
-        trials.append(replace(suggestion, outcome=outcome(number, suggestion.point)))
-        straight.tell(suggestion, trials[-1].outcome or Outcome(State.FAILED))
+        trial = straight.ask(number)
+        assert trial is not None
+        trials.append(replace(trial, outcome=outcome(number, trial.point)))
+        straight.tell(trial, trials[-1].outcome or Outcome(State.FAILED))
     diverged = [past for past in trials if past.number % 4 == 1]
     early, late = searcher(), searcher()
     early.feed(diverged)
@@ -335,9 +335,9 @@ def test_it_finds_more_than_random_points_and_than_allocations_that_know_nothing
     made = make(layers=EIGHT, sampler="random", seeds=NO_SEEDS)
     asked, points = OptunaSearcher(*made, [], problem.dense, rng_seed), []
     for number in range(60):
-        suggestion = asked.ask(number)
-        assert suggestion is not None
-        points.append(suggestion.point)
+        trial = asked.ask(number)
+        assert trial is not None
+        points.append(trial.point)
     static = make(layers=EIGHT, seeds={"dense": False, "allocations": 60})
     seeds = [seed.point for seed in seed_points(*static, problem.options)]
     assert len(seeds) > 20

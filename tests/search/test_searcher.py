@@ -85,7 +85,7 @@ SAMPLERS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("settings", SAMPLERS, ids=lambda each: "-".join(map(str, each.values())))
-def test_killed_and_resumed_is_the_same_search(make: Make, settings: dict[str, Any]) -> None:
+def test_a_search_killed_and_resumed_is_the_same_search(make: Make, settings: dict[str, Any]) -> None:
     made = make(**settings, **PENALTIES)
     straight = drive(made, searcher(made), range(40))
 
@@ -116,7 +116,7 @@ def test_the_same_rng_seed_gives_the_same_points_in_every_version(make: Make, sa
     assert keys == f"{SEEDED} {FROZEN[sampler]}".split()
 
 
-def test_gp_resumes_too(make: Make) -> None:
+def test_a_search_by_gaussian_processes_resumes_too(make: Make) -> None:
     made = make(
         ("svd",), sampler="gp", options={"n_startup_trials": 3}, seeds={"fractions": [0.5, 0.3], "weakenings": []}
     )
@@ -151,7 +151,7 @@ def test_seeds_come_first_and_once_in_the_life_of_the_study(make: Make, sampler:
     assert [past.label for past in trials] == [*labels, sampler, sampler]
 
 
-def test_a_small_space_ends(make: Make) -> None:
+def test_a_searcher_ends_when_a_small_space_is_exhausted(make: Make) -> None:
     layers = {"head": Layer("head", "linear", (40, 64), inputs=((1, 64),))}
     made = make(("svd",), layers, sampler="random", round_to=16, seeds={"fractions": [], "weakenings": []})
     asked = searcher(made)
@@ -196,7 +196,7 @@ def test_workers_at_once_get_different_points(make: Make, sampler: str) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe"])
-def test_feeding_again_changes_nothing_and_completes_what_was_in_flight(make: Make, sampler: str) -> None:
+def test_feeding_a_searcher_again_changes_nothing_and_completes_trials_in_flight(make: Make, sampler: str) -> None:
     made = make(sampler=sampler, seeds=LADDERS)
     trials = drive(made, searcher(made), range(16))
     in_flight = [replace(past, outcome=None) for past in trials[8:]]
@@ -208,7 +208,7 @@ def test_feeding_again_changes_nothing_and_completes_what_was_in_flight(make: Ma
     assert resumed.ask(16) == straight.ask(16)
 
 
-def test_what_another_driver_did_is_not_asked_again(make: Make) -> None:
+def test_points_of_another_driver_are_not_asked_again(make: Make) -> None:
     made = make(sampler="random")
     other = drive(made, searcher(made), range(20))
     mine = searcher(made)
@@ -258,7 +258,7 @@ def test_a_search_beats_random_points(make: Make) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe"])
-def test_nothing_is_printed_and_loggers_are_left_alone(
+def test_a_searcher_prints_nothing_and_leaves_loggers_alone(
     make: Make, sampler: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     level = logging.getLogger("optuna").level

@@ -95,7 +95,7 @@ def run(drive: Drive, steps: int) -> Drive:
 
 
 @pytest.mark.parametrize("settings", SAMPLERS, ids=lambda each: "-".join(map(str, each.values())))
-def test_killed_and_resumed_is_the_same_search(make: Make, settings: dict[str, Any]) -> None:
+def test_a_search_with_rungs_killed_and_resumed_is_the_same_search(make: Make, settings: dict[str, Any]) -> None:
     made = make(**settings, **PENALTIES, **RUNGS)
     straight = run(Drive(made, searcher(made)), 70)
     first = run(Drive(made, searcher(made)), 31)
@@ -107,7 +107,7 @@ def test_killed_and_resumed_is_the_same_search(make: Make, settings: dict[str, A
     assert states >= {State.STOPPED, State.COMPLETE, State.DIVERGED, State.FAILED}
 
 
-def test_gp_resumes_too(make: Make) -> None:
+def test_a_search_by_gaussian_processes_with_rungs_resumes_too(make: Make) -> None:
     made = make(("svd",), sampler="gp", options={"n_startup_trials": 3}, seeds=FEW_SEEDS, **RUNGS)
     straight = run(Drive(made, searcher(made)), 8)
     first = run(Drive(made, searcher(made)), 7)
@@ -125,7 +125,7 @@ FINAL = [
 
 @pytest.mark.parametrize("final", FINAL, ids=lambda each: each.state)
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "nsga3", "random"])
-def test_the_newest_result_counts(make: Make, sampler: str, final: Outcome) -> None:
+def test_a_searcher_counts_the_newest_result_of_a_trial(make: Make, sampler: str, final: Outcome) -> None:
     """As if the trial had never been told before; and after the end nothing is told any more."""
     options = {"population_size": 4} if "nsga" in sampler else {}
     made = make(sampler=sampler, options=options, seeds=FEW_SEEDS, **RUNGS)
@@ -155,7 +155,7 @@ def test_the_newest_result_counts(make: Make, sampler: str, final: Outcome) -> N
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe"])
-def test_feeding_again_changes_nothing_and_completes_what_was_stopped(make: Make, sampler: str) -> None:
+def test_feeding_a_searcher_again_changes_nothing_and_completes_stopped_trials(make: Make, sampler: str) -> None:
     made = make(sampler=sampler, seeds=LADDERS, **RUNGS)
     trials = list(run(Drive(made, searcher(made)), 30).newest.values())
     at_first = [replace(past, outcome=judge(made, past.number, past.point, 1.0), share=1 / 9) for past in trials]
@@ -214,13 +214,13 @@ def test_the_full_budget_is_a_constraint() -> None:
     assert total(missed) == pytest.approx(0.1)
 
 
-def test_without_rungs_nothing_is_said_about_budgets() -> None:
+def test_results_without_rungs_have_no_budget_constraint() -> None:
     results = Results(SearchSettings(), {})
     assert told(results, State.DIVERGED, macs=2).violations == {}
     assert told(results, State.COMPLETE, error=0.1, macs=2).violations == {}
 
 
-def test_what_lacks_a_loss_is_told_again_when_a_worse_one_is_seen() -> None:
+def test_a_trial_that_lacks_a_loss_is_told_again_when_a_worse_one_is_seen() -> None:
     results = Results(SETTINGS, {})
     early = results.learn("early", Outcome(State.DIVERGED), 1 / 9)
     assert early["early"].losses is None

@@ -27,7 +27,7 @@ def asked(source: FixedPoints) -> list[int]:
 
 
 @given(st.integers(0, 8), st.sets(st.integers(1, 8)))
-def test_it_gives_what_is_not_known_in_order(count: int, elsewhere: set[int]) -> None:
+def test_fixed_points_are_asked_in_order_but_for_those_that_are_known(count: int, elsewhere: set[int]) -> None:
     source, all_points = FixedPoints(points(count)), points(8)
     outcome = Outcome(State.COMPLETE, {"error": 0.1})
     source.feed(replace(all_points[rank - 1], outcome=outcome if rank % 2 else None) for rank in sorted(elsewhere))
@@ -35,7 +35,7 @@ def test_it_gives_what_is_not_known_in_order(count: int, elsewhere: set[int]) ->
     assert source.ask(99) is None
 
 
-def test_what_is_withdrawn_comes_again_unless_somebody_has_it() -> None:
+def test_a_withdrawn_fixed_point_is_asked_again_unless_somebody_has_it() -> None:
     source = FixedPoints(points(2))
     first = source.ask(0)
     assert first is not None

@@ -26,7 +26,7 @@ def test_a_claim_comes_back_as_it_was_made(store: Store, study: StudyRecord) -> 
     assert claim.sampler == {"label": "ladder", "limit": float("inf")}
 
 
-def test_numbers_count_up_and_are_never_given_twice(store: Store, study: StudyRecord) -> None:
+def test_numbers_of_claims_count_up_and_are_never_given_twice(store: Store, study: StudyRecord) -> None:
     first, second = take(store, study), take(store, study)
     record(store, study, second, a=1, b=1)
     assert store.next_number(study) == 2
@@ -104,7 +104,7 @@ def test_a_released_claim_is_had_at_once(store: Store, study: StudyRecord) -> No
     assert store.claims(study) == [taken]
 
 
-def test_the_first_result_of_a_claim_counts(store: Store, study: StudyRecord) -> None:
+def test_only_the_first_result_of_a_claim_is_recorded(store: Store, study: StudyRecord) -> None:
     slow = take(store, study, "slow")
     fast, _ = store.take_over(study, "fast", anybody_else("fast"))
     first = record(store, study, fast, a=1, b=1)

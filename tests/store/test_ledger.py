@@ -52,12 +52,12 @@ def test_a_trial_comes_back_as_it_was_recorded(store: Store) -> None:
     assert store.claims(study) == []
 
 
-def test_numbers_from_numpy_are_numbers(store: Store, study: StudyRecord) -> None:
+def test_measurements_from_numpy_are_stored_as_numbers(store: Store, study: StudyRecord) -> None:
     row = finish(store, study, complete(a=np.float32(0.1), b=np.int64(3)))
     assert row.measurements == {"a": float(np.float32(0.1)), "b": 3.0}
 
 
-def test_a_point_without_layers_or_axes(store: Store, study: StudyRecord) -> None:
+def test_a_point_without_layers_or_axes_is_recorded(store: Store, study: StudyRecord) -> None:
     for point in (Point({}), Point({"fc": Choice("whole")}), Point({"fc": Choice()})):
         assert finish(store, study, complete(a=1, b=1), point=point).point == point
     assert store.check(study) == []
@@ -155,7 +155,7 @@ def test_equal_trials_share_the_front(store: Store, study: StudyRecord) -> None:
     assert store.trial(study, 2).dominated_by == 0
 
 
-def test_the_order_of_recording_is_not_the_order_of_asking(store: Store, study: StudyRecord) -> None:
+def test_the_front_follows_the_order_of_recording_not_of_asking(store: Store, study: StudyRecord) -> None:
     first, second = (store.claim(study, a_point(), "w") for _ in range(2))
     assert first is not None
     assert second is not None
@@ -231,7 +231,7 @@ def test_the_view_shows_every_measurement_of_every_member(store: Store, url: str
     ]
 
 
-def test_choices_are_rows(store: Store, url: str, study: StudyRecord) -> None:
+def test_each_choice_of_a_trial_is_a_row(store: Store, url: str, study: StudyRecord) -> None:
     row = finish(store, study, complete(a=1, b=1), point=a_point(11))
     sql = "SELECT layer, factorization, axis, value FROM rs_choice WHERE trial_id = :id ORDER BY layer, axis"
     assert ask(store, url, sql, id=row.id) == [
