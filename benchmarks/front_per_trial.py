@@ -30,7 +30,7 @@ from rank_search.priors.cache import CachedBases
 from rank_search.priors.rules import tail_rank
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.run import Prepared, prepare, weight_of
-from rank_search.search import Searcher, SearchSettings, Seed, Strength, seed_points
+from rank_search.search import AUTO, AutoSearcher, OptunaSearcher, Searcher, SearchSettings, Seed, Strength, seed_points
 from rank_search.search.settings import SeedSettings
 from rank_search.study import Study, load_study
 from rank_search.tasks import seeded
@@ -118,15 +118,18 @@ class Bench:
         settings = self.study.search.model_copy(update={"sampler": sampler, "seeds": seeds})
         space, costs, options = self.prepared.space, self.prepared.costs, self.prepared.options
         dense = {**costs.dense, "error": self.evaluate(Point({name: Choice() for name in self.layers}))}
-        searcher = Searcher(space, costs, settings, self.seeds(settings), dense, rng_seed, options)
+        known = settings, self.seeds(settings), dense, rng_seed
+        searcher: Searcher = OptunaSearcher(space, costs, *known)
+        if sampler == AUTO and options is not None:
+            searcher = AutoSearcher(space, options, *known)
         losses: Losses = []
         for number in range(trials):
-            suggestion = searcher.ask(number)
-            if suggestion is None:
+            asked_for = searcher.ask(number)
+            if asked_for is None:
                 break
-            losses.append(self.loss(suggestion.point))
-            measured = {"error": losses[-1][0], **costs.cost(suggestion.point)}
-            searcher.tell(suggestion, Outcome(State.COMPLETE, measured))
+            losses.append(self.loss(asked_for.point))
+            measured = {"error": losses[-1][0], **costs.cost(asked_for.point)}
+            searcher.tell(asked_for, Outcome(State.COMPLETE, measured))
         return losses
 
     def swept(self, rule: str, count: int) -> Losses:

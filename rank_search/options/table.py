@@ -88,7 +88,7 @@ class OptionTable:
 
     def __init__(self, groups: Iterable[Group], costs: CostModel, error_of: ErrorOf, round_to: int = 1) -> None:
         self._groups = {group.name: group for group in groups}
-        self._costs, self._error_of, self._round_to = costs, error_of, round_to
+        self.costs, self._error_of, self._round_to = costs, error_of, round_to
         self._known: dict[tuple[str, str], Option] = {}
         self.of = {name: tuple(self._grid(group)) for name, group in self._groups.items()}
         searched = [self.of[name][0] for name in self._groups]
@@ -125,7 +125,7 @@ class OptionTable:
     def _grid(self, group: Group) -> Iterator[Option]:
         seen: set[str] = set()
         for choices in _choices(group, self._round_to):
-            smaller = {layer: normalized(self._costs, layer, choice) for layer, choice in choices.items()}
+            smaller = {layer: normalized(self.costs, layer, choice) for layer, choice in choices.items()}
             option = self._option(smaller, group.name)
             key = _key(option.choices)
             if key not in seen and (not seen or option.factorization != DENSE):
@@ -135,7 +135,7 @@ class OptionTable:
     def _option(self, choices: Choices, group: str) -> Option:
         key = group, _key(choices)
         if key not in self._known:
-            found = [self._costs.layer_cost(layer, choice) for layer, choice in choices.items()]
+            found = [self.costs.layer_cost(layer, choice) for layer, choice in choices.items()]
             error = sum(self._error_of(layer, choice) for layer, choice in choices.items())
             self._known[key] = Option(choices, sum(c.params for c in found), sum(c.macs for c in found), error)
         return self._known[key]

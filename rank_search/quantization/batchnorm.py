@@ -15,13 +15,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rank_search.coding import Grid
 from rank_search.errors import TaskError
-from rank_search.tasks import Batch, Stop, Task, as_for_loss, checked_batches, is_lone, never
+from rank_search.tasks import Batch, Task, as_for_loss, checked_batches, is_lone
 
 _log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batches: int | None = None) -> None:
+def reestimate_batchnorm(task: Task, model: nn.Module, batches: int | None = None) -> None:
     """Set the statistics of every batch norm that takes some in training to the average over the training data.
 
     Everything else runs as in eval mode (no dropout), where it ends; momenta stay as they are. A model without
@@ -46,7 +46,6 @@ def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batch
     try:
         with as_for_loss(model, norms):
             for batch in islice(checked_batches(task.training(), "training data"), batches):
-                stop()
                 taken += _is_taken(task, model, norms, batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

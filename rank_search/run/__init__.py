@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rank_search.run.compression import Compressed, compress
-    from rank_search.run.confirmation import Confirmation, Confirmed, confirm
+    from rank_search.run.confirmation import Confirmation, Confirmed, RunContext, confirm
     from rank_search.run.preparation import Prepared, cache_folder, layer_moments, layer_priors, prepare, weight_of
     from rank_search.run.pretrain import with_pretrained_model
     from rank_search.run.runner import Result, run_study
@@ -18,6 +18,7 @@ _HOMES: Final = {
     "Confirmed": "confirmation",
     "Prepared": "preparation",
     "Result": "runner",
+    "RunContext": "confirmation",
     "cache_folder": "preparation",
     "compress": "compression",
     "confirm": "confirmation",
@@ -35,6 +36,7 @@ __all__ = [
     "Confirmed",
     "Prepared",
     "Result",
+    "RunContext",
     "cache_folder",
     "compress",
     "confirm",

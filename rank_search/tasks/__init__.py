@@ -6,7 +6,6 @@ from rank_search.tasks.calibration import input_moments, patches, wide
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
-from rank_search.tasks.stop import Stop, never
 from rank_search.tasks.supervised import Supervised, error_rate
 from rank_search.tasks.task import (
     Batch,
@@ -26,7 +25,6 @@ __all__ = [
     "Inputs",
     "Random",
     "Seen",
-    "Stop",
     "Supervised",
     "Task",
     "as_for_loss",
@@ -37,7 +35,6 @@ __all__ = [
     "has_test",
     "input_moments",
     "is_lone",
-    "never",
     "not_finite",
     "patches",
     "seeded",

@@ -23,7 +23,7 @@ from rank_search.cli import status_verb
 from rank_search.errors import QueryError, StoreAwayError
 from rank_search.observe import DriverStatus, Status, status_of
 from rank_search.pareto import hypervolume
-from rank_search.point import Outcome, State
+from rank_search.point import Execution, Outcome, State
 from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord, tables
 from tests.store.store_tools import a_point, a_record
 
@@ -132,7 +132,7 @@ def record(store: Store, study: StudyRecord, outcome: Outcome, worker: str, minu
     claim = store.claim(study, a_point(), "driver:1")
     assert claim is not None
     moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
-    store.record(study, claim, outcome, budget=2.0, rng_seed=1, started=moment, finished=moment, worker=worker)
+    store.record(study, claim, outcome, Execution(1, moment, moment, worker))
 
 
 def test_look(store: Store, study: StudyRecord) -> None:
