@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from rank_search.basics import PALETTE, is_logarithmic
 from rank_search.errors import ExportError
 from rank_search.figures.comparison import Comparison
-from rank_search.figures.panels import Panel, is_logarithmic
+from rank_search.figures.panels import Panel
 
-BLUE: Final = "#0072B2"
-RED: Final = "#D55E00"
+BLUE: Final = PALETTE[0]
 GREY: Final = "0.75"
-COLORS: Final = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which readers with any color vision can tell apart."""
 MARKERS: Final = "os^Dv<>"
 FORMATS: Final = (".svg", ".png", ".pdf")
 
@@ -47,11 +45,11 @@ def draw_comparison(comparisons: Sequence[Comparison], target: Path) -> None:
     pairs = len(comparisons[0].panels)
     figure, every = _figure(pairs + 1, target)
     for place, axes in enumerate(every[:-1]):
-        for color, marker, each in zip(COLORS, MARKERS, comparisons, strict=False):
+        for color, marker, each in zip(PALETTE, MARKERS, comparisons, strict=False):
             _steps(axes, each.panels[place], color, marker, each.label)
         _dense(axes, comparisons[0].panels[place])
         _name_axes(axes, [each.panels[place] for each in comparisons])
-    for color, each in zip(COLORS, comparisons, strict=False):
+    for color, each in zip(PALETTE, comparisons, strict=False):
         _progress(every[-1], each, color)
     every[-1].set_xlabel("trials")
     every[-1].set_ylabel("hypervolume")

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Final
 
 from rank_search.errors import QueryError
 from rank_search.point import State
 from rank_search.store import Store, StudyRecord, TrialRow
-
-_LARGEST: Final = 20.0
 
 Pairs = tuple[tuple[float, float], ...]
 """Coordinates: across, upwards."""
@@ -38,15 +35,6 @@ class Panel:
     numbers: tuple[int, ...]
     dense: tuple[float, float] | None
     knee: tuple[int, tuple[float, float]] | None
-
-
-def is_logarithmic(values: Sequence[float]) -> bool:
-    """Whether an axis of these values is logarithmic: all are positive, the largest is 20 times the smallest or more.
-
-    >>> is_logarithmic([1.0, 30.0]), is_logarithmic([0.0, 30.0]), is_logarithmic([])
-    (True, False, False)
-    """
-    return bool(values) and min(values) > 0 and max(values) > _LARGEST * min(values)
 
 
 def panels_of(store: Store, study: StudyRecord, names: Sequence[str] | None = None) -> list[Panel]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from itertools import combinations
 from typing import Any, Final
 
+from rank_search.basics import DIGITS, LOG_SPAN, PALETTE, UNITS
 from rank_search.pareto import nondominated
 from rank_search.point import Objective, State
 from rank_search.report.choices import layers_of
@@ -88,6 +89,7 @@ def contents(
         },
         "spectra": None if spectra is None else [_spectrum(each) for each in spectra],
         "commands": [asdict(each) for each in commands(location, name)],
+        "look": {"digits": DIGITS, "units": UNITS, "palette": PALETTE, "log_span": LOG_SPAN},
     }
 
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from rank_search.basics import plus_minus, short_number
 from rank_search.errors import ExportError
 from rank_search.report.contents import SpectrumChart, contents, measured_by_members
-from rank_search.report.numbers import number
 from rank_search.report.references import Reference
 from rank_search.store import TOLERANCE, Store
 
@@ -87,7 +87,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": short_number, "plus_minus": plus_minus}
     # Objects keep their order: that of layers and measurements carries meaning.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False, "separators": (",", ":")}
     return environment

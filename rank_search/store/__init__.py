@@ -14,7 +14,6 @@ from rank_search.store.address import locate, masked
 from rank_search.store.changes import CODE
 from rank_search.store.choosing import parse_wish
 from rank_search.store.front import Front
-from rank_search.store.html import cell, number
 from rank_search.store.records import (
     EXAMPLES,
     LAYER_COSTS,
@@ -46,10 +45,8 @@ __all__ = [
     "StudySummary",
     "TrialRow",
     "artifact_folder",
-    "cell",
     "locate",
     "masked",
     "nearest",
-    "number",
     "parse_wish",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rank_search.basics import number
 from rank_search.cli import front_table
 from rank_search.cli.main import app
 from rank_search.errors import ExportError
@@ -59,7 +60,7 @@ def test_no_number_is_broken_in_eighty_columns(path: Path, monkeypatch: pytest.M
     shown = run("front", path, "s")
     assert max(map(len, shown.splitlines())) <= 80
     for k in range(1, 8):
-        assert front_table.number(123_456_789 / 2**k) in shown
+        assert number(123_456_789 / 2**k) in shown
     assert "too wide for" in shown
     assert "--format csv has all" in shown
     assert shown.index("error") < shown.index("macs")

@@ -7,7 +7,6 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,6 @@ from rank_search.report import Reference, write_report
 from rank_search.report.commands import commands
 from rank_search.report.contents import contents
 from rank_search.report.importance import associations
-from rank_search.report.numbers import number
 from rank_search.report.page import render
 from rank_search.store import Store
 from tests.report.report_tools import HOSTILE, Many, fill, study_record
@@ -170,11 +168,3 @@ def test_a_study_without_trials_has_a_page(tmp_path: Path) -> None:
         with pytest.raises(ExportError, match="cannot be written"):
             write_report(store, str(tmp_path / "s.sqlite"), "new", tmp_path / "no" / "new.html")
     assert "0 on the front" in (tmp_path / "new.html").read_text(encoding="utf-8")
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e14, max_value=1e14))
-def test_numbers_have_four_digits(value: float) -> None:
-    text = number(value)
-    unit = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}.get(text[-1], 1.0)
-    assert float(text.rstrip("kMGT")) * unit == pytest.approx(value, rel=1e-3)
-    assert len(re.sub(r"e.*|[-.kMGT]", "", text).lstrip("0")) <= 4 or np.isclose(value, 0)
