@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from rank_search.basics import is_logarithmic, short_number
-from rank_search.figures.panels import Panel
+from rank_search.figures.drawn_panels import DrawnPanel
 
 _TICKS: Final = 5
 
 
-def in_terminal(panel: Panel, width: int, height: int, color: bool) -> str:
+def in_terminal(panel: DrawnPanel, width: int, height: int, color: bool) -> str:
     """The front, the other trials and the dense model as characters, with axes.
 
     Args:

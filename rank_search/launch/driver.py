@@ -23,10 +23,9 @@ from rank_search.launch.failures import Failures
 from rank_search.launch.finished_trials import FinishedTrials
 from rank_search.launch.heartbeats import Pulses, beating
 from rank_search.observe import Report, SearchProgress, going_on, logs
-from rank_search.pareto import hypervolume
 from rank_search.point import Artifact, Bound, Outcome, Point, State
 from rank_search.search import Past, Rungs, Source, check
-from rank_search.store import Claim, Store, StudyRecord, TrialRow
+from rank_search.store import Claim, Store, StudyRecord, TrialRow, hypervolume_of
 
 PATIENCE: Final = timedelta(seconds=1)
 
@@ -374,7 +373,7 @@ class SearchDriver:
             elsewhere=self._elsewhere,
             workers=self._executor.workers,
             front=self._known.front,
-            hypervolume=hypervolume_of(self._study, [self._known.losses(row) for row in self._known.front]),
+            hypervolume=hypervolume_of(self._study, self._known.front),
             seconds=seconds,
             seconds_left=None if pace is None else pace * max(0, self._plan.target - self._known.finished),
             rate=None if pace is None else 60 / pace,
@@ -393,13 +392,6 @@ class SearchDriver:
 def outcome_of(row: TrialRow) -> Outcome:
     """What came of a recorded trial."""
     return Outcome(row.state, row.measurements, row.reason, row.artifacts)
-
-
-def hypervolume_of(study: StudyRecord, losses: Sequence[Sequence[float]]) -> float:
-    """Hypervolume of losses between the study's ideal and its reference point, as a share of that box."""
-    reference = [study.reference_point[name] for name in study.objective_names]
-    ideal = [study.ideal[name] for name in study.objective_names]
-    return hypervolume(losses, reference, ideal) if losses else 0.0
 
 
 def _in_the_way(artifacts: ArtifactStore) -> ArtifactError | None:

@@ -46,7 +46,7 @@ def write_report(
     try:
         target.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise ExportError(f"A report is one new file; {target} cannot be written: {error.strerror}.") from error
+        raise ExportError(f"The report {target} cannot be written: {error.strerror or error}.") from error
 
 
 def require_page(target: Path) -> None:
@@ -57,8 +57,8 @@ def require_page(target: Path) -> None:
     """
     if target.suffix.lower() not in SUFFIXES:
         raise ExportError(
-            f"A report is an HTML page; {target.name!r} does not end in {' or '.join(SUFFIXES)}. Name it so; "
-            "`rank-search plot` draws .svg, .png and .pdf, and a browser prints the page as PDF."
+            f"{target.name!r} does not end in {' or '.join(SUFFIXES)}: a report is an HTML page. `rank-search plot` "
+            "draws .svg, .png and .pdf, and a browser prints the page as PDF."
         )
 
 

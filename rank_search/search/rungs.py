@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Final, final
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from rank_search.errors import StudyFileError, StudyMismatchError
-from rank_search.search.ranks import Ranks, farthest
+from rank_search.pareto import ranks
+from rank_search.search.epsilon_net import Losses, Rows, farthest
 
 MOST_RUNGS: Final = 20
 
@@ -158,12 +159,7 @@ class _Rung:
     def __init__(self) -> None:
         self.gone: set[int] = set()
         self._losses: dict[int, tuple[float, ...] | None] = {}
-        self._forget_order()
-
-    def _forget_order(self) -> None:
-        self._unsorted = {number: losses for number, losses in self._losses.items() if losses is not None}
-        self._numbers = np.empty(0, dtype=np.int64)  # one for each column of the levels
-        self._levels: Ranks | None = None
+        self._ranked: tuple[Rows, Losses, Rows] | None = None
 
     @property
     def numbers(self) -> Set[int]:
@@ -171,34 +167,23 @@ class _Rung:
         return self._losses.keys()
 
     def note(self, number: int, losses: tuple[float, ...] | None) -> None:
-        known = number in self._losses
-        if known and self._losses[number] == losses:
-            return
-        self._losses[number] = losses
-        if known:
-            self._forget_order()
-        elif losses is not None:
-            self._unsorted[number] = losses
+        if number not in self._losses or self._losses[number] != losses:
+            self._losses[number] = losses
+            self._ranked = None
 
     def best(self, gone: Set[int]) -> int | None:
         """The first in the order of this rung that has not gone on; None if there are only failed ones."""
-        levels = self._sorted()
-        if levels is None:
-            return None
-        went = np.isin(self._numbers, list(gone))
+        self._ranked = self._ranked or _ranked(self._losses)
+        numbers, losses, rank = self._ranked
+        went = np.isin(numbers, list(gone))
         if went.all():
             return None
-        front = np.flatnonzero(levels.of == levels.of[~went].min())
-        front = front[np.argsort(self._numbers[front])]
-        return int(self._numbers[front[farthest(levels.losses[:, front], went[front])]])
+        front = np.flatnonzero(rank == rank[~went].min())
+        return int(numbers[front[farthest(losses[:, front], went[front])]])
 
-    def _sorted(self) -> Ranks | None:
-        """The levels of all trials with losses, brought up to date."""
-        if self._unsorted:
-            new = sorted(self._unsorted.items(), key=lambda item: item[1])
-            self._unsorted = {}
-            losses = np.array([each for _, each in new]).T
-            self._levels = self._levels or Ranks(len(losses))
-            self._levels.add(losses)
-            self._numbers = np.concatenate([self._numbers, [number for number, _ in new]])
-        return self._levels
+
+def _ranked(noted: Mapping[int, tuple[float, ...] | None]) -> tuple[Rows, Losses, Rows]:
+    """Trials with losses, by number: their numbers, their losses (objectives × trials), and their ranks."""
+    known = sorted((number, losses) for number, losses in noted.items() if losses is not None)
+    losses = np.array([each for _, each in known], dtype=float)
+    return np.array([number for number, _ in known], dtype=np.intp), losses.T.copy(), ranks(losses)
