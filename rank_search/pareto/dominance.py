@@ -99,9 +99,13 @@ def loss_table(losses: ArrayLike, columns: int = 1) -> NDArray[np.float64]:
 def _places(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each loss as its place within its column, which says the same about dominance.
 
-    moocore 0.3 may end the process when it meets infinities in three columns; places are finite.
+    moocore 0.3 may end the process when it meets infinities in three columns; places are finite. A table without
+    infinities is left as it is.
     """
     import numpy as np
+
+    if np.isfinite(table).all():
+        return table
 
     columns = [np.unique(column, return_inverse=True)[1] for column in table.T]
     return np.stack(columns, axis=1).astype(np.float64)

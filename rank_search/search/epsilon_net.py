@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 Losses = NDArray[np.float64]
 """Loss vectors as columns: objectives × vectors. Comparing along rows is many times faster than along columns."""
 
-Rows = NDArray[np.intp]
-
 _DIGITS: Final = 9  # of squared distances; what differs beyond them differs by rounding errors
 _BLOCK: Final = 256
 

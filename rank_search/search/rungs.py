@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from typing import Final, final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.pareto import ranks
-from rank_search.search.epsilon_net import Losses, Rows, farthest
+from rank_search.search.epsilon_net import farthest
 
 MOST_RUNGS: Final = 20
 
@@ -159,7 +160,13 @@ class _Rung:
     def __init__(self) -> None:
         self.gone: set[int] = set()
         self._losses: dict[int, tuple[float, ...] | None] = {}
-        self._ranked: tuple[Rows, Losses, Rows] | None = None
+        self._forget_ranks()
+
+    def _forget_ranks(self) -> None:
+        self._unranked = {number: losses for number, losses in self._losses.items() if losses is not None}
+        self._numbers = np.empty(0, dtype=np.int64)  # one for each row of the table
+        self._table: NDArray[np.float64] | None = None  # trials × objectives
+        self._ranks = np.empty(0, dtype=np.intp)
 
     @property
     def numbers(self) -> Set[int]:
@@ -167,23 +174,29 @@ class _Rung:
         return self._losses.keys()
 
     def note(self, number: int, losses: tuple[float, ...] | None) -> None:
-        if number not in self._losses or self._losses[number] != losses:
-            self._losses[number] = losses
-            self._ranked = None
+        known = number in self._losses
+        if known and self._losses[number] == losses:
+            return
+        self._losses[number] = losses
+        if known:
+            self._forget_ranks()
+        elif losses is not None:
+            self._unranked[number] = losses
 
     def best(self, gone: Set[int]) -> int | None:
         """The first in the order of this rung that has not gone on; None if there are only failed ones."""
-        self._ranked = self._ranked or _ranked(self._losses)
-        numbers, losses, rank = self._ranked
-        went = np.isin(numbers, list(gone))
-        if went.all():
+        self._rank()
+        went = np.isin(self._numbers, list(gone))
+        if self._table is None or went.all():
             return None
-        front = np.flatnonzero(rank == rank[~went].min())
-        return int(numbers[front[farthest(losses[:, front], went[front])]])
+        front = np.flatnonzero(self._ranks == self._ranks[~went].min())
+        front = front[np.argsort(self._numbers[front])]
+        return int(self._numbers[front[farthest(self._table[front].T, went[front])]])
 
-
-def _ranked(noted: Mapping[int, tuple[float, ...] | None]) -> tuple[Rows, Losses, Rows]:
-    """Trials with losses, by number: their numbers, their losses (objectives × trials), and their ranks."""
-    known = sorted((number, losses) for number, losses in noted.items() if losses is not None)
-    losses = np.array([each for _, each in known], dtype=float)
-    return np.array([number for number, _ in known], dtype=np.intp), losses.T.copy(), ranks(losses)
+    def _rank(self) -> None:
+        """Bring the ranks of all trials with losses up to date."""
+        if self._unranked:
+            rows = np.array(list(self._unranked.values()), dtype=np.float64)
+            self._numbers = np.concatenate([self._numbers, list(self._unranked)])
+            self._table = rows if self._table is None else np.concatenate([self._table, rows])
+            self._ranks, self._unranked = ranks(self._table), {}
