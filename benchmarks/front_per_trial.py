@@ -24,7 +24,7 @@ import torch
 
 from rank_search.layers import factorize
 from rank_search.options import AxisRange, normalized
-from rank_search.pareto import hypervolume
+from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors.cache import CachedBases
 from rank_search.priors.rules import tail_rank
@@ -103,8 +103,8 @@ class Bench:
     evaluate: Evaluator
 
     def worth(self, losses: Sequence[tuple[float, float]]) -> float:
-        reference = self.study.search.reference["error"]
-        return float(hypervolume(losses, [reference, self.prepared.costs.dense["macs"]], [0.0, 0.0]))
+        reference = (self.study.search.reference["error"], self.prepared.costs.dense["macs"])
+        return ReferenceBox((0.0, 0.0), reference).hypervolume(losses)
 
     def loss(self, point: Point) -> tuple[float, float]:
         return self.evaluate(point), float(self.prepared.costs.cost(point)["macs"])
