@@ -7,13 +7,28 @@ until a no; then, unless v = 0, "is it negative?", then the digits of x + 1 afte
 Each question belongs to a context, which learns how often its answer is yes. The first three have four contexts
 each, chosen by 2·|previous number in the row| + |the one before that|: large numbers have large neighbours. The two
 highest digits of x + 1 have contexts by the number of digits; lower ones are not worth learning.
+
+As a tree (`TREES`), for −5 with the answers yes, yes, yes, yes, no, yes, 1:
+
+    > 0? ——no——> 0
+     | yes
+    > 1? ——no——> negative? ——> ±1
+     | yes
+    > 2? ——no——> negative? ——> ±2
+     | yes
+    x + 1 of more than 1 digit? ——no——> negative? ——> ±3
+     | yes
+    more than 2? ——no——> negative? ——> 2nd digit ——> ±4, ±5
+     | yes
+    more than 3? ——no——> negative? ——> 2nd digit ——> 3rd digit ——> ±6 … ±9
+     …
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +55,42 @@ LADDERS: Final = tuple(
     for kind in range(KINDS)
 )
 """For each kind of neighbourhood the contexts of the questions about size, in their order."""
+
+Tree = tuple[int, Any, Any]
+"""A question: its context, what is asked after a no, and what after a yes.
+
+Where nothing with a context is left to ask: `RAW`, how many lower digits of x + 1 are still to come, and the number if
+these are all zero."""
+
+TOO_LONG: Final = 2 << DIGITS
+"""Stands at the end of nothing but yeses, which no writer writes."""
+
+
+def _size_tree(kind: int, level: int = 0) -> Tree:
+    """The questions about size from one level on; after a no those about sign and digits."""
+    if level == FLAGS + DIGITS:
+        return RAW, 0, TOO_LONG
+    return LADDERS[kind][level], _sign_tree(level), _size_tree(kind, level + 1)
+
+
+def _sign_tree(level: int) -> Tree:
+    """What is left to ask after `level` yeses and a no."""
+    if level < FLAGS:
+        return (SIGN, (RAW, 0, level), (RAW, 0, -level)) if level else (RAW, 0, 0)
+    return SIGN, _digit_tree(level - FLAGS, 1), _digit_tree(level - FLAGS, -1)
+
+
+def _digit_tree(digits: int, sign: int, known: int = 1, depth: int = 0) -> Tree:
+    """The questions about those two of the digits of x + 1 after the first that have contexts; `known` is before."""
+    left = digits - depth
+    if depth == 2 or left == 0:
+        return RAW, left, sign * (FLAGS - 1 + (known << left))
+    name = SUFFIX + 4 * digits + (2 + known % 2 if depth else 1)
+    return name, *(_digit_tree(digits, sign, 2 * known + answer, depth + 1) for answer in (0, 1))
+
+
+TREES: Final = tuple(_size_tree(kind) for kind in range(KINDS))
+"""For each kind of neighbourhood the questions about a number, from the first on."""
 
 FAST: Final = 5
 SLOW: Final = 7
