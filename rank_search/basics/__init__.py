@@ -1,8 +1,9 @@
-"""What every room stands on: amounts, directions, redaction of credentials, streams."""
+"""What every room stands on: amounts, types of arrays, directions, redaction of credentials, streams."""
 
 from __future__ import annotations
 
 from rank_search.basics.amounts import COSTS, FORMS, Amount, to_four_digits
+from rank_search.basics.array_types import Bool, Float, Int
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
 from rank_search.basics.redact import MASK, has_credentials, is_secret, masked, masked_options
 from rank_search.basics.streams import stand_in_for_closed, unbroken
@@ -12,6 +13,9 @@ __all__ = [
     "FORMS",
     "MASK",
     "Amount",
+    "Bool",
+    "Float",
+    "Int",
     "has_credentials",
     "is_higher_better",
     "is_lower_better",

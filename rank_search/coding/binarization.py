@@ -33,6 +33,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rank_search.basics import Int
+
 Integers = NDArray[np.int32]
 _Any = NDArray[np.int64]
 
@@ -86,7 +88,8 @@ def _digit_tree(digits: int, sign: int, known: int = 1, depth: int = 0) -> Tree:
     if depth == 2 or left == 0:
         return RAW, left, sign * (FLAGS - 1 + (known << left))
     name = SUFFIX + 4 * digits + (2 + known % 2 if depth else 1)
-    return name, *(_digit_tree(digits, sign, 2 * known + answer, depth + 1) for answer in (0, 1))
+    if_no, if_yes = (_digit_tree(digits, sign, 2 * known + answer, depth + 1) for answer in (0, 1))
+    return name, if_no, if_yes
 
 
 TREES: Final = tuple(_size_tree(kind) for kind in range(KINDS))
@@ -116,7 +119,7 @@ class Neighbours:
     second: int
     third: int
 
-    def kinds(self, matrix: Integers) -> _Any:
+    def kinds(self, matrix: Int[Integers, "rows columns"]) -> Int[_Any, " numbers"]:
         """The kind (0 … 3) of each number of a matrix, row after row; beyond the left end stand zeros."""
         near = _near(matrix)
         found: _Any = np.stack([near > bound for bound in (self.first, self.second, self.third)]).sum(0, dtype=np.int64)
@@ -127,8 +130,12 @@ NEVER: Final = 1 << 20
 ALONE: Final = Neighbours(NEVER, NEVER, NEVER)
 
 
-def thirds(matrices: list[Integers]) -> Neighbours:
-    """Bounds that part zero from the rest, and the rest into three equal shares."""
+def thirds(matrices: list[Int[Integers, "rows columns"]]) -> Neighbours:
+    """Bounds that part zero from the rest, and the rest into three equal shares; all 0 where all numbers are.
+
+    >>> thirds([np.array([[1, 2, 3, 4]], dtype=np.int32)])  # 2·|previous| + |the one before| is 0, 2, 5, 8
+    Neighbours(first=0, second=2, third=5)
+    """
     near = np.concatenate([_near(matrix).reshape(-1) for matrix in matrices])
     if not (near := near[near > 0]).size:
         return Neighbours(0, 0, 0)
@@ -136,7 +143,7 @@ def thirds(matrices: list[Integers]) -> Neighbours:
     return Neighbours(0, int(second), int(third))
 
 
-def _near(matrix: Integers) -> _Any:
+def _near(matrix: Int[Integers, "rows columns"]) -> Int[_Any, "rows columns"]:
     magnitude = np.abs(matrix.astype(np.int64))
     near = np.zeros_like(magnitude)
     near[:, 1:] += 2 * magnitude[:, :-1]
@@ -160,8 +167,12 @@ class Question:
     answer: NDArray[np.bool_]
 
 
-def questions(numbers: _Any, kinds: _Any) -> Iterator[Question]:
-    """All questions about numbers (|v| < 2¹⁷) of these kinds. O(n) for each."""
+def questions(numbers: Int[_Any, " n"], kinds: Int[_Any, " n"]) -> Iterator[Question]:
+    """All questions about numbers (|v| < 2¹⁷) of these kinds. O(n) for each.
+
+    >>> [each.answer.tolist() for each in questions(np.array([-2, 0]), np.array([0, 0]))]  # > 0, > 1, > 2, negative?
+    [[True, False], [True], [False], [True]]
+    """
     magnitude = np.abs(numbers)
     long = magnitude >= FLAGS
     tail = np.where(long, magnitude - FLAGS + 1, 1)

@@ -166,7 +166,7 @@ class _Sums:
         mode = 1 if isinstance(module, nn.Conv2d) else -1
         self.layers[name] = torch.zeros(len(module.get_parameter("weight")), dtype=torch.float64)
 
-        def gradient(found: Tensor) -> None:
+        def gradient(found: Tensor) -> None:  # examples × out × positions, or examples × positions × out
             channels = mode if mode < 0 else found.dim() - 3  # an image may come without a batch
             self.layers[name] += square(found).movedim(channels, 0).flatten(1).sum(1)
 
