@@ -126,7 +126,13 @@ def _append(words: list[int], word: int) -> None:
 
 
 class BinaryReader:
-    """Reads what `BinaryWriter` wrote, number after number."""
+    """Reads what `BinaryWriter` wrote, number after number.
+
+    An answer is yes where `value` lies in the first part of the interval, which is cut down to that part:
+
+        0              part              width
+        |———— yes ——————|—————— no ———————|
+    """
 
     def __init__(self, stream: bytes) -> None:
         words = np.frombuffer(stream + b"\0" * (len(stream) % 2), dtype=">u2").tolist()
@@ -146,13 +152,7 @@ class BinaryReader:
         return np.array(numbers, dtype=np.int32).reshape(shape)
 
     def _read_row(self, length: int, neighbours: Neighbours, contexts: Contexts, numbers: list[int]) -> None:
-        """Append the next `length` numbers: each is what the answers lead to in the tree of its kind.
-
-        An answer is yes where `value` lies in the first part of the interval, which is cut down to that part:
-
-            0              part              width
-            |———— yes ——————|—————— no ———————|
-        """
+        """Append the next `length` numbers: each is what the answers lead to in the tree of its kind."""
         fast, slow, uses = contexts.fast, contexts.slow, contexts.uses
         words, value, width = self._words, self._value, self._width
         first, second, third = neighbours.first, neighbours.second, neighbours.third

@@ -53,7 +53,9 @@ class Grid:
         """
         logarithms = torch.log2(steps.detach().cpu().double())
         if not bool(logarithms.isfinite().all()):
-            raise TrialError("A step is a positive number; found zero, less, NaN or infinity. Lower the learning rate.")
+            raise TrialError(
+                "A step is zero, negative, NaN or infinite; steps must be positive. Lower the learning rate."
+            )
         return cls(torch.round(NOTCHES * logarithms).to(torch.int32), frequencies, group)
 
     def steps(self) -> Tensor:

@@ -83,8 +83,8 @@ class Spectrum:
 def _tall(matrix: Tensor, where: str) -> Tensor:
     if matrix.ndim != 2:
         raise ContractError(
-            f"An unfolding is a matrix; {where} has the shape {tuple(matrix.shape)}. "
-            "Mend the factorization's axes: each unfolding returns two dimensions."
+            f"{where} has the shape {tuple(matrix.shape)}; an unfolding must have two dimensions. "
+            "Fix the unfoldings of the factorization's axes (docs/writing-a-plugin.md)."
         )
     return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
 
@@ -96,7 +96,7 @@ def _largest(matrix: Tensor, where: str) -> float:
     if not np.isfinite([low, high]).all():
         bad = int((~torch.isfinite(matrix)).sum())
         raise LayerError(
-            f"Weights are finite numbers; {where} has {bad} NaN or infinite entries out of {matrix.numel()}. "
+            f"{where} has {bad} NaN or infinite entries out of {matrix.numel()}; weights must be finite. "
             "Load a checkpoint from before training diverged, or exclude the layer ([layers] exclude)."
         )
     return max(-low, high)

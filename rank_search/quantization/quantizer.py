@@ -76,7 +76,7 @@ class Quantizer(nn.Module):
         """
         flat = torch.cat([self._flat(lattice, tensors[lattice.name]) for lattice in self.lattices])
         learned = (self.log_step, *self.prior.parameters())
-        flat, bits = _CodeThrough.apply(flat, self._noise(), self.lattices, self._groups, self.prior, *learned)  # type: ignore[no-untyped-call]
+        flat, bits = _CodeThrough.apply(flat, self._noise(), self.lattices, self.prior, *learned)  # type: ignore[no-untyped-call]
         parts = zip(self.lattices, torch.split(flat, [lattice.count for lattice in self.lattices]), strict=True)
         return {each.name: self._shaped(each, part).to(tensors[each.name].dtype) for each, part in parts}, bits
 
@@ -156,7 +156,7 @@ def _group_sizes(found: Sequence[QuantizationSpec]) -> list[int]:
 def _mean_magnitude(name: str, tensor: Tensor) -> float:
     spread_of = float(tensor.detach().double().abs().mean())
     if not math.isfinite(spread_of):
-        raise TrialError(f"Weights are finite before they are rounded; {name} holds NaN or infinity.")
+        raise TrialError(f"{name} holds NaN or infinity; weights must be finite before they are rounded.")
     return max(spread_of, _SMALLEST)
 
 
@@ -169,7 +169,6 @@ class _CodeThrough(torch.autograd.Function):
         flat: Tensor,
         noise: Tensor,
         quantization_specs: Sequence[QuantizationSpec],
-        groups: list[int],
         prior: EntropyModel,
         log_step: Tensor,
         *_learned: Tensor,
@@ -177,7 +176,7 @@ class _CodeThrough(torch.autograd.Function):
         step = _spread_steps(log_step.exp(), quantization_specs)  # n, as flat and noise
         x = flat / step
         rounded = x.round().mul_(step)
-        bits, by_x, by_prior = prior.costs(noise + x, groups)
+        bits, by_x, by_prior = prior.costs(noise + x, _group_sizes(quantization_specs))
         ctx.lattices, ctx.priors = quantization_specs, len(by_prior)
         ctx.save_for_backward(rounded - flat, by_x / step, _step_sums(x.mul_(by_x), quantization_specs), *by_prior)
         return rounded, bits
@@ -187,7 +186,7 @@ class _CodeThrough(torch.autograd.Function):
         residue, bits_by_weight, bits_by_shrinking, *by_prior = ctx.saved_tensors
         to_weight = torch.addcmul(to_rounded, bits_by_weight, to_bits)
         to_log_step = _step_sums(to_rounded * residue, ctx.lattices) - to_bits * bits_by_shrinking
-        return to_weight, None, None, None, None, to_log_step, *(to_bits * each for each in by_prior)
+        return to_weight, None, None, None, to_log_step, *(to_bits * each for each in by_prior)
 
 
 def _spread_steps(steps: Float[Tensor, " steps"], found: Sequence[QuantizationSpec]) -> Float[Tensor, " n"]:

@@ -52,7 +52,7 @@ class Residual:
         (True, True)
         """
         if not np.isfinite(residuals).all():
-            raise ValueError("Residuals are finite numbers; found one that is not.")
+            raise ValueError("A residual is NaN or infinite; residuals must be finite.")
         squares = _squares(positions, positions)
         best, found = -np.inf, cls(positions, REACHES[0], AMPLITUDES[0], NOISES[0], np.zeros(len(residuals)))
         for reach in REACHES:

@@ -143,7 +143,7 @@ def test_calibration_needs_batches_that_the_model_takes() -> None:
     dead = nn.Sequential(nn.Linear(2, 2))
     nn.init.zeros_(dead[0].weight)
     nn.init.zeros_(dead[0].bias)
-    with pytest.raises(TaskError, match="not all zero"):
+    with pytest.raises(TaskError, match="outputs are all zero on the calibration batches"):
         rs.pack_model(dead, [torch.ones(2, 2)], example=torch.ones(1, 2))
 
 

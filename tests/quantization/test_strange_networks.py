@@ -136,7 +136,7 @@ def test_a_gate_that_is_felt_by_its_weight_alone_is_seen_by_what_it_does() -> No
 
 
 def test_outputs_that_are_no_tensor_are_refused() -> None:
-    with pytest.raises(TaskError, match="found none"):
+    with pytest.raises(TaskError, match="returned no tensor"):
         packed(lambda net, h: None)
     with pytest.raises(TaskError, match="forward raised ValueError: no such thing"):
         rs.pack_model(Net(raising), [X], example=X[:1])
