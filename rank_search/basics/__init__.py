@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rank_search.basics.amounts import COSTS, FORMS, Amount, to_four_digits
+from rank_search.basics.array_types import Bool, Float, Int
 from rank_search.basics.chart_style import LOG_SPAN, PALETTE, is_logarithmic
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
 from rank_search.basics.number_formats import (
@@ -28,6 +29,9 @@ __all__ = [
     "PALETTE",
     "UNITS",
     "Amount",
+    "Bool",
+    "Float",
+    "Int",
     "cell",
     "clock",
     "has_credentials",

@@ -38,7 +38,7 @@ def masked(text: str, known: Iterable[str] = ()) -> str:
     Rather too much than too little is taken away: a password may hold any character but white space.
 
     >>> masked("postgresql://me:hunter2@host/db is away; password='hun ter2' user=me")
-    "postgresql://me:***@host/db is away; password=*** user=me"
+    'postgresql://me:***@host/db is away; password=*** user=me'
     """
     for secret in sorted({form for each in known if each for form in _forms(each)}, key=len, reverse=True):
         text = text.replace(secret, MASK)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rank_search.basics import Float
 from rank_search.errors import TrialError
 
 NOTCHES: Final = 8
@@ -52,7 +53,9 @@ class Grid:
         """
         logarithms = torch.log2(steps.detach().cpu().double())
         if not bool(logarithms.isfinite().all()):
-            raise TrialError("A step is a positive number; found zero, less, NaN or infinity. Lower the learning rate.")
+            raise TrialError(
+                "A step is zero, negative, NaN or infinite; steps must be positive. Lower the learning rate."
+            )
         return cls(torch.round(NOTCHES * logarithms).to(torch.int32), frequencies, group)
 
     def steps(self) -> Tensor:
@@ -81,7 +84,7 @@ class Grid:
 
 
 @cache
-def harmonics(size: int) -> NDArray[np.float64]:
+def harmonics(size: int) -> Float[NDArray[np.float64], "{size} {size}"]:
     """The real orthonormal discrete Fourier basis of `size` points, a row for each frequency.
 
     Row 0 is 1/√n; rows 2f − 1 and 2f are √(2/n)·cos(2πfx/n) and √(2/n)·sin(2πfx/n) for f < n/2; for even n the last is
@@ -101,10 +104,16 @@ def harmonics(size: int) -> NDArray[np.float64]:
     return np.asarray(np.round(np.stack(rows) * _FINE) / _FINE)
 
 
-def transformed(tensor: Tensor, back: bool = False) -> Tensor:
+def transformed(tensor: Float[Tensor, "*modes kh kw"], back: bool = False) -> Float[Tensor, "*modes kh kw"]:
     """The frequencies of the last two modes of a tensor, or back from them; gradients flow through.
 
     The sums are written out, product after product, so that a file decodes to the same weights on every machine.
+
+    >>> constant = torch.ones(1, 1, 2, 2)
+    >>> transformed(constant).round(decimals=6).flatten().tolist()
+    [2.0, 0.0, 0.0, 0.0]
+    >>> bool(torch.allclose(transformed(transformed(constant), back=True), constant))
+    True
     """
     for mode in (-2, -1):
         basis = torch.from_numpy(harmonics(tensor.shape[mode])).to(tensor)

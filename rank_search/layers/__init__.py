@@ -6,14 +6,13 @@ from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decom
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, Example, count_params, forward, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
-from rank_search.layers.factorization import Axis, Factorization
+from rank_search.layers.factorization import Axis, Factorization, fit_closer
 from rank_search.layers.fused import channels_last, deployed, fuse
 from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.metric import (
     cholesky,
-    fit_closer,
     nested_span,
     outer_fit,
     outer_fits,

@@ -17,10 +17,25 @@ Places = NDArray[np.intp]
 """Which option of each group: groups, or candidates × groups."""
 
 EVEN: Final[Shares] = {"params": 0.5, "macs": 0.5}
-JUMP: Final = 0.15  # how often a group takes any option of about its cost, rather than a neighbor on its own front
-ABOUT: Final = 0.25  # of the dense cost
+"""One cost for all options, so that those of a group can be laid out from cheap to dear: both costs count alike."""
+
+# The four numbers of `moved` were chosen by eye while the fronts of `benchmarks.front_per_trial` were compared
+# (docs/benchmarks.md); none was varied by itself.
+
+JUMP: Final = 0.15
+"""How often a group takes any option of about its cost, rather than a neighbour on its own front: what the output error
+thinks is worse may be better for the loss, and another factorization is seldom a neighbour."""
+
+ABOUT: Final = 0.25
+"""Of the dense cost: how far from its own cost a jump may lead."""
+
 STEPS: Final = (-8, -5, -3, -2, -1, 1, 2, 3, 5, 8)
-COUNTS: Final = (1, 1, 1, 2, 2, 2, 2, 3, 3, 3)  # of groups that are moved, as often as it is named
+"""How far along its front a group is moved, each as likely: Fibonacci numbers, so that near and far are tried alike.
+One axis is laid out on 25 options (`LADDER`): eight of them are a third of the way."""
+
+COUNTS: Final = (1, 1, 1, 2, 2, 2, 2, 3, 3, 3)
+"""How many groups are moved, each as likely: two on average, so that one group may pay for another. With one alone
+every step along its front is cheaper and worse, or dearer and better."""
 
 
 @final

@@ -57,9 +57,10 @@ class Option:
     """One way to choose for the layers of a group.
 
     Attributes:
-        choices: by layer. params, macs: of these layers. error: E‖Wx − W'x‖² / E‖Wx‖² of the fit, summed over the
-        layers: 0 for dense, 1 where a layer's outputs are lost;
-            without calibration data, of the weights themselves.
+        choices: by layer.
+        params, macs: of these layers.
+        error: E‖Wx − W'x‖² / E‖Wx‖² of the fit, summed over the layers: 0 for dense, 1 where a layer's outputs are
+            lost; without calibration data, of the weights themselves.
     """
 
     choices: Choices

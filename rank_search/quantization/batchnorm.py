@@ -53,7 +53,7 @@ def reestimate_batchnorm(task: Task, model: nn.Module, batches: int | None = Non
         model.eval()
     if not taken:
         raise TaskError(
-            "Batch norms take their statistics of batches with more than one example; the training data has none. "
+            "The training data has no batch with more than one example, which batch norms need for their statistics. "
             "Use larger batches."
         )
 

@@ -26,11 +26,39 @@ from rank_search.search.settings import SearchSettings
 from rank_search.search.space import Space
 from rank_search.search.surrogate import Surrogate
 
+# These were chosen by eye while the fronts of `benchmarks.front_per_trial` were compared (docs/benchmarks.md has what
+# came of them, docs/decisions/0012-auto.md what was left out). None was varied by itself with enough rng seeds to say
+# that another value is worse. What bounds them is time: an ask shall stay below 50 ms at a thousand trials (measured:
+# 26 ms of CPU at 60 coordinates), and its cost grows with (`SOLVED` + `MOVED`) · `DRAWS` · `DIRECTIONS`.
+
 SOLVED: Final = 90
+"""Candidates in an ask that solve the allocation: about one for each percent of the way along the front."""
+
 MOVED: Final = 210
+"""Candidates that are members of the front with a few groups moved: more than are solved, as each is but one of many
+neighbours of one member."""
+
+EXPECTED: Final = 3
+"""Every third allocation is solved with the expected weights, the others with weights drawn from the posterior
+(Thompson sampling): some to exploit what is known, most to find out."""
+
 DRAWS: Final = 8
+"""Losses drawn for each candidate, over which its gain is averaged: the standard error is a third (1/√8) of the gain's
+own deviation."""
+
 DIRECTIONS: Final = 128
-FLOOR: Final = 0.004  # of a loss, as a share of its box: below, differences are noise
+"""Random directions over which a hypervolume is averaged. The same judge all candidates of an ask, so that most of the
+error (1/√128 of the deviation between directions) cancels between them."""
+
+FLOOR: Final = 0.004
+"""Of a loss, as a share of its box: about two wrong answers among five hundred images. Below, differences are noise,
+and their logarithms would pull the regression."""
+
+FROM_FRONT: Final = 0.8
+"""How often the penalties of a solved allocation are those of a member of the front, nudged, rather than drawn anew."""
+
+NUDGE: Final = 0.15
+"""Standard deviation of a nudge of a penalty's coordinate, on 0 to 1: about a seventh of its range."""
 
 _T = TypeVar("_T")
 
@@ -227,7 +255,7 @@ class Auto:
         counts = [len(range(place, SOLVED, len(learned))) for place in range(len(learned))]
         drawn = [each.drawn(rng, count) for each, count in zip(learned, counts, strict=True)]
         for each, rows in zip(learned, drawn, strict=True):
-            rows[::3] = each.weights()
+            rows[::EXPECTED] = each.weights()
         return self._features.weights(np.concatenate(drawn))
 
     def _moved(self, members: Sequence[_Known], rng: np.random.Generator) -> Iterator[tuple[Places, Array]]:
@@ -237,7 +265,7 @@ class Auto:
             yield self._menus.moved(member.places, rng), _nudged(member.penalties, rng)
 
     def _penalties(self, members: Sequence[_Known], rng: np.random.Generator) -> Array:
-        if members and rng.random() < 0.8:
+        if members and rng.random() < FROM_FRONT:
             return _nudged(members[int(rng.integers(len(members)))].penalties, rng)
         return rng.random(len(self._strengths))
 
@@ -276,8 +304,8 @@ class Auto:
 
 
 def _nudged(coordinates: Array, rng: np.random.Generator) -> Array:
-    """Half of the coordinates moved by about a seventh of their range."""
-    steps = rng.normal(0.0, 0.15, coordinates.size) * (rng.random(coordinates.size) < 0.5)
+    """About half of the coordinates moved."""
+    steps = rng.normal(0.0, NUDGE, coordinates.size) * (rng.random(coordinates.size) < 0.5)
     return np.asarray(np.minimum(np.maximum(coordinates + steps, 0.0), 1.0))
 
 

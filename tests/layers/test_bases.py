@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from functools import partial
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rank_search.errors import ContractError
-from rank_search.layers import DirectBases, bases, decompose
+from rank_search.layers import DirectBases, decompose
 
 
 def matrix(rows: int, columns: int, rank: int, seed: int = 0) -> Tensor:
@@ -109,7 +108,3 @@ def test_memo_computes_once_per_key() -> None:
     assert direct.memo("core", compute) is direct.memo("core", compute)
     assert direct.memo("other", compute) is made[1]
     assert len(made) == 2
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(bases).failed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rank_search.layers import (
-    bases,
     fit_closer,
-    metric,
     nested_span,
     outer_fit,
     outer_fits,
@@ -246,11 +243,6 @@ def test_a_span_knows_neither_scale_nor_the_other_modes_order() -> None:
         for rank in range(1, 6):
             ours, theirs = span[:, :rank], other[:, :rank]
             torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T, rtol=0, atol=1e-6)
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(metric).failed == 0
-    assert doctest.testmod(bases).failed == 0
 
 
 class Fitted:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import numpy as np
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from rank_search.errors import ContractError
-from rank_search.priors import rate
 from rank_search.priors.rate import (
     best_for_bits,
     best_for_distortion,
@@ -58,7 +56,7 @@ def test_the_entropy_of_rounded_normals_is_that_of_the_sum(t: float) -> None:
     assert rounded_entropy(np.array([t]))[0] == pytest.approx(exact_entropy(t), abs=2e-3)
 
 
-def test_the_entropy_at_its_ends() -> None:
+def test_entropy_of_rounded_normals_at_the_ends_of_its_range() -> None:
     found = rounded_entropy(np.array([0.0, -1.0, 1e-9, np.inf, np.nan]))
     assert found[:3].tolist() == [0.0, 0.0, 0.0]
     assert found[3] == np.inf
@@ -68,7 +66,7 @@ def test_the_entropy_at_its_ends() -> None:
 @pytest.mark.parametrize("decay", DECAYS)
 @pytest.mark.parametrize("rank", [8, 32])
 @pytest.mark.parametrize("bits", [2.0, 3.5])
-def test_error_and_bits_are_those_of_factors_that_were_rounded(decay: str, rank: int, bits: float) -> None:
+def test_closed_form_error_and_bits_are_those_of_rounded_factors(decay: str, rank: int, bits: float) -> None:
     """Each component's entries rounded in steps of Δ/g; each is coded under its own distribution."""
     spectrum, U, V = planted(decay)
     found = step = spectrum.values[rank // 2] / math.sqrt(spectrum.rows) / 2**bits * 4
@@ -89,7 +87,7 @@ def _cost(whole: Matrix, t: float) -> float:
     return -sum(math.log2(max(mass, 1e-12)) for mass in masses)
 
 
-def test_without_orthonormal_columns_one_distribution_for_all_costs_more() -> None:
+def test_closed_form_bits_without_orthonormal_columns_are_more() -> None:
     """The same product after a random change of coordinates, in one step with a table of its own at equal error."""
     spectrum, U, V = planted("fast")
     rank, step, g = 32, 0.01, spectrum.values
@@ -109,7 +107,7 @@ def test_without_orthonormal_columns_one_distribution_for_all_costs_more() -> No
 
 @settings(deadline=None)
 @given(SPECTRA, st.floats(0.02, 0.98))
-def test_the_best_rank_is_that_of_trying_all(spectrum: Spectrum, share: float) -> None:
+def test_closed_form_best_rank_is_that_of_trying_all(spectrum: Spectrum, share: float) -> None:
     most = share * spectrum.energy
     best = best_for_distortion(spectrum, most)
     assert best.distortion == pytest.approx(coded_distortion(spectrum, best.rank, best.step))
@@ -123,14 +121,14 @@ def test_the_best_rank_is_that_of_trying_all(spectrum: Spectrum, share: float) -
 
 @settings(deadline=None)
 @given(SPECTRA, st.floats(0.02, 0.98))
-def test_bits_and_distortion_are_each_others_way_back(spectrum: Spectrum, share: float) -> None:
+def test_closed_form_bits_and_distortion_are_inverse_functions(spectrum: Spectrum, share: float) -> None:
     forth = best_for_distortion(spectrum, share * spectrum.energy)
     back = best_for_bits(spectrum, forth.bits)
     assert back.bits <= forth.bits
     assert back.distortion <= forth.distortion * (1 + 1e-9)
 
 
-def test_its_edges() -> None:
+def test_closed_form_edge_cases() -> None:
     spectrum = Spectrum(np.array([2.0, 1.0]), 2, 3)
     nothing = Spectrum(np.zeros(0), 0, 0)
     assert best_for_distortion(spectrum, 5.0) == best_for_bits(spectrum, 0.0)
@@ -149,10 +147,6 @@ def test_its_edges() -> None:
     lambda spectrum: best_for_distortion(spectrum, math.nan),
     lambda spectrum: best_for_bits(spectrum, math.inf),
 ])  # fmt: skip
-def test_what_makes_no_sense_is_refused(call: object) -> None:
+def test_closed_form_refuses_impossible_arguments(call: object) -> None:
     with pytest.raises(ContractError):
         call(Spectrum(np.array([2.0, 1.0]), 2, 3))  # type: ignore[operator]
-
-
-def test_the_examples_hold() -> None:
-    assert doctest.testmod(rate).failed == 0
