@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from rank_search.artifacts.places import CREDENTIALS, Folder, Place, place_at
-from rank_search.basics import masked_options
+from rank_search.artifacts.places import Folder, Place, place_at
+from rank_search.basics import masked_options, split_credentials
 from rank_search.errors import ArtifactError
 from rank_search.point import Artifact
 
@@ -61,7 +61,7 @@ class ArtifactStore:
 
     def __init__(self, location: str | Path, tenant: Tenant | None = None) -> None:
         self._given, self._tenant = str(location), tenant
-        self.location = masked_options(CREDENTIALS.sub("", self._given)) if "://" in self._given else self._given
+        self.location = masked_options(split_credentials(self._given)[0]) if "://" in self._given else self._given
         self._place: Place = place_at(self._given)
 
     def __repr__(self) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
-from rank_search.basics import masked
+from rank_search.basics import masked, split_credentials
 from rank_search.errors import ArtifactError, to_install
 
 if TYPE_CHECKING:
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
 PART: Final = ".part"
 """How the names of unfinished files end: a killed process may leave one in a local folder."""
 
-CREDENTIALS: Final = re.compile(
-    r"(?<=://)(?P<key>[^/:@]*):(?!\d+/)(?P<secret>.*?@(?:[^/@]*@)*)"  # NAME:SECRET@, which is no HOST:PORT/
-)
 _FOLDER_CANNOT_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 _OPTIONS_OF_S3: Final = ("key", "secret")
 _OPTIONS: Final = ("username", "password")
@@ -140,9 +136,8 @@ class _Server(Place):
     failures = (Exception,)  # every driver raises errors of its own
 
     def __init__(self, url: str) -> None:
-        found = CREDENTIALS.search(url)
-        self._url = CREDENTIALS.sub("", url).rstrip("/")
-        self._secrets = (found["key"], found["secret"].removesuffix("@")) if found else ()
+        shown, self._secrets = split_credentials(url)
+        self._url = shown.rstrip("/")
 
     def put(self, name: str, data: bytes) -> None:
         files, path = self._opened()

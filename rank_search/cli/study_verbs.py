@@ -175,10 +175,10 @@ def _directions(study: Study) -> str:
 
 def _beginning(name: str, place: StorePlace) -> str:
     """Whether the study begins or goes on, and in which store."""
-    from rank_search.store import locate, masked
+    from rank_search.store import locate, location_of
     from rank_search.study import finished_in
 
-    finished, where = finished_in(place.location, name), from_here(masked(locate(place.location)))
+    finished, where = finished_in(place.location, name), from_here(location_of(locate(place.location)))
     if finished is None:
         return f"The study {name!r} begins in {where}."
     counted = f"{finished} finished {'trial' if finished == 1 else 'trials'}"

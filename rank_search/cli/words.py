@@ -61,11 +61,11 @@ def sole(store: str, names: Collection[str]) -> str:
     Raises:
         QueryError: there are others, or none.
     """
-    from rank_search.store import locate, masked
+    from rank_search.store import locate, location_of
 
     if len(names) == 1:
         return next(iter(names))
-    shown = masked(locate(store))
+    shown = location_of(locate(store))
     if not names:
         raise QueryError(f"The store {shown} has no studies yet. `rank-search run` makes one.")
     raise QueryError(

@@ -10,7 +10,7 @@ Knows no torch and no optuna, and imports neither numpy nor Alembic until they a
 
 from __future__ import annotations
 
-from rank_search.store.address import locate, masked
+from rank_search.store.address import locate, location_of
 from rank_search.store.changes import CODE
 from rank_search.store.choosing import parse_wish
 from rank_search.store.front import Front
@@ -48,7 +48,7 @@ __all__ = [
     "artifact_folder",
     "cell",
     "locate",
-    "masked",
+    "location_of",
     "nearest",
     "number",
     "parse_wish",

