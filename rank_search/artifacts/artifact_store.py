@@ -172,7 +172,7 @@ class ArtifactStore:
         return place_at(f"{self._given.rstrip('/')}/{_TENANTS}")
 
     def names(self) -> list[str]:
-        """All files by name, sorted, unfinished ones too (see `PART`); none if the folder is not there yet.
+        """All files by name, sorted, unfinished ones too (see `basics.PART`); none if the folder is not there yet.
 
         Raises:
             ArtifactError: they cannot be listed.

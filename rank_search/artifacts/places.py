@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
-from rank_search.basics import masked, split_credentials
+from rank_search.basics import masked, replace_whole, split_credentials, sync
 from rank_search.errors import ArtifactError, to_install
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-PART: Final = ".part"
-"""How the names of unfinished files end: a killed process may leave one in a local folder."""
-
-_FOLDER_CANNOT_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 _OPTIONS_OF_S3: Final = ("key", "secret")
 _OPTIONS: Final = ("username", "password")
 
@@ -72,17 +67,7 @@ class Folder(Place):
 
     def put(self, name: str, data: bytes) -> None:
         self._make()
-        part = self._path / f".{os.urandom(8).hex()}{PART}"
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path / name)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        _sync_folder(self._path)
+        replace_whole(self._path / name, data)
 
     def _make(self) -> None:
         """The folder, and the folders on the way, are on the disk before a file in it is."""
@@ -91,7 +76,7 @@ class Folder(Place):
         if missing or not self._is_kept:
             for each in {self._path.parent, self._path.parent.parent, *(folder.parent for folder in missing)}:
                 with suppress(PermissionError):  # not ours, so it was there before
-                    _sync_folder(each)
+                    sync(each)
         self._is_kept = True
 
     def get(self, name: str) -> bytes:
@@ -115,18 +100,6 @@ class Folder(Place):
                 return [entry.name for entry in entries if entry.is_file()]
         except FileNotFoundError:
             return []
-
-
-def _sync_folder(path: Path) -> None:
-    """Bring the renaming to the disk too, where the file system can do that."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _FOLDER_CANNOT_SYNC:
-            raise
-    finally:
-        os.close(handle)
 
 
 @final

@@ -1,17 +1,22 @@
-"""What every room stands on: amounts, directions, redaction of credentials, streams."""
+"""What every room stands on: amounts, directions, names that were not found, redaction of
+credentials, streams, files that are there whole or not at all."""
 
 from __future__ import annotations
 
 from rank_search.basics.amounts import COSTS, FORMS, Amount, to_four_digits
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
+from rank_search.basics.nearest import did_you_mean, nearest
 from rank_search.basics.redact import MASK, has_credentials, is_secret, masked, masked_options, split_credentials
 from rank_search.basics.streams import stand_in_for_closed, unbroken
+from rank_search.basics.whole_files import PART, publish, replace_whole, sync
 
 __all__ = [
     "COSTS",
     "FORMS",
     "MASK",
+    "PART",
     "Amount",
+    "did_you_mean",
     "has_credentials",
     "is_higher_better",
     "is_lower_better",
@@ -19,8 +24,12 @@ __all__ = [
     "is_secret",
     "masked",
     "masked_options",
+    "nearest",
+    "publish",
+    "replace_whole",
     "split_credentials",
     "stand_in_for_closed",
+    "sync",
     "to_four_digits",
     "unbroken",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from rank_search.basics import publish
 from rank_search.coding import decode, encode
 from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside
@@ -19,7 +20,7 @@ from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import Place, parts_of, trace
 from rank_search.export.trial_model import about_inputs, manifest_of
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
-from rank_search.export.whole import check_free, made_whole, publish
+from rank_search.export.whole import check_free, made_whole
 from rank_search.layers import Example, copied
 from rank_search.store import Store
 from rank_search.study import problem_of

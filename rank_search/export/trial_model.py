@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from rank_search.basics import publish
 from rank_search.errors import ExportError
 from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside, wide
@@ -18,7 +19,7 @@ from rank_search.export.loading import CODED, MANIFEST, files_in
 from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import parts_of, trace
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
-from rank_search.export.whole import check_free, made_whole, publish
+from rank_search.export.whole import check_free, made_whole
 from rank_search.layers import Example, copied, fuse
 from rank_search.store import Store, StudyRecord, TrialRow
 from rank_search.study import Problem, problem_of

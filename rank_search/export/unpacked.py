@@ -8,9 +8,10 @@ from typing import Any
 
 from safetensors.torch import save
 
+from rank_search.basics import publish
 from rank_search.export.loading import CODED, GRAPH, MANIFEST, TENSORS, files_in, load
 from rank_search.export.packed_file import LARGEST, read_packed
-from rank_search.export.whole import check_free, made_whole, publish
+from rank_search.export.whole import check_free, made_whole
 
 
 def unpack_file(path: Path, folder: Path, largest: int = LARGEST) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import inspect
 import sys
@@ -13,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Final
 
+from rank_search.basics import nearest
 from rank_search.errors import BrokenPluginError, ContractError, RankSearchError, UnknownPluginError
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
@@ -71,10 +71,8 @@ def blamed(plugin: type[Factorization], what: str, layer: Layer) -> Iterator[Non
 def _from_entry_point(name: str) -> object:
     known = installed()
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, DENSE], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UnknownPluginError(
-            f"No factorization {name!r} is installed; there are: {', '.join(known) or 'none'}.{hint} "
+            f"No factorization {name!r} is installed{nearest(name, [*known, DENSE])} "
             "A plugin in a file is named path.py:Class."
         )
     try:

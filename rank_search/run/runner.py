@@ -14,7 +14,8 @@ from typing import Final
 
 import torch
 
-from rank_search.artifacts import PART, ArtifactStore, artifacts_at
+from rank_search.artifacts import ArtifactStore, artifacts_at
+from rank_search.basics import PART
 from rank_search.errors import ArtifactError, LaunchError
 from rank_search.launch import Executor, Job, LaunchSettings, SearchDriver, SearchPlan, TrialCallback, all_of
 from rank_search.observe import Report, going_on

@@ -28,7 +28,6 @@ from rank_search.store.records import (
     TrialRow,
 )
 from rank_search.store.sql_store import Store
-from rank_search.store.studies import nearest
 from rank_search.store.study_folder import artifact_folder
 
 __all__ = [
@@ -49,7 +48,6 @@ __all__ = [
     "cell",
     "locate",
     "location_of",
-    "nearest",
     "number",
     "parse_wish",
 ]

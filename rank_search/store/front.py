@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
-from rank_search.basics import Amount
+from rank_search.basics import Amount, nearest
 from rank_search.errors import QueryError
 from rank_search.point import Bound, Condition, Objective, parse_condition
 from rank_search.store import choosing
 from rank_search.store.html import columns_of, to_html, to_pandas
 from rank_search.store.records import TOLERANCE, StudyRecord, TrialRow
-from rank_search.store.studies import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,10 +133,7 @@ class Front(tuple[TrialRow, ...]):
         if isinstance(bound, Bound):
             return bound.holds({**row.chosen, **row.measurements}, self.study.dense)
         if bound.layer not in row.point.layers:
-            raise QueryError(
-                f"A condition on a layer names one; trial {row.number} has no layer {bound.layer!r}."
-                f"{nearest(bound.layer, row.point.layers)}"
-            )
+            raise QueryError(f"Trial {row.number} has no layer {bound.layer!r}{nearest(bound.layer, row.point.layers)}")
         return bound.holds(row.point.layers[bound.layer].factorization)
 
     def _absolute(self, wish: Mapping[str, Amount]) -> dict[str, float]:

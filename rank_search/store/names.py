@@ -10,12 +10,12 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
 
+from rank_search.basics import nearest
 from rank_search.errors import QueryError
 from rank_search.point import DENSE, Chosen
 from rank_search.store import rows
 from rank_search.store.records import StudyRecord
 from rank_search.store.sql_in import among
-from rank_search.store.studies import nearest
 from rank_search.store.tables import choice, measurement, prior, trial
 
 _A_FEW: Final = 100
@@ -89,12 +89,12 @@ def _require_choice(connection: Connection, study: StudyRecord, condition: Chose
     if condition.layer not in layers:
         hint = nearest(condition.layer, layers)
         if condition.layer in study.dense:
-            hint = f" It is a measurement: write '{condition.layer} <= {condition.factorization}'."
-        raise QueryError(f"Study {study.name!r} has no layer {condition.layer!r}.{hint}")
+            hint = f". It is a measurement: write '{condition.layer} <= {condition.factorization}'."
+        raise QueryError(f"Study {study.name!r} has no layer {condition.layer!r}{hint}")
     choices = {name for layer, name in pairs if layer == condition.layer} | {DENSE}
     if condition.factorization not in choices:
         raise QueryError(
-            f"Layer {condition.layer!r} cannot become {condition.factorization!r}."
+            f"Layer {condition.layer!r} cannot become {condition.factorization!r}"
             f"{nearest(condition.factorization, choices)}"
         )
 
@@ -132,4 +132,4 @@ def _axes(connection: Connection, study: StudyRecord, last: Sequence[int]) -> se
 
 def _complain_about(study: StudyRecord, unknown: Sequence[str], what: str, known: Collection[str]) -> None:
     for name in unknown:
-        raise QueryError(f"Study {study.name!r} has no {what} {name!r}.{nearest(name, known)}")
+        raise QueryError(f"Study {study.name!r} has no {what} {name!r}{nearest(name, known)}")

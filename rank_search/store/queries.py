@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, Select, and_, bindparam, func, or_, select
 
+from rank_search.basics import nearest
 from rank_search.errors import QueryError
 from rank_search.pareto import nondominated
 from rank_search.point import Bound, Chosen, Condition, Objective
 from rank_search.store import names, rows
 from rank_search.store.records import StudyRecord, TrialRow
-from rank_search.store.studies import nearest
 from rank_search.store.tables import claim, measurement, trial
 
 _OF_STUDY: Final = trial.c.study_id == bindparam("study")
@@ -155,7 +155,7 @@ def require_answerable(study: StudyRecord, query: FrontQuery) -> None:
         if isinstance(bound, Bound) and bound.of_dense and bound.name not in study.dense:
             raise QueryError(
                 f"A bound relative to the dense model needs its measurement; {str(bound)!r} asks for "
-                f"{bound.name!r}, which study {study.name!r} does not have.{nearest(bound.name, study.dense)}"
+                f"{bound.name!r}, which study {study.name!r} does not have{nearest(bound.name, study.dense)}"
             )
 
 

@@ -103,7 +103,7 @@ def test_an_option_without_its_value(small: Small, command: Command) -> None:
         (["rename", "STORE", "none", "new"], ["no study 'none'"]),
         (["rename", "STORE", "stripes", ""], ["A study has a name"]),
         (["rename", "STORE", "stripes", "stripes"], ["a name of its own"]),
-        (["trials", "STORE", "--where", "eror<1"], ["'eror'", "Did you mean 'error'?"]),
+        (["trials", "STORE", "--where", "eror<1"], ["'eror'", "did you mean 'error'?"]),
         (["trials", "STORE", "--where", "error"], ["A bound is"]),
     ],
     ids=lambda each: " ".join(each)[:30],

@@ -53,7 +53,7 @@ STUDY_FILES: list[tuple[str, Tables, list[str]]] = [
     ("option's kind", {"search": {"sampler": "tpe", "options": {"gamma": 0.1}}}, ["no option 'gamma'. It takes: "]),
     ("option of auto", {"search": {"options": {"gamma": 0.1}}}, ["'auto' has no option 'gamma'. It takes: none"]),
     ("strength", {"search": {"entropy": {"low": 2.0, "high": 1.0}}}, ["search.entropy", "0 < low < high"]),
-    ("plugin", {"layers": {"factorizations": ["tuker2"]}}, ["'tuker2'", "Did you mean 'tucker2'?"]),
+    ("plugin", {"layers": {"factorizations": ["tuker2"]}}, ["'tuker2'", "did you mean 'tucker2'?"]),
     ("plugin file", {"layers": {"factorizations": ["no.py:SVD"]}}, ["there is no file", "no.py"]),
     ("plugin that breaks", {"layers": {"factorizations": ["broken.py:X"]}}, ["does not import", "no_such_module"]),
     ("plugin that is none", {"layers": {"factorizations": ["stripes.py:task"]}}, ["subclass", "Factorization"]),
@@ -81,10 +81,10 @@ STUDY_FILES: list[tuple[str, Tables, list[str]]] = [
         {"search": {"seeds": {"points": [{"name": "mine", "layers": {"conv": "dense"}}]}}},
         ["point 'mine'", "'conv' matches none of: second, last"],
     ),
-    ("objective", {"search": {"objectives": ["eror", "macs"]}}, ["objectives", "'eror'", "Did you mean 'error'?"]),
+    ("objective", {"search": {"objectives": ["eror", "macs"]}}, ["objectives", "'eror'", "did you mean 'error'?"]),
     ("objective on test data", {"search": {"objectives": ["test_error"]}}, ["selection data", "found 'test_error'"]),
     ("constraint", {"search": {"constraints": ["macs is small"]}}, ["search.constraints.0", "'macs is small'"]),
-    ("constraint's name", {"search": {"constraints": ["mcs <= 0.5 * dense"]}}, ["'mcs'", "Did you mean 'macs'?"]),
+    ("constraint's name", {"search": {"constraints": ["mcs <= 0.5 * dense"]}}, ["'mcs'", "did you mean 'macs'?"]),
     (
         "constraint without dense",
         {"search": {"constraints": ["macs <= 0.5"]}},
@@ -139,16 +139,16 @@ TASKS: list[tuple[str, list[str]]] = [
 ]
 
 QUERIES: list[tuple[list[str], list[str]]] = [
-    (["front", "STORE", "strips"], ["no study 'strips'", "Did you mean 'stripes'?"]),
+    (["front", "STORE", "strips"], ["no study 'strips'", "did you mean 'stripes'?"]),
     (["trials", "STORE", "x"], ["no study 'x'", "There are: stripes"]),
     (["check", "STORE", "x"], ["no study 'x'"]),
     (["show", "STORE", "stripes", "99"], ["no trial 99", "there are 0 to 8"]),
     (["front", "STORE", "stripes", "--as-of", "99"], ["no trial 99"]),
     (["front", "STORE", "stripes", "--where", "error is small"], ["A bound is NAME <= NUMBER", "'error is small'"]),
     (["front", "STORE", "stripes", "--where", "error <= x"], ["'error <= x'"]),
-    (["front", "STORE", "stripes", "--where", "eror<=1"], ["'eror'", "Did you mean 'error'?"]),
-    (["front", "STORE", "stripes", "--sort", "mac"], ["'mac'", "Did you mean 'macs'?"]),
-    (["front", "STORE", "stripes", "--objectives", "error,bit"], ["'bit'", "Did you mean 'bits'?"]),
+    (["front", "STORE", "stripes", "--where", "eror<=1"], ["'eror'", "did you mean 'error'?"]),
+    (["front", "STORE", "stripes", "--sort", "mac"], ["'mac'", "did you mean 'macs'?"]),
+    (["front", "STORE", "stripes", "--objectives", "error,bit"], ["'bit'", "did you mean 'bits'?"]),
     (["front", "STORE", "stripes", "--objectives", ""], ["at least one objective"]),
     (["export", "STORE", "stripes", "99", "-o", "NEW"], ["no trial 99"]),
     (["export", "STORE", "stripes", "0", "-o", "NEW"], ["trial 0 (infeasible", "`rank-search front` lists"]),
@@ -158,7 +158,7 @@ QUERIES: list[tuple[list[str], list[str]]] = [
     (["export", "STORE", "stripes", "MEMBER", "-o", "/proc/none/new"], ["/proc/none/new could not be made"]),
     (["export", "STORE", "stripes", "MEMBER", "-o", "NEW", "--dynamic", "x:9"], ["INPUT:DIMENSION", "'x:9'"]),
     (["pack", "STORE", "stripes", "MEMBER", "-o", "NEW", "--dynamic", "far"], ["INPUT:DIMENSION", "'far'"]),
-    (["plugins", "check", "svdd"], ["'svdd'", "Did you mean 'svd'?"]),
+    (["plugins", "check", "svdd"], ["'svdd'", "did you mean 'svd'?"]),
     (["plugins", "check", "none.py:SVD"], ["there is no file", "none.py"]),
 ]
 
