@@ -4,6 +4,7 @@ credentials, streams, files that are there whole or not at all."""
 from __future__ import annotations
 
 from rank_search.basics.amounts import COSTS, FORMS, Amount, to_four_digits
+from rank_search.basics.attributing import attributing
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
 from rank_search.basics.nearest import did_you_mean, nearest
 from rank_search.basics.redact import MASK, has_credentials, is_secret, masked, masked_options, split_credentials
@@ -16,6 +17,7 @@ __all__ = [
     "MASK",
     "PART",
     "Amount",
+    "attributing",
     "did_you_mean",
     "has_credentials",
     "is_higher_better",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -15,7 +14,7 @@ from rank_search.errors import ExportError
 from rank_search.export.quiet import quiet, said
 from rank_search.export.sizes import BATCH, Sizes
 from rank_search.export.tracing import Place, parts_of, resized
-from rank_search.layers import Example, copied
+from rank_search.layers import Example, copied, tensor_distance
 from rank_search.tasks import Inputs, Random, Task, seeded, set_random_states, watched
 
 CLOSE: Final = 1e-4
@@ -154,17 +153,9 @@ def distance(expected: Any, found: Any, fixed: Sequence[bool] | None = None) -> 
 
 
 def _distance(expected: Tensor, found: Tensor, exact: bool) -> float:
-    """Largest difference, relative to the largest expected output."""
-    if expected.shape != found.shape:
-        return math.inf
-    if not exact or expected.numel() == 0:
-        return 0.0
-    wide = torch.complex128 if expected.is_complex() or found.is_complex() else torch.float64
-    one, other = expected.to(wide), found.to(wide)
-    same = (one == other) | (one.isnan() & other.isnan())
-    gap = torch.where(same, 0.0, (one - other).abs()).nan_to_num(math.inf, math.inf)
-    finite = one.abs().nan_to_num(0.0, 0.0)
-    return float(gap.max()) / max(1.0, float(finite.max()))
+    if exact or expected.shape != found.shape:
+        return tensor_distance(expected, found, least=1.0)
+    return 0.0
 
 
 def _tensors(outputs: Any) -> list[Tensor]:

@@ -14,7 +14,7 @@ from rank_search.layers import copied
 from rank_search.point import Artifact, State
 from rank_search.store import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.study import Problem
-from rank_search.tasks import Seen, asked, seeded, watched
+from rank_search.tasks import Seen, seeded, task_errors, watched
 from rank_search.training import from_safetensors
 from rank_search.trials import build
 
@@ -78,7 +78,7 @@ def check_measurements(problem: Problem, model: nn.Module, row: TrialRow) -> See
 
 def _measured(problem: Problem, model: nn.Module, rng_seed: int) -> tuple[dict[str, float], Seen]:
     own = copied(model)
-    with torch.no_grad(), seeded(rng_seed), watched(own) as watch, asked("selection() or evaluate()"):
+    with torch.no_grad(), seeded(rng_seed), watched(own) as watch, task_errors("selection() or evaluate()"):
         found = problem.task.evaluate(own, problem.task.selection())
     return {name: float(value) for name, value in found.items()}, watch.seen
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Final
 
-from rank_search.basics import nearest
-from rank_search.errors import BrokenPluginError, ContractError, RankSearchError, UnknownPluginError
+from rank_search.basics import attributing, nearest
+from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginError
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
 from rank_search.point import DENSE
@@ -49,23 +48,13 @@ def load_plugin(name: str) -> type[Factorization]:
     return found
 
 
-@contextmanager
-def blamed(plugin: type[Factorization], what: str, layer: Layer) -> Iterator[None]:
-    """Whatever a factorization raises, as an error that says in what and for which layer.
-
-    Raises:
-        ContractError: instead of anything that is not an error of ours already.
-    """
-    try:
-        yield
-    except RankSearchError:
-        raise
-    except Exception as error:
-        raise ContractError(
-            f"A factorization works for every layer that it applies to; {plugin.__name__} raised "
-            f"{type(error).__name__} in {what}, for {layer.name or layer}: {error}. "
-            "`rank-search plugins check` shows more."
-        ) from error
+def plugin_errors(plugin: type[Factorization], what: str, layer: Layer) -> AbstractContextManager[None]:
+    """What a factorization raises inside becomes a `ContractError` that names the method and the layer."""
+    return attributing(
+        ContractError,
+        f"{plugin.__name__}.{what} for {layer.name or layer}",
+        "A factorization must work for every layer that it applies to; `rank-search plugins check` shows more.",
+    )
 
 
 def _from_entry_point(name: str) -> object:

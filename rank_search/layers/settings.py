@@ -10,7 +10,7 @@ from rank_search.errors import LayerError
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.globs import matches
 from rank_search.layers.layer import Layer
-from rank_search.layers.plugins import blamed
+from rank_search.layers.plugins import plugin_errors
 from rank_search.layers.replace import Plugins
 
 
@@ -93,7 +93,7 @@ class LayersSettings(BaseModel):
 
 
 def _applies(plugin: type[Factorization], layer: Layer) -> bool:
-    with blamed(plugin, "axes()", layer):
+    with plugin_errors(plugin, "axes()", layer):
         return bool(plugin.axes(layer))
 
 

@@ -90,14 +90,23 @@ def front(connection: Connection, study: StudyRecord, query: FrontQuery) -> list
     budgets = _members(connection, study, query)
     everything = rows.at_every_budget(connection, list(budgets))
     measured = rows.at_their_own(budgets, everything)
+    kept = meeting(connection, study, query, measured)
+    order = _order(study, query)
+    kept.sort(key=lambda trial_id: (_badness(order, measured[trial_id]), trial_id))
+    return rows.read(connection, study, kept[: query.limit], everything)
+
+
+def meeting(connection: Connection, study: StudyRecord, query: FrontQuery, measured: rows.Measured) -> list[int]:
+    """Those of the measured trials that meet every condition; where a bound's name was not measured, it is not met.
+
+    Raises:
+        QueryError: a name that was never measured.
+    """
     names.require_known(connection, study, query.bound_names, query.measurement_names, measured)
     bounded = names.with_choices(connection, query.bound_names, measured)
     bounds = [bound for bound in query.where if isinstance(bound, Bound)]
     met = names.meeting(connection, study, query.chosen_layers, list(bounded))
-    kept = [trial_id for trial_id in met if all(bound.holds(bounded[trial_id], study.dense) for bound in bounds)]
-    order = _order(study, query)
-    kept.sort(key=lambda trial_id: (_badness(order, measured[trial_id]), trial_id))
-    return rows.read(connection, study, kept[: query.limit], everything)
+    return [trial_id for trial_id in met if all(bound.holds(bounded[trial_id], study.dense) for bound in bounds)]
 
 
 def objectives_of(study: StudyRecord, query: FrontQuery) -> tuple[Objective, ...]:

@@ -29,7 +29,7 @@ from rank_search.layers import (
 from rank_search.store import StudyRecord
 from rank_search.study.factory import load_task
 from rank_search.study.file import Study
-from rank_search.tasks import Task, asked
+from rank_search.tasks import Task, task_errors
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -142,7 +142,7 @@ def plugin_code(name: str, plugin: type[Factorization], folder: Path) -> str:
 
 
 def _model(task: Task) -> nn.Module:
-    with asked("model()"):
+    with task_errors("model()"):
         model = task.model()
     if not isinstance(model, nn.Module):
         raise TaskError(f"The task's model() must return a torch.nn.Module; it returned {type(model).__name__}.")
@@ -151,7 +151,7 @@ def _model(task: Task) -> nn.Module:
 
 
 def _examples(task: Task) -> list[Example]:
-    with asked("example() or examples()"):
+    with task_errors("example() or examples()"):
         examples = list(task.examples())
     if not examples:
         raise TaskError("The task's examples() must return at least one; it returned none.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from rank_search.errors import RankSearchError, TaskError
+from rank_search.basics import attributing
+from rank_search.errors import TaskError
 from rank_search.layers import Example
 from rank_search.tasks.randomness import seeded
 
@@ -111,25 +112,14 @@ def has_test(task: Task) -> bool:
     Raises:
         TaskError: the task raises.
     """
-    with seeded(0), asked("test()"):
+    with seeded(0), task_errors("test()"):
         batches = task.test()
         return batches is not None and any(True for _ in batches)
 
 
-@contextmanager
-def asked(what: str) -> Iterator[None]:
-    """Whatever the task raises when it is asked for this, as an error that says so.
-
-    Raises:
-        TaskError: instead of anything that is not an error of ours already.
-    """
-    try:
-        yield
-    except RankSearchError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise TaskError(f"The task's {what} raised {type(error).__name__}: {said}. Correct the task.") from error
+def task_errors(what: str) -> AbstractContextManager[None]:
+    """What the task raises inside becomes a `TaskError` that names the method."""
+    return attributing(TaskError, f"The task's {what}", "Correct the task.")
 
 
 def checked_batches(batches: Iterable[Batch], name: str) -> Iterator[Batch]:

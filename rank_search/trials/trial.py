@@ -23,7 +23,7 @@ from rank_search.quantization import (
     reestimate_batchnorm,
     weight_count,
 )
-from rank_search.tasks import Stop, asked, never, not_finite, seeded
+from rank_search.tasks import Stop, never, not_finite, seeded, task_errors
 from rank_search.training import (
     MODEL,
     Checkpoint,
@@ -132,7 +132,7 @@ def dense_measurements(workbench: TrialContext) -> dict[str, float]:
         TrialError: the model's tensors cannot be coded.
     """
     coded = encode(_state(workbench.dense))
-    with asked("selection() or evaluate()"):
+    with task_errors("selection() or evaluate()"):
         found = _measured(workbench, Point({}), coded).measurements
     if names := not_finite(found):
         values = ", ".join(f"{name} is {found[name]}" for name in names)

@@ -61,12 +61,12 @@ STUDY_FILES: list[tuple[str, Tables, list[str]]] = [
     (
         "plugin that cannot be counted",
         {"layers": {"factorizations": ["raising.py:InForward"]}},
-        ["InForward raised ArithmeticError in a forward on the meta device with rank=", "for second: never"],
+        ["InForward.forward() on the meta device with rank=", "for second raised ArithmeticError: never"],
     ),
     (
         "plugin that refuses layers",
         {"layers": {"factorizations": ["raising.py:InAxes"]}},
-        ["InAxes raised KeyError in axes(), for second"],
+        ["InAxes.axes() for second raised KeyError"],
     ),
     ("include", {"layers": {"include": ["conv*"]}}, ["'conv*' matches none of: first, second, norm, last"]),
     ("rule", {"layers": {"rules": [{"match": "x", "factorizations": []}]}}, ["'x' matches none of: second, last"]),
