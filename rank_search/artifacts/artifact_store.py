@@ -97,8 +97,8 @@ class ArtifactStore:
             data = place.get(name)
         if (len(data), hashlib.sha256(data).hexdigest()) != (artifact.bytes, artifact.sha256):
             raise ArtifactError(
-                f"An artifact stays as it was written; {shown} has {len(data)} bytes and another "
-                f"SHA-256 than recorded ({artifact.bytes} bytes). Restore it from a copy, or run the trial again."
+                f"{shown} has changed since it was written: it has {len(data)} bytes and another SHA-256 than recorded "
+                f"({artifact.bytes} bytes). Restore it from a copy, or run the trial again."
             )
         return data
 
@@ -188,8 +188,7 @@ class ArtifactStore:
             raise
         except self._place.failures as error:
             raise ArtifactError(
-                f"A study's artifacts are kept in {self.location}; {what} could not be {done}: "
-                f"{self._place.said(error)}. {advice}"
+                f"{self.location}: {what} could not be {done}: {self._place.said(error)}. {advice}"
             ) from None
 
 
@@ -224,7 +223,7 @@ def _plain(name: str) -> str:
     """
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise ArtifactError(
-            f"An artifact is a file in its study's folder, and its location the file's name; found {name!r}. "
-            "The store's record of it was changed: restore the store from a copy."
+            f"{name!r} is no name of an artifact: that is the name of a file in its study's folder. "
+            "The store's record of it was changed; restore the store from a copy."
         )
     return name

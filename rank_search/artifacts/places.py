@@ -156,6 +156,6 @@ class _Server(Place):
                 else "Install it."
             )
             raise ArtifactError(
-                f"Artifacts at {self._url} need a package that is not installed: {error}. {advice}"
+                f"The package that artifacts at {self._url} need is not installed: {error}. {advice}"
             ) from None
         return files, str(path).rstrip("/")

@@ -47,7 +47,7 @@ def pack_model(
     from rank_search.export import check_free
     from rank_search.trials import threads as with_threads
 
-    check_free(output, "A pack makes its own file")
+    check_free(output, "a packed model is a new file")
     study = _study(task)
     with with_threads(threads or study.launch.torch_threads):
         _pack(study, output, calibration, slope, size, dynamic, format)

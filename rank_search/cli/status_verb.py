@@ -45,7 +45,7 @@ def status(
     """
     period = timedelta(minutes=minutes)
     if watch and format is not OutputFormat.TABLE:
-        raise typer.BadParameter("--watch shows tables; leave --format out.")
+        raise typer.BadParameter("--watch and --format cannot be combined: --watch shows tables. Leave --format out.")
     if watch:
         with suppress(KeyboardInterrupt):
             _watch(_Watched(store, name, period))

@@ -173,7 +173,7 @@ def _chooser(
     """
     given = [name for name, value in (("--knee", knee), ("--closest", closest), ("--budget", budget)) if value]
     if len(given) > 1:
-        raise QueryError(f"One member is chosen in one way; found {' and '.join(given)}. Leave all but one out.")
+        raise QueryError(f"--knee, --closest and --budget exclude each other; got {' and '.join(given)}. Give one.")
     if knee:
         return lambda members: [members.knee(tolerance)]
     if closest:

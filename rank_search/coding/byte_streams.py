@@ -37,8 +37,8 @@ class Writer:
         """The plans, a checksum of all whole numbers, and the two streams."""
         if len(self._notches) > ADAPTIVE_MOST or max(map(abs, self._notches), default=0) > _FURTHEST:
             raise TrialError(
-                f"Grids have at most {ADAPTIVE_MOST} steps, from 2^−1080 to 2^1080; found {len(self._notches)} of "
-                f"them. Give a tensor one step, or one for each channel."
+                f"A grid of {len(self._notches)} steps has too many, or one out of range: at most {ADAPTIVE_MOST}, "
+                "from 2^−1080 to 2^1080. Give a tensor one step, or one for each channel."
             )
         plans, before = list[CodingPlan](), None
         for matrices in self._groups.values():

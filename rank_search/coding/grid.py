@@ -52,7 +52,7 @@ class Grid:
         """
         logarithms = torch.log2(steps.detach().cpu().double())
         if not bool(logarithms.isfinite().all()):
-            raise TrialError("A step is a positive number; found zero, less, NaN or infinity. Lower the learning rate.")
+            raise TrialError("A step is not a positive, finite number. Lower the learning rate.")
         return cls(torch.round(NOTCHES * logarithms).to(torch.int32), frequencies, group)
 
     def steps(self) -> Tensor:

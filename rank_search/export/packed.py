@@ -52,7 +52,7 @@ def pack_trial(
         QueryError: there is no such study or trial.
     """
     path = Path(path)
-    check_free(path, "A pack makes its own file")
+    check_free(path, "a packed model is a new file")
     record = store.study(study)
     row, source, problem = store.trial(record, number), artifacts_of(store, record), problem_of(record, task)
     model, example = rebuilt(problem, row, source), problem.task.example()
@@ -96,7 +96,7 @@ def pack_module(
         ExportError: the file exists already, the module cannot be traced, or a verification fails; nothing is left
             then.
     """
-    check_free(path, "A pack makes its own file")
+    check_free(path, "a packed model is a new file")
     check_coded(model, coded)
     packed, sizes = _packed(model, example, coded, places_asked(dynamic, model, parts_of(example), seen))
     manifest = {"rank_search": version("rank-search"), "format": "rsz", **about_inputs(example, sizes)}

@@ -24,7 +24,7 @@ def unpack_file(path: Path, folder: Path, largest: int = LARGEST) -> dict[str, A
             nothing is left then.
     """
     folder = Path(folder)
-    check_free(folder, "An unpack makes its own folder")
+    check_free(folder, "unpacking makes a new folder")
     packed = read_packed(Path(path))
     tensors = packed.tensors(largest)
     graph = packed.manifest["graph"]

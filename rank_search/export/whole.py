@@ -17,13 +17,13 @@ def check_free(target: Path, kind: str) -> None:
     """Refuse to write over anything.
 
     Args:
-        kind: what is written, such as "An export makes its own folder".
+        kind: what is written, such as "an export makes its own folder".
 
     Raises:
         ExportError: something of that name is there.
     """
     if os.path.lexists(target):
-        raise ExportError(f"{kind}; {target} is there already. Name another one.")
+        raise ExportError(f"{target} already exists; {kind}. Choose another name.")
 
 
 @contextmanager

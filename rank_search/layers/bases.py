@@ -106,8 +106,8 @@ def decompose(matrix: Tensor) -> Basis:
     """
     if matrix.ndim != 2:
         raise ContractError(
-            f"An unfolding makes a matrix of a weight; this one made {list(matrix.shape)}. "
-            "Mend the unfolding of the axis (docs/writing-a-plugin.md)."
+            f"An unfolding made a tensor of shape {list(matrix.shape)}; it must make a matrix of a weight. "
+            "Fix the axis's unfolding (docs/writing-a-plugin.md)."
         )
     exact = matrix.detach().to(torch.float64)
     if exact.shape[0] <= exact.shape[1]:

@@ -37,12 +37,12 @@ def load_plugin(name: str) -> type[Factorization]:
     found = _from_file(name) if ".py:" in name else _from_entry_point(name)
     if not (inspect.isclass(found) and issubclass(found, Factorization)):
         raise ContractError(
-            f"A factorization is a subclass of rank_search.layers.Factorization; {name!r} loads {found!r}. "
+            f"{name!r} loads {found!r}; a factorization is a subclass of rank_search.layers.Factorization. "
             "See docs/writing-a-plugin.md."
         )
     if missing := sorted(found.__abstractmethods__):
         raise ContractError(
-            f"A factorization defines axes, fit and dense; {name!r} lacks {', '.join(missing)}. "
+            f"{name!r} lacks {', '.join(missing)}; a factorization defines axes, fit and dense. "
             "See docs/writing-a-plugin.md."
         )
     return found
@@ -79,7 +79,7 @@ def _from_file(name: str) -> object:
     path = Path(file).resolve()
     spec = importlib.util.spec_from_file_location(f"rank_search_plugin_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UnknownPluginError(f"A plugin in a file is named path.py:Class; there is no file {path}.")
+        raise UnknownPluginError(f"There is no file {path}. A plugin in a file is named path.py:Class.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that its classes can be pickled
     try:
@@ -87,7 +87,7 @@ def _from_file(name: str) -> object:
     except Exception as error:
         del sys.modules[spec.name]
         raise BrokenPluginError(
-            f"{path} does not import: {type(error).__name__}: {error}. Mend it and try again."
+            f"{path} does not import: {type(error).__name__}: {error}. Fix it and try again."
         ) from error
     if attribute not in vars(module):
         raise UnknownPluginError(f"{path} has no class {attribute!r}. A plugin in a file is named path.py:Class.")

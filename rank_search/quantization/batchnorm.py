@@ -54,7 +54,7 @@ def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batch
         model.eval()
     if not taken:
         raise TaskError(
-            "Batch norms take their statistics of batches with more than one example; the training data has none. "
+            "No batch of the training data has more than one example, as the statistics of batch norms need. "
             "Use larger batches."
         )
 

@@ -45,7 +45,7 @@ class Closeness:
         except Exception as error:
             said = " ".join(str(error).split())
             raise TaskError(
-                f"The model must run on the calibration batches; its forward raised {type(error).__name__}: {said}. "
+                f"The model does not run on the calibration batches: forward raised {type(error).__name__}: {said}. "
                 "Give batches of what its forward takes."
             ) from error
         plain = cls(feed, first, outputs, 0.0)

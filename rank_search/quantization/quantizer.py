@@ -155,7 +155,7 @@ def _group_sizes(found: Sequence[QuantizationSpec]) -> list[int]:
 def _mean_magnitude(name: str, tensor: Tensor) -> float:
     spread_of = float(tensor.detach().double().abs().mean())
     if not math.isfinite(spread_of):
-        raise TrialError(f"Weights are finite before they are rounded; {name} holds NaN or infinity.")
+        raise TrialError(f"{name} holds NaN or infinity; only finite weights can be rounded.")
     return max(spread_of, _SMALLEST)
 
 

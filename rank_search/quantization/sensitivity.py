@@ -102,8 +102,7 @@ def _differentiated(
         return _unknown(model, layers, "no output of the model has a gradient")
     if not sums.square:
         raise TaskError(
-            "Outputs are numbers that are not all zero; on the calibration batches they are. Check the model's weights "
-            "and the batches."
+            "The model's outputs on the calibration batches are all zero. Check the model's weights and the batches."
         )
     scale = _PROBES * sums.square
     return Sensitivity(
@@ -143,7 +142,7 @@ class _Sums:
 
     def add(self, model: nn.Module) -> None:
         if not self.has_tensors:
-            raise TaskError("The outputs of a model are tensors, alone or in a tuple, list or dictionary; found none.")
+            raise TaskError("The model returns no tensor, alone or in a tuple, list or dictionary.")
         if not self.outputs:
             return
         self.is_differentiable = True

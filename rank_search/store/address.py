@@ -26,10 +26,10 @@ def locate(where: str | Path) -> URL:
     is_path = isinstance(where, Path) or "://" not in where
     url = URL.create("sqlite", database=str(where)) if is_path else _parsed(str(where))
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise StoreError("A store outlives the process, so it cannot be in memory. Give the path of a file.")
+        raise StoreError("A store cannot be in memory: it outlives the process. Give the path of a file.")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise StoreError(
-            f"A store is an SQLite file or a PostgreSQL database; found {location_of(url)}. "
+            f"{location_of(url)} is neither an SQLite file nor a PostgreSQL database. "
             "Give a path, or postgresql://USER@HOST/DATABASE."
         )
     return url if url.get_backend_name() == "sqlite" else _with_driver(url)
@@ -84,6 +84,6 @@ def _no_url(given: str) -> StoreError:
     is_plain = rest.count("@") == 1 and not set("?#") & set(rest)
     shown = f"{scheme}://{MASK}@{rest.rpartition('@')[2]}" if is_plain else f"{scheme}://{MASK}"
     return StoreError(
-        f"A store is a path or a URL such as postgresql://USER:PASSWORD@HOST/DATABASE; {shown!r} is neither. "
+        f"{shown!r} is neither a path nor a URL such as postgresql://USER:PASSWORD@HOST/DATABASE. "
         "Check the port, and write special characters in the password as %XX."
     )

@@ -57,8 +57,8 @@ def parse_wish(text: str) -> dict[str, Amount]:
         amount = _amount(value, name)
         if not name or set(name) & set("<>!") or amount is None or name in found:
             raise QueryError(
-                "A wish is NAME=NUMBER, such as 'error=0.05,macs=0.5*dense', each name once, with commas between; "
-                f"found {text!r}. A number is {FORMS}."
+                f"{text!r} names no target: write NAME=NUMBER, each name once, with commas between, such as "
+                f"'error=0.05,macs=0.5*dense'. A number is {FORMS}."
             )
         found[name] = amount
     return found

@@ -48,7 +48,7 @@ class Front(tuple[TrialRow, ...]):
         """
         if not tolerance >= 0:
             raise QueryError(
-                f"A tolerance is a share of the way from dense to the reference, 0 or more; found {tolerance:g}."
+                f"The tolerance is {tolerance:g}; it is a share of the way from dense to the reference, 0 or more."
             )
         limits = self.study.tolerated(tolerance)
         names = [each.name for each in self.objectives if each.name in limits]
@@ -116,8 +116,8 @@ class Front(tuple[TrialRow, ...]):
         within = [row for row in self if all(self._keeps(row, bound) for bound in parsed)]
         if not within:
             raise QueryError(
-                f"A budget is one that some member of the front keeps; of {len(self)} none has "
-                f"{' and '.join(map(str, parsed)) or 'been found'}. Allow more, or let the search go on."
+                f"No member of the front satisfies {' and '.join(map(str, parsed)) or 'this'} ({len(self)} members). "
+                "Relax the bounds, or run more trials."
             )
         return min(within, key=lambda row: self._loss(row, by.name))
 
@@ -142,14 +142,14 @@ class Front(tuple[TrialRow, ...]):
     def _loss(self, row: TrialRow, name: str) -> float:
         if name not in row.measurements:
             raise QueryError(
-                f"A member is chosen by what all have measured; trial {row.number} has no {name!r}, only "
-                f"{', '.join(sorted(row.measurements))}. Name one of these."
+                f"Trial {row.number} has no measurement {name!r}{nearest(name, row.measurements)} "
+                "Name one that every member has."
             )
         return self.study.objective(name).loss(row.measurements[name])
 
     def _require_members(self) -> None:
         if not self:
             raise QueryError(
-                f"A member is chosen from a front that has some; no trial of study {self.study.name!r} is on this one. "
-                "Let the search go on, or ask for less."
+                f"The front of study {self.study.name!r} has no members to choose from. "
+                "Relax the bounds, or run more trials."
             )

@@ -157,14 +157,14 @@ def require_answerable(study: StudyRecord, query: FrontQuery) -> None:
         QueryError: they are not, or have not.
     """
     if query.limit is not None and query.limit < 1:
-        raise QueryError(f"A limit is a whole number of at least 1; found {query.limit}.")
+        raise QueryError(f"The limit is {query.limit}; it must be a whole number of at least 1.")
     if query.objectives is not None and not query.objectives:
-        raise QueryError("A front needs at least one objective; found none. Name one, or leave the option out.")
+        raise QueryError("No objective is given; a front needs at least one. Name one, or leave the option out.")
     for bound in query.where:
         if isinstance(bound, Bound) and bound.of_dense and bound.name not in study.dense:
             raise QueryError(
-                f"A bound relative to the dense model needs its measurement; {str(bound)!r} asks for "
-                f"{bound.name!r}, which study {study.name!r} does not have{nearest(bound.name, study.dense)}"
+                f"{str(bound)!r} is relative to the dense model, for which study {study.name!r} has no {bound.name!r}"
+                f"{nearest(bound.name, study.dense)}"
             )
 
 

@@ -85,7 +85,7 @@ def test_a_file_that_does_not_import(tmp_path: Path) -> None:
 
 def test_something_else_than_a_factorization(file: Path) -> None:
     for attribute in ("number", "Axis"):
-        with pytest.raises(ContractError, match="A factorization is a subclass"):
+        with pytest.raises(ContractError, match="a factorization is a subclass"):
             load_plugin(f"{file}:{attribute}")
 
 

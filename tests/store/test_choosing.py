@@ -61,7 +61,7 @@ def test_a_member_is_closest_to_itself(table: list[list[float]], data: st.DataOb
 
 @pytest.mark.parametrize("text", ["", "a", "a=", "a=x", "a=1,a=2", "a=nan", "a<=1", "a=1;b=2", "a=1,,b=2"])
 def test_a_wish_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(QueryError, match="A wish is NAME=NUMBER"):
+    with pytest.raises(QueryError, match="write NAME=NUMBER"):
         parse_wish(text)
 
 

@@ -65,7 +65,7 @@ def test_where_no_member_is_near_all_are_looked_at(store: Store) -> None:
     assert front.near_dense() == ()
     assert front.knee() in front
     assert "all 2 members (none has error at most" in front.knee_in_words()
-    with pytest.raises(QueryError, match="A tolerance is a share"):
+    with pytest.raises(QueryError, match="it is a share"):
         front.knee(-1)
 
 
@@ -114,5 +114,5 @@ def test_an_error_on_a_thousand_images_is_known_to_one_point_two() -> None:
     study = _record(space={EXAMPLES: 1000})
     assert set(study.error_bars({"error": 0.04, "macs": 0.5, "loss": 0.3})) == {"error"}
     assert _record().error_bars({"error": 0.04}) == {}
-    with pytest.raises(ValueError, match="A share is from 0 to 1"):
+    with pytest.raises(ValueError, match="is no share: it is from 0 to 1"):
         half_width(2.0, 3)
