@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rank_search.coding.binarization import Integers
-from rank_search.coding.grid import NOTCHES, POWERS
+from rank_search.coding.grid import POWERS, STEPS_PER_OCTAVE
 
 LAPLACE: Final = "laplace"
 LOGISTIC: Final = "logistic"
@@ -62,7 +62,7 @@ def masses(family: str, parameter: int, low: int, high: int) -> Masses:
 
 def tabulated(levels: Sequence[int]) -> Masses:
     """2^(−level/8) for each number of a table."""
-    return np.array([math.ldexp(POWERS[-level % NOTCHES], -level // NOTCHES) for level in levels])
+    return np.array([math.ldexp(POWERS[-level % STEPS_PER_OCTAVE], -level // STEPS_PER_OCTAVE) for level in levels])
 
 
 def frequencies(mass: Masses) -> NDArray[np.int64]:

@@ -91,7 +91,7 @@ class Entry:
 
     @property
     def grid_shape(self) -> tuple[int, ...]:
-        """The shape of a coded tensor's notches."""
+        """The shape of a coded tensor's exponents."""
         modes = self.form.modes if isinstance(self.form, Coded) else ()
         return tuple(size if full else 1 for size, full in zip(self.shape, modes, strict=True))
 

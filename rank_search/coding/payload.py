@@ -54,9 +54,9 @@ def encode(state: Mapping[str, Tensor], grids: Mapping[str, Grid] | None = None)
         if (place := places.setdefault(_identity(tensor), len(entries))) < len(entries):
             form = SharedCoder(place)
         elif grid is not None and (whole := _whole(name, tensor, grid)) is not None:
-            notches = grid.notches.reshape(_modes_of(grid, tensor))
-            group = writer.add(grid.group or "\0" + name, as_matrix(whole)[0], notches.flatten().tolist())
-            form = Coded(group, tuple(size > 1 for size in notches.shape), grid.frequencies)
+            exponents = grid.exponents.reshape(_modes_of(grid, tensor))
+            group = writer.add(grid.group or "\0" + name, as_matrix(whole)[0], exponents.flatten().tolist())
+            form = Coded(group, tuple(size > 1 for size in exponents.shape), grid.frequencies)
         else:
             form, own = _kept(name, tensor, lossy=grids is not None)
             kept += own
@@ -144,8 +144,8 @@ def _read_all_kept(parts: Container) -> Iterator[tuple[int, Tensor]]:
 
 
 def _modes_of(grid: Grid, tensor: Tensor) -> tuple[int, ...]:
-    """The shape of a grid's notches, with as many modes as the tensor."""
-    return tuple(grid.notches.shape) if grid.notches.numel() > 1 else (1,) * tensor.dim()
+    """The shape of a grid's exponents, with as many modes as the tensor."""
+    return tuple(grid.exponents.shape) if grid.exponents.numel() > 1 else (1,) * tensor.dim()
 
 
 def _whole(name: str, tensor: Tensor, grid: Grid) -> Tensor | None:
@@ -154,7 +154,7 @@ def _whole(name: str, tensor: Tensor, grid: Grid) -> Tensor | None:
     fits = len(modes) == tensor.dim() and all(size in (1, full) for size, full in zip(modes, tensor.shape, strict=True))
     if not fits or not tensor.is_floating_point() or (grid.frequencies and tensor.dim() < 2):
         raise TrialError(
-            f"The step exponents of {name} have the shape {tuple(grid.notches.shape)}, which does not fit its "
+            f"The step exponents of {name} have the shape {tuple(grid.exponents.shape)}, which does not fit its "
             f"{tensor.dtype} tensor of shape {tuple(tensor.shape)}; each mode must have size 1 or the tensor's."
         )
     if not bool(tensor.isfinite().all()):
@@ -170,8 +170,8 @@ def _read_coded(parts: Container) -> Iterator[tuple[int, Tensor]]:
     reader = Reader(parts.plans, parts.adaptive, parts.ranged)
     sizes = {place: entry.grid_shape for place, entry in coded}
     try:
-        notches = reader.notches([int(np.prod(size, dtype=object)) for size in sizes.values()])
-        grids = dict(zip(sizes, notches, strict=True))
+        exponents = reader.exponents([int(np.prod(size, dtype=object)) for size in sizes.values()])
+        grids = dict(zip(sizes, exponents, strict=True))
         check = 0
         for group in range(len(parts.plans)):
             members = [(place, entry) for place, entry in coded if _group(entry) == group]

@@ -57,7 +57,7 @@ def parse_wish(text: str) -> dict[str, Amount]:
         amount = _amount(value, name)
         if not name or set(name) & set("<>!") or amount is None or name in found:
             raise QueryError(
-                f"{text!r} names no target: write NAME=NUMBER, each name once, with commas between, such as "
+                f"{text!r} cannot be read as values: write NAME=NUMBER, each name once, with commas between, such as "
                 f"'error=0.05,macs=0.5*dense'. A number is {FORMS}."
             )
         found[name] = amount

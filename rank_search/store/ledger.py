@@ -19,7 +19,7 @@ from rank_search.point import Artifact, Outcome, Point, State
 from rank_search.store import queries, rows, tables
 from rank_search.store.claims import lock
 from rank_search.store.records import Claim, StudyRecord, TrialRow
-from rank_search.store.sql_in import among
+from rank_search.store.sql_in import in_values
 from rank_search.store.studies import finite
 from rank_search.store.tables import claim, measurement, trial
 
@@ -44,7 +44,7 @@ _REMOVE: Final = [
 _INSERT_CHOICES: Final = insert(tables.choice)
 _INSERT_MEASUREMENTS: Final = insert(measurement)
 _INSERT_ARTIFACTS: Final = insert(tables.artifact)
-_SET_DOMINATED: Final = update(trial).where(among(trial.c.id, "beaten")).values(dominated_by=bindparam("dominator"))
+_SET_DOMINATED: Final = update(trial).where(in_values(trial.c.id, "beaten")).values(dominated_by=bindparam("dominator"))
 
 
 Losses = dict[int, tuple[float, ...]]

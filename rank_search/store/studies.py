@@ -57,7 +57,7 @@ def get(connection: Connection, name: str, location: str) -> StudyRecord:
     return found
 
 
-def aim(connection: Connection, study: StudyRecord, target: int) -> None:
+def set_target(connection: Connection, study: StudyRecord, target: int) -> None:
     """Note how many trials are to be reached.
 
     Raises:

@@ -229,12 +229,12 @@ def test_a_store_of_another_study_in_the_current_folder_is_let_be(
     monkeypatch.chdir(other.folder)
     command.fine("run", other.file)
     command.fine("run", mine.file)
-    assert store_of(rs.load_study(mine.file)).location == mine.store
+    assert store_of(rs.load_study(mine.file)).url == mine.store
     assert len(numbers(command, "trials", mine.store)) == 3
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
     Path("stripes.sqlite").write_text("no store")
-    assert store_of(rs.load_study(mine.file)).location == mine.store
+    assert store_of(rs.load_study(mine.file)).url == mine.store
 
 
 @pytest.mark.parametrize("given", ["kept/mine.db", "sqlite:///kept/mine.db", "../mine.db"])
