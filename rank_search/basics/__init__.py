@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from rank_search.basics.amounts import COSTS, FORMS, Amount, to_four_digits
 from rank_search.basics.array_types import Bool, Float, Int
+from rank_search.basics.attributing import attributing
 from rank_search.basics.chart_style import LOG_SPAN, PALETTE, is_logarithmic
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
+from rank_search.basics.nearest import did_you_mean, nearest
 from rank_search.basics.number_formats import (
     DIGITS,
     UNITS,
@@ -17,8 +19,9 @@ from rank_search.basics.number_formats import (
     ratio,
     short_number,
 )
-from rank_search.basics.redact import MASK, has_credentials, is_secret, masked, masked_options
+from rank_search.basics.redact import MASK, has_credentials, is_secret, masked, masked_options, split_credentials
 from rank_search.basics.streams import stand_in_for_closed, unbroken
+from rank_search.basics.whole_files import PART, publish, replace_whole, sync
 
 __all__ = [
     "COSTS",
@@ -27,13 +30,16 @@ __all__ = [
     "LOG_SPAN",
     "MASK",
     "PALETTE",
+    "PART",
     "UNITS",
     "Amount",
     "Bool",
     "Float",
     "Int",
+    "attributing",
     "cell",
     "clock",
+    "did_you_mean",
     "has_credentials",
     "is_higher_better",
     "is_logarithmic",
@@ -42,12 +48,17 @@ __all__ = [
     "is_secret",
     "masked",
     "masked_options",
+    "nearest",
     "number",
     "percent",
     "plus_minus",
+    "publish",
     "ratio",
+    "replace_whole",
     "short_number",
+    "split_credentials",
     "stand_in_for_closed",
+    "sync",
     "to_four_digits",
     "unbroken",
 ]

@@ -20,6 +20,9 @@ _ASSIGNED: Final = re.compile(
     r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\\.|\S)+)""",
     re.IGNORECASE,
 )
+_BEFORE_HOST: Final = re.compile(
+    r"(?<=://)(?P<key>[^/:@]*):(?!\d+/)(?P<secret>.*?@(?:[^/@]*@)*)"  # NAME:SECRET@, which is no HOST:PORT/
+)
 _NAME: Final = re.compile(rf"{_NAMES}|^(?:key|auth|sig|sas|pass)$", re.IGNORECASE)
 
 
@@ -48,6 +51,16 @@ def masked(text: str, known: Iterable[str] = ()) -> str:
 def masked_options(text: str) -> str:
     """The text without what is assigned to secrets: for a URL that has no credentials before its host."""
     return _ASSIGNED.sub(rf"\g<1>{MASK}", _OF_KEY.sub(rf"\g<1>{MASK}", text))
+
+
+def split_credentials(url: str) -> tuple[str, tuple[str, ...]]:
+    """The URL without the name and the secret before its host, and these two, if there are any.
+
+    >>> split_credentials("s3://KEY:SECRET@bucket/prefix")
+    ('s3://bucket/prefix', ('KEY', 'SECRET'))
+    """
+    found = _BEFORE_HOST.search(url)
+    return _BEFORE_HOST.sub("", url), (found["key"], found["secret"].removesuffix("@")) if found else ()
 
 
 def has_credentials(url: str) -> bool:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rank_search.basics import Float, Int
 from rank_search.coding.binarization import Integers
-from rank_search.coding.grid import NOTCHES, POWERS
+from rank_search.coding.grid import POWERS, STEPS_PER_OCTAVE
 
 LAPLACE: Final = "laplace"
 LOGISTIC: Final = "logistic"
@@ -67,7 +67,7 @@ def tabulated(levels: Sequence[int]) -> Float[Masses, " numbers"]:
     >>> tabulated([0, 8, 16]).tolist()
     [1.0, 0.5, 0.25]
     """
-    return np.array([math.ldexp(POWERS[-level % NOTCHES], -level // NOTCHES) for level in levels])
+    return np.array([math.ldexp(POWERS[-level % STEPS_PER_OCTAVE], -level // STEPS_PER_OCTAVE) for level in levels])
 
 
 def frequencies(mass: Float[Masses, " numbers"]) -> Int[NDArray[np.int64], " numbers"]:

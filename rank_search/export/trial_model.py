@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from rank_search.basics import nearest, publish
 from rank_search.errors import ExportError
 from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside, wide
@@ -18,7 +19,7 @@ from rank_search.export.loading import CODED, MANIFEST, files_in
 from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import parts_of, trace
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
-from rank_search.export.whole import check_free, made_whole, publish
+from rank_search.export.whole import check_free, made_whole
 from rank_search.layers import Example, copied, fuse
 from rank_search.store import Store, StudyRecord, TrialRow
 from rank_search.study import Problem, problem_of
@@ -69,9 +70,9 @@ def export_trial(
         ArtifactError: a file of the trial is missing or damaged.
     """
     folder = Path(folder)
-    check_free(folder, "An export makes its own folder")
+    check_free(folder, "an export makes a new folder")
     if format not in FORMATS:
-        raise ExportError(f"A format is one of {', '.join(FORMATS)}; found {format!r}.")
+        raise ExportError(f"There is no format {format!r}{nearest(format, FORMATS)}")
     form, record = FORMATS[format], store.study(study)
     row, source = store.trial(record, number), artifacts_of(store, record)
     problem = problem_of(record, task)
@@ -111,8 +112,8 @@ def _fused(model: nn.Module, example: Example) -> nn.Module:
     found = fuse(model, example)
     if found is None:
         raise ExportError(
-            "Only a model that torch.fx can trace, and that gives the same outputs afterwards, can be fused; this one "
-            "cannot. Export it without --fuse."
+            "This model cannot be fused: torch.fx cannot trace it, or it gives other outputs afterwards. "
+            "Export it without --fuse."
         )
     return found
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.basics import Float
-from rank_search.coding import NOTCHES, Grid
+from rank_search.coding import STEPS_PER_OCTAVE, Grid
 from rank_search.errors import TrialError
 from rank_search.quantization.entropy_models import ENTROPY_MODELS, EntropyModel, spread
 from rank_search.quantization.quant_specs import QuantizationSpec, quantization_specs, to_frequencies
@@ -96,16 +96,18 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def settle_steps_(self) -> None:
-        """Put the steps to the nearest notches, and learn them no more: what is trained then is what will be stored.
+        """Put the steps to the nearest powers of 2^(1/8), and learn them no more: what is trained then will be stored.
 
         Weights that were trained rounded gather where rounding turns: with steps that are a few per cent different,
         many of them would turn over. Once done, doing it again changes nothing.
         """
-        self.log_step.copy_(torch.round(self.log_step * (NOTCHES / math.log(2))) * (math.log(2) / NOTCHES))
+        self.log_step.copy_(
+            torch.round(self.log_step * (STEPS_PER_OCTAVE / math.log(2))) * (math.log(2) / STEPS_PER_OCTAVE)
+        )
         self.log_step.requires_grad_(False)
 
     def grids(self) -> dict[str, Grid]:
-        """The grid of each tensor: its steps, put to the nearest notches."""
+        """The grid of each tensor: its steps, put to the nearest powers of 2^(1/8)."""
         return {
             lattice.name: Grid.nearest(step, lattice.frequencies, lattice.group)
             for lattice, step in zip(self.lattices, self._steps(), strict=True)

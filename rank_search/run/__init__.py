@@ -26,8 +26,8 @@ _HOMES: Final = {
     "layer_priors": "preparation",
     "prepare": "preparation",
     "run_study": "runner",
-    "with_pretrained_model": "pretrain",
     "weight_of": "preparation",
+    "with_pretrained_model": "pretrain",
 }
 
 __all__ = [

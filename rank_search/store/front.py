@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, final, overload
 
-from rank_search.basics import Amount, percent
+from rank_search.basics import Amount, nearest, percent
 from rank_search.errors import QueryError
 from rank_search.pareto import closest, knee
 from rank_search.point import Bound, Condition, Objective, parse_condition
 from rank_search.store.choosing import parse_wish
 from rank_search.store.html import columns_of, to_html, to_pandas
 from rank_search.store.records import TOLERANCE, StudyRecord, TrialRow
-from rank_search.store.studies import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,10 +148,7 @@ class Front(tuple[TrialRow, ...]):
         if isinstance(bound, Bound):
             return bound.holds({**row.chosen, **row.measurements}, self.study.dense)
         if bound.layer not in row.point.layers:
-            raise QueryError(
-                f"Trial {row.number} has no layer {bound.layer!r}, which a condition names."
-                f"{nearest(bound.layer, row.point.layers)}"
-            )
+            raise QueryError(f"Trial {row.number} has no layer {bound.layer!r}{nearest(bound.layer, row.point.layers)}")
         return bound.holds(row.point.layers[bound.layer].factorization)
 
     def _absolute(self, wish: Mapping[str, Amount]) -> dict[str, float]:
@@ -161,8 +157,8 @@ class Front(tuple[TrialRow, ...]):
     def _loss(self, row: TrialRow, name: str) -> float:
         if name not in row.measurements:
             raise QueryError(
-                f"Trial {row.number} has no {name!r}, only {', '.join(sorted(row.measurements))}. A member is chosen "
-                "by what all have measured: name one of these."
+                f"Trial {row.number} has no measurement {name!r}{nearest(name, row.measurements)} "
+                "Name one that every member has."
             )
         return self.study.objective(name).loss(row.measurements[name])
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rank_search.layers import Layer, input_of
 from rank_search.tasks.modes import as_for_loss
 from rank_search.tasks.randomness import seeded
-from rank_search.tasks.task import Task, asked, checked_batches
+from rank_search.tasks.task import Task, checked_batches, task_errors
 
 MOST_PATCHES: Final = 8192
 """Of a layer, from one batch: neighboring patches say nearly the same."""
@@ -44,7 +44,7 @@ def input_moments(
         TaskError: the task raises, or has no training data.
     """
     sums = {name: _Moment(layer) for name, layer in layers.items()}
-    with seeded(rng_seed), torch.no_grad(), _watched(model, sums), asked("training() or loss()"):
+    with seeded(rng_seed), torch.no_grad(), _watched(model, sums), task_errors("training() or loss()"):
         for number, batch in enumerate(islice(checked_batches(task.training(), "training data"), batches * _LONGER)):
             if number >= batches:
                 for each in sums.values():

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rank_search.artifacts import PART, ArtifactStore, Tenant
+from rank_search.artifacts import ArtifactStore, Tenant
+from rank_search.basics import PART
 from rank_search.coding import encode
 from rank_search.errors import ArtifactError, ExportError
 from rank_search.export.packed_file import Packed, read_packed, write_packed

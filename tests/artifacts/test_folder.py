@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rank_search.artifacts import PART, ArtifactStore, artifacts_at
+from rank_search.artifacts import ArtifactStore, artifacts_at
+from rank_search.basics import PART
 from rank_search.errors import ArtifactError
 from rank_search.point import Artifact
 

@@ -115,7 +115,7 @@ def test_a_report_is_a_page(path: Path, tmp_path: Path) -> None:
     assert "a report is an HTML page" in str(refused.exception)
     assert list(tmp_path.iterdir()) == []
     unknown = ["report", str(path), "s", "-o", str(tmp_path / "x.html"), "--reference", "he:eror=0.1"]
-    assert "Did you mean 'error'" in str(CliRunner().invoke(app, unknown).exception)
+    assert "did you mean 'error'" in str(CliRunner().invoke(app, unknown).exception)
     assert list(tmp_path.iterdir()) == []
 
 

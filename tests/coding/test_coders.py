@@ -124,7 +124,7 @@ def test_each_way_is_taken_where_it_is_the_smallest_and_comes_back(matrix: Integ
     plans, _, adaptive_stream, ranged = writer.finish()
     assert {plan.way for plan in plans} <= ways
     reader = Reader(plans, adaptive_stream, ranged)
-    assert reader.notches([1, 2]) == [[3], [-5, 7]]
+    assert reader.exponents([1, 2]) == [[3], [-5, 7]]
     for group, expected in enumerate((matrix, matrix.T)):
         reader.begin(group, matrix.size)
         assert np.array_equal(reader.read(group, expected.shape), expected)

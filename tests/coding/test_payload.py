@@ -19,7 +19,7 @@ from rank_search.coding.varint import Wire
 from rank_search.errors import TrialError
 
 shapes = st.lists(st.integers(0, 5), max_size=4).map(tuple)
-notches = st.integers(-160, 80)
+exponents = st.integers(-160, 80)
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -33,11 +33,11 @@ def same(first: Tensor, second: Tensor) -> bool:
 
 
 @settings(deadline=None)
-@given(shapes, notches, st.sampled_from([0, 1, 10, 1000, 32767]), st.integers(0, 1000))
-def test_multiples_of_a_step_come_back_exactly(shape: tuple[int, ...], notch: int, largest: int, seed: int) -> None:
+@given(shapes, exponents, st.sampled_from([0, 1, 10, 1000, 32767]), st.integers(0, 1000))
+def test_multiples_of_a_step_come_back_exactly(shape: tuple[int, ...], exponent: int, largest: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     whole = torch.randint(-largest, largest + 1, shape, generator=generator)
-    step = Grid(torch.tensor([notch], dtype=torch.int32))
+    step = Grid(torch.tensor([exponent], dtype=torch.int32))
     weight = step.values(whole, torch.float32)
     assert same(decode(encode({"w": weight}, {"w": step}))["w"], weight)
 
@@ -59,7 +59,9 @@ def test_other_weights_come_back_rounded_to_the_step() -> None:
 
 
 @settings(deadline=None)
-@given(st.lists(notches, min_size=3, max_size=3), st.booleans(), st.sampled_from([(3, 2, 3, 3), (3, 1, 1, 4), (3, 5)]))
+@given(
+    st.lists(exponents, min_size=3, max_size=3), st.booleans(), st.sampled_from([(3, 2, 3, 3), (3, 1, 1, 4), (3, 5)])
+)
 def test_steps_for_channels_and_frequencies_come_back(marks: list[int], fine: bool, shape: tuple[int, ...]) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 2.0 ** (min(marks) / 8 + 2)
     one = Grid(torch.tensor(marks, dtype=torch.int32).reshape(-1, *[1] * (len(shape) - 1)), frequencies=fine)
@@ -106,7 +108,7 @@ def test_weights_that_are_not_finite_are_not_coded(bad: float) -> None:
 def test_a_grid_fits_its_tensor() -> None:
     with pytest.raises(TrialError, match=r"for w, torch.float32 of shape \(2, 2\)"):
         encode({"w": torch.ones(2, 2)}, {"w": grid(1, 2, 3)})
-    with pytest.raises(TrialError, match="no zero byte"):
+    with pytest.raises(TrialError, match="has a zero byte"):
         encode({"w\0": torch.ones(2)})
 
 
@@ -293,7 +295,7 @@ def test_a_damaged_header_with_a_right_checksum_is_an_error_or_a_model(data: st.
 
 
 def test_another_version_is_named() -> None:
-    with pytest.raises(TrialError, match="versions RSC1 and RSC2; found b'RSC3'"):
+    with pytest.raises(TrialError, match="has version b'RSC3'; this build reads RSC1 and RSC2"):
         decode(b"RSC3" + coded()[4:])
 
 

@@ -67,8 +67,8 @@ def odd(weight: Tensor) -> Mapping[str, AxisPrior]:
 def test_tucker_ranks_of_both_modes_are_found() -> None:
     found = priors(CONV, tucker(6, 4), "tucker2")
     rank_out, rank_in = found["tucker2", "rank_out"], found["tucker2", "rank_in"]
-    assert (rank_out.vbmf_rank, rank_out.prior, rank_out.full, rank_out.low) == (6, 6, 32, 1)
-    assert (rank_in.vbmf_rank, rank_in.prior, rank_in.full, rank_in.low) == (4, 4, 24, 1)
+    assert (rank_out.vbmf_rank, rank_out.prior, rank_out.high, rank_out.low) == (6, 6, 32, 1)
+    assert (rank_in.vbmf_rank, rank_in.prior, rank_in.high, rank_in.low) == (4, 4, 24, 1)
     assert rank_out.noise_variance == pytest.approx(0.01, rel=0.1)
     assert rank_out.energy_kept == pytest.approx(1 / 1.01, abs=0.01)
 

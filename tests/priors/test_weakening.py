@@ -1,11 +1,10 @@
 import math
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rank_search.priors import value_at
-from rank_search.priors.weakening import weakening_of
 
 weakenings = st.floats(0, 2)
 ranks = st.floats(1, 4096)
@@ -36,40 +35,11 @@ def test_value_at_clamps_the_weakening() -> None:
 
 def test_value_at_of_nan_is_nan() -> None:
     assert math.isnan(value_at(math.nan, 64, 16))
-    assert math.isnan(weakening_of(math.nan, high=64, prior=16))
 
 
 def test_value_at_is_linear_where_low_is_not_positive() -> None:
     assert value_at(0.5, high=4, prior=2, low=0) == pytest.approx(3)
     assert value_at(1.5, high=4, prior=2, low=0) == pytest.approx(1)
-    assert weakening_of(1, high=4, prior=2, low=0) == pytest.approx(1.5)
-
-
-def test_weakening_of_a_flat_stretch_is_the_smallest() -> None:
-    assert weakening_of(64, high=64, prior=64) == 0
-    assert weakening_of(1, high=64, prior=1) == 1
-    assert weakening_of(1, high=1, prior=1) == 0
-    assert weakening_of(8, high=64, prior=64) == pytest.approx(1.5)
-
-
-def test_weakening_of_clamps_the_value() -> None:
-    assert weakening_of(100, high=64, prior=16) == 0
-    assert weakening_of(0.1, high=64, prior=16) == 2
-
-
-@given(weakenings, ranks, ranks, ranks)
-def test_weakening_of_inverts_value_at(weakening: float, a: float, b: float, c: float) -> None:
-    low, prior, high = sorted((a, b, c))
-    assume(low * 1.01 < prior and prior * 1.01 < high)
-    value = value_at(weakening, high, prior, low)
-    assert weakening_of(value, high, prior, low) == pytest.approx(weakening, abs=1e-9)
-
-
-@given(st.floats(0, 1), ranks, ranks, ranks)
-def test_value_at_reaches_every_value(fraction: float, a: float, b: float, c: float) -> None:
-    low, prior, high = sorted((a, b, c))
-    value = low + fraction * (high - low)
-    assert value_at(weakening_of(value, high, prior, low), high, prior, low) == pytest.approx(value)
 
 
 @given(weakenings, weakenings, ranks, ranks, st.sampled_from([0.0, 1.0]))

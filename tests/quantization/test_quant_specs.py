@@ -135,4 +135,4 @@ def test_tensors_rounded_in_place_lie_on_their_grids(steps: StepsKind) -> None:
         whole = grid.round(named[name])
         assert torch.equal(grid.values(whole, torch.float32), named[name])
         assert torch.equal(whole, quantizer.exact(before)[name].round())
-        assert grid.notches.dim() == named[name].dim()
+        assert grid.exponents.dim() == named[name].dim()

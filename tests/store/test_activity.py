@@ -57,7 +57,7 @@ def test_studies_have_activities_of_their_own(store: Store, study: StudyRecord) 
 def test_what_the_drivers_aim_at_is_kept(store: Store, study: StudyRecord) -> None:
     assert study.target is None
     for target in (100, 50):
-        store.aim(study, target)
+        store.set_target(study, target)
         assert store.study(study.name).target == target
 
 

@@ -119,9 +119,9 @@ def test_a_front_within_bounds(store: Store, study: StudyRecord, where: list[str
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("conv = dense", "no layer 'conv'.*Did you mean '0.conv'"),
+        ("conv = dense", "no layer 'conv'.*did you mean '0.conv'"),
         ("a = dense", "It is a measurement: write 'a <= dense'"),
-        ("0.conv = svdd", "cannot become 'svdd'.*Did you mean 'svd'"),
+        ("0.conv = svdd", "cannot become 'svdd'.*did you mean 'svd'"),
         ("speed <= dense + 1", "needs its measurement"),
         ("0.conv.rnk <= 3", "no measurement or axis of a layer"),
     ],

@@ -126,7 +126,7 @@ def test_what_a_study_keeps_of_its_file_has_the_new_name(store: Store) -> None:
 @pytest.mark.parametrize("new", ["", "  "])
 def test_a_name_is_needed(store: Store, new: str) -> None:
     study = store.join(a_record())
-    with pytest.raises(QueryError, match="A study has a name"):
+    with pytest.raises(QueryError, match="is no name for a study"):
         store.rename(study.name, new, LONG_AGO)
 
 

@@ -353,7 +353,7 @@ def test_a_server_that_became_read_only_is_waited_for(server: Server, monkeypatc
         assert len(pauses) >= 3
         become("on")
         with Store.open(url, patience=600) as other, pytest.raises(StoreError, match="only lets you read") as caught:
-            other.aim(other.study(study.name), 7)
+            other.set_target(other.study(study.name), 7)
         assert not isinstance(caught.value, StoreAwayError), "it never let write, as far as can be seen from there"
 
 

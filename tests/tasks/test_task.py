@@ -81,7 +81,7 @@ def test_a_pass_without_batches_is_refused() -> None:
 @pytest.mark.parametrize("loss", [1.0, torch.zeros(3), None])
 def test_a_loss_is_one_number(loss: Any) -> None:
     task = make(loss_function=lambda outputs, targets: loss)
-    with pytest.raises(TaskError, match="loss is one number"):
+    with pytest.raises(TaskError, match="must be one number as a tensor"):
         task_loss(task, task.network, BATCHES[0])
 
 

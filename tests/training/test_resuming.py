@@ -309,7 +309,7 @@ def test_damaged_or_missing_checkpoints_are_reported(
     whole = file.read_bytes()
     for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
         file.write_bytes(damaged)
-        with pytest.raises(ArtifactError, match="stays as it was written"):
+        with pytest.raises(ArtifactError, match="has changed since it was written"):
             run_trial(bench(), Point(POINT), 3, artifacts, checkpoint=left)
     file.unlink()
     with pytest.raises(ArtifactError, match=r"could not be read: No such file.*run the trial again"):
