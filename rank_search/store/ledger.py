@@ -110,8 +110,8 @@ def amend(connection: Connection, study: StudyRecord, number: int, measurements:
     for name, value in measured.items():
         if there.get(name, value) != value:
             raise StoreError(
-                f"A measurement is never overwritten: trial {row.number} of study {study.name!r} has "
-                f"{name} = {there[name]!r}, and {value!r} was to be added. Store it under another name."
+                f"Trial {row.number} of study {study.name!r} has {name} = {there[name]!r} already, and {value!r} was "
+                "to be added; a measurement is never overwritten. Store it under another name."
             )
     new = {name: value for name, value in measured.items() if name not in there}
     _insert_measurements(connection, row.id, row.budget, new)
@@ -130,8 +130,8 @@ def forget_artifacts(connection: Connection, study: StudyRecord, number: int) ->
     still = select(trial.c.id).where(trial.c.id == row.id, trial.c.eligible, trial.c.dominated_by.is_(None))
     if connection.scalar(still) is not None:
         raise StoreError(
-            f"The artifacts of a front's members are kept; trial {row.number} of study {study.name!r} is "
-            "on the front. Drop those of dominated trials only."
+            f"Trial {row.number} of study {study.name!r} is on the front, so its artifacts are kept. Drop those of "
+            "dominated trials only."
         )
     connection.execute(delete(tables.artifact).where(tables.artifact.c.trial_id == row.id))
     return row.artifacts
@@ -145,8 +145,8 @@ def _require_objectives(study: StudyRecord, held: Claim, outcome: Outcome) -> No
         if name not in measured:
             found = outcome.measurements.get(name, "nothing")
             raise StoreError(
-                f"A {outcome.state} trial has a finite number for every objective; trial {held.number} of study "
-                f"{study.name!r} has {found} for {name!r}. Record it as diverged or failed, with the reason."
+                f"Trial {held.number} of study {study.name!r} has {found} for the objective {name!r}; a "
+                f"{outcome.state} trial needs a finite number. Record it as diverged or failed, with the reason."
             )
 
 
@@ -155,8 +155,8 @@ def _claimed(connection: Connection, study: StudyRecord, held: Claim) -> Row[*tu
     row = connection.execute(_CLAIMED, {"study": study.id, "of": held.number}).one_or_none()
     if row is None or row.point_key != held.point.key:
         raise StoreError(
-            f"Only a claimed point can be recorded; study {study.name!r} has no claim {held.number} for this "
-            "point. Claim it first."
+            f"Study {study.name!r} has no claim {held.number} for this point; only a claimed point can be recorded. "
+            "Claim it first."
         )
     return row
 
