@@ -138,8 +138,8 @@ def _epochs(record: StudyRecord, wanted: float | None) -> float:
     epochs = max(1.0, TIMES * record.budget) if wanted is None else float(wanted)
     if not record.budget < epochs < math.inf:
         raise QueryError(
-            f"{epochs:g} epochs cannot confirm study {record.name!r}, which trains for {record.budget:g} epochs. Ask for "
-            "a larger, finite number."
+            f"{epochs:g} epochs cannot confirm study {record.name!r}, which trains for {record.budget:g} epochs. Ask "
+            "for a larger, finite number."
         )
     return epochs
 
