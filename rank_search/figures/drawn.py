@@ -75,7 +75,7 @@ def _save(figure: Any, target: Path) -> None:
             dated = {"Date": None} if target.suffix.lower() == ".svg" else None
             figure.savefig(target, dpi=160, metadata=dated)
     except OSError as error:
-        raise ExportError(f"The picture {target} could not be written: {error.strerror or error}.") from error
+        raise ExportError(f"{target} could not be written: {error.strerror or error}.") from error
 
 
 def _scatter(axes: Any, pairs: Sequence[tuple[float, float]], **look: Any) -> None:
