@@ -5,33 +5,21 @@ from __future__ import annotations
 from rank_search.basics.amounts import COSTS, FORMS, Amount, to_four_digits
 from rank_search.basics.array_types import Bool, Float, Int
 from rank_search.basics.attributing import attributing
-from rank_search.basics.chart_style import LOG_SPAN, PALETTE, is_logarithmic
+from rank_search.basics.chart_style import LOOK, PALETTE, is_logarithmic
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
 from rank_search.basics.nearest import did_you_mean, nearest
-from rank_search.basics.number_formats import (
-    DIGITS,
-    UNITS,
-    cell,
-    clock,
-    number,
-    percent,
-    plus_minus,
-    ratio,
-    short_number,
-)
+from rank_search.basics.number_formats import cell, clock, number, plus_minus, ratio, short_number
 from rank_search.basics.redact import MASK, has_credentials, is_secret, masked, masked_options, split_credentials
 from rank_search.basics.streams import stand_in_for_closed, unbroken
 from rank_search.basics.whole_files import PART, publish, replace_whole, sync
 
 __all__ = [
     "COSTS",
-    "DIGITS",
     "FORMS",
-    "LOG_SPAN",
+    "LOOK",
     "MASK",
     "PALETTE",
     "PART",
-    "UNITS",
     "Amount",
     "Bool",
     "Float",
@@ -50,7 +38,6 @@ __all__ = [
     "masked_options",
     "nearest",
     "number",
-    "percent",
     "plus_minus",
     "publish",
     "ratio",

@@ -77,7 +77,7 @@ def _save(figure: Any, target: Path) -> None:
     try:
         replace_whole(target, drawn.getvalue())
     except OSError as error:
-        raise ExportError(f"The picture {target} could not be written: {error.strerror or error}.") from error
+        raise ExportError(f"{target} could not be written: {error.strerror or error}.") from error
 
 
 def _scatter(axes: Any, pairs: Sequence[tuple[float, float]], **look: Any) -> None:

@@ -46,7 +46,7 @@ def write_report(
     try:
         replace_whole(target, page.encode())
     except OSError as error:
-        raise ExportError(f"The report {target} cannot be written: {error.strerror or error}.") from error
+        raise ExportError(f"The report could not be written to {target}: {error.strerror or error}.") from error
 
 
 def require_page(target: Path) -> None:

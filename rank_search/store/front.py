@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, final, overload
 
-from rank_search.basics import Amount, nearest, percent
+from rank_search.basics import Amount, nearest
 from rank_search.errors import QueryError
 from rank_search.pareto import closest, knee
 from rank_search.point import Bound, Condition, Objective, parse_condition
@@ -98,7 +98,7 @@ class Front(tuple[TrialRow, ...]):
         sides = {"minimize": "at most", "maximize": "at least"}
         at = " and ".join(f"{each.name} {sides[each.direction]} {each.loss(limits[each.name]):.4g}" for each in named)
         near = len(self.near_dense(tolerance))
-        rule = f"{at}, which is {percent(tolerance)} of the way from the dense model to the reference point"
+        rule = f"{at}, which is {tolerance:.0%} of the way from the dense model to the reference point"
         return (
             f"the {near} of {len(self)} members with {rule}" if near else f"all {len(self)} members (none has {rule})"
         )

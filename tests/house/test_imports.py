@@ -160,7 +160,7 @@ def run_python(code: str) -> str:
 def test_a_query_imports_neither_torch_nor_optuna() -> None:
     code = (
         "import sys, rank_search.cli, rank_search as rs; rs.Store, rs.Bound\n"
-        "heavy = ('torch', 'optuna', 'scipy', 'alembic', 'ray', 'structlog', 'fsspec')\n"
+        "heavy = ('torch', 'optuna', 'scipy', 'numpy', 'moocore', 'alembic', 'ray', 'structlog', 'fsspec')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     assert run_python(code).strip() == "[]"
