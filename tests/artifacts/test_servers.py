@@ -66,7 +66,7 @@ def test_what_was_changed_or_removed_is_noticed(s3: str) -> None:
 
 def test_a_bucket_that_is_not_there_is_not_made(s3: str) -> None:
     store = ArtifactStore("s3://elsewhere/prefix")
-    with pytest.raises(ArtifactError, match=r"kept in s3://elsewhere/prefix; .* could not be written: .*bucket"):
+    with pytest.raises(ArtifactError, match=r"s3://elsewhere/prefix: .* could not be written: .*bucket"):
         store.write("model", "point", ".bin", b"content")
     assert fsspec.filesystem("s3").ls("") == ["bucket"]
 
@@ -130,13 +130,13 @@ def test_a_driver_that_is_not_installed_is_named() -> None:
     ArtifactStore("s3://KEY:SECRET@bucket").names()
     """
     said = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=False).stderr
-    assert "ArtifactError: Artifacts at s3://bucket need a package that is not installed" in said
+    assert "ArtifactError: The package that artifacts at s3://bucket need is not installed" in said
     assert said.splitlines()[-1].endswith("Run, in the folder of rank-search: pip install '.[s3]'.")
     assert "SECRET" not in said.replace(dedent(code), "")
 
 
 def test_a_place_that_nobody_knows_is_named() -> None:
-    with pytest.raises(ArtifactError, match=r"kept in nowhere://host; .*Protocol not known: nowhere"):
+    with pytest.raises(ArtifactError, match=r"nowhere://host: .*Protocol not known: nowhere"):
         ArtifactStore("nowhere://host").names()
 
 

@@ -106,7 +106,7 @@ def test_weights_that_are_not_finite_are_not_coded(bad: float) -> None:
 
 
 def test_a_grid_fits_its_tensor() -> None:
-    with pytest.raises(TrialError, match=r"for w, torch.float32 of shape \(2, 2\)"):
+    with pytest.raises(TrialError, match=r"does not fit its torch.float32 tensor of shape \(2, 2\)"):
         encode({"w": torch.ones(2, 2)}, {"w": grid(1, 2, 3)})
     with pytest.raises(TrialError, match="has a zero byte"):
         encode({"w\0": torch.ones(2)})

@@ -65,7 +65,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UnknownPluginError, match=r"there is no file .*absent\.py"):
+    with pytest.raises(UnknownPluginError, match=r"There is no file .*absent\.py"):
         load_plugin(f"{tmp_path / 'absent.py'}:Half")
 
 

@@ -186,5 +186,5 @@ def test_what_the_task_raises_is_its_own_error_and_nothing_stays_behind() -> Non
 
 def test_without_training_data_it_says_so() -> None:
     model = net()
-    with pytest.raises(TaskError, match="training data yielded none"):
+    with pytest.raises(TaskError, match="training data yielded no batch"):
         input_moments(task(model, []), model, LAYERS, 1)
