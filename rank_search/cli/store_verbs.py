@@ -174,9 +174,7 @@ def _chooser(
     """
     given = [name for name, value in (("--knee", knee), ("--closest", closest), ("--budget", within)) if value]
     if len(given) > 1:
-        raise QueryError(
-            f"{' and '.join(given)} exclude each other: one member is chosen in one way. Leave all but one out."
-        )
+        raise QueryError(f"--knee, --closest and --budget exclude each other; got {' and '.join(given)}. Give one.")
     if knee:
         return lambda members: [members.knee(tolerance)]
     if closest:
