@@ -242,7 +242,7 @@ def test_tables_of_a_complete_study(where: str, store: Store) -> None:
 def test_watch_is_for_people(where: str, study: StudyRecord) -> None:
     result = CliRunner().invoke(APP, ["status", where, study.name, "--watch", "--format", "json"])
     assert result.exit_code == 2
-    assert "leave --format out" in result.output
+    assert "Leave --format out" in result.output
 
 
 def test_it_imports_neither_torch_nor_optuna(where: str, study: StudyRecord) -> None:
