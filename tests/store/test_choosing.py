@@ -93,7 +93,7 @@ def test_the_objectives_of_a_front_are_those_it_was_taken_of(store: Store, study
         (lambda front: front.closest("speed=0.5*dense"), "it has no 'speed'"),
     ],
 )
-def test_what_cannot_be_chosen_is_said(store: Store, study: StudyRecord, ask: object, said: str) -> None:
+def test_choosing_fails_with_the_reason(store: Store, study: StudyRecord, ask: object, said: str) -> None:
     with pytest.raises(QueryError, match=said):
         ask(store.front(study))  # type: ignore[operator]
 
