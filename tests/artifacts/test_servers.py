@@ -30,7 +30,7 @@ def test_a_bucket_is_written_read_listed_and_cleaned(s3: str) -> None:
     assert store.names() == sorted(artifact.location for artifact in written[1:])
 
 
-def test_another_process_sees_it_at_once(s3: str) -> None:
+def test_another_process_sees_a_new_artifact_at_once(s3: str) -> None:
     code = """
     import sys
     from rank_search.artifacts import ArtifactStore
@@ -44,7 +44,7 @@ def test_another_process_sees_it_at_once(s3: str) -> None:
     assert store.names() == sorted([before, written])
 
 
-def test_a_worker_gets_it_by_pickle_and_threads_share_it(s3: str) -> None:
+def test_a_server_store_is_pickled_and_shared_by_threads(s3: str) -> None:
     store: ArtifactStore = pickle.loads(pickle.dumps(ArtifactStore("s3://bucket/prefix")))
     with ThreadPoolExecutor(4) as threads:
         written = list(threads.map(lambda number: store.write("model", "same", ".bin", bytes([number % 3])), range(12)))
@@ -52,7 +52,7 @@ def test_a_worker_gets_it_by_pickle_and_threads_share_it(s3: str) -> None:
     assert {store.read(artifact) for artifact in written} == {b"\0", b"\1", b"\2"}
 
 
-def test_what_was_changed_or_removed_is_noticed(s3: str) -> None:
+def test_changed_or_removed_artifacts_are_noticed(s3: str) -> None:
     store = ArtifactStore("s3://bucket/prefix")
     artifact = store.write("model", "point", ".bin", b"content")
     files = fsspec.filesystem("s3")
@@ -118,7 +118,7 @@ def test_credentials_in_a_url_are_used_and_never_shown(
         ("some/a:b@c", "some/a:b@c"),
     ],
 )
-def test_what_is_shown_of_an_address(given: str, shown: str) -> None:
+def test_the_location_of_an_address_has_no_credentials(given: str, shown: str) -> None:
     assert ArtifactStore(given).location == shown
 
 

@@ -128,5 +128,5 @@ def test_an_axis_that_spans_decades_is_logarithmic(path: Path) -> None:
     assert max(steps) - min(steps) <= 2, "each member has half the MACs of the one before"
 
 
-def test_a_terminal_is_what_stdout_says() -> None:
+def test_stdout_decides_whether_there_is_a_terminal() -> None:
     assert front_table._is_terminal() is sys.stdout.isatty()

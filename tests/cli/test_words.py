@@ -59,7 +59,7 @@ def several(store: str) -> list[str]:
         (DELETE, "digits", SERVER, f"{SERVER} digits"),
     ],
 )
-def test_what_was_left_out_is_filled_in(shape: Shape, words: str, default: str | None, found: str) -> None:
+def test_a_store_or_name_left_out_is_filled_in(shape: Shape, words: str, default: str | None, found: str) -> None:
     assert complete(words.split(), shape, default, one) == found.split()
 
 

@@ -70,7 +70,7 @@ def test_steps_for_channels_and_frequencies_come_back(marks: list[int], fine: bo
     assert same(decode(coded)["w"], expected)
 
 
-def test_a_group_spares_what_each_alone_would_have_to_learn() -> None:
+def test_tensors_of_one_group_share_what_the_coder_learns() -> None:
     torch.manual_seed(0)
     state = {f"t{place}": torch.randn(6, 7) for place in range(8)}
     alone = encode(state, {name: grid(-8) for name in state})
@@ -94,7 +94,7 @@ def test_the_header_of_a_small_network_is_small() -> None:
     assert len(encode(state, {name: grid(-8, modes=tensor.dim()) for name, tensor in state.items()})) < 110
 
 
-def test_too_wide_a_range_is_kept_as_it_is() -> None:
+def test_values_of_too_wide_a_range_are_stored_uncoded() -> None:
     weight = torch.tensor([[1e-3, 1e6]])
     assert same(decode(encode({"w": weight}, {"w": grid(-80)}))["w"], weight)
 
@@ -126,7 +126,7 @@ dtypes = st.sampled_from(
 
 
 @given(st.lists(st.tuples(shapes, dtypes), max_size=5), st.booleans())
-def test_without_steps_everything_comes_back_bit_for_bit(
+def test_tensors_without_steps_come_back_bit_for_bit(
     given_: list[tuple[tuple[int, ...], torch.dtype]], loose: bool
 ) -> None:
     state = {f"t{place}": (100 * torch.rand(shape)).to(dtype) for place, (shape, dtype) in enumerate(given_)}
@@ -304,7 +304,7 @@ def test_a_type_that_is_no_number_is_refused_by_name() -> None:
         encode({"q": torch.ones(2).to(torch.float8_e5m2)})
 
 
-def test_tensor_by_tensor_it_is_the_same_and_damage_shows_at_the_latest_at_the_end() -> None:
+def test_decoding_tensor_by_tensor_gives_the_same_and_finds_damage_by_the_end() -> None:
     torch.manual_seed(0)
     weight = torch.randn(20, 30)
     state = {"a": weight, "kept": torch.arange(5.0), "again": weight, "b": torch.randn(4, 4)}

@@ -26,7 +26,7 @@ def identity_error(frame: Tensor) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 12), st.integers(0, 1000))
-def test_it_is_a_singular_value_decomposition(rows: int, columns: int, rank: int, seed: int) -> None:
+def test_decompose_is_a_singular_value_decomposition(rows: int, columns: int, rank: int, seed: int) -> None:
     given_matrix = matrix(rows, columns, rank, seed)
     basis, full = decompose(given_matrix), min(rows, columns)
     expected = torch.linalg.svdvals(given_matrix)
@@ -56,7 +56,7 @@ def test_a_matrix_of_zeros_has_a_basis(rows: int, columns: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_it_keeps_the_dtype_and_leaves_its_argument_alone(dtype: torch.dtype) -> None:
+def test_decompose_keeps_the_dtype_and_its_argument(dtype: torch.dtype) -> None:
     given_matrix = matrix(5, 8, 5).to(dtype).requires_grad_()
     before = given_matrix.detach().clone()
     basis = decompose(given_matrix)

@@ -111,7 +111,7 @@ def test_a_study_and_its_confirmations_are_renamed_together(store: Store) -> Non
     assert len(store.trials(store.study(f"new {name}"))) == 4
 
 
-def test_what_a_study_keeps_of_its_file_has_the_new_name(store: Store) -> None:
+def test_the_study_file_kept_in_the_store_has_the_new_name(store: Store) -> None:
     parts = {"study.name": "old", "weights": "00aa"}
     study = store.join(
         a_record(fingerprint=parts, space={"study": {"study": {"name": "old", "seed": 1}}, "folder": "f"})

@@ -138,7 +138,7 @@ def test_a_store_that_goes_away_does_not_tell(url: str, guarded: Server) -> None
         finish(store, study, complete(a=1, b=1))
 
 
-def test_what_the_server_says_is_cleaned(url: str) -> None:
+def test_messages_of_the_server_hide_the_password(url: str) -> None:
     """A server may quote whatever it was sent."""
 
     def quote_it(connection: Connection) -> None:

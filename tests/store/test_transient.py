@@ -195,7 +195,7 @@ def test_without_patience_only_conflicts_are_tried_again(clock: Clock) -> None:
     assert clock.tried(waiting, ConflictError("deadlock"))[-1] == pytest.approx(10)
 
 
-def test_who_is_told_to_wait_no_longer_does_not() -> None:
+def test_waiting_ends_when_patience_is_ended() -> None:
     waiting, tries = Patience("here", 600), 0
     waiting.until_done(lambda: None)
 

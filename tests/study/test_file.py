@@ -194,7 +194,7 @@ def test_a_misspelt_key_is_recognized(table: str, key: str, tmp_path: Path) -> N
     assert found == f"{table}.{misspelt}: there is no such key; did you mean {key!r}?"
 
 
-def test_what_is_no_study_file(tmp_path: Path) -> None:
+def test_a_file_that_is_no_study_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyFileError, match="No such file"):
         load_study(tmp_path / "absent.toml")
     with pytest.raises(StudyFileError, match="Is a directory"):

@@ -105,7 +105,7 @@ def test_a_file_that_has_changed_is_read_again(folder: Path) -> None:
         ("raises.py:task", "does not import: ZeroDivisionError"),
     ],
 )
-def test_what_can_be_wrong(factory: str, message: str, folder: Path) -> None:
+def test_a_factory_that_cannot_be_used_is_refused(factory: str, message: str, folder: Path) -> None:
     (folder / "syntax.py").write_text("def task(:")
     (folder / "raises.py").write_text("1 / 0")
     (folder / "reads.py").write_text("open('absent.npz')")

@@ -57,7 +57,7 @@ def test_the_default_loss_is_cross_entropy() -> None:
         ({"test_batches": 3}, "test_batches is int"),
     ],
 )
-def test_what_can_never_work_is_refused_at_once(changed: dict[str, Any], complaint: str) -> None:
+def test_arguments_that_can_never_work_are_refused_at_once(changed: dict[str, Any], complaint: str) -> None:
     with pytest.raises(TaskError, match=complaint):
         make(**changed)
 
