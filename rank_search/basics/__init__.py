@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from rank_search.basics.amounts import COSTS, FORMS, Amount, to_four_digits
+from rank_search.basics.callable_room import make_callable
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
+from rank_search.basics.plain_table import html_table, text_table
 from rank_search.basics.redact import MASK, has_credentials, is_secret, masked, masked_options
 from rank_search.basics.streams import stand_in_for_closed, unbroken
 
@@ -13,13 +15,16 @@ __all__ = [
     "MASK",
     "Amount",
     "has_credentials",
+    "html_table",
     "is_higher_better",
     "is_lower_better",
     "is_rate",
     "is_secret",
+    "make_callable",
     "masked",
     "masked_options",
     "stand_in_for_closed",
+    "text_table",
     "to_four_digits",
     "unbroken",
 ]

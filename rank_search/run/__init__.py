@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rank_search.run.compression import Compressed, compress
     from rank_search.run.confirmation import Confirmation, Confirmed, confirm
-    from rank_search.run.preparation import Prepared, cache_folder, layer_moments, layer_priors, prepare, weight_of
-    from rank_search.run.pretrain import with_pretrained_model
+    from rank_search.run.preparation import (
+        Prepared,
+        begin,
+        cache_folder,
+        layer_bases,
+        layer_moments,
+        layer_priors,
+        prepare,
+    )
     from rank_search.run.runner import Result, run_study
 
 _HOMES: Final = {
@@ -18,15 +25,14 @@ _HOMES: Final = {
     "Confirmed": "confirmation",
     "Prepared": "preparation",
     "Result": "runner",
-    "cache_folder": "preparation",
+    "begin": "preparation",
     "compress": "compression",
     "confirm": "confirmation",
+    "layer_bases": "preparation",
     "layer_moments": "preparation",
     "layer_priors": "preparation",
     "prepare": "preparation",
     "run_study": "runner",
-    "with_pretrained_model": "pretrain",
-    "weight_of": "preparation",
 }
 
 __all__ = [
@@ -35,15 +41,14 @@ __all__ = [
     "Confirmed",
     "Prepared",
     "Result",
-    "cache_folder",
+    "begin",
     "compress",
     "confirm",
+    "layer_bases",
     "layer_moments",
     "layer_priors",
     "prepare",
     "run_study",
-    "weight_of",
-    "with_pretrained_model",
 ]
 
 

@@ -5,37 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Job, Runner, this_process
 from rank_search.layers import Bases
 from rank_search.observe import logs
 from rank_search.point import Outcome, Point, State
-from rank_search.priors import SpectraCache
-from rank_search.run.preparation import Moments, begin, cache_folder, weight_of
+from rank_search.run.preparation import begin, layer_bases
 from rank_search.study import Problem, Study
 from rank_search.training import from_safetensors
 from rank_search.trials import LATENCY, LATENCY_RATIO, TrialContext, build, on_test, run_trial, test_measurements
 
 
-class Cache(Protocol):
-    """Where a workbench takes its bases from."""
-
-    def bases(self, layer_name: str, weight: Tensor, moment: Tensor | None = None) -> Bases: ...
-
-
-def make_workbench(problem: Problem, cache: Cache, moments: Moments) -> TrialContext:
+def make_workbench(problem: Problem, bases: Mapping[str, Bases]) -> TrialContext:
     """What all trials in this process share: task, model, layers, plugins, bases."""
     study = problem.study
     wanted = {each.name for each in study.search.objectives} | {each.name for each in study.search.constraints}
-    bases = {
-        name: cache.bases(name, weight_of(problem.model, name), moments.get(name)) for name in problem.inventory.layers
-    }
     return TrialContext(
         task=problem.task,
         dense=problem.model,
@@ -79,10 +68,9 @@ def make_runner(
     moments: Mapping[str, NDArray[Any]], artifacts: ArtifactStore, dense: Mapping[str, float], problem: Problem
 ) -> Runner:
     """What runs trials, with what the driver has found."""
-    study = problem.study
     known = {name: torch.from_numpy(moment) for name, moment in moments.items()}
-    made = make_workbench(problem, SpectraCache(cache_folder(study)), known)
-    return partial(run_job, with_dense(made, problem, dense), artifacts, study.launch.memory_per_trial)
+    made = make_workbench(problem, layer_bases(problem, known))
+    return partial(run_job, with_dense(made, problem, dense), artifacts, problem.study.launch.memory_per_trial)
 
 
 # ---- on any machine ----------------------------------------------------------------------------------------
