@@ -36,7 +36,7 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.coding import Grid, encode, plans
 from rank_search.point import Choice, Point, State
 from rank_search.run import Prepared, prepare
-from rank_search.run.worker import make_workbench
+from rank_search.run.worker import make_context
 from rank_search.study import IN_PYTHON, Study
 from rank_search.tasks import Supervised
 from rank_search.training import from_safetensors
@@ -150,7 +150,7 @@ def ours(bench: Bench, method: str) -> None:
     """All rows of one method: ranks × prices."""
     way = OURS[method]
     prepared = bench.prepared({**(way.tables or {}), **bench.given.tables})
-    workbench = make_workbench(prepared.problem, prepared.bases)
+    workbench = make_context(prepared.problem, prepared.bases)
     for label, layers in _ranks(prepared, bench.given.kept) if way.ranks else [("", {})]:
         for price in bench.given.prices if way.entropy else [0.0]:
             penalties = {"entropy": price, "orthogonality": way.orthogonality if layers else 0.0}

@@ -27,10 +27,9 @@ from optuna.samplers import RandomSampler
 from benchmarks import fronts
 from benchmarks.nothing import LAYERS, Search
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import Past
+from rank_search.search import SearchTrial
 from rank_search.search.auto import Auto
 from rank_search.search.samplers import FixedNSGAII, FixedTPE
-from rank_search.search.searcher import Suggestion
 from rank_search.store import Store
 
 POPULATION = 24  # ours by default
@@ -45,7 +44,7 @@ SAMPLERS: dict[str, tuple[type[object], tuple[str, ...]]] = {
 """The class that computes, and its methods that do."""
 
 
-def past_trials(count: int, names: Sequence[str]) -> list[Past]:
+def past_trials(count: int, names: Sequence[str]) -> list[SearchTrial]:
     """Random trials, in generations as NSGA-II would have them."""
     generator = np.random.default_rng(0)
     points = [_point(ranks) for ranks in generator.integers(1, 30, size=(count, LAYERS)).tolist()]
@@ -61,7 +60,7 @@ def past_trials(count: int, names: Sequence[str]) -> list[Past]:
             if begins
             else {},
         }
-        trials.append(Past(number, point, notes, outcome(point)))
+        trials.append(SearchTrial(number, point, notes, outcome(point)))
     return trials
 
 
@@ -105,7 +104,7 @@ class Clock:
         return timed
 
 
-def time_asks(sampler: str, trials: Sequence[Past], seconds: float) -> str:
+def time_asks(sampler: str, trials: Sequence[SearchTrial], seconds: float) -> str:
     search, clock = Search.make(sampler), Clock()
     begin = time.process_time()
     search.searcher.feed(trials)
@@ -124,11 +123,11 @@ def time_asks(sampler: str, trials: Sequence[Past], seconds: float) -> str:
     return f"{fed:9.1f} {1e3 * each:12.1f} {100 * median(inside) / each:10.0f} {1 / each:12.1f}"
 
 
-def _ask(search: Search, number: int) -> Suggestion:
-    suggestion = search.searcher.ask(number)
-    assert suggestion is not None
-    search.searcher.tell(suggestion, outcome(suggestion.point))
-    return suggestion
+def _ask(search: Search, number: int) -> SearchTrial:
+    asked = search.searcher.ask(number)
+    assert asked is not None
+    search.searcher.tell(asked, outcome(asked.point))
+    return asked
 
 
 def time_records(size: int, folder: Path) -> str:

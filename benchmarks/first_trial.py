@@ -60,7 +60,9 @@ def measured(chosen: argparse.Namespace, folder: Path, way: str) -> list[list[An
 
 def search(study: str, store: str, start: float, trials: int, workers: int) -> None:
     """Run the search, and print its stages as one line of JSON."""
-    import rank_search.run
+    from rank_search.run import front_on_test, join, local, open_study, preparation, run_study
+    from rank_search.store import Store
+    from rank_search.study import load_study
 
     stages: list[list[Any]] = [["imports", 0.0, time.time() - start, time.process_time()]]
 
@@ -80,19 +82,18 @@ def search(study: str, store: str, start: float, trials: int, workers: int) -> N
 
         setattr(module, name, watched)
 
-    watch(rank_search.prepare, "begin", "task and layers")
-    watch(rank_search.local, "begin", "task and layers")
-    watch(rank_search.prepare, "layer_moments", "moments of the inputs")
-    watch(rank_search.prepare, "axis_priors", "rank priors")
-    watch(rank_search.prepare, "_options", "options and their errors")
-    watch(rank_search.prepare, "seed_points", "seed points")
-    watch(rank_search.record, "dense_measurements", "dense model on selection data")
-    watch(rank_search.run, "_dense_on_test", "of which the dense model")
-    watch(rank_search.run.Work, "_test", "dense model and front on test data")
-    result = rank_search.run.run_study(
-        rank_search.study.load_study(Path(study)), store=store, trials=trials, workers=workers
-    )
-    with rank_search.store.Store.open(store) as opened:
+    watch(preparation, "begin", "task and layers")
+    watch(local, "begin", "task and layers")
+    watch(preparation, "layer_moments", "moments of the inputs")
+    watch(preparation, "axis_priors", "rank priors")
+    watch(preparation, "_options", "options and their errors")
+    watch(preparation, "seed_points", "seed points")
+    watch(join, "dense_measurements", "dense model on selection data")
+    watch(front_on_test, "_dense_on_test", "of which the dense model")
+    watch(open_study, "measure_on_test", "dense model and front on test data")
+    study_file = load_study(Path(study)).launched({"workers": workers})
+    result = run_study(study_file, store=store, trials=trials)
+    with Store.open(store) as opened:
         rows = sorted(opened.trials(result.study), key=lambda row: row.number)
     for row in rows:
         begun, ended = row.started.timestamp(), row.finished.timestamp()
@@ -119,7 +120,7 @@ def show_ratios(path: str, pairs: int) -> None:
     from rank_search.layers import factorize
     from rank_search.quantization import reestimate_batchnorm
     from rank_search.run import prepare
-    from rank_search.run.worker import make_workbench
+    from rank_search.run.worker import make_context
     from rank_search.study import load_study
     from rank_search.trials import TrialContext, run_trial
 
@@ -127,7 +128,7 @@ def show_ratios(path: str, pairs: int) -> None:
     untrained = study.training.model_copy(update={"epochs": 0.0})
     torch.set_num_threads(study.launch.torch_threads)
     prepared = prepare(study.model_copy(update={"training": untrained}))
-    made: TrialContext = make_workbench(prepared.problem, prepared.bases)
+    made: TrialContext = make_context(prepared.problem, prepared.bases)
     points = [seed.point for seed in prepared.seeds if seed.label != "dense"][:pairs]
 
     def trial(place: int) -> None:

@@ -24,13 +24,13 @@ import torch
 
 from rank_search.layers import factorize
 from rank_search.options import AxisRange, normalized
-from rank_search.pareto import hypervolume
+from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors.cache import CachedBases
 from rank_search.priors.rules import tail_rank
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.run import Prepared, prepare
-from rank_search.search import Searcher, SearchSettings, Seed, Strength, seed_points
+from rank_search.search import AUTO, AutoSearcher, OptunaSearcher, Searcher, SearchSettings, Seed, Strength, seed_points
 from rank_search.search.settings import SeedSettings
 from rank_search.study import Study, load_study
 from rank_search.tasks import seeded
@@ -102,8 +102,8 @@ class Bench:
     evaluate: Evaluator
 
     def worth(self, losses: Sequence[tuple[float, float]]) -> float:
-        reference = self.study.search.reference["error"]
-        return float(hypervolume(losses, [reference, self.prepared.costs.dense["macs"]], [0.0, 0.0]))
+        reference = (self.study.search.reference["error"], self.prepared.costs.dense["macs"])
+        return ReferenceBox((0.0, 0.0), reference).hypervolume(losses)
 
     def loss(self, point: Point) -> tuple[float, float]:
         return self.evaluate(point), float(self.prepared.costs.cost(point)["macs"])
@@ -117,15 +117,18 @@ class Bench:
         settings = self.study.search.model_copy(update={"sampler": sampler, "seeds": seeds})
         space, costs, options = self.prepared.space, self.prepared.costs, self.prepared.options
         dense = {**costs.dense, "error": self.evaluate(Point({name: Choice() for name in self.layers}))}
-        searcher = Searcher(space, costs, settings, self.seeds(settings), dense, rng_seed, options)
+        known = settings, self.seeds(settings), dense, rng_seed
+        searcher: Searcher = OptunaSearcher(space, costs, *known)
+        if sampler == AUTO and options is not None:
+            searcher = AutoSearcher(space, options, *known)
         losses: Losses = []
         for number in range(trials):
-            suggestion = searcher.ask(number)
-            if suggestion is None:
+            asked_for = searcher.ask(number)
+            if asked_for is None:
                 break
-            losses.append(self.loss(suggestion.point))
-            measured = {"error": losses[-1][0], **costs.cost(suggestion.point)}
-            searcher.tell(suggestion, Outcome(State.COMPLETE, measured))
+            losses.append(self.loss(asked_for.point))
+            measured = {"error": losses[-1][0], **costs.cost(asked_for.point)}
+            searcher.tell(asked_for, Outcome(State.COMPLETE, measured))
         return losses
 
     def swept(self, rule: str, count: int) -> Losses:

@@ -25,7 +25,7 @@ import optuna
 from numpy.typing import NDArray
 from sqlalchemy import Connection, create_engine, insert
 
-from rank_search.point import Choice, Objective, Outcome, Point, State
+from rank_search.point import Choice, Execution, Objective, Outcome, Point, State
 from rank_search.store import Store, StudyRecord, tables
 from rank_search.store.audit import first_dominators
 
@@ -222,7 +222,7 @@ def time_writing(store: Store, study: StudyRecord, new: Trials) -> dict[str, flo
         between = time.perf_counter()
         assert claim is not None
         outcome = Outcome(State.COMPLETE, new.measurements(row))
-        store.record(study, claim, outcome, budget=1.0, rng_seed=row, started=NOW, finished=NOW)
+        store.record(study, claim, outcome, Execution(row, NOW, NOW))
         claims.append(between - begin)
         records.append(time.perf_counter() - between)
     return {"claim": statistics.median(claims), "record": statistics.median(records)}

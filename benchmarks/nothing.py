@@ -9,15 +9,24 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import final
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.launch import Executor, Job, LaunchSettings, Runner, SearchDriver, SearchPlan
+from rank_search.launch import Executor, Job, LaunchSettings, Runner, SearchDriver, SearchPlan, WorkerRecipe
 from rank_search.layers import Cost, Layer, load_plugin
 from rank_search.options import CostModel, OptionTable
 from rank_search.point import Choice, Objective, Outcome, State
 from rank_search.priors import AxisPrior
-from rank_search.search import Rungs, Searcher, SearchSettings, build_space, seed_points
-from rank_search.search.samplers import AUTO
+from rank_search.search import (
+    AUTO,
+    AutoSearcher,
+    OptunaSearcher,
+    Rungs,
+    Searcher,
+    SearchSettings,
+    build_space,
+    seed_points,
+)
 from rank_search.store import Store, StudyRecord, TrialRow
 
 LADDERS = {"fractions": (0.75, 0.5, 0.35, 0.25, 0.15), "weakenings": (0.25, 0.5, 0.75, 1.0)}
@@ -45,9 +54,10 @@ class Search:
         )
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
-        seeds = seed_points(space, costs, settings)
-        options = OptionTable(space.groups, costs, _lost, space.round_to) if sampler == AUTO else None
-        return cls(Searcher(space, costs, settings, seeds, {**costs.dense, "error": 0.0}, 0, options), costs)
+        known = settings, seed_points(space, costs, settings), {**costs.dense, "error": 0.0}
+        if sampler == AUTO:
+            return cls(AutoSearcher(space, OptionTable(space.groups, costs, _lost, space.round_to), *known), costs)
+        return cls(OptunaSearcher(space, costs, *known), costs)
 
 
 def _lost(layer: str, choice: Choice) -> float:
@@ -85,7 +95,7 @@ def drive(folder: Path, sampler: str, trials: int, executor: Executor, workers: 
         store = stack.enter_context(Store.open(folder / "store.sqlite", create=True))
         study = store.join(record)
         plan = SearchPlan(trials, Rungs(None, 1.0), 0, (), lambda point: None, 0, ArtifactStore(folder / "artifacts"))
-        SearchDriver(store, study, search.searcher, executor, plan, lambda progress: None).run()
+        SearchDriver(store, study, search.searcher, executor, plan).run()
         return store.trials(study)
 
 
@@ -94,9 +104,26 @@ def _wait_for(executor: Executor, workers: int) -> None:
         executor.collect(1)
 
 
+@final
+@dataclass(frozen=True)
+class _Made(WorkerRecipe[None, None]):
+    """Nothing but the runner has to be made."""
+
+    make: Callable[[], Runner]
+
+    def init(self) -> None:
+        return
+
+    def load(self) -> None:
+        return
+
+    def runner(self, loaded: None, found: None) -> Runner:
+        return self.make()
+
+
 def on_ray(make: Callable[[], Runner], workers: int, cpus: float = 1.0) -> Executor:
     """Actors on the Ray cluster that is there."""
     from rank_search.launch import Cluster, RayActors, ship
 
     ship(Path(__file__).parent)
-    return RayActors(Cluster(), make, workers, LaunchSettings(on="ray", cpus_per_trial=cpus))
+    return RayActors(Cluster(), _Made(make), None, workers, LaunchSettings(on="ray", cpus_per_trial=cpus))

@@ -28,11 +28,20 @@ import optuna
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import InProcess, SearchDriver, SearchPlan
 from rank_search.layers import Cost, Layer, load_plugin
-from rank_search.observe import SearchProgress
+from rank_search.observe import Observers, SearchProgress
 from rank_search.options import CostModel, OptionTable
 from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors import AxisPrior
-from rank_search.search import Rungs, Searcher, SearchSettings, build_space, coordinates, seed_points
+from rank_search.search import (
+    AutoSearcher,
+    OptunaSearcher,
+    Rungs,
+    Searcher,
+    SearchSettings,
+    build_space,
+    coordinates,
+    seed_points,
+)
 from rank_search.search.auto import Auto
 from rank_search.search.samplers import AUTO, RANDOM, SAMPLERS
 from rank_search.store import Store, StudyRecord
@@ -125,10 +134,11 @@ class Problem:
         )
         space = build_space(layers, plugins, priors, settings)
         costs = CostModel(layers, plugins, Cost(0, 0))
-        options = OptionTable(space.groups, costs, made_up_error, space.round_to) if sampler == AUTO else None
-        dense = {**costs.dense, "error": 0.0}
-        searcher = Searcher(space, costs, settings, seed_points(space, costs, settings), dense, 0, options)
-        return cls(searcher, coordinates(space), costs)
+        known = settings, seed_points(space, costs, settings), {**costs.dense, "error": 0.0}
+        if sampler == AUTO:
+            options = OptionTable(space.groups, costs, made_up_error, space.round_to)
+            return cls(AutoSearcher(space, options, *known), coordinates(space), costs)
+        return cls(OptunaSearcher(space, costs, *known), coordinates(space), costs)
 
     def outcome(self, point: Point) -> Outcome:
         ranks = [choice.values.get("rank", 64) for choice in point.layers.values()]
@@ -159,7 +169,7 @@ def ours(folder: Path, sampler: str, trials: int) -> Meter:
             trials, Rungs(None, 1.0), 0, (), lambda point: None, max_retries=0, artifacts=ArtifactStore(folder)
         )
         executor = InProcess(lambda job: problem.outcome(job.point))
-        SearchDriver(store, store.join(record), problem.searcher, executor, plan, meter.tick).run()
+        SearchDriver(store, store.join(record), problem.searcher, executor, plan, Observers(meter.tick)).run()
     return meter
 
 

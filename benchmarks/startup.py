@@ -13,7 +13,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rank_search.point import Choice, Objective, Outcome, Point, State
+from rank_search.point import Choice, Execution, Objective, Outcome, Point, State
 from rank_search.store import Store, StudyRecord
 
 REPEATS = 7
@@ -59,7 +59,7 @@ def fill(path: str) -> None:
                 raise RuntimeError("every point of this benchmark is new")
             losses = {"error": number / 100 + (number % 2), "macs": 100.0 - number}
             outcome = Outcome(State.COMPLETE, losses)
-            store.record(study, claim, outcome, budget=1.0, rng_seed=0, started=now, finished=now)
+            store.record(study, claim, outcome, Execution(0, now, now))
 
 
 def seconds(command: list[str]) -> float:

@@ -30,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
+from rank_search.point import Bound, Choice, Execution, Objective, Outcome, Point, State
 from rank_search.store import PriorRow, Store, StudyRecord
 from rank_search.store.audit import first_dominators
 from tests.store.postgres import Server, binaries
@@ -279,7 +279,7 @@ def time_reading(store: Store, study: StudyRecord, trials: Trials) -> None:
 
 
 def time_writing(store: Store, study: StudyRecord, new: Trials) -> None:
-    how: dict[str, Any] = {"rng_seed": 0, "started": BEGIN, "finished": BEGIN}
+    ran = Execution(0, BEGIN, BEGIN)
     kinds = ("claim", "record, stopped at a rung", "promote", "heartbeat", "record, in place of the stopped row")
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
     for row in range(len(new)):
@@ -289,14 +289,14 @@ def time_writing(store: Store, study: StudyRecord, new: Trials) -> None:
         clock.append(time.perf_counter())
         assert first is not None
         stopped = Outcome(State.STOPPED, outcome.measurements)
-        store.record(study, first, stopped, budget=1.0, **how)
+        store.record(study, first, stopped, ran)
         clock.append(time.perf_counter())
         again = store.promote(study, first.number, "bench", FULL)
         clock.append(time.perf_counter())
         assert again is not None
         store.heartbeat(study, [again])
         clock.append(time.perf_counter())
-        store.record(study, again, outcome, budget=FULL, **how)
+        store.record(study, again, outcome, ran)
         clock.append(time.perf_counter())
         for kind, (begin, end) in zip(kinds, itertools.pairwise(clock), strict=True):
             times[kind].append(end - begin)
@@ -314,7 +314,7 @@ def time_whole(store: Store, study: StudyRecord, new: Trials) -> list[float]:
         assert claim is not None
         outcome = Outcome(State.COMPLETE, new.measurements(row) or dict.fromkeys(MEASURED, 1.0))
         begin = time.perf_counter()
-        store.record(study, claim, outcome, budget=FULL, rng_seed=0, started=BEGIN, finished=BEGIN)
+        store.record(study, claim, outcome, Execution(0, BEGIN, BEGIN))
         times.append(time.perf_counter() - begin)
     return times
 

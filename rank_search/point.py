@@ -12,6 +12,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -99,6 +100,16 @@ class Outcome:
     measurements: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     artifacts: tuple[Artifact, ...] = ()
+
+
+@dataclass(frozen=True)
+class Execution:
+    """When and where a trial was carried out, and with which rng seed; without a worker, by whoever claimed it."""
+
+    rng_seed: int
+    started: datetime
+    finished: datetime
+    worker: str = ""
 
 
 @dataclass(frozen=True)

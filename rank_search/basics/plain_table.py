@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
+
+from rank_search.basics.number_formats import cell
 
 _MOST: Final = 60
 """Rows that are shown; more are counted."""
@@ -35,9 +36,7 @@ def html_table(rows: Rows, title: str) -> str:
     """The same as an HTML table, everything in it escaped."""
     shown = rows[:_MOST]
     head = "".join(f"<th scope='col'>{escape(name)}</th>" for name in (shown[0] if shown else ()))
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(_short(value))}</td>' for value in row.values())}</tr>" for row in shown
-    )
+    body = "".join(f"<tr>{''.join(f'<td>{escape(cell(value))}</td>' for value in row.values())}</tr>" for row in shown)
     caption = escape(" ".join([title, *_more(rows)]))
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
@@ -47,18 +46,7 @@ def _more(rows: Rows) -> list[str]:
 
 
 def _column(name: str, values: Sequence[Any]) -> list[str]:
-    cells = [name, *map(_short, values)]
+    cells = [name, *map(cell, values)]
     width = max(map(len, cells))
     is_numeric = all(isinstance(value, int | float | None) for value in values)
-    return [cell.rjust(width) if is_numeric else cell.ljust(width) for cell in cells]
-
-
-def _short(value: Any) -> str:
-    """Four significant digits, thousands apart; a dash for nothing."""
-    if value is None or value == "":
-        return "–"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    if math.isfinite(value) and value == int(value):
-        return f"{int(value):,}"
-    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return [each.rjust(width) if is_numeric else each.ljust(width) for each in cells]

@@ -105,9 +105,10 @@ def front(
     closest: Annotated[
         str | None, typer.Option(help="Only the member closest to this: 'error=dense+0.01,macs=20%'.", metavar="WISH")
     ] = None,
-    budget: Annotated[
+    within: Annotated[
         list[str] | None,
         typer.Option(
+            "--budget",
             help="Only the best member within this: 'error <= dense + 1%' finds the smallest within one point. "
             "Can be repeated.",
             metavar="BOUND",
@@ -120,7 +121,7 @@ def front(
 
     Example: rank-search front digits.sqlite digits --where "error<=0.03" --sort macs --limit 5
     """
-    choose = _chooser(knee, closest, budget, tolerance)
+    choose = _chooser(knee, closest, within, tolerance)
     bounds = [parse_condition(text) for text in where or ()]
     names = None if objectives is None else [each for each in map(str.strip, objectives.split(",")) if each]
     with Store.open(store) as opened:
@@ -156,30 +157,32 @@ def _why_empty(store: Store, study: StudyRecord, *, bounded: bool) -> str:
 
 def _draw(store: Store, study: StudyRecord, names: Sequence[str] | None) -> None:
     """Each pair of objectives as characters, as wide as the terminal."""
-    from rank_search.figures import in_terminal, panels_of
+    from rank_search.figures import drawn_panels, in_terminal
 
     width, height = shutil.get_terminal_size((100, 30))
-    for panel in panels_of(store, study, names):
+    for panel in drawn_panels(store, study, names):
         typer.echo(in_terminal(panel, min(width, 120), min(height - 2, 28), color=sys.stdout.isatty()))
 
 
 def _chooser(
-    knee: bool, closest: str | None, budget: list[str] | None, tolerance: float
+    knee: bool, closest: str | None, within: list[str] | None, tolerance: float
 ) -> Callable[[Front], Sequence[TrialRow]]:
     """Which members are asked for: one, if one of the three options is given, or all.
 
     Raises:
         QueryError: more than one of them is given.
     """
-    given = [name for name, value in (("--knee", knee), ("--closest", closest), ("--budget", budget)) if value]
+    given = [name for name, value in (("--knee", knee), ("--closest", closest), ("--budget", within)) if value]
     if len(given) > 1:
-        raise QueryError(f"One member is chosen in one way; found {' and '.join(given)}. Leave all but one out.")
+        raise QueryError(
+            f"{' and '.join(given)} exclude each other: one member is chosen in one way. Leave all but one out."
+        )
     if knee:
         return lambda members: [members.knee(tolerance)]
     if closest:
         return lambda members: [members.closest(closest)]
-    if budget:
-        return lambda members: [members.best(*budget)]
+    if within:
+        return lambda members: [members.best(*within)]
     return lambda members: members
 
 

@@ -1,4 +1,4 @@
-"""Step 13 of the data path: rebuild a trial's model from store and artifact, verify it, write it, verify that."""
+"""Step 14 of the data path: rebuild a trial's model from store and artifact, verify it, write it, verify that."""
 
 from __future__ import annotations
 

@@ -10,31 +10,30 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from rank_search.launch.callbacks import TrialCallback
-    from rank_search.launch.driver import SearchDriver, SearchPlan
+    from rank_search.launch.driver import SearchDriver
     from rank_search.launch.executors import Executor, InProcess, Job, Runner, all_of, this_process
     from rank_search.launch.processes import Processes
-    from rank_search.launch.ray_actors import Cluster, RayActors, RayMetrics, SharedObject, ship
+    from rank_search.launch.ray_actors import RayActors
+    from rank_search.launch.ray_connection import Cluster, SharedObject, ship
+    from rank_search.launch.recipe import WorkerRecipe
+    from rank_search.launch.search_plan import SearchPlan
     from rank_search.launch.settings import LaunchSettings
-    from rank_search.launch.tensorboard import TensorBoard
 
 _HOMES: Final = {
-    "Cluster": "ray_actors",
+    "Cluster": "ray_connection",
     "SearchDriver": "driver",
     "Executor": "executors",
     "InProcess": "executors",
     "Job": "executors",
     "LaunchSettings": "settings",
-    "SearchPlan": "driver",
+    "SearchPlan": "search_plan",
     "Processes": "processes",
     "RayActors": "ray_actors",
-    "RayMetrics": "ray_actors",
     "Runner": "executors",
-    "SharedObject": "ray_actors",
-    "TensorBoard": "tensorboard",
-    "TrialCallback": "callbacks",
+    "SharedObject": "ray_connection",
+    "WorkerRecipe": "recipe",
     "all_of": "executors",
-    "ship": "ray_actors",
+    "ship": "ray_connection",
     "this_process": "executors",
 }
 
@@ -46,13 +45,11 @@ __all__ = [
     "LaunchSettings",
     "Processes",
     "RayActors",
-    "RayMetrics",
     "Runner",
     "SearchDriver",
     "SearchPlan",
     "SharedObject",
-    "TensorBoard",
-    "TrialCallback",
+    "WorkerRecipe",
     "all_of",
     "ship",
     "this_process",

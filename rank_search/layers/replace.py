@@ -1,4 +1,4 @@
-"""Step 9 of the data path: the factorized model. All checks come before the first change."""
+"""Step 10 of the data path: the factorized model. All checks come before the first change."""
 
 from __future__ import annotations
 

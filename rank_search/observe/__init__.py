@@ -1,4 +1,4 @@
-"""How a search is looked at from outside: logs, progress, status, and a copy for Optuna's dashboard."""
+"""How a search is looked at from outside: logs, progress, callbacks, status, and a copy for Optuna's dashboard."""
 
 from __future__ import annotations
 
@@ -6,29 +6,40 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from rank_search.observe.callbacks import Observers, TrialCallback
     from rank_search.observe.optuna_storage import following
-    from rank_search.observe.search_progress import Report, SearchProgress, going_on
+    from rank_search.observe.ray_metrics import RayMetrics
+    from rank_search.observe.search_progress import Report, SearchProgress, UnbrokenReport
     from rank_search.observe.status import SILENT, DriverStatus, Status, status_of
+    from rank_search.observe.tensorboard import TensorBoard
 
 _HOMES: Final = {
     "DriverStatus": "status",
-    "SearchProgress": "search_progress",
+    "Observers": "callbacks",
+    "RayMetrics": "ray_metrics",
     "Report": "search_progress",
     "SILENT": "status",
+    "SearchProgress": "search_progress",
     "Status": "status",
+    "TensorBoard": "tensorboard",
+    "TrialCallback": "callbacks",
+    "UnbrokenReport": "search_progress",
     "following": "optuna_storage",
-    "going_on": "search_progress",
     "status_of": "status",
 }
 
 __all__ = [
     "SILENT",
     "DriverStatus",
+    "Observers",
+    "RayMetrics",
     "Report",
     "SearchProgress",
     "Status",
+    "TensorBoard",
+    "TrialCallback",
+    "UnbrokenReport",
     "following",
-    "going_on",
     "status_of",
 ]
 

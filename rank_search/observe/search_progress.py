@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, final
 
 from rank_search.point import State
 from rank_search.store import StudyRecord, TrialRow
@@ -21,7 +21,7 @@ class SearchProgress:
         target: finished trials to reach.
         states: finished trials by state.
         in_flight: trials that are running now, in this driver.
-        elsewhere: trials that other drivers had in flight when this one last looked.
+        elsewhere: trials that other drivers had in flight when this one last looked, and have not finished since.
         workers: how many workers of this driver are alive and ready.
         front: the members of the current front.
         hypervolume: of the front, as a share of the box between the ideal and the reference point.
@@ -52,17 +52,18 @@ Report = Callable[[SearchProgress], None]
 """Told after every trial how far the search is."""
 
 
-def going_on(report: Report) -> Report:
-    """The same report; when what it writes to is gone, it is told nothing more, and the search goes on."""
-    gone: OSError | None = None
+@final
+class UnbrokenReport:
+    """A report that goes on: when what it writes to is gone, it is told nothing more, and the search goes on."""
 
-    def told(progress: SearchProgress) -> None:
-        nonlocal gone
-        if gone is None:
-            try:
-                report(progress)
-            except OSError as error:
-                gone = error
-                _log.warning("Progress is shown no more: %s", error)
+    def __init__(self, report: Report) -> None:
+        self._report: Report | None = report
 
-    return told
+    def __call__(self, progress: SearchProgress) -> None:
+        if self._report is None:
+            return
+        try:
+            self._report(progress)
+        except OSError as error:
+            self._report = None
+            _log.warning("Progress is shown no more: %s", error)

@@ -111,6 +111,7 @@ class OptionTable:
 
     Attributes:
         of: the options of each group by its name, dense first.
+        costs: as given.
         dense: params and macs of the whole dense model.
         rest: params and macs of what no option is chosen for.
     """
@@ -124,7 +125,7 @@ class OptionTable:
         dense_bits: int | None = None,
     ) -> None:
         self._groups = {group.name: group for group in groups}
-        self._costs, self._error_of, self._round_to, self._dense_bits = costs, error_of, round_to, dense_bits
+        self.costs, self._error_of, self._round_to, self._dense_bits = costs, error_of, round_to, dense_bits
         self._known: dict[tuple[str, str], Option] = {}
         self.of = {name: tuple(self._grid(group)) for name, group in self._groups.items()}
         searched = [self.of[name][0] for name in self._groups]
@@ -170,7 +171,7 @@ class OptionTable:
 
     def bits(self, option: Option) -> int:
         """Of the parameters of an option's layers as they are stored: each as many as its dtype has, nothing coded."""
-        geometry, cost = self._costs.geometry, self._costs.layer_cost
+        geometry, cost = self.costs.geometry, self.costs.layer_cost
         layers = option.choices.items()
         return sum(8 * geometry(name).dtype.itemsize * cost(name, choice).params for name, choice in layers)
 
@@ -224,7 +225,7 @@ class OptionTable:
     def _grid(self, group: Group) -> Iterator[Option]:
         seen: set[str] = set()
         for choices in _choices(group, self._round_to):
-            smaller = {layer: normalized(self._costs, layer, choice) for layer, choice in choices.items()}
+            smaller = {layer: normalized(self.costs, layer, choice) for layer, choice in choices.items()}
             option = self._option(smaller, group.name)
             key = _key(option.choices)
             if key not in seen and (not seen or option.factorization != DENSE):
@@ -234,7 +235,7 @@ class OptionTable:
     def _option(self, choices: Choices, group: str) -> Option:
         key = group, _key(choices)
         if key not in self._known:
-            found = [self._costs.layer_cost(layer, choice) for layer, choice in choices.items()]
+            found = [self.costs.layer_cost(layer, choice) for layer, choice in choices.items()]
             error = sum(self._error_of(layer, choice) for layer, choice in choices.items())
             self._known[key] = Option(choices, sum(c.params for c in found), sum(c.macs for c in found), error)
         return self._known[key]

@@ -16,13 +16,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from rank_search.coding import Grid
 from rank_search.errors import TaskError
 from rank_search.layers import Example
-from rank_search.tasks import Batch, Stop, Task, as_for_loss, checked_batches, is_lone, never, run_on
+from rank_search.tasks import Batch, Task, as_for_loss, checked_batches, is_lone, run_on
 
 _log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batches: int | None = None) -> None:
+def reestimate_batchnorm(task: Task, model: nn.Module, batches: int | None = None) -> None:
     """Set the statistics of every batch norm that takes some in training to the average over the training data.
 
     Everything else runs as in eval mode (no dropout), where it ends; momenta stay as they are. A model without
@@ -40,7 +40,7 @@ def reestimate_batchnorm(task: Task, model: nn.Module, stop: Stop = never, batch
     if norms:
         with as_for_loss(model, norms):
             passed = islice(checked_batches(task.training(), "training data"), batches)
-            _take_again(norms, passed, lambda batch: task.loss(model, batch), stop)
+            _take_again(norms, passed, lambda batch: task.loss(model, batch))
         model.eval()
 
 
@@ -59,14 +59,12 @@ def reestimate_on(model: nn.Module, inputs: Iterable[Example]) -> None:
         norm.training = True
     try:
         numbered = enumerate(checked_batches(inputs, "the batches"))
-        _take_again(norms, numbered, lambda batch: run_on(model, batch[1], batch[0]), never)
+        _take_again(norms, numbered, lambda batch: run_on(model, batch[1], batch[0]))
     finally:
         model.eval()
 
 
-def _take_again(
-    norms: Sequence[_BatchNorm], batches: Iterable[Batch], run: Callable[[Batch], object], stop: Stop
-) -> None:
+def _take_again(norms: Sequence[_BatchNorm], batches: Iterable[Batch], run: Callable[[Batch], object]) -> None:
     """Let the norms average the statistics of all batches, starting afresh."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -75,7 +73,6 @@ def _take_again(
     taken = 0
     try:
         for batch in batches:
-            stop()
             taken += _is_taken(norms, batch, run)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):

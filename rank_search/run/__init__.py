@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rank_search.run.compression import Compressed, compress
-    from rank_search.run.confirmation import Confirmation, Confirmed, confirm
-    from rank_search.run.preparation import (
-        Prepared,
-        begin,
-        cache_folder,
-        layer_bases,
-        layer_moments,
-        layer_priors,
-        prepare,
-    )
+    from rank_search.run.confirmation import Confirmation, Confirmed, RunContext, confirm
+    from rank_search.run.preparation import Prepared, begin, layer_bases, layer_moments, layer_priors, prepare
     from rank_search.run.runner import Result, run_study
 
 _HOMES: Final = {
@@ -25,6 +17,7 @@ _HOMES: Final = {
     "Confirmed": "confirmation",
     "Prepared": "preparation",
     "Result": "runner",
+    "RunContext": "confirmation",
     "begin": "preparation",
     "compress": "compression",
     "confirm": "confirmation",
@@ -41,6 +34,7 @@ __all__ = [
     "Confirmed",
     "Prepared",
     "Result",
+    "RunContext",
     "begin",
     "compress",
     "confirm",

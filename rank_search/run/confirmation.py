@@ -13,8 +13,8 @@ from rank_search.launch import LaunchSettings
 from rank_search.observe import Report
 from rank_search.point import State
 from rank_search.run.join import fingerprint
-from rank_search.run.runner import OpenStudy, at_work
-from rank_search.search import FixedPoints, GivenPoint
+from rank_search.run.open_study import OpenStudy, at_work
+from rank_search.search import FixedPoints, SearchTrial
 from rank_search.store import Store, StudyRecord, TrialRow
 from rank_search.study import Study, study_of
 from rank_search.tasks import Task
@@ -51,16 +51,28 @@ class Confirmed:
     added: int
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """What a store does not keep of a study.
+
+    Attributes:
+        task: the study's task, when it was made in Python; its trials then run in this process, or on Ray.
+        launch: where and how trials run.
+        folder: where the relative paths of the study file start now, if it has moved since the study began.
+    """
+
+    task: Task | None = None
+    launch: LaunchSettings = field(default_factory=LaunchSettings)
+    folder: Path | None = None
+
+
 def confirm(
     store: str | Path,
     name: str,
     trials: Sequence[int] = (),
     *,
     epochs: float | None = None,
-    task: Task | None = None,
-    workers: int | None = None,
-    launch: LaunchSettings | None = None,
-    folder: Path | None = None,
+    context: RunContext | None = None,
     report: Report = lambda progress: None,
 ) -> Confirmed:
     """Train chosen trials of a study anew, for longer, as trials of a study of its own in the same store.
@@ -72,9 +84,7 @@ def confirm(
     Args:
         trials: numbers of complete trials; none: the whole front, by its first objective.
         epochs: to train each for; by default ten times as many as in the study, and at least one.
-        task: the study's task, when it was made in Python; the trials then run in this process, or on Ray.
-        workers, launch: where and how trials run, as in `[launch]`.
-        folder: where the relative paths of the study file start now, if it has moved since the study began.
+        context: the task, how trials run, and where the study's files are, as far as the store cannot say.
         report: told after every trial how far it is.
 
     Raises:
@@ -84,14 +94,14 @@ def confirm(
             task is needed.
         RankSearchError: something else cannot be used.
     """
-    settings = launch or LaunchSettings()
-    with Store.open(store, patience=settings.store_patience) as opened:
+    context = context or RunContext()
+    with Store.open(store, patience=context.launch.store_patience) as opened:
         record = opened.study(name)
         chosen = _chosen(opened, record, trials)
-    original = study_of(record, task)
-    original = original if folder is None else original.model_copy(update={"folder": folder})
-    longer = _longer(original, record, _epochs(record, epochs), settings)
-    with at_work(longer.launched({"workers": workers}), task, str(store)) as work:
+    original = study_of(record, context.task)
+    original = original if context.folder is None else original.model_copy(update={"folder": context.folder})
+    longer = _longer(original, record, _epochs(record, epochs), context.launch)
+    with at_work(longer, context.task, str(store)) as work:
         _require_unchanged(work, original, record)
         joined = work.join()
         added = _confirm_all(work, joined, chosen, report)
@@ -158,7 +168,7 @@ def _require_unchanged(work: OpenStudy, original: Study, record: StudyRecord) ->
 
 def _confirm_all(work: OpenStudy, joined: StudyRecord, chosen: Sequence[TrialRow], report: Report) -> int:
     """Until each chosen point is a trial: a driver that confirms others at the same time may take the last numbers."""
-    source = FixedPoints([GivenPoint(row.point, _sampler(row)) for row in chosen])
+    source = FixedPoints([SearchTrial(row.number, row.point, _sampler(row)) for row in chosen])
     wanted, added = {row.point.key for row in chosen}, 0
     if wanted <= _done(work, joined):
         work.finish(joined)

@@ -18,7 +18,7 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.layers import Layer, plugin_version
 from rank_search.options import Forms, measure_forms
-from rank_search.pareto import box_of
+from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice
 from rank_search.priors import AxisPrior, numbers_of
 from rank_search.run.preparation import Prepared, with_forms
@@ -105,13 +105,13 @@ def _measured(record: StudyRecord, workbench: TrialContext, search: SearchSettin
     search.require_measured(dense)
     if tested:
         check_test(workbench.task)
-    boxes = {each.name: box_of(each, dense[each.name], wanted.get(each.name)) for each in record.objectives}
+    box = ReferenceBox.of(record.objectives, dense, wanted)
     return replace(
         record,
         dense=dense,
         space={**record.space, EXAMPLES: selection_examples(workbench.task)},
-        ideal={name: box.ideal for name, box in boxes.items()},
-        reference_point={name: box.reference for name, box in boxes.items()},
+        ideal=dict(zip(record.objective_names, box.ideal, strict=True)),
+        reference_point=dict(zip(record.objective_names, box.reference, strict=True)),
     )
 
 

@@ -6,7 +6,7 @@ They run in the driver itself, or in worker processes, which wake up and load th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import Final, final
@@ -14,40 +14,35 @@ from typing import Final, final
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Executor, InProcess, Processes
 from rank_search.run.preparation import Prepared, begin, prepare, prepare_subject
-from rank_search.run.worker import init_worker, load, make_runner, make_workbench, run_job, with_dense
-from rank_search.study import Study
+from rank_search.run.worker import Findings, LocalRecipe, Workplace, make_context, run_job, with_dense
+from rank_search.study import Problem, Study
 from rank_search.tasks import Task
 from rank_search.trials import TrialContext
-
-Ready = tuple[Prepared, TrialContext, Callable[[ArtifactStore, Mapping[str, float]], Executor]]
-"""All that is made once before the first trial, and the way to an executor: of the place for artifacts, and of what
-the study has measured of the dense model."""
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
 
 @contextmanager
-def on_this_machine(study: Study, task: Task | None) -> Iterator[Ready]:
+def on_this_machine(study: Study, task: Task | None) -> Iterator[Workplace]:
     """Prepare the study, and make the way to its workers: processes if there are several, or a time limit."""
     launch = study.launch
     if task is not None or (launch.workers in (None, 1) and launch.time_limit is None):
         prepared = prepare(study, task)
-        workbench = make_workbench(prepared.problem, prepared.bases)
-        yield prepared, workbench, partial(_in_driver, prepared, workbench)
+        context = make_context(prepared.problem, prepared.bases)
+        yield Workplace(prepared, context, partial(_in_driver, prepared, context))
         return
     with closing(_Workers(study)) as workers:
         problem = begin(study)
         workers.load()
         prepared = prepare_subject(problem)
-        workbench = make_workbench(problem, prepared.bases)
-        yield prepared, workbench, partial(workers.executor, prepared)
+        context = make_context(problem, prepared.bases)
+        yield Workplace(prepared, context, partial(workers.executor, prepared))
 
 
 def _in_driver(
-    prepared: Prepared, workbench: TrialContext, artifacts: ArtifactStore, dense: Mapping[str, float]
+    prepared: Prepared, context: TrialContext, artifacts: ArtifactStore, dense: Mapping[str, float]
 ) -> Executor:
-    shared = with_dense(workbench, prepared.problem, dense)
-    return InProcess(partial(run_job, shared, artifacts, prepared.problem.study.launch.memory_per_trial))
+    return InProcess(partial(run_job, with_dense(context, prepared.problem, dense), artifacts))
 
 
 @final
@@ -60,30 +55,30 @@ class _Workers:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._waiting: Processes | None = self._woken()
+        self._waiting: Processes[Problem, Findings] | None = self._woken()
 
     def load(self) -> None:
         """Have the workers load their task."""
         if self._waiting is not None:
-            self._waiting.then(partial(load, self._study))
+            self._waiting.load()
 
     def executor(self, prepared: Prepared, artifacts: ArtifactStore, dense: Mapping[str, float]) -> Executor:
         """The workers with all that the driver has found, at work; the first time, those that wait for it."""
         workers = self._study.launch.workers or 1
         _steps.info("Decomposing the weights, and starting %d %s", workers, "worker" if workers == 1 else "workers")
         _decompose(prepared)
-        arrays = {name: moment.cpu().numpy() for name, moment in prepared.moments.items()}
-        processes, self._waiting = self._waiting or self._woken().then(partial(load, self._study)), None
-        return processes.serve(partial(make_runner, arrays, artifacts, dict(dense)))
+        moments = {name: moment.cpu().numpy() for name, moment in prepared.moments.items()}
+        processes, self._waiting = self._waiting or self._woken().load(), None
+        return processes.serve(Findings(moments, artifacts, dict(dense)))
 
     def close(self) -> None:
         """End those that still wait; an executor is closed by whoever has it."""
         if self._waiting is not None:
             self._waiting.close()
 
-    def _woken(self) -> Processes:
+    def _woken(self) -> Processes[Problem, Findings]:
         launch = self._study.launch
-        return Processes(partial(init_worker, self._study), launch.workers or 1, launch.time_limit)
+        return Processes(LocalRecipe(self._study), launch.workers or 1, launch.time_limit)
 
 
 def _decompose(prepared: Prepared) -> None:

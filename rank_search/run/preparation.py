@@ -1,4 +1,4 @@
-"""Steps 2 to 7 of the data path: all that is made once, in the driver, before the first trial."""
+"""Steps 2 to 8 of the data path: all that is made once, in the driver, before the first trial."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LayerBases = Mapping[str, CachedBases]
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that is made once, in the driver, before the first trial (steps 2 to 7).
+    """All that is made once, in the driver, before the first trial (steps 2 to 8).
 
     Attributes:
         bases: of every layer that may be factorized, with what is known of its inputs.

@@ -11,11 +11,11 @@ import logging
 import secrets
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, final
 
 import torch
 from numpy.typing import NDArray
@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError
-from rank_search.launch import Executor, LaunchSettings, Runner
+from rank_search.launch import Executor, LaunchSettings, Runner, WorkerRecipe
 from rank_search.layers import Bases, Layer, Plugins, Unfolding, weight_of
 from rank_search.point import Artifact
 from rank_search.priors import AxisPrior, CachedBases, PriorSettings, SpectraCache, axis_priors, user_cache_folder
-from rank_search.run.preparation import Prepared, prepare
-from rank_search.run.worker import log_as_worker, make_workbench, run_job, with_dense
+from rank_search.run.preparation import prepare
+from rank_search.run.worker import Workplace, log_as_worker, make_context, run_job, with_dense
 from rank_search.study import Problem, Study
 from rank_search.tasks import Task
 from rank_search.trials import TrialContext
@@ -49,9 +49,7 @@ PROBE: Final = ".probe"
 
 
 @contextmanager
-def on_cluster(
-    study: Study, task: Task | None, launch: LaunchSettings
-) -> Iterator[tuple[Prepared, TrialContext, Callable[[ArtifactStore, Mapping[str, float]], Executor]]]:
+def on_cluster(study: Study, task: Task | None, launch: LaunchSettings) -> Iterator[Workplace]:
     """Connect to the cluster, prepare the study with its help, and make the way to its workers."""
     if launch.address:
         _steps.info("Connecting to Ray at %s", launch.address)
@@ -63,11 +61,10 @@ def on_cluster(
         workers = launch.workers or cluster.room(launch)
         reader = _Reader(cluster)
         prepared = prepare(study, task, reader)
-        problem = prepared.problem
-        workbench = make_workbench(problem, prepared.bases)
+        context = make_context(prepared.problem, prepared.bases)
         with ExitStack() as probes:
-            make = partial(_workers, problem, cluster, workbench, reader.bases, launch, workers, probes)
-            yield prepared, workbench, make
+            made = _Workers(cluster, reader.bases, launch, workers, probes)
+            yield Workplace(prepared, context, partial(made.executor, prepared.problem, context))
 
 
 class _Reader:
@@ -114,60 +111,75 @@ def _read_layer(
 # ---- workers ---------------------------------------------------------------------------------------------
 
 
-def _workers(
-    problem: Problem,
-    cluster: Cluster,
-    workbench: TrialContext,
-    arrays: Mapping[str, SharedObject[Arrays]],
-    launch: LaunchSettings,
-    workers: int,
-    probes: ExitStack,
-    artifacts: ArtifactStore,
-    dense: Mapping[str, float],
-) -> Executor:
-    from rank_search.launch import RayActors
+@dataclass(frozen=True)
+class _Place:
+    """Where trials leave their files, and a file there by which a worker knows that it is in the right place."""
 
-    _steps.info("Starting %d %s on Ray", workers, "worker" if workers == 1 else "workers")
-    shared = cluster.share(
-        replace(with_dense(workbench, problem, dense), bases=_not_here), "the task, with its model and data,"
-    )
-    token = artifacts.write("probe", "probe", PROBE, secrets.token_bytes(16))
-    probes.callback(_remove, artifacts, token)
-    make = partial(_make_runner, problem.study.name, shared, dict(arrays), launch, artifacts, token)
-    return RayActors(cluster, make, workers, launch)
+    artifacts: ArtifactStore
+    token: Artifact
 
+    def require_same(self) -> None:
+        try:
+            self.artifacts.read(self.token)
+        except ArtifactError as error:
+            raise LaunchError(
+                f"The worker on {socket.gethostname()} does not see in {self.artifacts.location} what the driver wrote "
+                f"there: {error} Share that folder among all nodes, or set [study] artifacts = "
+                '"s3://BUCKET/PREFIX" (docs/cluster.md).'
+            ) from error
 
-def _remove(artifacts: ArtifactStore, token: Artifact) -> None:
-    with suppress(ArtifactError):  # a later run sweeps it up
-        artifacts.delete(token.location)
+    def remove_token(self) -> None:
+        with suppress(ArtifactError):  # a later run sweeps it up
+            self.artifacts.delete(self.token.location)
 
 
-def _make_runner(
-    study: str,
-    shared: SharedObject[TrialContext],
-    arrays: Mapping[str, SharedObject[Arrays]],
-    launch: LaunchSettings,
-    artifacts: ArtifactStore,
-    token: Artifact,
-) -> Runner:
-    """What a worker on the cluster does before its first trial."""
-    torch.set_num_threads(launch.torch_threads)
-    log_as_worker(study)
-    _require_same_place(artifacts, token)
-    workbench = shared.get()
-    bases = _SharedBases(workbench.dense, arrays)
-    return partial(run_job, replace(workbench, bases=bases), artifacts, launch.memory_per_trial)
+@final
+@dataclass(frozen=True)
+class _ClusterRecipe(WorkerRecipe[TrialContext, _Place]):
+    """A worker on any node: all that trials share comes from its node's shared memory."""
+
+    study: str
+    shared: SharedObject[TrialContext]
+    bases: Mapping[str, SharedObject[Arrays]]
+    threads: int
+
+    def init(self) -> None:
+        torch.set_num_threads(self.threads)
+        log_as_worker(self.study)
+
+    def load(self) -> TrialContext:
+        context = self.shared.get()
+        return replace(context, bases=_SharedBases(context.dense, self.bases))
+
+    def runner(self, loaded: TrialContext, found: _Place) -> Runner:
+        found.require_same()
+        return partial(run_job, loaded, found.artifacts)
 
 
-def _require_same_place(artifacts: ArtifactStore, token: Artifact) -> None:
-    try:
-        artifacts.read(token)
-    except ArtifactError as error:
-        raise LaunchError(
-            f"Workers leave their files where the driver finds them; the worker on {socket.gethostname()} does not see "
-            f"in {artifacts.location} what the driver wrote there: {error} Share that folder among all nodes, or set "
-            '[study] artifacts = "s3://BUCKET/PREFIX" (docs/cluster.md).'
-        ) from error
+@final
+@dataclass(frozen=True)
+class _Workers:
+    """What workers on the cluster are made of, but for the study's files and dense model."""
+
+    cluster: Cluster
+    bases: Mapping[str, SharedObject[Arrays]]
+    launch: LaunchSettings
+    count: int
+    probes: ExitStack
+
+    def executor(
+        self, problem: Problem, context: TrialContext, artifacts: ArtifactStore, dense: Mapping[str, float]
+    ) -> Executor:
+        from rank_search.launch import RayActors
+
+        _steps.info("Starting %d %s on Ray", self.count, "worker" if self.count == 1 else "workers")
+        shared = self.cluster.share(
+            replace(with_dense(context, problem, dense), bases=_not_here), "the task, with its model and data,"
+        )
+        place = _Place(artifacts, artifacts.write("probe", "probe", PROBE, secrets.token_bytes(16)))
+        self.probes.callback(place.remove_token)
+        recipe = _ClusterRecipe(problem.study.name, shared, dict(self.bases), self.launch.torch_threads)
+        return RayActors(self.cluster, recipe, place, self.count, self.launch)
 
 
 class _SharedBases:

@@ -1,27 +1,38 @@
-"""What a worker does: make the workbench once, then one trial after another on it."""
+"""What a worker does: make what trials share once, then one trial after another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, final
 
 import torch
 from numpy.typing import NDArray
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.launch import Job, Runner, this_process
+from rank_search.launch import Executor, Job, Runner, WorkerRecipe, this_process
 from rank_search.layers import Bases
 from rank_search.observe import logs
 from rank_search.point import Outcome, Point, State
-from rank_search.run.preparation import begin, layer_bases
+from rank_search.run.preparation import Prepared, begin, layer_bases
 from rank_search.study import Problem, Study
 from rank_search.training import from_safetensors
 from rank_search.trials import LATENCY, LATENCY_RATIO, TrialContext, build, on_test, run_trial, test_measurements
 
+ExecutorFor = Callable[[ArtifactStore, Mapping[str, float]], Executor]
+"""The way to where trials run: of the place for artifacts, and of what the study has measured of the dense model."""
 
-def make_workbench(problem: Problem, bases: Mapping[str, Bases]) -> TrialContext:
+
+class Workplace(NamedTuple):
+    """All that is made once before the first trial, and the way to where trials run."""
+
+    prepared: Prepared
+    context: TrialContext
+    executor_for: ExecutorFor
+
+
+def make_context(problem: Problem, bases: Mapping[str, Bases]) -> TrialContext:
     """What all trials in this process share: task, model, layers, plugins, bases."""
     study = problem.study
     wanted = {each.name for each in study.search.objectives} | {each.name for each in study.search.constraints}
@@ -35,10 +46,11 @@ def make_workbench(problem: Problem, bases: Mapping[str, Bases]) -> TrialContext
         coding=study.coding,
         examples=problem.examples,
         latency=study.latency if {LATENCY, LATENCY_RATIO} & wanted else None,
+        memory=study.launch.memory_per_trial,
     )
 
 
-def with_dense(workbench: TrialContext, problem: Problem, dense: Mapping[str, float]) -> TrialContext:
+def with_dense(context: TrialContext, problem: Problem, dense: Mapping[str, float]) -> TrialContext:
     """The same, with what the study has measured of the dense model, so that no trial measures it again.
 
     If trials begin from another network than the user's own, their dense model is that one, and only the unit of
@@ -47,33 +59,44 @@ def with_dense(workbench: TrialContext, problem: Problem, dense: Mapping[str, fl
     tested = on_test(dense)
     known = {name: value for name, value in dense.items() if name not in tested}
     is_own = problem.model is problem.original
-    return replace(workbench, dense_latency=dense.get(LATENCY), dense_measured=known if is_own else {})
+    return replace(context, dense_latency=dense.get(LATENCY), dense_measured=known if is_own else {})
 
 
-# ---- what a worker process on this machine does before its first trial, step by step -----------------------
+@dataclass(frozen=True)
+class Findings:
+    """What the driver has found, for the workers on its machine.
+
+    Attributes:
+        moments: second moments of the layers' inputs, by layer.
+        artifacts: where trials leave their files.
+        dense: what the study has measured of the dense model.
+    """
+
+    moments: Mapping[str, NDArray[Any]]
+    artifacts: ArtifactStore
+    dense: Mapping[str, float]
 
 
-def init_worker(study: Study, _: None) -> None:
-    """Whatever takes no look at the task yet; to get here, everything that a worker needs has been imported."""
-    torch.set_num_threads(study.launch.torch_threads)
-    log_as_worker(study.name)
+@final
+@dataclass(frozen=True)
+class LocalRecipe(WorkerRecipe[Problem, Findings]):
+    """A worker process on the driver's machine: it has its own task, and bases from the same cache on disk."""
 
+    study: Study
 
-def load(study: Study, _: None) -> Problem:
-    """The worker's own copy of task, model and data; the driver has made its own, so what is made once is there."""
-    return begin(study)
+    def init(self) -> None:
+        """To get here, everything that a worker needs has been imported."""
+        torch.set_num_threads(self.study.launch.torch_threads)
+        log_as_worker(self.study.name)
 
+    def load(self) -> Problem:
+        """The driver has made its own, so whatever a task makes once is there."""
+        return begin(self.study)
 
-def make_runner(
-    moments: Mapping[str, NDArray[Any]], artifacts: ArtifactStore, dense: Mapping[str, float], problem: Problem
-) -> Runner:
-    """What runs trials, with what the driver has found."""
-    known = {name: torch.from_numpy(moment) for name, moment in moments.items()}
-    made = make_workbench(problem, layer_bases(problem, known))
-    return partial(run_job, with_dense(made, problem, dense), artifacts, problem.study.launch.memory_per_trial)
-
-
-# ---- on any machine ----------------------------------------------------------------------------------------
+    def runner(self, loaded: Problem, found: Findings) -> Runner:
+        moments = {name: torch.from_numpy(moment) for name, moment in found.moments.items()}
+        context = make_context(loaded, layer_bases(loaded, moments))
+        return partial(run_job, with_dense(context, loaded, found.dense), found.artifacts)
 
 
 def log_as_worker(study: str) -> None:
@@ -82,22 +105,14 @@ def log_as_worker(study: str) -> None:
     logs.bind(study=study, worker=this_process())
 
 
-def run_job(workbench: TrialContext, artifacts: ArtifactStore, memory: float | None, job: Job) -> Outcome:
-    """Run one trial; `memory`: GiB that it may take. Or measure its model on the test data."""
+def run_job(context: TrialContext, artifacts: ArtifactStore, job: Job) -> Outcome:
+    """Run one trial, or measure the model of a finished one on the test data."""
     with logs.trial_context(job.number, job.attempt):
         if job.trained is not None:
-            return _tested(workbench, job.point, artifacts.read(job.trained))
-        return run_trial(
-            workbench,
-            job.point,
-            job.rng_seed,
-            artifacts,
-            budget=job.budget,
-            checkpoint=job.checkpoint,
-            memory=memory,
-        )
+            return _tested(context, job.point, artifacts.read(job.trained))
+        return run_trial(context, job.point, job.rng_seed, artifacts, budget=job.budget, checkpoint=job.checkpoint)
 
 
-def _tested(workbench: TrialContext, point: Point, model: bytes) -> Outcome:
-    built = build(workbench.dense, point, workbench.layers, workbench.plugins, from_safetensors(model))
-    return Outcome(State.COMPLETE, test_measurements(workbench.task, built))
+def _tested(context: TrialContext, point: Point, model: bytes) -> Outcome:
+    built = build(context.dense, point, context.layers, context.plugins, from_safetensors(model))
+    return Outcome(State.COMPLETE, test_measurements(context.task, built))

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from rank_search.search.auto_searcher import AutoSearcher
 from rank_search.search.build import build_space
 from rank_search.search.constraints import COUNTED, check, check_counted, require_possible
 from rank_search.search.coordinates import coordinates
 from rank_search.search.expected import at_the_bad_end
+from rank_search.search.optuna_searcher import OptunaSearcher
 from rank_search.search.rungs import Rungs, require_rungs_fit
-from rank_search.search.searcher import Past, Searcher
+from rank_search.search.samplers import AUTO
+from rank_search.search.searcher import Searcher
 from rank_search.search.seeds import Seed, seed_points
 from rank_search.search.settings import KEPT, PYTHON, SearchSettings
-from rank_search.search.source import FixedPoints, GivenPoint, Source
+from rank_search.search.source import FixedPoints, SearchTrial, Source
 from rank_search.search.space import Space
 from rank_search.search.strength import Strength
 
 __all__ = [
+    "AUTO",
     "COUNTED",
     "KEPT",
     "PYTHON",
+    "AutoSearcher",
     "FixedPoints",
-    "GivenPoint",
-    "Past",
+    "OptunaSearcher",
     "Rungs",
     "SearchSettings",
+    "SearchTrial",
     "Searcher",
     "Seed",
     "Source",

@@ -15,7 +15,7 @@ from typing import Final, TypeVar, final
 import numpy as np
 
 from rank_search.options import Array, OptionArrays, OptionTable, Places, cost_shares
-from rank_search.pareto import box_of
+from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice, Point
 from rank_search.search.constraints import check_counted
 from rank_search.search.coordinates import without_frames
@@ -75,8 +75,7 @@ class Auto:
     ) -> None:
         self._space, self._options, self._settings, self._dense = space, options, settings, dense
         self._names = [each.name for each in settings.objectives]
-        wanted = settings.reference
-        self._boxes = [box_of(each, dense[each.name], wanted.get(each.name)) for each in settings.objectives]
+        self._box = ReferenceBox.of(settings.objectives, dense, settings.reference)
         self._menus = OptionArrays(options, [group.name for group in space.groups])
         self._strengths = space.searched_penalties
         self._features = Features(len(space.groups), len(options.factorizations), len(self._strengths))
@@ -140,11 +139,11 @@ class Auto:
         positions = self._features.positions(X)
         close = nearest(positions, self._features.positions(front))
         found: list[Corrected | None] = []
-        for place, (name, box) in enumerate(zip(self._names, self._boxes, strict=True)):
+        for place, name in enumerate(self._names):
             if name in self._options.dense:
                 found.append(None)
                 continue
-            z = box.logarithm(np.array([each.losses[place] for each in seen]), FLOOR)
+            z = self._box.column(place).logarithm(np.array([each.losses[place] for each in seen]), FLOOR)
             linear = Surrogate.fitted(X, z, self._features.scale, self._features.flexible)
             left = z[close] - linear.predict(X[close])[0]
             found.append(Corrected(linear, Residual.fitted(positions[close], left)))
@@ -162,12 +161,11 @@ class Auto:
         losses = self._drawn_losses(
             surrogates, all_places, np.stack([*penalties, *(each.penalties for each in flying)]), rng
         )
-        gains = np.stack([box.gain(losses[:, :, place]) for place, box in enumerate(self._boxes)], axis=2)
+        gains = self._box.gain(losses)
         gains[:, : len(places)] *= self._keeps_bounds(losses[:, : len(places)])[:, :, None]
-        front = np.array([each.losses for each in _in_order(self._front)]).reshape(-1, len(self._boxes))
-        known = np.stack([box.gain(front[:, place]) for place, box in enumerate(self._boxes)], axis=1)
-        known = np.concatenate([known, gains[:, len(places) :].mean(axis=0)])
-        toward = directions(rng, DIRECTIONS, len(self._boxes))
+        front = np.array([each.losses for each in _in_order(self._front)]).reshape(-1, len(self._names))
+        known = np.concatenate([self._box.gain(front), gains[:, len(places) :].mean(axis=0)])
+        toward = directions(rng, DIRECTIONS, len(self._names))
         return expected_improvement(gains[:, : len(places)], known, toward)
 
     def _drawn_losses(
@@ -184,7 +182,7 @@ class Auto:
             else:
                 mean, deviation = surrogate.predict(X, positions)
                 logarithms = mean + np.outer(rng.standard_normal(DRAWS), deviation)
-                drawn[:, :, place] = self._boxes[place].exponential(logarithms, FLOOR)
+                drawn[:, :, place] = self._box.column(place).exponential(logarithms, FLOOR)
         return drawn
 
     def _keeps_bounds(self, losses: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Step 7 of the data path: axes and priors become a search space."""
+"""Step 8 of the data path: axes and priors become a search space."""
 
 from __future__ import annotations
 

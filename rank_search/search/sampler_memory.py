@@ -58,6 +58,9 @@ class SamplerMemory:
         self._keys: dict[int, str] = {}
         self._known_parents: set[str] = set()
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._ids
+
     def draw(self, sampler: BaseSampler) -> Trial:
         """A trial with the coordinates that a sampler wants."""
         self._study.sampler = sampler

@@ -94,6 +94,11 @@ def make_sampler(name: str, options: Mapping[str, Any], rng_seed: int, searched:
     return sampler
 
 
+def searched(distributions: Distributions) -> Distributions:
+    """Those that leave a choice, by name."""
+    return {name: each for name, each in sorted(distributions.items()) if not each.single()}
+
+
 def starting_options(name: str, options: Mapping[str, Any], seeds: int) -> dict[str, Any]:
     """The options, with no more random trials at the start than there are seed points (10 without any)."""
     if "n_startup_trials" in known_options(name) and seeds:

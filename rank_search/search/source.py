@@ -3,54 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
-from rank_search.point import Point
-from rank_search.search.searcher import Past, Suggestion
+from rank_search.point import Outcome, Point
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """A trial as a source of points knows it: to be tried, in flight, or ended.
+
+    Attributes:
+        sampler: what a store keeps so that a search can go on later, and be looked at: label, coordinates, and what
+            the sampler noted. It is plain JSON.
+        outcome: the newest; None while the trial is in flight.
+        share: the budget that the outcome came of, as a share of the full one.
+    """
+
+    number: int
+    point: Point
+    sampler: Mapping[str, Any]
+    outcome: Outcome | None = None
+    share: float = 1.0
+
+    @property
+    def label(self) -> str:
+        """Which seed point it is, or the sampler that made it."""
+        return str(self.sampler["label"])
 
 
 class Source(Protocol):
-    """What a driver asks for points: `Searcher`, or `FixedPoints`."""
+    """What a driver asks for points: a `Searcher`, or `FixedPoints`."""
 
-    def ask(self, number: int) -> Suggestion | None:
+    def ask(self, number: int) -> SearchTrial | None:
         """A point that is not known yet, for the trial of that number; None when there is no further one."""
         ...
 
-    def withdraw(self, suggestion: Suggestion) -> None:
-        """Forget a suggestion that came to nothing: another driver has taken the point or the number."""
+    def withdraw(self, trial: SearchTrial) -> None:
+        """Forget a trial that came to nothing: another driver has taken the point or the number."""
         ...
 
-    def feed(self, trials: Iterable[Past]) -> None:
+    def feed(self, trials: Iterable[SearchTrial]) -> None:
         """Learn of trials that have ended, and of those in flight."""
         ...
 
 
-@dataclass(frozen=True)
-class GivenPoint:
-    """A point to try, and what the store is to keep about it beside the point (plain JSON, with a `label`)."""
-
-    point: Point
-    sampler: Mapping[str, Any]
-
-
 @final
 class FixedPoints:
-    """Hands out given points in their order, each once in the life of the study, and nothing else."""
+    """Hands out the points of given trials in their order, each once in the life of the study, and nothing else.
 
-    def __init__(self, points: Sequence[GivenPoint]) -> None:
-        self._points = tuple(points)
+    Each gets the number that is asked for; what the store is to keep beside the point stays as given.
+    """
+
+    def __init__(self, trials: Sequence[SearchTrial]) -> None:
+        self._trials = tuple(trials)
         self._known: set[str] = set()
 
-    def ask(self, number: int) -> Suggestion | None:
-        for given in self._points:
+    def ask(self, number: int) -> SearchTrial | None:
+        for given in self._trials:
             if given.point.key not in self._known:
                 self._known.add(given.point.key)
-                return Suggestion(number, given.point, given.sampler)
+                return replace(given, number=number)
         return None
 
-    def withdraw(self, suggestion: Suggestion) -> None:
-        self._known.discard(suggestion.point.key)
+    def withdraw(self, trial: SearchTrial) -> None:
+        self._known.discard(trial.point.key)
 
-    def feed(self, trials: Iterable[Past]) -> None:
-        self._known.update(past.point.key for past in trials)
+    def feed(self, trials: Iterable[SearchTrial]) -> None:
+        self._known.update(trial.point.key for trial in trials)

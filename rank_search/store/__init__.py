@@ -14,7 +14,7 @@ from rank_search.store.address import locate, masked
 from rank_search.store.changes import CODE
 from rank_search.store.choosing import parse_wish
 from rank_search.store.front import Front
-from rank_search.store.html import cell, number
+from rank_search.store.front_shares import box_of, convergence_of, hypervolume_of, panels_of, takes_part
 from rank_search.store.records import (
     EXAMPLES,
     LAYER_COSTS,
@@ -46,10 +46,13 @@ __all__ = [
     "StudySummary",
     "TrialRow",
     "artifact_folder",
-    "cell",
+    "box_of",
+    "convergence_of",
+    "hypervolume_of",
     "locate",
     "masked",
     "nearest",
-    "number",
+    "panels_of",
     "parse_wish",
+    "takes_part",
 ]

@@ -9,7 +9,7 @@ SQLite locks the whole file when the transaction begins, and ignores `FOR UPDATE
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -72,22 +72,13 @@ def lock(connection: Connection, study: StudyRecord) -> None:
         raise StoreError(f"Study {study.name!r} is not in this store. Join it first: `Store.join`.")
 
 
-def take(
-    connection: Connection,
-    study: StudyRecord,
-    point: Point,
-    worker: str,
-    sampler: Mapping[str, Any],
-    below: int | None,
-    budget: float,
-) -> Claim | None:
+def take(connection: Connection, study: StudyRecord, wanted: Claim, below: int | None) -> Claim | None:
     """Claim the point under the next free number; `None` if it has been claimed or tried before, or none is left."""
     lock(connection, study)
-    key, number = point.key, next_number(connection, study)
+    key, number = wanted.point.key, next_number(connection, study)
     if (below is not None and number >= below) or connection.scalar(_IS_TAKEN, {"study": study.id, "key": key}):
         return None
-    new = Claim(number, point, worker, attempt=1, started=now(connection), sampler=sampler, budget=budget)
-    return _insert(connection, study, new)
+    return _insert(connection, study, replace(wanted, number=number, started=now(connection)))
 
 
 def promote(connection: Connection, study: StudyRecord, number: int, worker: str, budget: float) -> Claim | None:
@@ -136,8 +127,10 @@ def first_orphan(connection: Connection, study: StudyRecord, dead: Callable[[Cla
     return next((each for each in held(connection, study) if dead(each)), None)
 
 
-def adopt(connection: Connection, study: StudyRecord, worker: str, dead: Callable[[Claim], bool]) -> Claim | None:
-    """Hand the first orphan on to the worker, who may be the one that it had."""
+def adopt(
+    connection: Connection, study: StudyRecord, worker: str, dead: Callable[[Claim], bool]
+) -> tuple[Claim, str] | None:
+    """Hand the first orphan on to the worker, who may be the one that it had; returns whose it was, too."""
     lock(connection, study)
     orphan = first_orphan(connection, study, dead)
     if orphan is None:
@@ -145,7 +138,7 @@ def adopt(connection: Connection, study: StudyRecord, worker: str, dead: Callabl
     adopted = replace(orphan, worker=worker, attempt=orphan.attempt + 1, heartbeat=now(connection))
     changed = {"worker": worker, "attempt": adopted.attempt, "heartbeat": adopted.heartbeat}
     connection.execute(update(claim).where(_still_held(study, orphan)).values(changed))
-    return adopted
+    return adopted, orphan.worker
 
 
 def keep_alive(connection: Connection, study: StudyRecord, claims: Iterable[Claim]) -> list[Claim]:

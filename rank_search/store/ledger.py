@@ -7,15 +7,13 @@ ids grow in the order of recording, and its measurements at smaller budgets stay
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from rank_search.errors import StoreError
 from rank_search.pareto import dominates
-from rank_search.point import Artifact, Outcome, Point, State
+from rank_search.point import Artifact, Execution, Outcome, Point, State
 from rank_search.store import queries, rows, tables
 from rank_search.store.claims import lock
 from rank_search.store.records import Claim, StudyRecord, TrialRow
@@ -51,46 +49,33 @@ Losses = dict[int, tuple[float, ...]]
 """The losses of trials that were members of a front, by id. They never change, so they need to be read only once."""
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a claim ended: see `Store.record`."""
-
-    outcome: Outcome
-    budget: float
-    rng_seed: int
-    started: datetime
-    finished: datetime
-    worker: str
-
-
-def record(connection: Connection, study: StudyRecord, held: Claim, ending: Ending, known: Losses) -> bool:
+def record(
+    connection: Connection, study: StudyRecord, held: Claim, outcome: Outcome, ran: Execution, known: Losses
+) -> bool:
     """Turn the claim into a trial, unless that has been done already; `known` is filled with what has been read.
 
-    Returns whether the trial is this ending: not another worker's, who was faster.
+    Returns whether the trial is this outcome: not another worker's, who was faster.
 
     Raises:
         StoreError: a complete or stopped trial lacks an objective, or there is no such claim.
     """
-    _require_objectives(study, held, ending.outcome)
+    _require_objectives(study, held, outcome)
     lock(connection, study)
     before = connection.execute(_STANDING, {"study": study.id, "of": held.number}).one_or_none()
-    if before is not None and before.budget >= ending.budget:
-        mine = (held.attempt, ending.worker or held.worker, ending.finished)
+    if before is not None and before.budget >= held.budget:
+        mine = (held.attempt, ran.worker or held.worker, ran.finished)
         return (before.attempt, before.worker, before.finished) == mine
     row = _claimed(connection, study, held)
-    measured, eligible = finite(ending.outcome.measurements), _is_eligible(study, ending)
+    eligible = outcome.state is State.COMPLETE and held.budget >= study.budget
+    measured = finite(outcome.measurements)
     dominator, beaten = _judge(connection, study, measured, known) if eligible else (None, [])
-    values = {**_values(row, held, ending), "eligible": eligible, "dominated_by": dominator}
+    values = {**_values(row, held, outcome, ran), "eligible": eligible, "dominated_by": dominator}
     trial_id = _write(connection, values, held.point, None if before is None else before.id)
-    _insert_measurements(connection, trial_id, ending.budget, measured)
-    _insert_artifacts(connection, trial_id, ending.outcome.artifacts)
+    _insert_measurements(connection, trial_id, held.budget, measured)
+    _insert_artifacts(connection, trial_id, outcome.artifacts)
     _set_dominated(connection, beaten, trial_id)
     connection.execute(_DROP_CLAIM, {"study": study.id, "of": held.number})
     return True
-
-
-def _is_eligible(study: StudyRecord, ending: Ending) -> bool:
-    return ending.outcome.state is State.COMPLETE and ending.budget >= study.budget
 
 
 def _write(connection: Connection, values: Mapping[str, Any], point: Point, old: int | None) -> int:
@@ -176,21 +161,21 @@ def _claimed(connection: Connection, study: StudyRecord, held: Claim) -> Row[*tu
     return row
 
 
-def _values(row: Row[*tuple[Any, ...]], held: Claim, ending: Ending) -> dict[str, Any]:
-    """What the claim's row and the ending say of the trial."""
+def _values(row: Row[*tuple[Any, ...]], held: Claim, outcome: Outcome, ran: Execution) -> dict[str, Any]:
+    """What the claim's row and the outcome say of the trial."""
     return {
         "study_id": row.study_id,
         "number": row.number,
         "point": row.point,
         "point_key": row.point_key,
-        "state": ending.outcome.state.value,
-        "budget": ending.budget,
-        "rng_seed": ending.rng_seed,
-        "worker": ending.worker or held.worker,
+        "state": outcome.state.value,
+        "budget": held.budget,
+        "rng_seed": ran.rng_seed,
+        "worker": ran.worker or held.worker,
         "attempt": held.attempt,
-        "started": ending.started,
-        "finished": ending.finished,
-        "reason": _storable(ending.outcome.reason),
+        "started": ran.started,
+        "finished": ran.finished,
+        "reason": _storable(outcome.reason),
         "sampler": row.sampler,
     }
 

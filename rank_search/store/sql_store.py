@@ -12,13 +12,13 @@ from sqlalchemy import Connection
 
 from rank_search.artifacts import Tenant
 from rank_search.errors import StoreError
-from rank_search.point import Artifact, Condition, Outcome, Point, State, parse_condition
+from rank_search.point import Artifact, Condition, Execution, Outcome, Point, State, parse_condition
 from rank_search.store import activity, audit, claims, ledger, listing, moments, queries, removal, schema, studies
 from rank_search.store.address import locate
 from rank_search.store.database import Database
 from rank_search.store.front import Front
 from rank_search.store.queries import FrontQuery
-from rank_search.store.records import Activity, Claim, StudyRecord, StudySummary, TrialRow
+from rank_search.store.records import NEVER, Activity, Claim, StudyRecord, StudySummary, TrialRow
 
 if TYPE_CHECKING:
     from rank_search.artifacts import ArtifactStore
@@ -174,7 +174,8 @@ class Store:
         trials as were asked for.
         """
         up_to = study.budget if budget is None else budget
-        return self._database.write(claims.take, study, point, worker, sampler or {}, below, up_to)
+        wanted = Claim(-1, point, worker, attempt=1, started=NEVER, sampler=sampler or {}, budget=up_to)
+        return self._database.write(claims.take, study, wanted, below)
 
     def promote(self, study: StudyRecord, number: int, worker: str, budget: float) -> Claim | None:
         """Claim a stopped trial again, to go on to a larger budget.
@@ -193,10 +194,11 @@ class Store:
 
     def take_over(
         self, study: StudyRecord, worker: str, dead: Callable[[Claim], bool] = lambda claim: not claim.worker
-    ) -> Claim | None:
+    ) -> tuple[Claim, str] | None:
         """Adopt the first claim that is `dead`; by default, one that its worker gave up (it has none).
 
-        Returns `None` if there is no such claim. No claim goes to two workers; one may go to its own worker again.
+        Returns it, and the worker who held it before (none if that one gave it up); `None` if there is no such claim.
+        No claim goes to two workers; one may go to its own worker again.
         """
         if self._database.read(claims.first_orphan, study, dead) is None:
             return None
@@ -215,31 +217,18 @@ class Store:
 
     # trials ----------------------------------------------------------------------------------------------
 
-    def record(
-        self,
-        study: StudyRecord,
-        held: Claim,
-        outcome: Outcome,
-        *,
-        budget: float,
-        rng_seed: int,
-        started: datetime,
-        finished: datetime,
-        worker: str = "",
-    ) -> bool:
-        """Turn the claim into a finished trial, and judge it against the front, in one transaction.
+    def record(self, study: StudyRecord, held: Claim, outcome: Outcome, ran: Execution) -> bool:
+        """Turn the claim into a finished trial at its budget, and judge it against the front, in one transaction.
 
-        `worker` is where it ran, if that is not whose claim it was. A claim is recorded once: if another worker took
-        it over and was faster, or this call is repeated, the row that is already there stays as it is; returns whether
-        that row says what this call does. The row of a
-        promoted trial takes the place of its former one: its number stays, its id is a new and larger one, and the
-        measurements at smaller budgets stay with it. Measurements that are not finite are not stored.
+        A claim is recorded once: if another worker took it over and was faster, or this call is repeated, the row that
+        is already there stays as it is; returns whether that row says what this call does. The row of a promoted trial
+        takes the place of its former one: its number stays, its id is a new and larger one, and the measurements at
+        smaller budgets stay with it. Measurements that are not finite are not stored.
 
         Raises:
             StoreError: a complete or stopped trial lacks a finite objective, or the point was never claimed.
         """
-        ending = ledger.Ending(outcome, budget, rng_seed, started, finished, worker)
-        return self._database.write(ledger.record, study, held, ending, self._losses)
+        return self._database.write(ledger.record, study, held, outcome, ran, self._losses)
 
     def amend(self, study: StudyRecord | str, number: int, measurements: Mapping[str, float]) -> TrialRow:
         """Add measurements to a finished trial; those it already has, with the same values, are left alone.

@@ -6,7 +6,6 @@ from rank_search.tasks.calibration import input_moments, moments_of_inputs, patc
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
-from rank_search.tasks.stop import Stop, never
 from rank_search.tasks.supervised import Supervised, error_rate
 from rank_search.tasks.task import (
     Batch,
@@ -26,7 +25,6 @@ __all__ = [
     "Inputs",
     "Random",
     "Seen",
-    "Stop",
     "Supervised",
     "Task",
     "as_for_loss",
@@ -38,7 +36,6 @@ __all__ = [
     "input_moments",
     "is_lone",
     "moments_of_inputs",
-    "never",
     "not_finite",
     "patches",
     "run_on",

@@ -1,13 +1,12 @@
-"""What a fine-tuning is made of, and how it can end early."""
+"""What a fine-tuning is made of, and what ends it early."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
 from rank_search.quantization import Quantizer
-from rank_search.tasks import Stop, never
 from rank_search.training.settings import TrainingSettings
 
 
@@ -45,4 +44,3 @@ class FineTuning:
     orthogonality: float = 0.0
     entropy: EntropyPenalty | None = None
     teacher: nn.Module | None = None
-    stop: Stop = field(default=never)

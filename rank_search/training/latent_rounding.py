@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rank_search.coding import Grid
 from rank_search.quantization import Quantizer, RoundingKind, batch_statistics, latents
-from rank_search.tasks import Batch, Stop, Task, checked_batches, task_loss
+from rank_search.tasks import Batch, Task, checked_batches, task_loss
 from rank_search.training.fine_tuning import EntropyPenalty
 
 _BATCHES: Final = 16
@@ -22,9 +22,7 @@ factor near the size of a batch or more, which the loss itself has to tell."""
 Whole = dict[str, Tensor]
 
 
-def round_latents(
-    task: Task, model: nn.Module, entropy: EntropyPenalty, kind: RoundingKind, stop: Stop
-) -> dict[str, Grid]:
+def round_latents(task: Task, model: nn.Module, entropy: EntropyPenalty, kind: RoundingKind) -> dict[str, Grid]:
     """Round all latents of a model in place to the grids of its quantizer, which are returned."""
     tensors, quantizer = latents(model), entropy.quantizer
     if kind == "nearest":
@@ -34,12 +32,12 @@ def round_latents(
     nearest = {name: numbers.round() for name, numbers in exact.items()}
     _put(tensors, grids, nearest)
     with batch_statistics(model):
-        curvature = squared_gradients(task, model, grids, stop)
-        best, least = nearest, _objective(task, model, entropy, nearest, stop)
+        curvature = squared_gradients(task, model, grids)
+        best, least = nearest, _objective(task, model, entropy, nearest)
         for price in _PRICES:
             cheaper = cheaper_neighbours(exact, curvature, quantizer, price * entropy.weight)
             _put(tensors, grids, cheaper)
-            found = _objective(task, model, entropy, cheaper, stop)
+            found = _objective(task, model, entropy, cheaper)
             if found < least:
                 best, least = cheaper, found
     _put(tensors, grids, best)
@@ -64,14 +62,14 @@ def cheaper_neighbours(exact: Whole, curvature: Whole, quantizer: Quantizer, pri
     return chosen
 
 
-def squared_gradients(task: Task, model: nn.Module, grids: Mapping[str, Grid], stop: Stop) -> Whole:
+def squared_gradients(task: Task, model: nn.Module, grids: Mapping[str, Grid]) -> Whole:
     """The mean square of the loss's gradient along each whole number, over some training batches: the diagonal of the
     empirical Fisher information, up to the size of a batch.
     """
     tensors = latents(model)
     total = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in tensors.items()}
     count = 0
-    for batch in _batches(task, stop):
+    for batch in _batches(task):
         with torch.enable_grad():
             wanted = [name for name, tensor in tensors.items() if tensor.requires_grad]
             loss = task_loss(task, model, batch)
@@ -84,16 +82,14 @@ def squared_gradients(task: Task, model: nn.Module, grids: Mapping[str, Grid], s
 
 
 @torch.no_grad()
-def _objective(task: Task, model: nn.Module, entropy: EntropyPenalty, numbers: Whole, stop: Stop) -> float:
-    losses = [float(task_loss(task, model, batch)) for batch in _batches(task, stop)]
+def _objective(task: Task, model: nn.Module, entropy: EntropyPenalty, numbers: Whole) -> float:
+    losses = [float(task_loss(task, model, batch)) for batch in _batches(task)]
     bits = sum(float(each.sum()) for each in entropy.quantizer.bits(numbers).values())
     return sum(losses) / len(losses) + entropy.weight * bits
 
 
-def _batches(task: Task, stop: Stop) -> Iterator[Batch]:
-    for batch in islice(checked_batches(task.training(), "training data"), _BATCHES):
-        stop()
-        yield batch
+def _batches(task: Task) -> Iterator[Batch]:
+    return islice(checked_batches(task.training(), "training data"), _BATCHES)
 
 
 @torch.no_grad()

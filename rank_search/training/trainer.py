@@ -38,7 +38,7 @@ def fine_tune(task: Task, model: nn.Module, effort: FineTuning) -> Diverged | No
     training, settings = Trainer(task, model, effort), effort.settings
     diverged = training.advance(settings.epochs)
     if diverged is None and training.settle():
-        reestimate_batchnorm(task, model, effort.stop, settings.norm_batches)
+        reestimate_batchnorm(task, model, settings.norm_batches)
     return diverged
 
 
@@ -86,7 +86,6 @@ class Trainer:
 
     def _advance_by(self, batch: Batch) -> Diverged | None:
         settings, step, total = self._effort.settings, self._step, self._steps(self._effort.settings.epochs)
-        self._effort.stop()
         set_rates(self._optimizers, self._rates, rate_factor(settings, step, total))
         loss = self._loss_of(batch, step, total)
         if loss is not None and not math.isfinite(value := float(loss.detach())):

@@ -15,7 +15,6 @@ from rank_search.errors import ArtifactError, TaskError
 from rank_search.layers import factorize
 from rank_search.point import Artifact, Outcome, Point, State
 from rank_search.quantization import (
-    CodingSettings,
     Quantizer,
     canonize,
     component_modes,
@@ -23,7 +22,7 @@ from rank_search.quantization import (
     reestimate_batchnorm,
     weight_count,
 )
-from rank_search.tasks import Stop, asked, never, not_finite, seeded
+from rank_search.tasks import asked, not_finite, seeded
 from rank_search.training import (
     MODEL,
     Checkpoint,
@@ -31,31 +30,20 @@ from rank_search.training import (
     EntropyPenalty,
     FineTuning,
     Trainer,
-    TrainingSettings,
     round_latents,
     to_safetensors,
 )
+from rank_search.trials.checkpoints import read_checkpoint
+from rank_search.trials.context import TrialContext, build
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio
 from rank_search.trials.limits import memory_limited
 from rank_search.trials.measure import measure
-from rank_search.trials.workbench import TrialContext, build
 
 ORTHOGONALITY: Final = "orthogonality"
 ENTROPY: Final = "entropy"
 """Names of the two penalties in `Point.penalties`."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Goal:
-    """Which trial it is, how far it is trained, and from where."""
-
-    trial: Mapping[str, Any]
-    budget: float
-    is_full: bool
-    start: Checkpoint | None
-    stop: Stop
 
 
 @dataclass(frozen=True)
@@ -69,15 +57,13 @@ class _Result:
 
 
 def run_trial(
-    workbench: TrialContext,
+    context: TrialContext,
     point: Point,
     rng_seed: int,
     artifacts: ArtifactStore | None = None,
-    stop: Stop = never,
     *,
     budget: float | None = None,
     checkpoint: Artifact | None = None,
-    memory: float | None = None,
 ) -> Outcome:
     """Factorize, fine-tune, code, decode, and measure the decoded model.
 
@@ -93,23 +79,21 @@ def run_trial(
         rng_seed: the trial is deterministic given this; torch's global generator is left as it was.
         artifacts: where a complete trial leaves its `model` and its `coded` bytes, and one below the full budget
             its `checkpoint` (none if there was nothing to train); None keeps nothing.
-        stop: called between batches; what it raises ends the trial.
-        budget: epochs to train to, of those in `workbench.training`, whose schedule holds; None: all of them.
+        budget: epochs to train to, of those in `context.training`, whose schedule holds; None: all of them.
         checkpoint: of the same trial at a smaller budget, to go on from.
-        memory: GiB that the trial may take beyond what the process holds; see `memory_limited`.
 
     Raises:
         ArtifactError: the artifacts could not be written, or the checkpoint could not be read or is of another
             trial (then start this one over); that is no fault of the trial.
     """
-    full = workbench.training.epochs
+    full = context.training.epochs
     target = full if budget is None else min(budget, full)
-    settings = {"training": workbench.training.model_dump(), "coding": workbench.coding.model_dump()}
+    settings = {"training": context.training.model_dump(), "coding": context.coding.model_dump()}
     trial = {"point": point.key, "rng_seed": rng_seed, **settings}
-    start = None if checkpoint is None else _read(artifacts, checkpoint, trial, target)
+    start = None if checkpoint is None else read_checkpoint(artifacts, checkpoint, trial, target)
     try:
-        with memory_limited(memory), seeded(rng_seed):
-            result = _carry_out(workbench, point, _Goal(trial, target, target == full, start, stop))
+        with memory_limited(context.memory), seeded(rng_seed):
+            result = _carry_out(context, point, trial, target, start)
     except ArtifactError:
         raise
     except Exception as error:  # noqa: BLE001  the one place where any error becomes an outcome
@@ -117,54 +101,61 @@ def run_trial(
         return Outcome(State.FAILED, reason=_one_line(error))
     if isinstance(result, Diverged):
         return Outcome(State.DIVERGED, reason=result.reason)
-    if names := not_finite(result.measurements):
-        found = ", ".join(f"{name} is {result.measurements[name]}" for name in names)
-        return Outcome(State.DIVERGED, reason=f"measured after training: {found}")
+    if said := _not_finite(result.measurements):
+        return Outcome(State.DIVERGED, reason=f"measured after training: {said}")
     kept = () if artifacts is None else _keep(result, artifacts, point.key, target == full)
     return Outcome(State.COMPLETE, result.measurements, artifacts=kept)
 
 
-def dense_measurements(workbench: TrialContext) -> dict[str, float]:
+def _not_finite(measurements: Mapping[str, float]) -> str:
+    """Which numbers are not finite, in words."""
+    return ", ".join(f"{name} is {measurements[name]}" for name in not_finite(measurements))
+
+
+def dense_measurements(context: TrialContext) -> dict[str, float]:
     """The measurements of the dense model as it is, coded as 32-bit floats.
 
     Raises:
         TaskError: the task raises, or its answers cannot be used.
         TrialError: the model's tensors cannot be coded.
     """
-    coded = encode(_state(workbench.dense))
+    coded = encode(_state(context.dense))
     with asked("selection() or evaluate()"):
-        found = _measured(workbench, Point({}), coded).measurements
-    if names := not_finite(found):
-        values = ", ".join(f"{name} is {found[name]}" for name in names)
+        found = _measured(context, Point({}), coded).measurements
+    if said := _not_finite(found):
         raise TaskError(
-            f"The measurements of the dense model are finite; {values}. Correct the metric, the selection data or "
-            "the weights."
+            f"The dense model's measurements are not finite: {said}. Correct the metric, the selection data or the "
+            "weights."
         )
     return found
 
 
-def _carry_out(workbench: TrialContext, point: Point, goal: _Goal) -> _Result | Diverged:
+def _carry_out(
+    context: TrialContext, point: Point, trial: Mapping[str, Any], epochs: float, start: Checkpoint | None
+) -> _Result | Diverged:
+    """`trial`: which one it is, for the checkpoint that it leaves; `start`: the one that it goes on from."""
     if not _is_factorized(point) and point.penalties.get(ENTROPY, 0.0) <= 0:
-        return _unchanged(workbench, point)
-    model, effort, training = _begun(workbench, point, goal)
-    if diverged := training.advance(goal.budget):
+        return _unchanged(context, point)
+    model, effort, training = _begun(context, point, start)
+    if diverged := training.advance(epochs):
         return diverged
-    checkpoint = None if goal.is_full else training.kept(**goal.trial, epochs=goal.budget).to_bytes()
+    is_full = epochs == context.training.epochs
+    checkpoint = None if is_full else training.kept(**trial, epochs=epochs).to_bytes()
     changed, grids = training.settle(), None
     if effort.entropy is not None:
-        grids = round_latents(workbench.task, model, effort.entropy, workbench.coding.rounding, goal.stop)
+        grids = round_latents(context.task, model, effort.entropy, context.coding.rounding)
     if changed or grids:
-        _reestimate(workbench, model, goal.stop)
+        _reestimate(context, model)
     if grids:
         grids |= canonize(model)
-    return replace(_measured(workbench, point, encode(_state(model), grids)), checkpoint=checkpoint)
+    return replace(_measured(context, point, encode(_state(model), grids)), checkpoint=checkpoint)
 
 
-def _unchanged(workbench: TrialContext, point: Point) -> _Result:
+def _unchanged(context: TrialContext, point: Point) -> _Result:
     """The dense model, measured again only if the study has not done so."""
-    coded, measured = encode(_state(workbench.dense)), workbench.dense_measured
+    coded, measured = encode(_state(context.dense)), context.dense_measured
     if not measured:
-        return _measured(workbench, point, coded)
+        return _measured(context, point, coded)
     return _Result(decode(coded), coded, {**measured, "bits": 8.0 * len(coded)})
 
 
@@ -172,54 +163,54 @@ def _is_factorized(point: Point) -> bool:
     return any(not choice.is_dense for choice in point.layers.values())
 
 
-def _begun(workbench: TrialContext, point: Point, goal: _Goal) -> tuple[nn.Module, FineTuning, Trainer]:
+def _begun(context: TrialContext, point: Point, start: Checkpoint | None) -> tuple[nn.Module, FineTuning, Trainer]:
     """The model and its training: at the beginning, or where the checkpoint left it."""
-    if goal.start is not None:
-        model = build(workbench.dense, point, workbench.layers, workbench.plugins, goal.start.part(MODEL))
-        effort = _effort(workbench, point, model, goal.stop)
-        return model, effort, Trainer.restored(workbench.task, model, effort, goal.start)
-    model = factorize(workbench.dense, point, workbench.layers, workbench.plugins, workbench.bases)
+    if start is not None:
+        model = build(context.dense, point, context.layers, context.plugins, start.part(MODEL))
+        effort = _effort(context, point, model)
+        return model, effort, Trainer.restored(context.task, model, effort, start)
+    model = factorize(context.dense, point, context.layers, context.plugins, context.bases)
     if _is_factorized(point):
-        _reestimate(workbench, model, goal.stop)
-    effort = _effort(workbench, point, model, goal.stop)
-    return model, effort, Trainer(workbench.task, model, effort)
+        _reestimate(context, model)
+    effort = _effort(context, point, model)
+    return model, effort, Trainer(context.task, model, effort)
 
 
-def _effort(workbench: TrialContext, point: Point, model: nn.Module, stop: Stop) -> FineTuning:
-    entropy = _entropy_penalty(workbench, model, point.penalties.get(ENTROPY, 0.0))
-    teacher = workbench.dense if workbench.training.distillation > 0 else None
-    return FineTuning(workbench.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, teacher, stop)
+def _effort(context: TrialContext, point: Point, model: nn.Module) -> FineTuning:
+    entropy = _entropy_penalty(context, model, point.penalties.get(ENTROPY, 0.0))
+    teacher = context.dense if context.training.distillation > 0 else None
+    return FineTuning(context.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, teacher)
 
 
-def _reestimate(workbench: TrialContext, model: nn.Module, stop: Stop) -> None:
-    reestimate_batchnorm(workbench.task, model, stop, workbench.training.norm_batches)
+def _reestimate(context: TrialContext, model: nn.Module) -> None:
+    reestimate_batchnorm(context.task, model, context.training.norm_batches)
 
 
-def _entropy_penalty(workbench: TrialContext, model: nn.Module, price: float) -> EntropyPenalty | None:
+def _entropy_penalty(context: TrialContext, model: nn.Module, price: float) -> EntropyPenalty | None:
     tensors = latents(model)
     if price <= 0 or not tensors:
         return None
-    coding = workbench.coding
+    coding = context.coding
     modes = component_modes(model) if coding.steps == "component" else None
-    quantizer = Quantizer(tensors, workbench.training.entropy_start_bits, coding, modes)
-    return EntropyPenalty(quantizer, price / weight_count(workbench.dense))
+    quantizer = Quantizer(tensors, context.training.entropy_start_bits, coding, modes)
+    return EntropyPenalty(quantizer, price / weight_count(context.dense))
 
 
-def _measured(workbench: TrialContext, point: Point, coded: bytes) -> _Result:
+def _measured(context: TrialContext, point: Point, coded: bytes) -> _Result:
     """Decode, rebuild the model as an export does, and measure that."""
     state = decode(coded)
-    model = build(workbench.dense, point, workbench.layers, workbench.plugins, state)
-    found = measure(workbench.task, model, len(coded), workbench.examples)
-    return _Result(state, coded, found | _latency(workbench, point, model))
+    model = build(context.dense, point, context.layers, context.plugins, state)
+    found = measure(context.task, model, len(coded), context.examples)
+    return _Result(state, coded, found | _latency(context, point, model))
 
 
-def _latency(workbench: TrialContext, point: Point, model: nn.Module) -> dict[str, float]:
+def _latency(context: TrialContext, point: Point, model: nn.Module) -> dict[str, float]:
     """The ratio to the dense model, which is 1 where no layer is factorized, and seconds in the study's unit."""
-    settings, example = workbench.latency, workbench.task.example()
+    settings, example = context.latency, context.task.example()
     if settings is None:
         return {}
-    unit = workbench.dense_latency or measure_latency(workbench.dense, example, settings)
-    ratio = measure_latency_ratio(workbench.dense, model, example, settings) if _is_factorized(point) else 1.0
+    unit = context.dense_latency or measure_latency(context.dense, example, settings)
+    ratio = measure_latency_ratio(context.dense, model, example, settings) if _is_factorized(point) else 1.0
     return {LATENCY: ratio * unit, LATENCY_RATIO: ratio}
 
 
@@ -227,31 +218,10 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     if strange := [name for name, value in state.items() if not isinstance(value, Tensor)]:
         raise TaskError(
-            f"A model's state is made of tensors, so that it can be coded; {', '.join(strange)} is something "
-            "else. Keep it as a buffer, or out of the state dict."
+            f"The model's state has {', '.join(strange)}, which is no tensor and cannot be coded. Keep it as a buffer, "
+            "or out of the state dict."
         )
     return state
-
-
-def _read(artifacts: ArtifactStore | None, checkpoint: Artifact, trial: Mapping[str, Any], budget: float) -> Checkpoint:
-    """The checkpoint, if it is of this trial, and not past the budget."""
-    if artifacts is None:
-        raise ArtifactError("A checkpoint is read from an artifact store; none was given. Pass the study's.")
-    found = Checkpoint.from_bytes(artifacts.read(checkpoint))
-    # A key that was not there yet when the checkpoint was left counts as its default.
-    defaults = {"training": TrainingSettings().model_dump(), "coding": CodingSettings().model_dump()}
-    about = {**found.about} | {name: each | found.about.get(name, {}) for name, each in defaults.items()}
-    if any(about.get(key) != value for key, value in trial.items()):
-        raise ArtifactError(
-            f"A checkpoint goes on with the trial that left it; {checkpoint.location} is of another point, another "
-            "rng seed or other training settings. Start the trial over."
-        )
-    if found.about["epochs"] > budget:
-        raise ArtifactError(
-            f"A checkpoint is gone on with to a larger budget; {checkpoint.location} was left after "
-            f"{found.about['epochs']:g} epochs, and {budget:g} are asked for. Start the trial over."
-        )
-    return found
 
 
 def _keep(result: _Result, artifacts: ArtifactStore, stem: str, is_full: bool) -> tuple[Artifact, ...]:

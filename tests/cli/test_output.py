@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
+from rank_search.basics import number
 from rank_search.cli.output import OutputFormat, choices_in_short, print_rows
-from rank_search.store import number
 
 Capture = pytest.CaptureFixture[str]
 

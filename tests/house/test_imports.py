@@ -57,11 +57,12 @@ LIBRARIES: dict[str, set[str]] = {
 }
 EVERYWHERE = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
 ONLY_IN = {  # a library that some files of a room may import
-    ("launch", "ray"): {"ray_actors.py", "tensorboard.py"},
+    ("launch", "ray"): {"ray_actors.py", "ray_connection.py"},
     ("options", "torch"): {"fits.py", "fitted.py", "of_model.py"},
     ("options", "scipy"): {"knapsack.py"},
     ("search", "scipy"): {"surrogate.py"},
     ("observe", "optuna"): {"optuna_storage.py"},
+    ("observe", "ray"): {"ray_metrics.py", "tensorboard.py"},
 }
 
 

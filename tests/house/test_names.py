@@ -15,12 +15,14 @@ import typer
 
 import rank_search
 from rank_search.cli.main import app
+from rank_search.cli.verb_reference import reference as verb_reference
 from rank_search.errors import RankSearchError
 from rank_search.layers import installed
 from rank_search.study.reference import reference
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+VERBS = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 ROOMS = sorted(path.parent.name for path in (ROOT / "rank_search").glob("*/__init__.py"))
 
 
@@ -98,7 +100,8 @@ def verbs() -> dict[str, str]:
 
 @pytest.mark.parametrize("verb", sorted(verbs()))
 def test_each_verb_is_documented_with_an_example(verb: str) -> None:
-    assert f"rank-search {verb}" in README
+    assert f"\n## {verb}\n" in VERBS
+    assert f"\nrank-search {verb} " in VERBS
     assert f"Example: rank-search {verb}" in verbs()[verb]
 
 
@@ -113,6 +116,16 @@ def test_each_built_in_plugin_is_documented() -> None:
 def test_the_study_file_reference_is_the_generated_one() -> None:
     page = (ROOT / "docs" / "study-file.md").read_text(encoding="utf-8")
     assert page == reference(), "run `make docs`"
+
+
+def test_the_page_of_the_verbs_is_the_generated_one() -> None:
+    assert verb_reference() == VERBS, "run `make docs`"
+
+
+def test_every_option_of_a_verb_says_what_it_means() -> None:
+    rows = re.findall(r"^\| `(-[^|]*)\|[^|]*\|([^|]*)\|$", verb_reference().replace("\\|", "/"), flags=re.MULTILINE)
+    assert len(rows) > 60
+    assert [option for option, meaning in rows if not meaning.strip()] == []
 
 
 def test_no_key_of_a_study_file_is_without_a_description() -> None:

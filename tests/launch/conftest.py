@@ -8,10 +8,12 @@ import pytest
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Executor, InProcess, LaunchSettings, Runner, SearchDriver, SearchPlan
+from rank_search.observe import Observers
 from rank_search.point import Objective
 from rank_search.search import Rungs
 from rank_search.store import Store, StudyRecord
 from tests.launch.parts import Counting, better_and_better
+from tests.launch.runners import Made
 
 if TYPE_CHECKING:
     from rank_search.launch import Cluster
@@ -46,8 +48,7 @@ def drive(store: Store, study: StudyRecord, tmp_path: Path) -> Callable[..., Sea
 
     def make(executor: Executor | None = None, searcher: Counting | None = None, **changes: Any) -> SearchDriver:
         driven = changes.pop("study", study)
-        report = changes.pop("report", lambda progress: None)
-        watchers = changes.pop("watchers", ())
+        observers = Observers(changes.pop("report", lambda progress: None), changes.pop("callbacks", ()))
         plan = SearchPlan(
             **{
                 "target": 5,
@@ -61,7 +62,7 @@ def drive(store: Store, study: StudyRecord, tmp_path: Path) -> Callable[..., Sea
             }
         )
         chosen = executor or InProcess(better_and_better)
-        return SearchDriver(store, driven, searcher or Counting(), chosen, plan, report, watchers)  # type: ignore[arg-type]
+        return SearchDriver(store, driven, searcher or Counting(), chosen, plan, observers)  # type: ignore[arg-type]
 
     return make
 
@@ -70,4 +71,4 @@ def ray_actors(cluster: Cluster, make: Callable[[], Runner], workers: int, limit
     from rank_search.launch import RayActors, ship
 
     ship(HERE)
-    return RayActors(cluster, make, workers, LaunchSettings(on="ray", time_limit=limit))
+    return RayActors(cluster, Made(make), "found", workers, LaunchSettings(on="ray", time_limit=limit))

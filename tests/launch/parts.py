@@ -12,8 +12,7 @@ from rank_search.launch import Executor, Job
 from rank_search.launch.driver_name import driver_name
 from rank_search.launch.executors import Finished, carry_out
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import Past
-from rank_search.search.searcher import Suggestion
+from rank_search.search import SearchTrial
 from rank_search.store import Store, StudyRecord, TrialRow
 
 ELSEWHERE = "another-machine:1"
@@ -25,19 +24,19 @@ class Counting:
     def __init__(self, points: int = 1000) -> None:
         self.points, self.known, self.withdrawn = points, dict[str, State | None](), 0
 
-    def ask(self, number: int) -> Suggestion | None:
+    def ask(self, number: int) -> SearchTrial | None:
         point = next((each for each in map(a_point, range(self.points)) if each.key not in self.known), None)
         if point is None:
             return None
         self.known[point.key] = None
-        return Suggestion(number, point, {"label": "counting"})
+        return SearchTrial(number, point, {"label": "counting"})
 
-    def feed(self, trials: Iterable[Past]) -> None:
-        self.known |= {past.point.key: past.outcome and past.outcome.state for past in trials}
+    def feed(self, trials: Iterable[SearchTrial]) -> None:
+        self.known |= {each.point.key: each.outcome and each.outcome.state for each in trials}
 
-    def withdraw(self, suggestion: Suggestion) -> None:
+    def withdraw(self, trial: SearchTrial) -> None:
         self.withdrawn += 1
-        del self.known[suggestion.point.key]
+        del self.known[trial.point.key]
 
 
 class LastFirst(Executor):

@@ -10,11 +10,13 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import final
 
 from rank_search.errors import ArtifactError, TrialError
-from rank_search.launch import Job, Processes, Runner
+from rank_search.launch import Job, Processes, Runner, WorkerRecipe
 from rank_search.launch.executors import trial_seed
 from rank_search.point import Outcome, Point, State
 
@@ -23,17 +25,26 @@ def jobs(count: int) -> list[Job]:
     return [Job(number, Point({}), trial_seed(0, number), budget=1.0) for number in range(count)]
 
 
-def processes(make: Callable[[], Runner], workers: int = 2, limit: float | None = None) -> Processes:
-    return Processes(no_step, workers, limit).serve(partial(runner_of, make))
+@final
+@dataclass(frozen=True)
+class Made(WorkerRecipe[str, str]):
+    """A runner that is made by a function; each step gets what the one before has made."""
+
+    make: Callable[[], Runner]
+
+    def init(self) -> None:
+        return
+
+    def load(self) -> str:
+        return "loaded"
+
+    def runner(self, loaded: str, found: str) -> Runner:
+        assert (loaded, found) == ("loaded", "found")
+        return self.make()
 
 
-def no_step(before: None) -> None:
-    return before
-
-
-def runner_of(make: Callable[[], Runner], before: object) -> Runner:
-    assert before is None
-    return make()
+def processes(make: Callable[[], Runner], workers: int = 2, limit: float | None = None) -> Processes[str, str]:
+    return Processes(Made(make), workers, limit).load().serve("found")
 
 
 def answer(job: Job) -> Outcome:
@@ -120,18 +131,50 @@ def write_and_hang(path: str, job: Job) -> Outcome:
     return answer(job)
 
 
-def start_a_log(path: str, before: None) -> Path:
-    log = Path(f"{path}-{os.getpid()}")
-    log.write_text("first\n")
-    return log
+@final
+@dataclass(frozen=True)
+class Logged(WorkerRecipe[Path, str]):
+    """Each step writes its name into a file of the process."""
+
+    path: str
+
+    def init(self) -> None:
+        self._log().write_text("init\n")
+
+    def load(self) -> Path:
+        return write(self._log(), "load")
+
+    def runner(self, loaded: Path, found: str) -> Runner:
+        write(loaded, found)
+        return die_on_the_first_try
+
+    def _log(self) -> Path:
+        return Path(f"{self.path}-{os.getpid()}")
 
 
-def go_on_with_it(word: str, log: Path) -> Path:
+def write(log: Path, word: str) -> Path:
     with log.open("a") as file:
         file.write(f"{word}\n")
     return log
 
 
-def deadly_with_a_log(word: str, log: Path) -> Runner:
-    go_on_with_it(word, log)
-    return die_on_the_first_try
+@final
+@dataclass(frozen=True)
+class Raising(WorkerRecipe[None, None]):
+    """The step of that name raises."""
+
+    step: str
+
+    def init(self) -> None:
+        self._raise_in("init")
+
+    def load(self) -> None:
+        self._raise_in("load")
+
+    def runner(self, loaded: None, found: None) -> Runner:
+        self._raise_in("runner")
+        return answer
+
+    def _raise_in(self, step: str) -> None:
+        if step == self.step:
+            raise_at_the_start()

@@ -19,7 +19,7 @@ def answer(job: Job) -> Outcome:
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 8])
-def test_each_is_carried_out_once(count: int) -> None:
+def test_all_of_carries_each_job_out_once(count: int) -> None:
     executor = LastFirst(answer)
     done = list(all_of(executor, jobs(count), max_retries=0))
     assert sorted(each.job.number for each in done) == list(range(count))
@@ -27,7 +27,7 @@ def test_each_is_carried_out_once(count: int) -> None:
     assert (executor.jobs, executor.closed) == ([], False)
 
 
-def test_it_is_tried_again_when_its_worker_dies() -> None:
+def test_all_of_tries_a_job_again_when_its_worker_dies() -> None:
     def dies_twice(job: Job) -> Outcome:
         if job.number == 1 and job.attempt <= 2:
             raise LaunchError("its worker died")
@@ -39,7 +39,7 @@ def test_it_is_tried_again_when_its_worker_dies() -> None:
         list(all_of(InProcess(dies_twice), jobs(4), max_retries=1))
 
 
-def test_another_error_is_not_tried_again() -> None:
+def test_all_of_raises_an_error_that_is_not_of_the_worker() -> None:
     tried: list[int] = []
 
     def raises(job: Job) -> Outcome:
@@ -51,6 +51,6 @@ def test_another_error_is_not_tried_again() -> None:
     assert tried == [0]
 
 
-def test_a_failed_outcome_is_given_back() -> None:
+def test_all_of_gives_a_failed_outcome_back() -> None:
     (done,) = all_of(InProcess(lambda job: Outcome(State.FAILED, reason="too slow")), jobs(1), max_retries=3)
     assert done.outcome.reason == "too slow"

@@ -13,16 +13,13 @@ import pytest
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError, StoreAwayError, TaskError
-from rank_search.launch import InProcess, Job, SearchDriver, TrialCallback, driver, executors
+from rank_search.launch import InProcess, Job, SearchDriver, claiming, driver, executors
 from rank_search.launch import heartbeats as pulses
-from rank_search.launch.driver import hypervolume_of
-from rank_search.launch.executors import Finished
-from rank_search.observe import SearchProgress, status_of
-from rank_search.point import Bound, Outcome, Point, State
-from rank_search.search import Rungs
+from rank_search.observe import SearchProgress, TrialCallback, status_of
+from rank_search.point import Bound, Execution, Outcome, Point, State
+from rank_search.search import Rungs, SearchTrial
 from rank_search.search.rungs import RungSettings
-from rank_search.search.searcher import Suggestion
-from rank_search.store import Claim, Store, StudyRecord, moments
+from rank_search.store import Claim, Store, StudyRecord, TrialRow, moments
 from tests.launch.parts import (
     ELSEWHERE,
     Counting,
@@ -37,7 +34,7 @@ from tests.launch.parts import (
 # ---- to the target ---------------------------------------------------------------------------------------
 
 
-def test_it_reaches_the_target_and_tells_how_far_it_is(
+def test_a_driver_reaches_the_target_and_reports_its_progress(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     told: list[SearchProgress] = []
@@ -55,14 +52,16 @@ def test_it_reaches_the_target_and_tells_how_far_it_is(
     assert told[-1].seconds_left == 0
 
 
-def test_nothing_is_left_to_do(store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]) -> None:
+def test_a_driver_with_its_target_reached_runs_nothing(
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
     drive(target=4).run()
     again = drive(target=2)
     assert again.run() is True
     assert (again.done_here, len(by_number(store, study))) == (0, 4)
 
 
-def test_a_space_that_is_exhausted_ends_it(
+def test_a_driver_ends_when_the_space_is_exhausted(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     assert drive(LastFirst(better_and_better), Counting(points=4), target=9).run() is False
@@ -70,7 +69,9 @@ def test_a_space_that_is_exhausted_ends_it(
     assert drive(searcher=Counting(points=4), target=4).run() is True
 
 
-def test_what_can_be_judged_is_not_run(store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]) -> None:
+def test_a_point_judged_beforehand_is_not_run(
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
     ran: list[int] = []
 
     def note(job: Job) -> Outcome:
@@ -143,7 +144,7 @@ def test_the_trials_of_another_driver_are_waited_for(
         waited += 1
         if waited == 3:
             now = datetime.now(UTC)
-            store.record(study, theirs, complete(0.1, 1.0), budget=1, rng_seed=0, started=now, finished=now)
+            store.record(study, theirs, complete(0.1, 1.0), Execution(0, now, now))
 
     monkeypatch.setattr(driver.time, "sleep", they_finish)
     told: list[SearchProgress] = []
@@ -160,13 +161,13 @@ def test_a_point_that_another_driver_has_is_not_tried_twice(
     class Overtaken(Counting):
         """Between asking and claiming, another driver claims the same point, once."""
 
-        def ask(self, number: int) -> Suggestion | None:
-            suggestion = super().ask(number)
-            if number == 1 and suggestion is not None and not self.withdrawn:
-                claim = store.claim(study, suggestion.point, ELSEWHERE, {"label": "theirs"})
+        def ask(self, number: int) -> SearchTrial | None:
+            asked = super().ask(number)
+            if number == 1 and asked is not None and not self.withdrawn:
+                claim = store.claim(study, asked.point, ELSEWHERE, {"label": "theirs"})
                 now = datetime.now(UTC)
-                store.record(study, claim, complete(0.9, 1.0), budget=1, rng_seed=0, started=now, finished=now)
-            return suggestion
+                store.record(study, claim, complete(0.9, 1.0), Execution(0, now, now))
+            return asked
 
     searcher = Overtaken()
     drive(searcher=searcher, target=4).run()
@@ -175,8 +176,25 @@ def test_a_point_that_another_driver_has_is_not_tried_twice(
     assert {row.point.key for row in by_number(store, study)} == {a_point(rank).key for rank in range(4)}
 
 
+def test_what_another_driver_has_finished_is_not_in_flight_elsewhere(
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
+    theirs = store.claim(study, a_point(700), ELSEWHERE, {"label": "theirs"})
+    assert theirs is not None
+
+    def they_are_faster(job: Job) -> Outcome:
+        if job.number == 2:
+            now = datetime.now(UTC)
+            store.record(study, theirs, complete(0.1, 1.0), Execution(0, now, now))
+        return better_and_better(job)
+
+    told: list[SearchProgress] = []
+    drive(InProcess(they_are_faster), target=4, report=told.append).run()
+    assert [each.elsewhere for each in told] == [1, 1, 0, 0]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of luck")])
-def test_interrupted_it_gives_its_claims_up(
+def test_an_interrupted_driver_gives_its_claims_up(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], error: BaseException
 ) -> None:
     def stop_at_three(job: Job) -> Outcome:
@@ -250,7 +268,7 @@ def files(folder: Path) -> set[str]:
     return {re.sub("-[0-9a-f]{16}", "", path.name) for path in (folder / "artifacts").iterdir()}
 
 
-def test_only_the_files_of_the_front_stay(
+def test_artifacts_of_dominated_trials_are_removed(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], tmp_path: Path
 ) -> None:
     losses = [(0.5, 5.0), (0.6, 6.0), (0.4, 9.0), (0.3, 4.0), (0.9, 1.0), (0.3, 4.0)]
@@ -270,13 +288,15 @@ def test_files_that_a_killed_driver_left_in_the_store_are_removed(
     for rank in (700, 800):  # recorded, and killed before the files of the dominated one were removed
         claim = store.claim(study, a_point(rank), dead_worker(), {"label": "theirs"})
         outcome = run(Job(claim.number, claim.point, 0, 1.0))
-        store.record(study, claim, outcome, budget=1, rng_seed=0, started=now, finished=now)
+        store.record(study, claim, outcome, Execution(0, now, now))
     assert files(tmp_path) == {"0.model", "0.coded", "1.model", "1.coded"}
     drive(target=2).run()
     assert files(tmp_path) == {"1.model", "1.coded"}
 
 
-def test_a_searcher_is_told_of_everything(store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]) -> None:
+def test_a_searcher_is_told_of_every_trial_and_claim(
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
     store.claim(study, a_point(700), ELSEWHERE, {"label": "theirs"})
     drive(searcher=Counting(points=2), target=9).run()
     searcher = Counting(points=2)
@@ -324,7 +344,7 @@ def test_a_trial_that_stays_in_trouble_has_failed_with_the_reason(
     assert (rows[1].reason, rows[1].attempt) == (str(trouble), 3)
 
 
-def test_what_will_work_for_no_trial_ends_the_run(
+def test_an_error_that_is_no_trials_own_ends_the_search(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     with pytest.raises(TaskError, match="no data"):
@@ -333,7 +353,7 @@ def test_what_will_work_for_no_trial_ends_the_run(
     assert [claim.worker for claim in store.claims(study)] == [""]
 
 
-def test_without_room_for_files_no_trial_is_spent(
+def test_a_full_artifact_store_costs_no_trial(
     store: Store,
     study: StudyRecord,
     drive: Callable[..., SearchDriver],
@@ -384,11 +404,10 @@ def test_a_claim_whose_granting_was_not_heard_of_is_taken_up(
 
 def overtake(store: Store, study: StudyRecord, number: int, *, record: bool) -> None:
     """As another driver does that takes this one for dead."""
-    claim = store.take_over(study, ELSEWHERE, lambda claim: claim.number == number)
-    assert claim is not None
+    claim, _ = store.take_over(study, ELSEWHERE, lambda claim: claim.number == number)
     if record:
         now = datetime.now(UTC)
-        store.record(study, claim, complete(0.25, 1.0), budget=1, rng_seed=0, started=now, finished=now)
+        store.record(study, claim, complete(0.25, 1.0), Execution(0, now, now))
 
 
 def test_a_result_that_comes_too_late_is_dropped(
@@ -397,8 +416,8 @@ def test_a_result_that_comes_too_late_is_dropped(
     watched: list[int] = []
 
     class Noting(TrialCallback):
-        def recorded(self, finished: Finished, outcome: Outcome) -> None:
-            watched.append(finished.job.number)
+        def recorded(self, row: TrialRow) -> None:
+            watched.append(row.number)
 
         def progressed(self, progress: SearchProgress) -> None:
             return
@@ -411,7 +430,7 @@ def test_a_result_that_comes_too_late_is_dropped(
             overtake(store, study, 1, record=True)
         return better_and_better(job)
 
-    made = drive(InProcess(run), target=3, watchers=[Noting()])
+    made = drive(InProcess(run), target=3, callbacks=[Noting()])
     with caplog.at_level("INFO", "rank_search"):
         assert made.run() is True
     rows = by_number(store, study)
@@ -424,12 +443,13 @@ def test_a_result_that_comes_too_late_is_dropped(
     assert store.check(study) == []
 
 
-def test_nobody_takes_over_what_he_carries_out_himself(
+def test_a_driver_does_not_take_over_a_trial_that_it_is_carrying_out(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """His claims were handed on while he was stopped, and their new holder is silent, or has given them up."""
     monkeypatch.setattr(pulses, "EXPIRED", timedelta(seconds=-1))
     monkeypatch.setattr(driver, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(claiming, "BETWEEN_LOOKS", timedelta(0))
     ran: list[int] = []
 
     def run(job: Job) -> Outcome:
@@ -467,6 +487,7 @@ def test_clocks_that_jump_lose_no_claim_and_no_sense(
         monkeypatch.setattr(module, "datetime", Jumping)
     monkeypatch.setattr(pulses, "HEARTBEAT", timedelta(milliseconds=5))
     monkeypatch.setattr(driver, "PATIENCE", timedelta(0))
+    monkeypatch.setattr(claiming, "BETWEEN_LOOKS", timedelta(0))
 
     def run(job: Job) -> Outcome:
         nonlocal offset
@@ -526,7 +547,7 @@ def test_progress_that_nobody_reads_ends_no_search(
     assert [each.getMessage().partition(":")[0] for each in caplog.records] == ["Progress is shown no more"]
 
 
-def test_interrupted_while_the_store_is_away_it_ends_at_once(
+def test_a_driver_interrupted_while_the_store_is_away_ends_at_once(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patience = store._database._patience
@@ -637,12 +658,3 @@ def test_a_damaged_checkpoint_costs_a_fresh_start(
     made.run()
     assert any(job.budget > 1 and job.checkpoint is None and job.attempt == 2 for job in jobs)
     assert not any(row.state is State.FAILED for row in store.trials(long_study))
-
-
-# ---- small questions -------------------------------------------------------------------------------------
-
-
-def test_hypervolume_is_a_share_of_the_box(study: StudyRecord) -> None:
-    assert hypervolume_of(study, []) == 0
-    assert hypervolume_of(study, [[0.5, 5.0]]) == pytest.approx(0.25)
-    assert hypervolume_of(study, [[0.0, 0.0]]) == pytest.approx(1)

@@ -24,13 +24,15 @@ def of_process(pid: int, name: str) -> str:
     return f"{host}:{pid}:{birth}"
 
 
-def test_each_start_has_a_name_of_its_own() -> None:
+def test_each_start_of_a_driver_has_another_name() -> None:
     names = {driver_name() for _ in range(10)}
     assert len(names) == 10
     assert {name.rpartition(":")[0] for name in names} == {this_process()}
 
 
-def test_two_containers_of_one_host_name_and_pid_have_names_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_drivers_in_two_containers_of_one_host_name_and_pid_have_different_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "worker")
     monkeypatch.setattr(os, "getpid", lambda: 1)
     one, two = driver_name(), driver_name()
@@ -39,7 +41,7 @@ def test_two_containers_of_one_host_name_and_pid_have_names_of_their_own(monkeyp
     assert one != two
 
 
-def test_who_has_died_here() -> None:
+def test_a_driver_whose_process_is_gone_is_dead() -> None:
     assert died_here(dead_worker())
     assert not died_here(driver_name())
 

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,11 @@ from rank_search.launch.executors import Finished, trial_seed
 from rank_search.point import State
 from tests.launch.conftest import ray_actors
 from tests.launch.runners import (
+    Logged,
+    Raising,
     answer,
-    deadly_with_a_log,
     die_at_the_start,
     full_disk,
-    go_on_with_it,
     jobs,
     make_always_deadly,
     make_answer,
@@ -32,11 +31,8 @@ from tests.launch.runners import (
     make_hanging,
     make_slow,
     make_stuck,
-    no_step,
     processes,
     raise_at_the_start,
-    runner_of,
-    start_a_log,
 )
 
 
@@ -78,7 +74,7 @@ def executor(request: pytest.FixtureRequest) -> Iterator[Make]:
         each.close()
 
 
-def test_in_process() -> None:
+def test_the_in_process_executor_runs_a_job_when_it_is_collected() -> None:
     executor = InProcess(answer)
     assert executor.free == executor.workers == 1
     (finished,) = finish(executor, jobs(1))
@@ -88,7 +84,7 @@ def test_in_process() -> None:
     assert InProcess(full_disk).collect(0) == []
 
 
-def test_in_process_trouble_comes_back_with_the_job() -> None:
+def test_the_in_process_executor_gives_trouble_back_with_the_job() -> None:
     executor = InProcess(full_disk)
     executor.submit(jobs(1)[0])
     (finished,) = executor.collect(0)
@@ -145,7 +141,7 @@ def test_a_job_that_hangs_with_the_interpreter_held_is_given_up(executor: Make) 
         (make_full_disk, ArtifactError, "no space left"),
     ],
 )
-def test_what_is_no_fault_of_a_trial_is_raised(
+def test_an_executor_raises_what_keeps_every_worker_from_starting(
     executor: Make, make: Callable[[], Runner], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
@@ -157,45 +153,45 @@ def lines(folder: Path) -> list[list[str]]:
 
 
 def test_a_worker_goes_step_by_step_as_the_driver_finds_them(tmp_path: Path) -> None:
-    executor = Processes(partial(start_a_log, str(tmp_path / "log")), 2, None)
+    executor = Processes(Logged(str(tmp_path / "log")), 2, None)
     try:
-        wait_for(lambda: lines(tmp_path) == [["first"], ["first"]])
+        wait_for(lambda: lines(tmp_path) == [["init"], ["init"]])
         assert executor.workers == 0
-        executor.then(partial(go_on_with_it, "second"))
-        wait_for(lambda: lines(tmp_path) == [["first", "second"]] * 2 or bool(executor.collect(0)))
-        executor.serve(partial(deadly_with_a_log, "last"))
+        executor.load()
+        wait_for(lambda: lines(tmp_path) == [["init", "load"]] * 2 or bool(executor.collect(0)))
+        executor.serve("found")
         done = {each.job.number: each for each in finish(executor, jobs(6))}
         assert sorted(done) == list(range(6))
         assert done[1].outcome.measurements["attempt"] == 2, "its worker died"
-        all_steps = ["first", "second", "last"]
+        all_steps = ["init", "load", "found"]
         wait_for(lambda: not executor.collect(0) and lines(tmp_path) == [all_steps] * 3)  # its successor's, too
     finally:
         executor.close()
 
 
-def test_a_worker_that_is_busy_goes_on_with_the_next_step_by_itself(tmp_path: Path) -> None:
-    executor = Processes(partial(start_a_log, str(tmp_path / "log")), 2, None)
+def test_a_worker_that_is_busy_loads_by_itself_afterwards(tmp_path: Path) -> None:
+    executor = Processes(Logged(str(tmp_path / "log")), 2, None)
     try:
-        executor.then(partial(go_on_with_it, "second")).then(partial(go_on_with_it, "third"))
+        executor.load()
         assert lines(tmp_path) == [], "they have not even begun"
-        wait_for(lambda: lines(tmp_path) == [["first", "second", "third"]] * 2)
-        done = finish(executor.serve(partial(deadly_with_a_log, "last")), jobs(4))
+        wait_for(lambda: lines(tmp_path) == [["init", "load"]] * 2)
+        done = finish(executor.serve("found"), jobs(4))
         assert sorted(each.job.number for each in done) == list(range(4))
     finally:
         executor.close()
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_a_step_that_raises_ends_it(late: bool) -> None:
-    executor = Processes(no_step if late else partial(runner_of, raise_at_the_start), 1, None)
+@pytest.mark.parametrize("step", ["init", "load", "runner"])
+def test_a_step_that_raises_ends_the_search(step: str) -> None:
+    executor = Processes(Raising(step), 1, None)
     try:
         with pytest.raises(TrialError, match="no task here"):
-            finish(executor.serve(partial(runner_of, raise_at_the_start)), jobs(1))
+            finish(executor.load().serve(None), jobs(1))
     finally:
         executor.close()
 
 
-def test_of_many_workers_each_is_used(executor: Make) -> None:
+def test_each_of_many_workers_is_used(executor: Make) -> None:
     done = finish(executor(make_slow, workers=3), jobs(6))
     assert len({each.worker for each in done}) == 3
 
@@ -234,7 +230,7 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").is_dir() else True
 
 
-def test_each_trial_has_its_own_seed() -> None:
+def test_each_trial_has_its_own_rng_seed() -> None:
     found = {trial_seed(seed, number) for seed in range(3) for number in range(100)}
     assert len(found) == 300
     assert trial_seed(1, 2) == trial_seed(1, 2)

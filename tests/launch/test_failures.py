@@ -24,13 +24,13 @@ def test_only_failures_in_a_row_count() -> None:
         failures.note(8, FAILED)
 
 
-def test_any_number_may_fail() -> None:
+def test_a_limit_of_zero_allows_any_number_of_failures() -> None:
     failures = Failures(0)
     for number in range(100):
         failures.note(number, FAILED)
 
 
-def test_a_driver_stops_and_leaves_nothing_in_flight(
+def test_a_driver_stops_after_too_many_failures_and_leaves_nothing_in_flight(
     store: Store, study: StudyRecord, drive: Callable[..., SearchDriver]
 ) -> None:
     def one_that_works(job: Job) -> Outcome:

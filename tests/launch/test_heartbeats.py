@@ -64,7 +64,7 @@ def test_any_change_of_a_heartbeat_is_life_wherever_its_clock_goes(steps: list[i
 
 
 @given(st.floats(2 * BEAT, 1e9))
-def test_what_keeps_from_looking_is_no_silence(away: float) -> None:
+def test_a_pause_between_looks_is_no_silence(away: float) -> None:
     """An outage of the store, a machine that slept: the others could not beat either."""
     clock, claim = Clock(), a_claim()
     pulses = Pulses(clock)

@@ -248,7 +248,7 @@ def imported(code: str) -> list[str]:
 def test_pytorchs_compiler_is_not_imported(device: str) -> None:
     code = f"""
 from torch import nn
-from rank_search.layers import count_macs
+from rank_search.layers.costs import count_macs
 with torch.device({device!r}):
     print(count_macs(nn.Linear(3, 4), [torch.empty(2, 3), torch.empty(3), torch.empty(2, 2, 3)]))
     print(count_macs(nn.Linear(3, 4, bias=False), [torch.empty(2, 3), torch.empty(3), torch.empty(2, 2, 3)]))

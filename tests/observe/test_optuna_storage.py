@@ -16,7 +16,7 @@ from rank_search.errors import StoreAwayError
 from rank_search.observe import following
 from rank_search.observe import optuna_storage as mirror_module
 from rank_search.observe.optuna_storage import Mirror, mirrored
-from rank_search.point import Artifact, Outcome, State
+from rank_search.point import Artifact, Execution, Outcome, State
 from rank_search.search import Space
 from rank_search.store import Claim, Store, StudyRecord
 from tests.store.store_tools import a_point, a_record
@@ -60,11 +60,7 @@ def finish(
         study,
         held,
         Outcome(state, measured, reason="" if measured else "for a reason", artifacts=artifacts),
-        budget=held.budget,
-        rng_seed=1,
-        started=now - timedelta(seconds=2),
-        finished=now,
-        worker="there:7",
+        Execution(1, now - timedelta(seconds=2), now, "there:7"),
     )
 
 

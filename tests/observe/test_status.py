@@ -22,8 +22,8 @@ from typer.testing import CliRunner
 from rank_search.cli import status_verb
 from rank_search.errors import QueryError, StoreAwayError
 from rank_search.observe import DriverStatus, Status, status_of
-from rank_search.pareto import hypervolume
-from rank_search.point import Outcome, State
+from rank_search.pareto import ReferenceBox
+from rank_search.point import Execution, Outcome, State
 from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord, tables
 from tests.store.store_tools import a_point, a_record
 
@@ -132,7 +132,7 @@ def record(store: Store, study: StudyRecord, outcome: Outcome, worker: str, minu
     claim = store.claim(study, a_point(), "driver:1")
     assert claim is not None
     moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
-    store.record(study, claim, outcome, budget=2.0, rng_seed=1, started=moment, finished=moment, worker=worker)
+    store.record(study, claim, outcome, Execution(1, moment, moment, worker))
 
 
 def test_look(store: Store, study: StudyRecord) -> None:
@@ -142,7 +142,7 @@ def test_look(store: Store, study: StudyRecord) -> None:
     assert dict(found.activity.by_worker) == {"there:7": 2}
     assert [(claim.number, claim.worker) for claim in found.activity.claims] == [(3, "driver:1"), (4, "")]
     assert found.on_front == 2
-    assert found.hypervolume == hypervolume([[1.0, 1.0], [0.0, 2.0]], [10.0, 10.0], [-10.0, -10.0])
+    assert found.hypervolume == ReferenceBox((-10.0, -10.0), (10.0, 10.0)).hypervolume([[1.0, 1.0], [0.0, 2.0]])
     with pytest.raises(QueryError):
         status_of(store, "none", TEN_MINUTES)
 
@@ -202,7 +202,7 @@ def test_json(where: str, study: StudyRecord) -> None:
         "complete": False,
         "in_flight": 2,
         "on_front": 2,
-        "hypervolume": pytest.approx(hypervolume([[1, 1], [0, 2]], [10, 10], [-10, -10])),
+        "hypervolume": pytest.approx(ReferenceBox((-10.0, -10.0), (10.0, 10.0)).hypervolume([[1, 1], [0, 2]])),
     }
     assert 0 <= driver.pop("heard_of") < 60
     assert driver == {"driver": "driver:1", "alive": "alive", "holds": 1}
@@ -264,7 +264,7 @@ class _Breaks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.away = False
-        monkeypatch.setattr(status_verb, "status_of", self.look)
+        monkeypatch.setattr(status_verb, "status_of", self.status_of)
 
     def status_of(self, *arguments: Any) -> Status:
         if self.away:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rank_search.pareto import nondominated
-from rank_search.point import Choice, Objective, Outcome, Point, State
+from rank_search.point import Choice, Execution, Objective, Outcome, Point, State
 from rank_search.store import PriorRow, Store, StudyRecord, TrialRow
 from tests.store.store_tools import BEGIN, a_record
 
@@ -78,9 +78,7 @@ def fill(store: Store, record: StudyRecord, count: int) -> StudyRecord:
         assert claim is not None
         outcome = Outcome(State.COMPLETE, measured) if k != 2 else Outcome(State.FAILED, {}, f"it raised {HOSTILE}")
         began = BEGIN + timedelta(minutes=k)
-        store.record(
-            study, claim, outcome, budget=study.budget, rng_seed=7, started=began, finished=began + timedelta(minutes=3)
-        )
+        store.record(study, claim, outcome, Execution(7, began, began + timedelta(minutes=3)))
     return study
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import moocore
@@ -13,7 +14,7 @@ from rank_search.layers import Layer
 from rank_search.options import OptionTable
 from rank_search.options.allocation import lagrangian_front
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import Past, Searcher, seed_points
+from rank_search.search import AutoSearcher, OptunaSearcher, Searcher, seed_points
 from rank_search.search.auto import Auto
 from tests.small_space import LAYERS, Made, made_up_error, options_of
 
@@ -264,21 +265,15 @@ def test_when_nothing_is_left_the_search_falls_back_on_random_points_and_ends(ma
     options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     options.of["head"] = options.of["head"][:4]
     problem = Problem(made)
-    asked = Searcher(space, costs, settings, [], problem.dense, 0, options)
+    asked = AutoSearcher(space, options, settings, [], problem.dense)
     labels, number = [], 0
-    while suggestion := asked.ask(number):
-        asked.tell(suggestion, Outcome(State.COMPLETE, problem.measure(suggestion.point)))
-        labels.append(suggestion.label)
+    while trial := asked.ask(number):
+        asked.tell(trial, Outcome(State.COMPLETE, problem.measure(trial.point)))
+        labels.append(trial.label)
         number += 1
     assert labels[:4] == ["auto"] * 4
     assert set(labels[4:]) == {"random"}
     assert len(labels) == 7  # dense, and the multiples of 4 up to 24
-
-
-def test_a_searcher_without_options_says_so(make: Make) -> None:
-    space, costs, settings = make()
-    with pytest.raises(ValueError, match="'auto' has to know the layers' options"):
-        Searcher(space, costs, settings, [], {**costs.dense, "error": 0.1})
 
 
 def test_what_diverged_is_told_again_when_something_worse_is_seen(make: Make) -> None:
@@ -287,7 +282,7 @@ def test_what_diverged_is_told_again_when_something_worse_is_seen(make: Make) ->
     space, costs, settings = problem.made
 
     def searcher() -> Searcher:
-        return Searcher(space, costs, settings, [], problem.dense, 0, problem.options)
+        return AutoSearcher(space, problem.options, settings, [], problem.dense)
 
     def outcome(number: int, point: Point) -> Outcome:
         measured = problem.measure(point)
@@ -298,10 +293,10 @@ def test_what_diverged_is_told_again_when_something_worse_is_seen(make: Make) ->
 
     straight, trials = searcher(), []
     for number in range(16):
-        suggestion = straight.ask(number)
-        assert suggestion is not None
-        trials.append(Past(number, suggestion.point, suggestion.sampler, outcome(number, suggestion.point)))
-        straight.tell(suggestion, trials[-1].outcome or Outcome(State.FAILED))
+        trial = straight.ask(number)
+        assert trial is not None
+        trials.append(replace(trial, outcome=outcome(number, trial.point)))
+        straight.tell(trial, trials[-1].outcome or Outcome(State.FAILED))
     diverged = [past for past in trials if past.number % 4 == 1]
     early, late = searcher(), searcher()
     early.feed(diverged)
@@ -339,11 +334,11 @@ def test_it_finds_more_than_random_points_and_than_allocations_that_know_nothing
     found = hypervolume(problem, problem.drive(60, rng_seed))
 
     made = make(layers=EIGHT, sampler="random", seeds=NO_SEEDS)
-    asked, points = Searcher(*made, [], problem.dense, rng_seed), []
+    asked, points = OptunaSearcher(*made, [], problem.dense, rng_seed), []
     for number in range(60):
-        suggestion = asked.ask(number)
-        assert suggestion is not None
-        points.append(suggestion.point)
+        trial = asked.ask(number)
+        assert trial is not None
+        points.append(trial.point)
     static = make(layers=EIGHT, seeds={"dense": False, "allocations": 60})
     seeds = [seed.point for seed in seed_points(*static, problem.options)]
     assert len(seeds) > 20

@@ -16,10 +16,11 @@ from pydantic import ValidationError
 
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.search import Rungs, SearchSettings, require_rungs_fit
-from rank_search.search.ranks import farthest
+from rank_search.search.epsilon_net import farthest
 from rank_search.search.rungs import RungSettings
 from rank_search.study import load_study
-from tests.search.test_ranks import dominates, peeled
+from tests.pareto.test_dominance import peeled
+from tests.store.store_tools import beats
 
 Measured = tuple[int, ...] | None
 many = settings(max_examples=60, deadline=None)
@@ -71,7 +72,7 @@ def expected(stream: Stream, factor: float) -> tuple[int, float] | None:
 
 @many
 @given(facts=st.lists(FACTS, min_size=5, max_size=60), factor=st.sampled_from([1.5, 2, 3]))
-def test_every_decision_is_the_one_of_the_definition(facts: list[Measured], factor: float) -> None:
+def test_every_promotion_is_the_one_of_the_definition(facts: list[Measured], factor: float) -> None:
     stream = Stream(Rungs(RungSettings(first=1, factor=factor), 8), iter(facts))
     for _ in facts:
         wanted = expected(stream, factor)
@@ -91,7 +92,7 @@ def test_a_rung_lets_its_share_go_on_and_only_its_best(facts: list[Measured], fa
             assert number not in before[target]
             assert own is not None
             stayed = [losses for each, losses in before[target - 1].items() if losses and each not in before[target]]
-            assert not any(dominates(losses, own) for losses in stayed)
+            assert not any(beats(losses, own) for losses in stayed)
         for lower, higher in zip(stream.at[:-1], stream.at[1:], strict=True):
             assert higher.keys() <= lower.keys()
             assert len(higher) <= math.floor(len(lower) / factor)
@@ -99,7 +100,7 @@ def test_a_rung_lets_its_share_go_on_and_only_its_best(facts: list[Measured], fa
 
 @many
 @given(facts=st.lists(FACTS, min_size=5, max_size=60), data=st.data())
-def test_the_order_of_noting_does_not_matter(facts: list[Measured], data: st.DataObject) -> None:
+def test_promotions_do_not_depend_on_the_order_of_noting(facts: list[Measured], data: st.DataObject) -> None:
     """Nor does noting twice, nor what was asked in between."""
     setting = RungSettings(first=1, factor=2)
     stream = Stream(Rungs(setting, 8), iter(facts))
@@ -118,7 +119,7 @@ def test_the_order_of_noting_does_not_matter(facts: list[Measured], data: st.Dat
     facts=st.lists(FACTS, min_size=5, max_size=60),
     scale=st.tuples(st.floats(1e-6, 1e6), st.floats(1e-6, 1e6)),
 )
-def test_units_do_not_matter(facts: list[Measured], scale: tuple[float, float]) -> None:
+def test_promotions_do_not_depend_on_the_units_of_losses(facts: list[Measured], scale: tuple[float, float]) -> None:
     setting = RungSettings(first=1, factor=2)
     stream, scaled = Stream(Rungs(setting, 8), iter(facts)), Rungs(setting, 8)
     for _ in facts:
@@ -140,7 +141,7 @@ def test_the_one_best_of_a_constant_stream_ends_at_the_full_budget(best: int) ->
     assert len(stream.at[-1]) <= 70 / 9
 
 
-def test_several_objectives_and_the_spread() -> None:
+def test_promotions_with_several_objectives_spread_over_the_front() -> None:
     rungs = Rungs(RungSettings(first=1, factor=2), 4)
     front = [(0.0, 900.0), (0.1, 600.0), (0.4, 500.0), (1.0, 0.0)]
     for number, losses in enumerate([*front, *[(2.0, 1000.0)] * 4]):
@@ -155,7 +156,7 @@ def test_several_objectives_and_the_spread() -> None:
     assert went == [0, 3, 2, 1]
 
 
-def test_one_rung_never_promotes() -> None:
+def test_a_single_rung_never_promotes() -> None:
     rungs = Rungs(None, 5)
     assert rungs.budgets == (5.0,)
     for number in range(20):
@@ -163,7 +164,7 @@ def test_one_rung_never_promotes() -> None:
         assert rungs.promotable() is None
 
 
-def test_failed_ones_count_and_never_go_on() -> None:
+def test_failed_trials_count_at_their_rung_and_never_go_on() -> None:
     rungs = Rungs(RungSettings(first=1), 9)
     lost: Sequence[Sequence[float] | None] = [None, [math.nan, 1.0], [math.inf, 1.0]]
     for number, losses in enumerate(lost * 2):
@@ -190,7 +191,7 @@ def test_a_trial_in_flight_has_gone_on_but_has_not_arrived() -> None:
     assert rungs.promotable(busy={0}) is None
 
 
-def test_what_is_noted_anew_takes_the_place_of_the_old() -> None:
+def test_a_result_noted_anew_takes_the_place_of_the_old_one() -> None:
     rungs = Rungs(RungSettings(first=1), 9)
     for number in range(3):
         rungs.note(number, 1, [number])
@@ -212,7 +213,9 @@ def test_what_is_noted_anew_takes_the_place_of_the_old() -> None:
         (0.7, 3, 6.3, (0.7, 2.1, 6.3)),
     ],
 )
-def test_budgets(first: float, factor: float, full: float, budgets: tuple[float, ...]) -> None:
+def test_budgets_of_rungs_grow_by_the_factor_up_to_the_full_one(
+    first: float, factor: float, full: float, budgets: tuple[float, ...]
+) -> None:
     found = Rungs(RungSettings(first=first, factor=factor), full).budgets
     assert found == pytest.approx(budgets)
     assert found[-1] == full
@@ -234,7 +237,9 @@ def test_a_budget_that_is_no_rung_is_refused() -> None:
         (1, 1.0001, 9, r"at most 20 rungs; .* first = 1 .* epochs = 9 by factor = 1.0001 there are 21975\."),
     ],
 )
-def test_rungs_that_do_not_fit(first: float, factor: float, full: float, complaint: str) -> None:
+def test_rungs_that_do_not_fit_the_full_budget_are_refused(
+    first: float, factor: float, full: float, complaint: str
+) -> None:
     setting = RungSettings(first=first, factor=factor)
     for build in (require_rungs_fit, Rungs):
         with pytest.raises(StudyFileError, match=complaint):
@@ -253,13 +258,13 @@ def test_rungs_that_do_not_fit(first: float, factor: float, full: float, complai
         ({"first": 1, "eta": 3}, "Extra inputs"),
     ],
 )
-def test_complaints(given: dict[str, Any], complaint: str) -> None:
+def test_impossible_rung_settings_are_refused(given: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint) as caught:
         SearchSettings.model_validate({"rungs": given})
     assert caught.value.error_count() == 1
 
 
-def test_in_a_study_file(tmp_path: Path) -> None:
+def test_rungs_are_read_from_a_study_file(tmp_path: Path) -> None:
     file = tmp_path / "study.toml"
     begin = '[study]\nname = "mine"\n[task]\nfactory = "task.py:task"\n'
     file.write_text(begin + "[search.rungs]\nfirst = 0.5\nfactor = 2\n", encoding="utf-8")

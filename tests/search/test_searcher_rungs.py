@@ -11,7 +11,7 @@ import pytest
 
 from rank_search.options import CostModel
 from rank_search.point import Outcome, Point, State
-from rank_search.search import Past, Rungs, Searcher, SearchSettings, Space, check, check_counted
+from rank_search.search import Rungs, Searcher, SearchSettings, SearchTrial, Space, check, check_counted
 from rank_search.search.results import BUDGET, Results, Told
 from tests.search.test_searcher import PENALTIES, SAMPLERS, measure, searcher, stored
 from tests.small_space import LADDERS, Made
@@ -47,7 +47,7 @@ class Drive:
     made: Made
     searcher: Searcher
     rungs: Rungs = field(init=False)
-    newest: dict[int, Past] = field(default_factory=dict)
+    newest: dict[int, SearchTrial] = field(default_factory=dict)
     facts: list[tuple[int, float, list[float] | None]] = field(default_factory=list)
     history: list[tuple[int, float, Point]] = field(default_factory=list)
 
@@ -58,18 +58,17 @@ class Drive:
         promoted = self.rungs.promotable()
         if promoted:
             number, budget = promoted
-            suggestion = self.newest[number].suggestion
+            trial = replace(self.newest[number], outcome=None)
         else:
             number, budget = len(self.newest), self.rungs.budgets[0]
             asked = self.searcher.ask(number)
             assert asked is not None
-            suggestion = asked
-        outcome = judge(self.made, number, suggestion.point, budget)
-        self.searcher.tell(suggestion, outcome, budget / FULL)
-        past = stored(Past(number, suggestion.point, suggestion.sampler, outcome))
-        self.newest[number] = replace(past, share=budget / FULL)
+            trial = asked
+        outcome = judge(self.made, number, trial.point, budget)
+        self.searcher.tell(trial, outcome, budget / FULL)
+        self.newest[number] = stored(replace(trial, outcome=outcome, share=budget / FULL))
         self.note(number, budget, outcome)
-        self.history.append((number, budget, suggestion.point))
+        self.history.append((number, budget, trial.point))
 
     def note(self, number: int, budget: float, outcome: Outcome) -> None:
         if outcome.state is State.INFEASIBLE and budget < FULL:
@@ -96,7 +95,7 @@ def run(drive: Drive, steps: int) -> Drive:
 
 
 @pytest.mark.parametrize("settings", SAMPLERS, ids=lambda each: "-".join(map(str, each.values())))
-def test_killed_and_resumed_is_the_same_search(make: Make, settings: dict[str, Any]) -> None:
+def test_a_search_with_rungs_killed_and_resumed_is_the_same_search(make: Make, settings: dict[str, Any]) -> None:
     made = make(**settings, **PENALTIES, **RUNGS)
     straight = run(Drive(made, searcher(made)), 70)
     first = run(Drive(made, searcher(made)), 31)
@@ -108,12 +107,12 @@ def test_killed_and_resumed_is_the_same_search(make: Make, settings: dict[str, A
     assert states >= {State.STOPPED, State.COMPLETE, State.DIVERGED, State.FAILED}
 
 
-def test_gp_resumes_too(make: Make) -> None:
+def test_a_search_by_gaussian_processes_with_rungs_resumes_too(make: Make) -> None:
     made = make(("svd",), sampler="gp", options={"n_startup_trials": 3}, seeds=FEW_SEEDS, **RUNGS)
     straight = run(Drive(made, searcher(made)), 8)
     first = run(Drive(made, searcher(made)), 7)
     assert (first.history + run(first.killed_and_resumed(), 1).history) == straight.history
-    assert straight.newest[len(straight.newest) - 1].suggestion.label == "gp"
+    assert straight.newest[len(straight.newest) - 1].label == "gp"
 
 
 FINAL = [
@@ -126,14 +125,14 @@ FINAL = [
 
 @pytest.mark.parametrize("final", FINAL, ids=lambda each: each.state)
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "nsga3", "random"])
-def test_the_newest_result_counts(make: Make, sampler: str, final: Outcome) -> None:
+def test_a_searcher_counts_the_newest_result_of_a_trial(make: Make, sampler: str, final: Outcome) -> None:
     """As if the trial had never been told before; and after the end nothing is told any more."""
     options = {"population_size": 4} if "nsga" in sampler else {}
     made = make(sampler=sampler, options=options, seeds=FEW_SEEDS, **RUNGS)
     asked = [run(Drive(made, searcher(made)), 24) for _ in range(2)]
     number = len(asked[0].newest)
-    suggestions = [drive.searcher.ask(number) for drive in asked]
-    assert suggestions[0] == suggestions[1]
+    trials = [drive.searcher.ask(number) for drive in asked]
+    assert trials[0] == trials[1]
     stages = [
         (Outcome(State.STOPPED, {"error": 0.9, "macs": 5.0}), 1 / 9),
         (Outcome(State.STOPPED, {"error": 0.5, "macs": 5.0}), 1 / 3),
@@ -143,10 +142,10 @@ def test_the_newest_result_counts(make: Make, sampler: str, final: Outcome) -> N
         (Outcome(State.COMPLETE, {"error": 0.0, "macs": 0.0}), 1.0),
     ]
     often, once = (drive.searcher for drive in asked)
-    assert suggestions[0] is not None
+    assert trials[0] is not None
     for outcome, share in stages:
-        often.tell(suggestions[0], outcome, share)
-    once.tell(suggestions[0], final)
+        often.tell(trials[0], outcome, share)
+    once.tell(trials[0], final)
     for later in range(number + 1, number + 9):
         mine, other = often.ask(later), once.ask(later)
         assert mine == other
@@ -156,7 +155,7 @@ def test_the_newest_result_counts(make: Make, sampler: str, final: Outcome) -> N
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe"])
-def test_feeding_again_changes_nothing_and_completes_what_was_stopped(make: Make, sampler: str) -> None:
+def test_feeding_a_searcher_again_changes_nothing_and_completes_stopped_trials(make: Make, sampler: str) -> None:
     made = make(sampler=sampler, seeds=LADDERS, **RUNGS)
     trials = list(run(Drive(made, searcher(made)), 30).newest.values())
     at_first = [replace(past, outcome=judge(made, past.number, past.point, 1.0), share=1 / 9) for past in trials]
@@ -178,11 +177,11 @@ def test_a_sampler_learns_from_how_far_trials_came(make: Make, sampler: str) -> 
         made = make(sampler=name, options=options, seeds=seeds, **RUNGS)
         asked, errors = searcher(made), []
         for number in range(90):
-            suggestion = asked.ask(number)
-            assert suggestion is not None
-            outcome = replace(measure(made[1], suggestion.point), state=State.STOPPED)
+            trial = asked.ask(number)
+            assert trial is not None
+            outcome = replace(measure(made[1], trial.point), state=State.STOPPED)
             errors.append(outcome.measurements["error"])
-            asked.tell(suggestion, outcome, 1 / 3 if errors[-1] < 0.2 else 1 / 9)
+            asked.tell(trial, outcome, 1 / 3 if errors[-1] < 0.2 else 1 / 9)
         return sum(errors[60:]) / 30
 
     assert late(sampler) < 0.8 * late("random")
@@ -215,13 +214,13 @@ def test_the_full_budget_is_a_constraint() -> None:
     assert total(missed) == pytest.approx(0.1)
 
 
-def test_without_rungs_nothing_is_said_about_budgets() -> None:
+def test_results_without_rungs_have_no_budget_constraint() -> None:
     results = Results(SearchSettings(), {})
     assert told(results, State.DIVERGED, macs=2).violations == {}
     assert told(results, State.COMPLETE, error=0.1, macs=2).violations == {}
 
 
-def test_what_lacks_a_loss_is_told_again_when_a_worse_one_is_seen() -> None:
+def test_a_trial_that_lacks_a_loss_is_told_again_when_a_worse_one_is_seen() -> None:
     results = Results(SETTINGS, {})
     early = results.learn("early", Outcome(State.DIVERGED), 1 / 9)
     assert early["early"].losses is None

@@ -2,43 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import FixedPoints, GivenPoint, Past
+from rank_search.search import FixedPoints, SearchTrial
 
 
-def points(count: int) -> list[GivenPoint]:
+def points(count: int) -> list[SearchTrial]:
     return [
-        GivenPoint(Point({"layer": Choice("svd", {"rank": rank})}), {"label": f"confirms {rank}"})
+        SearchTrial(rank, Point({"layer": Choice("svd", {"rank": rank})}), {"label": f"confirms {rank}"})
         for rank in range(1, count + 1)
     ]
 
 
 def asked(source: FixedPoints) -> list[int]:
     found = []
-    while (suggestion := source.ask(len(found))) is not None:
-        assert suggestion.number == len(found)
-        found.append(int(suggestion.label.removeprefix("confirms ")))
+    while (trial := source.ask(len(found))) is not None:
+        assert trial.number == len(found)
+        found.append(int(trial.label.removeprefix("confirms ")))
     return found
 
 
 @given(st.integers(0, 8), st.sets(st.integers(1, 8)))
-def test_it_gives_what_is_not_known_in_order(count: int, elsewhere: set[int]) -> None:
+def test_fixed_points_are_asked_in_order_but_for_those_that_are_known(count: int, elsewhere: set[int]) -> None:
     source, all_points = FixedPoints(points(count)), points(8)
     outcome = Outcome(State.COMPLETE, {"error": 0.1})
-    source.feed(Past(rank, all_points[rank - 1].point, {}, outcome if rank % 2 else None) for rank in sorted(elsewhere))
+    source.feed(replace(all_points[rank - 1], outcome=outcome if rank % 2 else None) for rank in sorted(elsewhere))
     assert asked(source) == [rank for rank in range(1, count + 1) if rank not in elsewhere]
     assert source.ask(99) is None
 
 
-def test_what_is_withdrawn_comes_again_unless_somebody_has_it() -> None:
+def test_a_withdrawn_fixed_point_is_asked_again_unless_somebody_has_it() -> None:
     source = FixedPoints(points(2))
     first = source.ask(0)
     assert first is not None
     source.withdraw(first)
     assert source.ask(0) == first
     source.withdraw(first)
-    source.feed([Past(0, first.point, {})])
+    source.feed([SearchTrial(0, first.point, {})])
     assert asked(source) == [2]

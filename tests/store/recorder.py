@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import sys
 
+from rank_search.point import Execution
 from rank_search.store import Store
 from tests.store.store_tools import BEGIN, END, a_point, complete
 
@@ -19,7 +20,7 @@ def main(url: str, name: str, worker: str, first: int, last: int, patience: floa
             claim = store.claim(study, a_point(rank), worker)
             if claim is not None:
                 outcome = complete(**{name: losses_of(rank, name) for name in study.objective_names})
-                store.record(study, claim, outcome, budget=2.0, rng_seed=rank, started=BEGIN, finished=END)
+                store.record(study, claim, outcome, Execution(rank, BEGIN, END))
                 print(claim.number, flush=True)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rank_search.point import Artifact, Choice, Objective, Outcome, Point, State
+from rank_search.point import Artifact, Choice, Execution, Objective, Outcome, Point, State
 from rank_search.store import Claim, Store, StudyRecord, TrialRow
 
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -66,7 +66,7 @@ def go_on(store: Store, study: StudyRecord, number: int, outcome: Outcome, *, bu
 
 def record(store: Store, study: StudyRecord, claim: Claim, outcome: Outcome) -> TrialRow:
     """Record what came of a claim, at its budget."""
-    store.record(study, claim, outcome, budget=claim.budget, rng_seed=7, started=BEGIN, finished=END)
+    store.record(study, claim, outcome, Execution(7, BEGIN, END))
     return store.trial(study, claim.number)
 
 

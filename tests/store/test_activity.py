@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from rank_search.point import Outcome, State
+from rank_search.point import Execution, Outcome, State
 from rank_search.store import Activity, Store, StudyRecord
 from tests.store.store_tools import BEGIN, END, a_point, a_record, complete, finish, go_on, stopped
 
@@ -12,8 +12,7 @@ MINUTE = timedelta(minutes=1)
 def end(store: Store, study: StudyRecord, finished: datetime, worker: str, outcome: Outcome) -> None:
     claim = store.claim(study, a_point(), "driver")
     assert claim is not None
-    how = {"budget": claim.budget, "rng_seed": 0, "started": BEGIN, "finished": finished}
-    store.record(study, claim, outcome, **how, worker=worker)
+    store.record(study, claim, outcome, Execution(0, BEGIN, finished, worker))
 
 
 def test_a_study_without_trials(store: Store, study: StudyRecord) -> None:

@@ -312,8 +312,7 @@ def test_a_claim_whose_answer_was_lost_is_found_by_its_own_worker(lossy: Store, 
     assert lossy.claim(study, a_point(), "me") is None
     (lost,) = lossy.claims(study)
     assert lossy.take_over(study, "me") is None
-    found = lossy.take_over(study, "me", mine)
-    assert found is not None
+    found, _ = lossy.take_over(study, "me", mine)
     assert (found.number, found.worker, found.attempt) == (lost.number, "me", 2)
     assert record(lossy, study, found, complete(a=1, b=1)).attempt == 2
     assert proxy.lost == 1
@@ -324,8 +323,7 @@ def test_a_take_over_whose_answer_was_lost_is_found_again(lossy: Store, proxy: P
     assert lossy.claim(study, a_point(), "old") is not None
     proxy.lose_answer(2)  # it looks first, and then takes
     assert lossy.take_over(study, "me", anybody_else("me")) is None
-    found = lossy.take_over(study, "me", mine)
-    assert found is not None
+    found, _ = lossy.take_over(study, "me", mine)
     assert lossy.claims(study) == [found]
     assert proxy.lost == 1
 
@@ -335,8 +333,7 @@ def test_a_promotion_whose_answer_was_lost_is_found_again(lossy: Store, proxy: P
     row = finish(lossy, study, stopped(a=1, b=1), budget=1.0)
     proxy.lose_answer()
     assert lossy.promote(study, row.number, "me", 2.0) is None
-    found = lossy.take_over(study, "me", mine)
-    assert found is not None
+    found, _ = lossy.take_over(study, "me", mine)
     assert (found.number, found.budget) == (row.number, 2.0)
     assert record(lossy, study, found, complete(a=1, b=1)).earlier == {1.0: {"a": 1.0, "b": 1.0}}
     assert proxy.lost == 1

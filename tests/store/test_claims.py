@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from rank_search.errors import StoreError
-from rank_search.point import Outcome, State
+from rank_search.point import Execution, Outcome, State
 from rank_search.store import Claim, Store, StudyRecord
 from tests.store.store_tools import BEGIN, END, a_point, anybody_else, complete, finish
 
@@ -15,7 +15,7 @@ def take(store: Store, study: StudyRecord, worker: str = "w") -> Claim:
 
 
 def record(store: Store, study: StudyRecord, claim: Claim, **measured: float):
-    store.record(study, claim, complete(**measured), budget=2, rng_seed=1, started=BEGIN, finished=END)
+    store.record(study, claim, complete(**measured), Execution(1, BEGIN, END))
     return store.trial(study, claim.number)
 
 
@@ -26,7 +26,7 @@ def test_a_claim_comes_back_as_it_was_made(store: Store, study: StudyRecord) -> 
     assert claim.sampler == {"label": "ladder", "limit": float("inf")}
 
 
-def test_numbers_count_up_and_are_never_given_twice(store: Store, study: StudyRecord) -> None:
+def test_numbers_of_claims_count_up_and_are_never_given_twice(store: Store, study: StudyRecord) -> None:
     first, second = take(store, study), take(store, study)
     record(store, study, second, a=1, b=1)
     assert store.next_number(study) == 2
@@ -66,17 +66,17 @@ def test_a_live_claim_is_not_taken_over(store: Store, study: StudyRecord) -> Non
 def test_an_expired_claim_is_taken_over_once_lowest_number_first(store: Store, study: StudyRecord) -> None:
     old, later = take(store, study), take(store, study)
     taken = store.take_over(study, "v", anybody_else("v"))
-    assert taken == Claim(old.number, old.point, "v", 2, old.started, old.sampler, budget=study.budget)
-    assert store.take_over(study, "v", anybody_else("v")).number == later.number
+    assert taken == (Claim(old.number, old.point, "v", 2, old.started, old.sampler, budget=study.budget), "w")
+    next_one, _ = store.take_over(study, "v", anybody_else("v"))
+    assert next_one.number == later.number
     assert store.take_over(study, "v", anybody_else("v")) is None
 
 
 def test_a_claim_of_a_dead_worker_is_taken_over_at_once(store: Store, study: StudyRecord) -> None:
     take(store, study, "alive")
     orphan = take(store, study, "dead")
-    taken = store.take_over(study, "v", lambda claim: claim.worker == "dead")
-    assert taken is not None
-    assert taken.number == orphan.number
+    taken, former = store.take_over(study, "v", lambda claim: claim.worker == "dead")
+    assert (taken.number, former) == (orphan.number, "dead")
 
 
 def test_a_heartbeat_keeps_a_claim_and_tells_which_are_lost(store: Store, study: StudyRecord) -> None:
@@ -89,7 +89,8 @@ def test_a_heartbeat_keeps_a_claim_and_tells_which_are_lost(store: Store, study:
     def is_silent(claim: Claim) -> bool:
         return claim.heartbeat < before
 
-    assert store.take_over(study, "u", is_silent).number == lost.number  # `v` sent no heartbeat since
+    taken, former = store.take_over(study, "u", is_silent)
+    assert (taken.number, former) == (lost.number, "v")  # which sent no heartbeat since
     assert store.take_over(study, "u", is_silent) is None
 
 
@@ -97,17 +98,15 @@ def test_a_released_claim_is_had_at_once(store: Store, study: StudyRecord) -> No
     claim = take(store, study)
     store.release(study, [claim])
     assert store.heartbeat(study, [claim]) == [claim]
-    taken = store.take_over(study, "v")
-    assert taken is not None
-    assert (taken.number, taken.attempt, taken.point) == (claim.number, 1, claim.point)
+    taken, former = store.take_over(study, "v")
+    assert (taken.number, taken.attempt, taken.point, former) == (claim.number, 1, claim.point, "")
     store.release(study, [claim])  # too late: it is somebody else's
     assert store.claims(study) == [taken]
 
 
-def test_the_first_result_of_a_claim_counts(store: Store, study: StudyRecord) -> None:
+def test_only_the_first_result_of_a_claim_is_recorded(store: Store, study: StudyRecord) -> None:
     slow = take(store, study, "slow")
-    fast = store.take_over(study, "fast", anybody_else("fast"))
-    assert fast is not None
+    fast, _ = store.take_over(study, "fast", anybody_else("fast"))
     first = record(store, study, fast, a=1, b=1)
     again = record(store, study, slow, a=2, b=2)
     assert again == first
@@ -119,8 +118,7 @@ def test_the_first_result_of_a_claim_counts(store: Store, study: StudyRecord) ->
 
 def test_a_lost_claim_may_still_be_recorded_first(store: Store, study: StudyRecord) -> None:
     slow = take(store, study, "slow")
-    fast = store.take_over(study, "fast", anybody_else("fast"))
-    assert fast is not None
+    fast, _ = store.take_over(study, "fast", anybody_else("fast"))
     first = record(store, study, slow, a=1, b=1)
     assert record(store, study, fast, a=2, b=2) == first
     assert first.worker == "slow"

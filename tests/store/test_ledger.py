@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from rank_search.errors import QueryError, StoreError
-from rank_search.point import Artifact, Choice, Outcome, Point, State
+from rank_search.point import Artifact, Choice, Execution, Outcome, Point, State
 from rank_search.store import Store, StudyRecord
 from tests.store.store_tools import (
     BEGIN,
@@ -38,7 +38,7 @@ def test_a_trial_comes_back_as_it_was_recorded(store: Store) -> None:
     claim = store.claim(study, point, "host:1", {"label": "seed"})
     assert claim is not None
     outcome = Outcome(State.COMPLETE, {"a": 1.0, "b": 2.5, "latency": 0.1 + 0.2}, "fine\0 \ud800", files)
-    store.record(study, claim, outcome, budget=2.0, rng_seed=2**62, started=BEGIN, finished=END)
+    store.record(study, claim, outcome, Execution(2**62, BEGIN, END))
     row = store.trial(study, claim.number)
     assert (row.number, row.state, row.point, row.sampler) == (0, State.COMPLETE, point, {"label": "seed"})
     assert row.measurements == outcome.measurements
@@ -52,12 +52,12 @@ def test_a_trial_comes_back_as_it_was_recorded(store: Store) -> None:
     assert store.claims(study) == []
 
 
-def test_numbers_from_numpy_are_numbers(store: Store, study: StudyRecord) -> None:
+def test_measurements_from_numpy_are_stored_as_numbers(store: Store, study: StudyRecord) -> None:
     row = finish(store, study, complete(a=np.float32(0.1), b=np.int64(3)))
     assert row.measurements == {"a": float(np.float32(0.1)), "b": 3.0}
 
 
-def test_a_point_without_layers_or_axes(store: Store, study: StudyRecord) -> None:
+def test_a_point_without_layers_or_axes_is_recorded(store: Store, study: StudyRecord) -> None:
     for point in (Point({}), Point({"fc": Choice("whole")}), Point({"fc": Choice()})):
         assert finish(store, study, complete(a=1, b=1), point=point).point == point
     assert store.check(study) == []
@@ -155,13 +155,12 @@ def test_equal_trials_share_the_front(store: Store, study: StudyRecord) -> None:
     assert store.trial(study, 2).dominated_by == 0
 
 
-def test_the_order_of_recording_is_not_the_order_of_asking(store: Store, study: StudyRecord) -> None:
+def test_the_front_follows_the_order_of_recording_not_of_asking(store: Store, study: StudyRecord) -> None:
     first, second = (store.claim(study, a_point(), "w") for _ in range(2))
     assert first is not None
     assert second is not None
-    how = {"budget": 2.0, "rng_seed": 0, "started": BEGIN, "finished": END}
-    store.record(study, second, complete(a=2, b=2), **how)
-    store.record(study, first, complete(a=1, b=1), **how)
+    store.record(study, second, complete(a=2, b=2), Execution(0, BEGIN, END))
+    store.record(study, first, complete(a=1, b=1), Execution(0, BEGIN, END))
     assert store.trial(study, second.number).id < store.trial(study, first.number).id
     assert store.trial(study, second.number).dominated_by == first.number
     assert numbers(store.front(study, as_of=second.number)) == [second.number]
@@ -232,7 +231,7 @@ def test_the_view_shows_every_measurement_of_every_member(store: Store, url: str
     ]
 
 
-def test_choices_are_rows(store: Store, url: str, study: StudyRecord) -> None:
+def test_each_choice_of_a_trial_is_a_row(store: Store, url: str, study: StudyRecord) -> None:
     row = finish(store, study, complete(a=1, b=1), point=a_point(11))
     sql = "SELECT layer, factorization, axis, value FROM rs_choice WHERE trial_id = :id ORDER BY layer, axis"
     assert ask(store, url, sql, id=row.id) == [
@@ -247,4 +246,4 @@ def test_a_record_from_elsewhere_with_the_same_number_is_refused(store: Store, s
     assert claim is not None
     stranger = replace(study, id=10**6)
     with pytest.raises(StoreError, match="not in this store"):
-        store.record(stranger, claim, complete(a=1, b=1), budget=2, rng_seed=0, started=BEGIN, finished=END)
+        store.record(stranger, claim, complete(a=1, b=1), Execution(0, BEGIN, END))

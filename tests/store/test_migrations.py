@@ -137,8 +137,7 @@ def test_an_old_store_is_read_as_it_was(old_url: str) -> None:
 def test_an_old_store_goes_on(old_url: str) -> None:
     with Store.open(old_url, create=True) as store:
         study = store.study("old")
-        claim = store.take_over(study, "new", anybody_else("new"))
-        assert claim is not None
+        claim, _ = store.take_over(study, "new", anybody_else("new"))
         assert claim.budget == 7.5
         assert record(store, study, claim, complete(a=0.5, b=0.5)).dominated_by is None
         row = finish(store, study, stopped(a=0, b=0), budget=2.5)

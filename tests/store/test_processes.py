@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rank_search.point import State
+from rank_search.point import Execution, State
 from rank_search.store import Store, StudyRecord
 from tests.store.recorder import losses_of
 from tests.store.store_tools import BEGIN, END, a_record, anybody_else, complete, finish, numbers, slow_front, stopped
@@ -65,10 +65,11 @@ def test_killed_processes_leave_whole_trials_and_claims_to_take_over(store: Stor
     assert len(trials) >= 12
     assert store.check(study) == []
     assert sorted([*numbers(trials), *(claim.number for claim in claims)]) == list(range(len(trials) + len(claims)))
-    while (claim := store.take_over(study, "heir", anybody_else("heir"))) is not None:
+    while (taken := store.take_over(study, "heir", anybody_else("heir"))) is not None:
+        claim, _ = taken
         rank = int(claim.point.layers["conv"].values["rank_out"])
         outcome = complete(a=losses_of(rank, "a"), b=losses_of(rank, "b"))
-        store.record(study, claim, outcome, budget=2.0, rng_seed=rank, started=BEGIN, finished=END)
+        store.record(study, claim, outcome, Execution(rank, BEGIN, END))
     assert sorted(numbers(store.trials(study))) == list(range(len(trials) + len(claims)))
     assert sorted(numbers(store.front(study))) == expected_front(store, study)
     assert store.check(study) == []

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
 from rank_search.errors import StoreError
-from rank_search.point import Artifact, Outcome, State
+from rank_search.point import Artifact, Execution, Outcome, State
 from rank_search.store import Claim, Store, StudyRecord, TrialRow
 from tests.store.store_tools import (
     BEGIN,
@@ -51,8 +51,7 @@ def test_a_claim_has_the_budget_that_was_asked_for_or_the_full_one(store: Store,
     assert some is not None
     assert whole is not None
     assert [each.budget for each in (some, whole, *store.claims(rungs))] == [1.0, 9.0, 1.0, 9.0]
-    taken = store.take_over(rungs, "v", anybody_else("v"))
-    assert taken is not None
+    taken, _ = store.take_over(rungs, "v", anybody_else("v"))
     assert (taken.number, taken.budget) == (0, 1.0)
 
 
@@ -85,8 +84,7 @@ def test_a_promotion_is_taken_over_like_any_claim(store: Store, rungs: StudyReco
     claim = store.promote(rungs, row.number, "w", 9.0)
     assert claim is not None
     store.release(rungs, [claim])
-    taken = store.take_over(rungs, "v")
-    assert taken is not None
+    taken, _ = store.take_over(rungs, "v")
     assert (taken.number, taken.budget, taken.attempt) == (row.number, 9.0, 1)
     assert record(store, rungs, taken, complete(a=1, b=1)).worker == "v"
 
@@ -171,8 +169,7 @@ def test_a_stopped_trial_has_every_objective(store: Store, rungs: StudyRecord) -
 def test_where_a_trial_ran_is_kept(store: Store, study: StudyRecord) -> None:
     claim = store.claim(study, a_point(), "driver")
     assert claim is not None
-    how = {"budget": 2.0, "rng_seed": 0, "started": BEGIN, "finished": END}
-    store.record(study, claim, complete(a=1, b=1), **how, worker="node 3")
+    store.record(study, claim, complete(a=1, b=1), Execution(0, BEGIN, END, "node 3"))
     assert store.trial(study, 0).worker == "node 3"
 
 

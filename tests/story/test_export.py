@@ -28,7 +28,7 @@ from rank_search.export.formats import FORMATS
 from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import trace
 from rank_search.layers import Example
-from rank_search.point import Artifact
+from rank_search.point import Artifact, Execution
 from tests.artifacts.servers import s3, s3_server  # noqa: F401
 from tests.story.forks import Death, Forks
 from tests.story.small import toml
@@ -161,9 +161,9 @@ def test_a_stopped_trial_is_no_model_to_deploy(nets: Nets, tmp_path: Path) -> No
     point, now = rs.Point({CONV: rs.Choice("svd", {"rank": 3})}), datetime.now(UTC)
     with rs.Store.open(copied.store) as store:
         study = store.study("nets")
-        held = store.claim(study, point, "somebody")
+        held = store.claim(study, point, "somebody", budget=0.5)
         assert held is not None
-        store.record(study, held, stopped, budget=0.5, rng_seed=0, started=now, finished=now)
+        store.record(study, held, stopped, Execution(0, now, now))
         for attempt in (
             lambda: rs.build_model(store, "nets", held.number),
             lambda: rs.export_trial(store, "nets", held.number, tmp_path / "small"),

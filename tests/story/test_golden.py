@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.fronts.postgres import Server, programs_or_skip
 
 import rank_search as rs
 from rank_search.point import State
+from tests.store.postgres import Server, programs_or_skip
 from tests.story.small import Command
 
 GOLDEN = Path(__file__).parent / "golden" / "study"

@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import pytest
 
-from rank_search.point import Outcome, State
+from rank_search.point import Execution, Outcome, State
 from rank_search.search import Space
 from rank_search.store import Claim, Store, StudyRecord
 from tests.store.postgres import Server, programs_or_skip
@@ -69,8 +69,7 @@ class Study:
     def finish(self, claim: Claim, state: State, **measured: float) -> None:
         now = datetime.now(UTC)
         outcome = Outcome(state, measured)
-        times = {"started": now, "finished": now}
-        self.store.record(self.record, claim, outcome, budget=claim.budget, rng_seed=1, worker="there:7", **times)
+        self.store.record(self.record, claim, outcome, Execution(1, now, now, "there:7"))
 
 
 @pytest.fixture

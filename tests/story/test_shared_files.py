@@ -74,7 +74,7 @@ def test_what_is_newer_than_the_run_stays(tmp_path: Path, command: Command, monk
     newer = study.artifacts / "newer.coded"
     (older := study.artifacts / "older.coded").write_bytes(b"")
     monkeypatch.setattr(
-        "rank_search.run.runner.Work._test", lambda *_, **__: newer.write_bytes(b"made while the search runs")
+        "rank_search.run.open_study.measure_on_test", lambda *_, **__: newer.write_bytes(b"made while the search runs")
     )
     command.fine("run", study.file, "--trials", 4)
     assert newer.exists()

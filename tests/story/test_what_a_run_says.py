@@ -152,7 +152,7 @@ def test_the_front_is_tested_when_it_is_asked_for(tmp_path: Path, command: Comma
 def test_what_takes_too_long_is_left_for_later(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rank_search.run.runner._LEAST_TEST", 0.0)
+    monkeypatch.setattr("rank_search.run.front_on_test._LEAST_SECONDS", 0.0)
     small = write_study(tmp_path, search=SEARCH, training=UNTRAINED, study={"test_share": 0.0, "trials": 6})
     answer = command.fine("run", small.file)
     with rs.Store.open(small.store) as store:

@@ -22,7 +22,7 @@ from rank_search.quantization import (
     reestimate_batchnorm,
 )
 from rank_search.quantization.settings import PriorKind, StepsKind
-from rank_search.tasks import Supervised, never
+from rank_search.tasks import Supervised
 from rank_search.training import EntropyPenalty, round_latents
 from rank_search.training.latent_rounding import cheaper_neighbours, squared_gradients
 from rank_search.trials import TrialContext, build, run_trial, trial
@@ -61,7 +61,7 @@ def test_rounding_by_rate_takes_fewer_bytes_and_ends_on_the_grids(task: Supervis
     lengths = []
     for kind in ("nearest", "rate"):
         model = copy.deepcopy(task.network)
-        grids = round_latents(task, model, penalty(model, 1e-5, steps), kind, never)  # type: ignore[arg-type]
+        grids = round_latents(task, model, penalty(model, 1e-5, steps), kind)  # type: ignore[arg-type]
         lengths.append(len(encode(model.state_dict(), grids)))
         for name, grid in grids.items():
             tensor = model.get_parameter(name)
@@ -72,7 +72,7 @@ def test_rounding_by_rate_takes_fewer_bytes_and_ends_on_the_grids(task: Supervis
 def test_without_a_price_rounding_by_rate_is_to_the_nearest(task: Supervised) -> None:
     models = [copy.deepcopy(task.network) for _ in range(2)]
     for model, kind in zip(models, ("nearest", "rate"), strict=True):
-        round_latents(task, model, penalty(model, 0.0), kind, never)  # type: ignore[arg-type]
+        round_latents(task, model, penalty(model, 0.0), kind)  # type: ignore[arg-type]
     assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
 
 
@@ -81,7 +81,7 @@ def test_squared_gradients_are_of_the_loss_along_the_whole_numbers() -> None:
     batch = (torch.randn(8, 3), torch.randint(2, (8,)))
     task = Supervised(model, [batch, batch], [batch], [batch])
     grids = penalty(model, 1.0).quantizer.grids()
-    found = squared_gradients(task, model, grids, never)
+    found = squared_gradients(task, model, grids)
     slope = torch.autograd.grad(task.loss(model, batch), model.weight)[0]
     expected = (slope.double() * grids["weight"].steps()).square()
     assert torch.allclose(found["weight"], expected)

@@ -360,7 +360,7 @@ def test_there_is_no_way_back(bench: Callable[..., TrialContext], artifacts: Art
 
 
 def test_a_checkpoint_needs_its_store(bench: Callable[..., TrialContext], left: Artifact) -> None:
-    with pytest.raises(ArtifactError, match="none was given"):
+    with pytest.raises(ArtifactError, match="No artifact store was given"):
         run_trial(bench(), Point(POINT), 3, checkpoint=left)
 
 
@@ -377,11 +377,13 @@ def test_divergence_and_failure_leave_no_checkpoint(
     diverged = run_trial(made, Point(POINT), 3, artifacts, budget=1.0)
     calls = itertools.count()
 
-    def stop() -> None:
-        if next(calls) == 9:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        if next(calls) == 2:
             raise TimeoutError("enough")
+        return nn.functional.cross_entropy(outputs, targets)
 
-    failed = run_trial(bench(), Point(POINT), 3, artifacts, stop, budget=1.0)
+    failing = dataclasses.replace(bench().task, loss_function=loss)
+    failed = run_trial(dataclasses.replace(bench(), task=failing), Point(POINT), 3, artifacts, budget=1.0)
     broken = dataclasses.replace(bench().task, metric=lambda outputs, targets: math.nan)
     measured = run_trial(dataclasses.replace(bench(), task=broken), Point(POINT), 3, artifacts, budget=1.0)
     assert [each.state for each in (diverged, failed, measured)] == [State.DIVERGED, State.FAILED, State.DIVERGED]

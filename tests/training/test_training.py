@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +20,7 @@ from rank_search.training.average import Average
 
 
 def train(task: Supervised, model: nn.Module, rng_seed: int = 0, **given: Any) -> Diverged | None:
-    effort = {name: given.pop(name) for name in ("orthogonality", "entropy", "stop") if name in given}
+    effort = {name: given.pop(name) for name in ("orthogonality", "entropy") if name in given}
     with seeded(rng_seed):
         return fine_tune(task, model, FineTuning(TrainingSettings.model_validate(given), **effort))
 
@@ -142,18 +142,6 @@ def test_weights_broken_by_the_last_step_are_reported(task: Supervised, batches:
     assert "not finite after step 1" in diverged.reason
 
 
-def test_stop_is_asked_before_every_step(task: Supervised) -> None:
-    calls = iter(range(3))
-
-    def stop() -> None:
-        if next(calls) == 2:
-            raise TimeoutError("enough")
-
-    with pytest.raises(TimeoutError):
-        train(task, copy.deepcopy(task.network), stop=stop)
-    assert next(calls, None) is None
-
-
 def factorized() -> tuple[nn.Module, Layer]:
     torch.manual_seed(0)
     dense = nn.Linear(12, 10)
@@ -250,9 +238,19 @@ def trajectory(task: Supervised, model: nn.Module, **given: Any) -> list[dict[st
     def look() -> None:
         seen.append({name: parameter.detach().clone() for name, parameter in model.named_parameters()})
 
-    train(task, model, stop=look, **given)
+    train(looking(task, look), model, **given)
     look()
     return seen[1:]
+
+
+def looking(task: Supervised, look: Callable[[], None]) -> Supervised:
+    """The task, whose loss looks before each step."""
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        look()
+        return task.loss_function(outputs, targets)
+
+    return dataclasses.replace(task, loss_function=loss)
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9])
@@ -412,14 +410,11 @@ def test_steps_are_learned_for_three_quarters_and_then_stay_where_they_are_store
 ) -> None:
     model = copy.deepcopy(task.network)
     quantizer, before = Quantizer(latents(model), 4), list[Tensor]()
-    assert not train(
-        with_training(task, Sized(batches[:1] * 8)),
-        model,
-        entropy=EntropyPenalty(quantizer, 1e-3),
-        stop=lambda: before.append(quantizer.log_step.detach().clone()),
-        epochs=1.0,
+    seen = looking(
+        with_training(task, Sized(batches[:1] * 8)), lambda: before.append(quantizer.log_step.detach().clone())
     )
-    learned, settled = before[:7], [*before[7:], quantizer.log_step]
+    assert not train(seen, model, entropy=EntropyPenalty(quantizer, 1e-3), epochs=1.0)
+    learned, settled = before[:6], [*before[6:], quantizer.log_step]
     assert len(before) == 8
     assert all(not torch.equal(one, other) for one, other in pairwise(learned))
     assert all(torch.equal(settled[0], each) for each in settled)

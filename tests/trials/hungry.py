@@ -60,8 +60,10 @@ def trial(name: str, meal: Callable[[], Any]) -> tuple[str, str, str]:
     task = Supervised(network, [batch] * 2, [batch], [batch], loss)
     layers = take_inventory(network, task.example()).layers
     bases = {name: DirectBases(network.get_submodule(name).weight) for name in layers}
-    made = TrialContext(task, network, layers, {"svd": load_plugin("svd")}, bases.__getitem__, TrainingSettings())
-    outcome = run_trial(made, Point({"0": Choice("svd", {"rank": 2})}), 0, memory=0.25)
+    made = TrialContext(
+        task, network, layers, {"svd": load_plugin("svd")}, bases.__getitem__, TrainingSettings(), memory=0.25
+    )
+    outcome = run_trial(made, Point({"0": Choice("svd", {"rank": 2})}), 0)
     return name, outcome.state, outcome.reason
 
 

@@ -34,19 +34,21 @@ class Time:
 
 
 @given(st.floats(0.01, 1), st.floats(0.01, 1), st.integers(1, 40))
-def test_on_a_steady_machine_it_is_the_ratio_of_the_lengths(first: float, second: float, pairs: int) -> None:
+def test_the_latency_ratio_on_a_steady_machine_is_that_of_the_run_times(
+    first: float, second: float, pairs: int
+) -> None:
     time = Time()
     found = interleaved_ratio(time.run("A", first), time.run("B", second), pairs, time)
     assert found == pytest.approx(second / first)
 
 
-def test_the_order_is_swapped_from_pair_to_pair() -> None:
+def test_the_order_of_the_two_models_is_swapped_from_pair_to_pair() -> None:
     time = Time()
     interleaved_ratio(time.run("A", 0.1), time.run("B", 0.1), 4, time)
     assert "".join(time.order[-8:]) == "ABBAABBA"
 
 
-def test_both_are_warmed_up_before_the_first_pair() -> None:
+def test_both_models_are_warmed_up_before_the_first_pair() -> None:
     time = Time()
     interleaved_ratio(time.run("A", 0.1), time.run("B", 0.1), 4, time)
     assert sorted(time.order[:-8]) == ["A"] * 3 + ["B"] * 3
@@ -59,25 +61,25 @@ def test_a_short_run_is_timed_in_blocks_of_two_milliseconds() -> None:
     assert found == pytest.approx(2)
 
 
-def test_a_machine_that_slows_down_for_a_while_does_not_change_it() -> None:
+def test_the_latency_ratio_ignores_a_machine_that_is_slow_for_a_while() -> None:
     time = Time(speed=lambda run: 3.0 if 40 <= run < 60 else 1.0)
     found = interleaved_ratio(time.run("A", 0.1), time.run("B", 0.07), 30, time)
     assert found == pytest.approx(0.7)
 
 
-def test_a_machine_that_slows_down_steadily_hardly_changes_it() -> None:
+def test_the_latency_ratio_hardly_changes_on_a_machine_that_slows_down_steadily() -> None:
     time = Time(speed=lambda run: 1 + run / 20)
     found = interleaved_ratio(time.run("A", 0.1), time.run("B", 0.1), 30, time)
     assert found == pytest.approx(1, abs=0.02)
 
 
-def test_single_runs_that_are_disturbed_do_not_change_it() -> None:
+def test_the_latency_ratio_ignores_single_runs_that_are_disturbed() -> None:
     time = Time(speed=lambda run: 10.0 if run % 7 == 0 else 1.0)
     found = interleaved_ratio(time.run("A", 0.1), time.run("B", 0.05), 40, time)
     assert found == pytest.approx(0.5)
 
 
-def test_a_clock_that_stands_still_gives_one() -> None:
+def test_the_latency_ratio_is_one_on_a_clock_that_stands_still() -> None:
     assert interleaved_ratio(lambda: None, lambda: None, 3, lambda: 0.0) == 1
 
 
@@ -101,7 +103,7 @@ EXAMPLES = [torch.zeros(1, 3), (torch.zeros(1, 3), torch.ones(1, 3))]
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_the_stated_batch_and_threads_are_run(example: Tensor | tuple[Tensor, ...]) -> None:
+def test_latency_is_measured_with_the_stated_batch_and_threads(example: Tensor | tuple[Tensor, ...]) -> None:
     time, before = Time(), torch.get_num_threads()
     settings = LatencySettings(batch=4, threads=before + 1, repeats=5)
     one, other = Slow(time, 0.25), Slow(time, 0.5)
@@ -118,7 +120,7 @@ def test_threads_come_back_after_an_error() -> None:
     assert torch.get_num_threads() == before
 
 
-def test_the_models_are_not_changed() -> None:
+def test_measuring_latency_does_not_change_the_models() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     before = copy.deepcopy(model.state_dict())
     example = torch.randn(1, 3, 8, 8)

@@ -30,7 +30,7 @@ def test_a_trial_that_eats_memory_fails_alone() -> None:
 
 
 @pytest.mark.parametrize("gibibytes", [None, 4.0])
-def test_what_has_nothing_to_do_with_memory_goes_through(gibibytes: float | None) -> None:
+def test_errors_that_are_not_of_memory_pass_the_memory_limit(gibibytes: float | None) -> None:
     for error in (RuntimeError("something"), OSError(2, "not there"), ValueError("else"), KeyboardInterrupt()):
         with pytest.raises(type(error)) as raised, memory_limited(gibibytes):
             raise error

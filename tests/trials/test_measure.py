@@ -9,7 +9,7 @@ from rank_search.tasks import Supervised
 from rank_search.trials import measure, test_measurements
 
 
-def test_every_number_of_a_known_model() -> None:
+def test_every_measurement_of_a_known_model() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False), nn.Flatten(), nn.Linear(8, 3))
     data = [(torch.randn(5, 1, 4, 4), torch.zeros(5, dtype=torch.long))]
     task = Supervised(model, data, data, data, metric=lambda outputs, targets: 0.125)
@@ -17,12 +17,12 @@ def test_every_number_of_a_known_model() -> None:
     assert measured == {"error": 0.125, "params": 18 + 27, "macs": 2 * 9 * 4 + 24, "bits": 800}
 
 
-def test_the_model_is_in_eval_mode(task: Supervised) -> None:
+def test_a_model_is_measured_in_eval_mode(task: Supervised) -> None:
     task.network.train()
     measure(task, task.network, 1)
     assert not task.network.training
 
 
-def test_test_data_is_named_as_such(task: Supervised) -> None:
+def test_measurements_on_test_data_are_named_so(task: Supervised) -> None:
     constant = dataclasses.replace(task, metric=lambda outputs, targets: float(len(outputs)))
     assert test_measurements(constant, task.network) == {"test_error": 200}

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.coding import decode
@@ -43,7 +43,7 @@ def rebuilt(made: Any, point: Point, outcome: Outcome, folder: Path) -> tuple[nn
 
 
 @pytest.mark.parametrize("penalties", [{}, {"orthogonality": 0.1, "entropy": 0.3}])
-def test_the_artifacts_alone_give_the_recorded_measurements(
+def test_a_trials_artifacts_alone_give_its_measurements(
     workbench: MakeWorkbench, point: MakePoint, tmp_path: Path, penalties: dict[str, float]
 ) -> None:
     made, chosen = workbench(epochs=1.0), point(**penalties)
@@ -60,7 +60,9 @@ def test_the_artifacts_alone_give_the_recorded_measurements(
         assert artifact.location == f"{chosen.key[:16]}-{artifact.sha256[:16]}{endings[artifact.kind]}"
 
 
-def test_entropy_makes_a_model_much_smaller_at_little_error(workbench: MakeWorkbench, point: MakePoint) -> None:
+def test_the_entropy_penalty_makes_a_model_much_smaller_at_little_error(
+    workbench: MakeWorkbench, point: MakePoint
+) -> None:
     made = workbench(epochs=4, learning_rate=3e-3)
     dense = dense_measurements(made)
     small = run_trial(made, point(entropy=0.1), 0).measurements
@@ -69,7 +71,7 @@ def test_entropy_makes_a_model_much_smaller_at_little_error(workbench: MakeWorkb
     assert small["bits"] < dense["bits"] / 12
 
 
-def test_without_entropy_bits_are_those_of_floats(workbench: MakeWorkbench, point: MakePoint) -> None:
+def test_bits_without_the_entropy_penalty_are_those_of_floats(workbench: MakeWorkbench, point: MakePoint) -> None:
     made, chosen = workbench(epochs=0), point()
     measured = run_trial(made, chosen, 0).measurements
     statistics = 2 * (16 + 24)
@@ -88,7 +90,7 @@ def test_a_trial_is_deterministic(workbench: MakeWorkbench, point: MakePoint, tm
     assert run_trial(made, chosen, 6, ArtifactStore(tmp_path)) != first
 
 
-def test_a_trial_changes_nothing_on_the_workbench(workbench: MakeWorkbench, point: MakePoint) -> None:
+def test_a_trial_does_not_change_its_context(workbench: MakeWorkbench, point: MakePoint) -> None:
     made = workbench(epochs=0.3)
     before = {name: tensor.clone() for name, tensor in made.dense.state_dict().items()}
     run_trial(made, point(entropy=0.1), 0)
@@ -110,14 +112,14 @@ def test_a_dense_point_with_entropy_is_coded(workbench: MakeWorkbench, dense_poi
     assert coded["params"] == dense["params"]
 
 
-def test_without_epochs_a_model_is_only_rounded(workbench: MakeWorkbench, dense_point: MakePoint) -> None:
+def test_a_trial_of_no_epochs_only_rounds_the_model(workbench: MakeWorkbench, dense_point: MakePoint) -> None:
     made = workbench(epochs=0, entropy_start_bits=8)
     dense, rounded = dense_measurements(made), run_trial(made, dense_point(entropy=0.1), 0).measurements
     assert rounded["error"] == pytest.approx(dense["error"], abs=0.02)
     assert 0.2 < rounded["bits"] / dense["bits"] < 0.4
 
 
-def test_an_average_is_what_is_measured_with_statistics_of_its_own(
+def test_averaged_weights_are_measured_with_batch_norm_statistics_of_their_own(
     workbench: MakeWorkbench, point: MakePoint, tmp_path: Path
 ) -> None:
     task = workbench().task
@@ -161,7 +163,7 @@ def test_latency_is_measured_if_asked_for(workbench: MakeWorkbench, point: MakeP
     assert "latency" not in run_trial(workbench(epochs=0), point(), 0).measurements
 
 
-def test_what_is_known_of_the_dense_model_is_not_measured_again(
+def test_the_dense_model_is_not_measured_again_when_its_measurements_are_known(
     workbench: MakeWorkbench, task: Supervised, point: MakePoint, dense_point: MakePoint, tmp_path: Path
 ) -> None:
     artifacts, made = ArtifactStore(tmp_path), workbench(epochs=0)
@@ -176,7 +178,7 @@ def test_what_is_known_of_the_dense_model_is_not_measured_again(
     assert run_trial(blind, dense_point(entropy=0.3), 0).state is State.FAILED
 
 
-def test_test_data_is_never_touched(workbench: MakeWorkbench, task: Supervised, point: MakePoint) -> None:
+def test_a_trial_never_touches_the_test_data(workbench: MakeWorkbench, task: Supervised, point: MakePoint) -> None:
     hidden = dataclasses.replace(task, test_batches=[])
     made = workbench(hidden, epochs=0.2)
     assert run_trial(made, point(entropy=0.1), 0).state is State.COMPLETE
@@ -187,7 +189,7 @@ def test_test_data_is_never_touched(workbench: MakeWorkbench, task: Supervised, 
 # ---- what goes wrong -----------------------------------------------------------------------------------
 
 
-def test_divergence_is_an_outcome(workbench: MakeWorkbench, point: MakePoint, tmp_path: Path) -> None:
+def test_a_diverging_training_is_an_outcome(workbench: MakeWorkbench, point: MakePoint, tmp_path: Path) -> None:
     made = workbench(optimizer="sgd", learning_rate=1e20, gradient_clip=math.inf)
     outcome = run_trial(made, point(), 0, ArtifactStore(tmp_path))
     assert outcome.state is State.DIVERGED
@@ -209,7 +211,7 @@ def raising(outputs: object, targets: object) -> float:
 
 
 @pytest.mark.parametrize("where", ["loss_function", "metric"])
-def test_what_the_task_raises_is_an_outcome_with_its_traceback_logged(
+def test_an_error_of_the_task_is_an_outcome_with_its_traceback_logged(
     workbench: MakeWorkbench, task: Supervised, point: MakePoint, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
     made = workbench(dataclasses.replace(task, **{where: raising}), epochs=0.2)
@@ -226,20 +228,12 @@ def test_an_impossible_point_is_an_outcome(workbench: MakeWorkbench) -> None:
     assert "'nowhere'" in outcome.reason
 
 
-def test_a_stopped_trial_is_an_outcome(workbench: MakeWorkbench, point: MakePoint) -> None:
-    def stop() -> None:
-        raise TimeoutError("60 seconds are over")
-
-    outcome = run_trial(workbench(), point(), 0, stop=stop)
-    assert (outcome.state, outcome.reason) == (State.FAILED, "TimeoutError: 60 seconds are over")
-
-
-def test_an_interrupt_is_not_swallowed(workbench: MakeWorkbench, point: MakePoint) -> None:
-    def stop() -> None:
+def test_an_interrupt_passes_through_a_trial(task: Supervised, workbench: MakeWorkbench, point: MakePoint) -> None:
+    def interrupted(outputs: Tensor, targets: Tensor) -> Tensor:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_trial(workbench(), point(), 0, stop=stop)
+        run_trial(workbench(dataclasses.replace(task, loss_function=interrupted), epochs=0.2), point(), 0)
 
 
 @pytest.mark.parametrize("file", [1, 2])
@@ -261,11 +255,11 @@ def test_a_full_disk_is_no_fault_of_the_trial(
 
 def test_weights_of_another_point_are_refused(workbench: MakeWorkbench, point: MakePoint) -> None:
     made = workbench()
-    with pytest.raises(TrialError, match=r"these do not: .*4\.weight"):
+    with pytest.raises(TrialError, match=r"do not fit .*4\.weight"):
         build(made.dense, point(), made.layers, made.plugins, made.dense.state_dict())
 
 
-def test_a_state_that_is_no_tensor_is_named(workbench: MakeWorkbench, task: Supervised) -> None:
+def test_an_entry_of_the_state_dict_that_is_no_tensor_is_named(workbench: MakeWorkbench, task: Supervised) -> None:
     class Extra(nn.Sequential):
         def get_extra_state(self) -> str:
             return "something"

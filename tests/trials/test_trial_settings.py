@@ -8,7 +8,7 @@ from rank_search.trials import LatencySettings
 
 
 @pytest.mark.parametrize("settings", [TrainingSettings, LatencySettings])
-def test_every_key_has_a_default_and_a_description(settings: type[BaseModel]) -> None:
+def test_every_key_of_the_training_settings_has_a_default_and_a_description(settings: type[BaseModel]) -> None:
     settings()
     assert all(field.description for field in settings.model_fields.values())
 
@@ -42,7 +42,7 @@ def test_impossible_training_is_refused(bad: dict[str, object]) -> None:
         TrainingSettings.model_validate(bad)
 
 
-def test_settings_cannot_be_changed() -> None:
+def test_training_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         TrainingSettings().epochs = 2.0  # type: ignore[misc]
 
@@ -57,5 +57,7 @@ def test_settings_cannot_be_changed() -> None:
         ({"epochs": 0, "batchnorm_batches": 0}, 0),
     ],
 )
-def test_long_trainings_take_the_statistics_of_a_whole_pass(given: dict[str, float], batches: int | None) -> None:
+def test_long_trainings_take_batch_norm_statistics_of_a_whole_pass(
+    given: dict[str, float], batches: int | None
+) -> None:
     assert TrainingSettings.model_validate(given).norm_batches == batches

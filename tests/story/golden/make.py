@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import rank_search as rs
-from rank_search.observe import Progress
+from rank_search.observe import SearchProgress
 
 HERE = Path(__file__).parent
 
@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 def search(folder: Path, store: str) -> None:
     trouble = folder / "trouble"
 
-    def report(progress: Progress) -> None:
+    def report(progress: SearchProgress) -> None:
         """The fifth trial raises, in the last one the driver dies."""
         said = {4: "raise", 13: "die"}.get(progress.finished, "")
         trouble.write_text(said) if said else trouble.unlink(missing_ok=True)

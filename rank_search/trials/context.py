@@ -33,6 +33,7 @@ class TrialContext:
             Nothing: it is measured.
         examples: what MACs are counted on; none: the task's example.
         coding: how weights become whole numbers under the entropy penalty.
+        memory: GiB that a trial may take beyond what the process holds; None: any. See `memory_limited`.
     """
 
     task: Task
@@ -46,6 +47,7 @@ class TrialContext:
     dense_measured: Mapping[str, float] = field(default_factory=dict)
     coding: CodingSettings = field(default_factory=CodingSettings)
     examples: Sequence[Example] = ()
+    memory: float | None = None
 
 
 def build(
@@ -65,7 +67,7 @@ def build(
         built.load_state_dict(state)
     except RuntimeError as error:
         raise TrialError(
-            f"A trial's weights fit the model that its point makes; these do not: {' '.join(str(error).split())} "
+            f"These weights do not fit the model of this trial's point: {' '.join(str(error).split())} "
             "Are they of another trial, or is the dense model another one?"
         ) from error
     return built.eval()

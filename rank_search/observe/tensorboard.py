@@ -8,10 +8,10 @@ from typing import Any, final
 
 from ray import tune
 
-from rank_search.launch.callbacks import TrialCallback
-from rank_search.launch.executors import Finished
-from rank_search.observe import SearchProgress
-from rank_search.point import Outcome, Point, State
+from rank_search.observe.callbacks import TrialCallback
+from rank_search.observe.search_progress import SearchProgress
+from rank_search.point import Point, State
+from rank_search.store import TrialRow
 
 
 @final
@@ -24,14 +24,13 @@ class TensorBoard(TrialCallback):
         tuned: Any = tune  # not annotated
         self._folder, self._logger = folder, tuned.logger.TBXLoggerCallback()
 
-    def recorded(self, finished: Finished, outcome: Outcome) -> None:
-        job = finished.job
-        rung = f"-at-{job.budget:g}" if outcome.state is State.STOPPED else ""
-        shown = _Shown(self._folder / f"trial-{job.number:05}{rung}", job.point)
-        seconds = (finished.finished - finished.started).total_seconds()
-        result = {**outcome.measurements, "seconds": seconds, "training_iteration": max(1, round(job.budget))}
-        self._logger.on_trial_result(iteration=job.number, trials=[shown], trial=shown, result=result)
-        self._logger.on_trial_complete(iteration=job.number, trials=[shown], trial=shown)
+    def recorded(self, row: TrialRow) -> None:
+        rung = f"-at-{row.budget:g}" if row.state is State.STOPPED else ""
+        shown = _Shown(self._folder / f"trial-{row.number:05}{rung}", row.point)
+        seconds = (row.finished - row.started).total_seconds()
+        result = {**row.measurements, "seconds": seconds, "training_iteration": max(1, round(row.budget))}
+        self._logger.on_trial_result(iteration=row.number, trials=[shown], trial=shown, result=result)
+        self._logger.on_trial_complete(iteration=row.number, trials=[shown], trial=shown)
 
     def progressed(self, progress: SearchProgress) -> None:
         return
