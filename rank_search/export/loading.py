@@ -47,7 +47,8 @@ def load(folder: str | Path, largest: int = LARGEST) -> nn.Module:
         ) from error
     if kind != "safetensors":
         raise ExportError(f"{folder} holds the format {kind!r}; load() reads safetensors.")
-    if changed := [name for name in (GRAPH, TENSORS, CODED) if _digest(folder / name) != files.get(name)]:
+    wanted = [GRAPH, TENSORS, *([CODED] if CODED in files else [])]  # what no trial has coded has no such file
+    if changed := [name for name in wanted if _digest(folder / name) != files.get(name)]:
         raise ExportError(
             f"The files of an export stay as they were written; {', '.join(changed)} in {folder} did not. "
             "Export the model again."

@@ -6,18 +6,21 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from rank_search.run.allocated import AllocatedModel, allocate_model
     from rank_search.run.compression import Compressed, compress
     from rank_search.run.confirmation import Confirmation, Confirmed, RunContext, confirm
     from rank_search.run.preparation import Prepared, begin, layer_bases, layer_moments, layer_priors, prepare
     from rank_search.run.runner import Result, run_study
 
 _HOMES: Final = {
+    "AllocatedModel": "allocated",
     "Compressed": "compression",
     "Confirmation": "confirmation",
     "Confirmed": "confirmation",
     "Prepared": "preparation",
     "Result": "runner",
     "RunContext": "confirmation",
+    "allocate_model": "allocated",
     "begin": "preparation",
     "compress": "compression",
     "confirm": "confirmation",
@@ -29,12 +32,14 @@ _HOMES: Final = {
 }
 
 __all__ = [
+    "AllocatedModel",
     "Compressed",
     "Confirmation",
     "Confirmed",
     "Prepared",
     "Result",
     "RunContext",
+    "allocate_model",
     "begin",
     "compress",
     "confirm",
