@@ -29,7 +29,7 @@ from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors.cache import CachedBases
 from rank_search.priors.rules import tail_rank
 from rank_search.quantization import reestimate_batchnorm
-from rank_search.run import Prepared, prepare, weight_of
+from rank_search.run import Prepared, prepare
 from rank_search.search import AUTO, AutoSearcher, OptunaSearcher, Searcher, SearchSettings, Seed, Strength, seed_points
 from rank_search.search.settings import SeedSettings
 from rank_search.study import Study, load_study
@@ -77,8 +77,7 @@ class Evaluator:
         return self.known[point.key]
 
     def bases(self, layer: str) -> CachedBases:
-        weight = weight_of(self.prepared.problem.model, layer)
-        return self.prepared.cache.bases(layer, weight, self.prepared.moments.get(layer))
+        return self.prepared.bases[layer]
 
     def save(self) -> None:
         self.memory.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def pack_model(
     from rank_search.trials import threads as with_threads
 
     check_free(output, "a packed model is a new file")
-    study = _study(task)
+    study = study_of_reference(task, "pack-model")
     with with_threads(threads or study.launch.torch_threads):
         _pack(study, output, calibration, slope, size, dynamic, format)
 
@@ -89,12 +89,13 @@ def _pack(
     )
 
 
-def _study(reference: str) -> Study:
+def study_of_reference(reference: str, name: str) -> Study:
+    """The study of a file, or one of that name about the task of a factory."""
     from rank_search.study import Study, load_study
 
     if reference.endswith(".toml"):
         return load_study(reference)
-    tables = {"study": {"name": "pack-model"}, "task": {"factory": reference}, "folder": Path.cwd()}
+    tables = {"study": {"name": name}, "task": {"factory": reference}, "folder": Path.cwd()}
     return Study.model_validate(tables)
 
 

@@ -61,14 +61,11 @@ def priors(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> N
 
     Example: rank-search priors studies/digits.toml
     """
-    from rank_search.priors import SpectraCache
-    from rank_search.run import cache_folder, layer_moments, layer_priors, with_pretrained_model
-    from rank_search.study import load_study, read_problem
+    from rank_search.run import begin, layer_bases, layer_moments, layer_priors
+    from rank_search.study import load_study
 
-    loaded = load_study(study)
-    folder = cache_folder(loaded)
-    problem = with_pretrained_model(read_problem(loaded), folder)
-    found = layer_priors(problem, SpectraCache(folder), layer_moments(problem))
+    problem = begin(load_study(study))
+    found = layer_priors(problem, layer_bases(problem, layer_moments(problem)))
     rows = [
         {
             "layer": prior.layer,

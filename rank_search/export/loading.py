@@ -47,7 +47,8 @@ def load(folder: str | Path, largest: int = LARGEST) -> nn.Module:
         ) from error
     if kind != "safetensors":
         raise ExportError(f"{folder} holds the format {kind!r}; load() reads safetensors.")
-    if changed := [name for name in (GRAPH, TENSORS, CODED) if _digest(folder / name) != files.get(name)]:
+    wanted = [GRAPH, TENSORS, *([CODED] if CODED in files else [])]  # what no trial has coded has no such file
+    if changed := [name for name in wanted if _digest(folder / name) != files.get(name)]:
         raise ExportError(f"Changed since the export: {', '.join(changed)} in {folder}. Export the model again.")
     return read_safetensors(folder, manifest)
 

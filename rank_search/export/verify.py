@@ -14,7 +14,7 @@ from rank_search.layers import copied
 from rank_search.point import Artifact, State
 from rank_search.store import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.study import Problem
-from rank_search.tasks import Seen, seeded, task_errors, watched
+from rank_search.tasks import Seen, Task, seeded, task_errors, task_measurements, watched
 from rank_search.training import from_safetensors
 from rank_search.trials import build
 
@@ -62,12 +62,12 @@ def check_measurements(problem: Problem, model: nn.Module, row: TrialRow) -> See
 
     Returns what its forward was given on the way. The model stays as it was, even if a forward changes its buffers.
     """
-    (found, seen), again = _measured(problem, model, 0), None
+    (found, seen), again = measured(problem.task, model, 0), None
     for name, value in found.items():
         recorded = row.measurements.get(name)
         if recorded == value:
             continue
-        again = again or _measured(problem, model, 1)[0]
+        again = again or measured(problem.task, model, 1)[0]
         if not seen.draws and again == found:
             raise ExportError(
                 f"The rebuilt model of trial {row.number} has {name} = {value}, and {recorded} was recorded; they "
@@ -76,11 +76,12 @@ def check_measurements(problem: Problem, model: nn.Module, row: TrialRow) -> See
     return seen if again is None else replace(seen, draws=True)
 
 
-def _measured(problem: Problem, model: nn.Module, rng_seed: int) -> tuple[dict[str, float], Seen]:
+def measured(task: Task, model: nn.Module, rng_seed: int = 0) -> tuple[dict[str, float], Seen]:
+    """What the task measures on its selection data, and what the forward of the model, a copy, was given for it."""
     own = copied(model)
     with torch.no_grad(), seeded(rng_seed), watched(own) as watch, task_errors("selection() or evaluate()"):
-        found = problem.task.evaluate(own, problem.task.selection())
-    return {name: float(value) for name, value in found.items()}, watch.seen
+        found = task_measurements(task, own, task.selection(), "selection data")
+    return found, watch.seen
 
 
 def check_coded(model: nn.Module, coded: bytes) -> None:

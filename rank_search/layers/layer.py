@@ -135,6 +135,11 @@ class Layer:
         )
 
 
+def weight_of(model: nn.Module, layer: str) -> Tensor:
+    """The weight of a layer, by its name, without its gradient."""
+    return model.get_submodule(layer).get_parameter("weight").detach()
+
+
 def input_of(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
     """What a layer was called with, as a hook sees it: its input may be named."""
     found: Tensor = inputs[0] if inputs else named["input"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import sys
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,44 @@ def plugin_errors(plugin: type[Factorization], what: str, layer: Layer) -> Abstr
         f"{plugin.__name__}.{what} for {layer.name or layer}",
         "A factorization must work for every layer that it applies to; `rank-search plugins check` shows more.",
     )
+
+
+def name_of(plugin: type[Factorization]) -> str:
+    """The name under which a factorization is installed; of one that is not, its class's.
+
+    >>> name_of(load_plugin("svd"))
+    'svd'
+    """
+    names = {entry.value: name for name, entry in installed().items()}
+    return names.get(f"{plugin.__module__}:{plugin.__qualname__}", plugin.__qualname__)
+
+
+def resolved(plugin: str, folder: Path) -> str:
+    """A plugin in a file is named relative to the study file."""
+    file, separator, name = plugin.rpartition(".py:")
+    return f"{folder / (file + '.py')}:{name}" if separator else plugin
+
+
+def plugin_version(plugin: str, folder: Path) -> str:
+    """The version of a plugin's package; of a plugin in a file, what the file holds."""
+    file, in_file, _ = resolved(plugin, folder).rpartition(":")
+    if in_file:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    entry = installed().get(plugin)
+    return entry.dist.version if entry is not None and entry.dist is not None else version("rank-search")
+
+
+def plugin_code(name: str, plugin: type[Factorization], folder: Path) -> str:
+    """What a plugin's fits come from: its version and the file that it is written in, and the version of this package.
+
+    A change in what that file imports goes unseen as long as no version changes.
+    """
+    try:
+        source = Path(inspect.getfile(plugin)).read_bytes()
+    except (OSError, TypeError):  # no file, such as a class of an interactive session
+        source = b""
+    code = hashlib.sha256(source).hexdigest()
+    return f"{name} {plugin.__qualname__} {plugin_version(name, folder)} {code} {version('rank-search')}"
 
 
 def _from_entry_point(name: str) -> object:

@@ -6,11 +6,9 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from rank_search.layers import Axis, Factorization, Layer, layer_cost
 from rank_search.point import Choice
-from rank_search.priors.cache import CachedBases, SpectraCache
+from rank_search.priors.cache import CachedBases
 from rank_search.priors.settings import PriorSettings
 from rank_search.priors.vbmf import RankPrior, vbmf
 from rank_search.priors.weakening import value_at
@@ -47,23 +45,17 @@ class AxisPrior:
 
 def axis_priors(
     layer: Layer,
-    weight: Tensor,
     plugins: Mapping[str, type[Factorization]],
-    cache: SpectraCache,
+    bases: CachedBases,
     settings: PriorSettings | None = None,
-    moment: Tensor | None = None,
 ) -> tuple[AxisPrior, ...]:
     """The priors of every axis that the plugins offer for this layer, in the plugins' and axes' order.
 
     Args:
-        moment: the second moment of the layer's inputs, if it is known.
-
-    Raises:
-        LayerError: the weight has NaN or infinite entries.
+        bases: of the layer's weight, and with what is known of its inputs.
     """
-    bases, settings = cache.bases(layer.name, weight, moment), settings or PriorSettings()
     return tuple(
-        _axis_prior(layer, name, plugin, axis, bases, settings)
+        _axis_prior(layer, name, plugin, axis, bases, settings or PriorSettings())
         for name, plugin in plugins.items()
         for axis in plugin.axes(layer)
     )

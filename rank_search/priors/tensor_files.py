@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -80,3 +81,9 @@ def numbers_of(tensor: Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     # PyTorch gives an empty tensor any stride, and views as bytes only what has a stride of one.
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def user_cache_folder() -> Path:
+    """Where spectra and bases are kept if nobody says otherwise."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "rank-search" / "spectra"

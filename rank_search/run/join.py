@@ -16,7 +16,7 @@ from torch import nn
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
-from rank_search.layers import Layer
+from rank_search.layers import Layer, plugin_version
 from rank_search.options import Forms, measure_forms
 from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice
@@ -24,7 +24,7 @@ from rank_search.priors import AxisPrior, numbers_of
 from rank_search.run.preparation import Prepared, with_forms
 from rank_search.search import SearchSettings
 from rank_search.store import CODE, EXAMPLES, LAYER_COSTS, PriorRow, Store, StudyRecord, artifact_folder, locate
-from rank_search.study import Problem, Study, beside, plugin_version, relative_part, task_code
+from rank_search.study import Problem, Study, beside, relative_part, task_code
 from rank_search.tasks import selection_examples
 from rank_search.training import check_test
 from rank_search.trials import TrialContext, dense_measurements, form_ratio

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 from torch import Tensor, nn
@@ -16,14 +12,13 @@ from torch import Tensor, nn
 from rank_search.errors import StudyMismatchError, TaskError
 from rank_search.layers import (
     Example,
-    Factorization,
     Inventory,
     Plugins,
     Unfolding,
     counted_on,
-    installed,
     load_plugin,
     require_ordinary,
+    resolved,
     take_inventory,
 )
 from rank_search.store import StudyRecord
@@ -111,34 +106,6 @@ def problem_of(record: StudyRecord, task: Task | None = None) -> Problem:
 
 IN_PYTHON = "(in memory)"
 """Stands for the factory of a task that was handed over from Python."""
-
-
-def resolved(plugin: str, folder: Path) -> str:
-    """A plugin in a file is named relative to the study file."""
-    file, separator, name = plugin.rpartition(".py:")
-    return f"{folder / (file + '.py')}:{name}" if separator else plugin
-
-
-def plugin_version(plugin: str, folder: Path) -> str:
-    """The version of a plugin's package; of a plugin in a file, what the file holds."""
-    file, in_file, _ = resolved(plugin, folder).rpartition(":")
-    if in_file:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    entry = installed().get(plugin)
-    return entry.dist.version if entry is not None and entry.dist is not None else version("rank-search")
-
-
-def plugin_code(name: str, plugin: type[Factorization], folder: Path) -> str:
-    """What a plugin's fits come from: its version and the file that it is written in, and the version of this package.
-
-    A change in what that file imports goes unseen as long as no version changes.
-    """
-    try:
-        source = Path(inspect.getfile(plugin)).read_bytes()
-    except (OSError, TypeError):  # no file, such as a class of an interactive session
-        source = b""
-    code = hashlib.sha256(source).hexdigest()
-    return f"{name} {plugin.__qualname__} {plugin_version(name, folder)} {code} {version('rank-search')}"
 
 
 def _model(task: Task) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rank_search.tasks.calibration import input_moments, patches, wide
+from rank_search.tasks.calibration import input_moments, moments_of_inputs, patches, run_on, wide
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
@@ -34,8 +34,10 @@ __all__ = [
     "has_test",
     "input_moments",
     "is_lone",
+    "moments_of_inputs",
     "not_finite",
     "patches",
+    "run_on",
     "seeded",
     "selection_examples",
     "set_generators",

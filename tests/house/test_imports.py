@@ -21,7 +21,8 @@ ROWS = (  # from the cellar to the roof: a room imports what lies in a lower row
     ("point",),
     ("layers", "coding", "artifacts", "pareto"),
     ("priors", "tasks", "testing"),
-    ("options", "quantization"),
+    ("quantization",),
+    ("options",),
     ("training",),
     ("search", "trials", "store"),
     ("observe",),
@@ -32,14 +33,14 @@ ROWS = (  # from the cellar to the roof: a room imports what lies in a lower row
     ("cli",),
 )
 LIBRARIES: dict[str, set[str]] = {
-    "layers": {"torch"},
+    "layers": {"torch", "pandas"},
     "coding": {"torch", "numpy", "constriction"},
     "artifacts": {"fsspec"},
     "pareto": {"numpy", "moocore"},
     "priors": {"torch", "numpy", "scipy", "safetensors"},
     "tasks": {"torch"},
     "testing": {"torch", "pytest"},
-    "options": {"numpy"},
+    "options": {"numpy", "pandas"},
     "quantization": {"torch", "numpy"},
     "training": {"torch", "safetensors"},
     "search": {"optuna", "numpy"},
@@ -57,7 +58,8 @@ LIBRARIES: dict[str, set[str]] = {
 EVERYWHERE = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
 ONLY_IN = {  # a library that some files of a room may import
     ("launch", "ray"): {"ray_actors.py", "ray_connection.py"},
-    ("options", "torch"): {"fits.py"},
+    ("options", "torch"): {"fits.py", "fitted.py", "of_model.py"},
+    ("options", "scipy"): {"knapsack.py"},
     ("search", "scipy"): {"surrogate.py"},
     ("observe", "optuna"): {"optuna_storage.py"},
     ("observe", "ray"): {"ray_metrics.py", "tensorboard.py"},

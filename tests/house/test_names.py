@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import tomllib
 from collections import Counter
@@ -33,9 +34,15 @@ def test_every_public_name_loads() -> None:
         rank_search.nothing  # noqa: B018
 
 
-def test_no_public_name_is_that_of_a_module() -> None:
+def test_a_public_name_that_is_a_room_can_be_called_whatever_was_imported_before() -> None:
+    """Importing a room puts it in the place of any function of its name: so the room itself is the function."""
     modules = {path.stem for path in (ROOT / "rank_search").iterdir()}
-    assert not modules & set(rank_search.__all__)  # importing the module would replace the name
+    called = modules & set(rank_search.__all__)
+    assert called == {"layers", "options"}
+    for name in called:
+        room = importlib.import_module(f"rank_search.{name}")
+        assert getattr(rank_search, name) is room
+        assert inspect.signature(room) == inspect.signature(getattr(room, name))
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -44,7 +51,7 @@ def test_a_room_declares_what_it_exports(room: str) -> None:
     imported = {
         alias.asname or alias.name
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module not in ("__future__", "typing")
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"rank_search.{room}.")
         for alias in node.names
     }
     assert set(module.__all__) == imported

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rank_search.options import Option, allocation, cost_shares, lagrangian_front, mean_shares, price_of, spread
+from rank_search.options import Option, allocation, cost_shares, mean_shares, spread
+from rank_search.options.allocation import lagrangian_front, price_of
 
 # Small whole numbers, as floats: sums are exact, and ties are frequent.
 NUMBERS = st.integers(0, 6).map(float)
@@ -17,7 +18,7 @@ MENUS = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=5), 
 Menus = list[list[tuple[float, float]]]
 
 
-def front_of(menus: Menus) -> list[allocation.Allocation]:
+def front_of(menus: Menus) -> list[allocation.HullPoint]:
     return lagrangian_front(
         [[cost for cost, _ in each] for each in menus], [[error for _, error in each] for each in menus]
     )

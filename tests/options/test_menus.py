@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rank_search.options import OptionArrays, OptionTable, price_of
+from rank_search.options import OptionArrays, OptionTable
+from rank_search.options.allocation import price_of
 from rank_search.options.arrays import ABOUT, EVEN
 from rank_search.point import Choice, Point
 from rank_search.search import Space

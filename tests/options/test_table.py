@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rank_search.errors import PluginError
 from rank_search.layers import DirectBases, Factorization, load_plugin
-from rank_search.options import Fits, Forms, OptionTable
+from rank_search.options import Forms, OptionTable
+from rank_search.options.fits import Fits
 from rank_search.options.table import COARSE, LADDER
 from rank_search.point import Choice, Point
 from rank_search.priors import SpectraCache
@@ -212,7 +213,7 @@ def test_fits_are_kept_between_runs(
             plugins,
             weights.__getitem__,
             bases.__getitem__,
-            lambda layer, name: cache.numbers(bases[layer], f"{name} {version}"),
+            lambda layer, name: bases[layer].numbers(f"{name} {version}"),
         )
         made = OptionTable(space.groups, costs, fits, space.round_to)
         fits.save()

@@ -26,7 +26,7 @@ def tucker(rank_out: int, rank_in: int, noise: float = 0.1) -> Tensor:
 
 def priors(layer: Layer, weight: Tensor, *names: str) -> dict[tuple[str, str], AxisPrior]:
     plugins = {name: load_plugin(name) for name in names}
-    found = axis_priors(layer, weight, plugins, SpectraCache())
+    found = axis_priors(layer, plugins, SpectraCache().bases(layer.name, weight))
     return {(prior.factorization, prior.axis): prior for prior in found}
 
 
@@ -61,7 +61,7 @@ class Odd(Factorization):
 
 
 def odd(weight: Tensor) -> Mapping[str, AxisPrior]:
-    return {prior.axis: prior for prior in axis_priors(CONV, weight, {"odd": Odd}, SpectraCache())}
+    return {prior.axis: prior for prior in axis_priors(CONV, {"odd": Odd}, SpectraCache().bases("conv", weight))}
 
 
 def test_tucker_ranks_of_both_modes_are_found() -> None:
@@ -171,8 +171,8 @@ def test_axis_priors_leave_the_weight_unchanged() -> None:
 def test_rank_rule_changes_the_prior_and_nothing_else() -> None:
     weight, plugins = tucker(6, 4, noise=1.0), {"tucker2": load_plugin("tucker2")}
     cache = SpectraCache()
-    plain = axis_priors(CONV, weight, plugins, cache)
-    ruled = axis_priors(CONV, weight, plugins, cache, PriorSettings(rule="tail", level=0.2))
+    plain = axis_priors(CONV, plugins, cache.bases("conv", weight))
+    ruled = axis_priors(CONV, plugins, cache.bases("conv", weight), PriorSettings(rule="tail", level=0.2))
     for before, after, unfolding in zip(plain, ruled, (rows, columns), strict=True):
         expected = tail_rank(cache.bases("conv", weight).spectrum(unfolding), 0.2)
         assert after == replace(before, prior=expected)
@@ -185,7 +185,7 @@ def test_output_spectra_depend_on_the_inputs() -> None:
     known[3, 3] = known[7, 7] = 1.0
     settings = PriorSettings(rule="energy", level=0.999, spectra="outputs")
     plugins = {"svd": load_plugin("svd")}
-    (blind,) = axis_priors(LINEAR, weight, plugins, SpectraCache(), settings)
-    (seeing,) = axis_priors(LINEAR, weight, plugins, SpectraCache(), settings, known)
+    (blind,) = axis_priors(LINEAR, plugins, SpectraCache().bases("fc", weight), settings)
+    (seeing,) = axis_priors(LINEAR, plugins, SpectraCache().bases("fc", weight, known), settings)
     assert (seeing.prior, seeing.vbmf_rank) == (2, blind.vbmf_rank)
     assert blind.prior > 35

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from rank_search.layers import Layer
-from rank_search.options import OptionTable, lagrangian_front
+from rank_search.options import OptionTable
+from rank_search.options.allocation import lagrangian_front
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.search import AutoSearcher, OptunaSearcher, Searcher, seed_points
 from rank_search.search.auto import Auto
