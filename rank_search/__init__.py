@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rank_search.layers import Axis, Bases, Factorization, Layer, ModelLayer, ModelLayers, layers
     from rank_search.options import Allocation, Option, OptionTable, allocate, factorize, options
     from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
-    from rank_search.run import Compressed, Confirmation, Confirmed, Result, RunContext, compress, confirm, run_study
+    from rank_search.run import Compressed, Confirmation, Confirmed, Result, compress, confirm, run_study
     from rank_search.store import Front, Store, TrialRow
     from rank_search.study import Study, load_study
     from rank_search.tasks import Supervised, Task
@@ -37,7 +37,7 @@ _CALLED: Final = ("layers", "options")
 _HOMES: Final = {
     "rank_search.coding": ("decode",),
     "rank_search.run.compression": ("Compressed", "compress"),
-    "rank_search.run.confirmation": ("Confirmation", "Confirmed", "RunContext", "confirm"),
+    "rank_search.run.confirmation": ("Confirmation", "Confirmed", "confirm"),
     "rank_search.errors": ("RankSearchError",),
     "rank_search.export": (
         "PackedModel",
@@ -79,7 +79,6 @@ __all__ = [
     "Point",
     "RankSearchError",
     "Result",
-    "RunContext",
     "State",
     "Store",
     "Study",

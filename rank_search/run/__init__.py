@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from rank_search.run.allocated import AllocatedModel, allocate_model
     from rank_search.run.compression import Compressed, compress
-    from rank_search.run.confirmation import Confirmation, Confirmed, RunContext, confirm
+    from rank_search.run.confirmation import Confirmation, Confirmed, confirm
     from rank_search.run.preparation import Prepared, begin, layer_bases, layer_moments, layer_priors, prepare
     from rank_search.run.runner import Result, run_study
 
@@ -19,7 +19,6 @@ _HOMES: Final = {
     "Confirmed": "confirmation",
     "Prepared": "preparation",
     "Result": "runner",
-    "RunContext": "confirmation",
     "allocate_model": "allocated",
     "begin": "preparation",
     "compress": "compression",
@@ -38,7 +37,6 @@ __all__ = [
     "Confirmed",
     "Prepared",
     "Result",
-    "RunContext",
     "allocate_model",
     "begin",
     "compress",
