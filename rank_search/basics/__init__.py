@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 from rank_search.basics.amounts import COSTS, FORMS, Amount, to_four_digits
+from rank_search.basics.array_types import Bool, Float, Int
+from rank_search.basics.attributing import attributing
 from rank_search.basics.callable_room import make_callable
-from rank_search.basics.chart_style import LOG_SPAN, PALETTE, is_logarithmic
+from rank_search.basics.chart_style import LOOK, PALETTE, is_logarithmic
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
-from rank_search.basics.number_formats import (
-    DIGITS,
-    UNITS,
-    cell,
-    clock,
-    number,
-    percent,
-    plus_minus,
-    ratio,
-    short_number,
-)
+from rank_search.basics.nearest import did_you_mean, nearest
+from rank_search.basics.number_formats import cell, clock, number, plus_minus, ratio, short_number
 from rank_search.basics.plain_table import html_table, text_table
-from rank_search.basics.redact import MASK, has_credentials, is_secret, masked, masked_options
+from rank_search.basics.redact import MASK, has_credentials, is_secret, masked, masked_options, split_credentials
 from rank_search.basics.streams import stand_in_for_closed, unbroken
+from rank_search.basics.whole_files import PART, publish, replace_whole, sync
 
 __all__ = [
     "COSTS",
-    "DIGITS",
     "FORMS",
-    "LOG_SPAN",
+    "LOOK",
     "MASK",
     "PALETTE",
-    "UNITS",
+    "PART",
     "Amount",
+    "Bool",
+    "Float",
+    "Int",
+    "attributing",
     "cell",
     "clock",
+    "did_you_mean",
     "has_credentials",
     "html_table",
     "is_higher_better",
@@ -42,12 +40,16 @@ __all__ = [
     "make_callable",
     "masked",
     "masked_options",
+    "nearest",
     "number",
-    "percent",
     "plus_minus",
+    "publish",
     "ratio",
+    "replace_whole",
     "short_number",
+    "split_credentials",
     "stand_in_for_closed",
+    "sync",
     "text_table",
     "to_four_digits",
     "unbroken",

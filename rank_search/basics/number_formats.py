@@ -78,15 +78,6 @@ def ratio(dense: float | None, value: float | None) -> str:
     return f"{number(dense / value)}×" if dense is not None and value else NOTHING
 
 
-def percent(share: float) -> str:
-    """A share in whole percent.
-
-    >>> percent(1 / 3)
-    '33%'
-    """
-    return f"{share:.0%}"
-
-
 def clock(seconds: float | None) -> str:
     """Hours, minutes and seconds.
 

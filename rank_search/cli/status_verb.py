@@ -46,7 +46,7 @@ def status(
     """
     period = timedelta(minutes=minutes)
     if watch and format is not OutputFormat.TABLE:
-        raise typer.BadParameter("--watch shows tables only; leave --format out.")
+        raise typer.BadParameter("--watch and --format cannot be combined: --watch shows tables. Leave --format out.")
     if watch:
         with suppress(KeyboardInterrupt):
             _watch(_Watched(store, name, period))

@@ -71,7 +71,7 @@ def priors(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> N
             "layer": prior.layer,
             "factorization": prior.factorization,
             "axis": prior.axis,
-            "full_rank": prior.full,
+            "full_rank": prior.high,
             "prior": prior.prior,
             "vbmf_rank": prior.vbmf_rank,
             "noise_variance": prior.noise_variance,
@@ -148,7 +148,7 @@ def run(
 
         result = run_study(
             loaded.launched(launch),
-            store=place.location,
+            store=place.url,
             trials=trials,
             report=report,
             accept_changes=accept_changes,
@@ -172,10 +172,10 @@ def _directions(study: Study) -> str:
 
 def _beginning(name: str, place: StorePlace) -> str:
     """Whether the study begins or goes on, and in which store."""
-    from rank_search.store import locate, masked
+    from rank_search.store import locate, location_of
     from rank_search.study import finished_in
 
-    finished, where = finished_in(place.location, name), from_here(masked(locate(place.location)))
+    finished, where = finished_in(place.url, name), from_here(location_of(locate(place.url)))
     if finished is None:
         return f"The study {name!r} begins in {where}."
     counted = f"{finished} finished {'trial' if finished == 1 else 'trials'}"

@@ -11,6 +11,7 @@ from typing import Any, final
 
 from torch import nn
 
+from rank_search.basics import nearest, publish
 from rank_search.errors import ExportError
 from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside, wide
@@ -18,7 +19,7 @@ from rank_search.export.formats import FORMATS, Format
 from rank_search.export.loading import CODED, MANIFEST, files_in
 from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import parts_of, trace
-from rank_search.export.whole import check_free, made_whole, publish
+from rank_search.export.whole import check_free, made_whole
 from rank_search.layers import Example, copied, fuse
 from rank_search.tasks import Seen, Task
 
@@ -48,9 +49,9 @@ def form_of(folder: Path, format: str) -> Format:
     Raises:
         ExportError: something of that name is there, or there is no such format.
     """
-    check_free(folder, "An export makes its own folder")
+    check_free(folder, "an export makes a new folder")
     if format not in FORMATS:
-        raise ExportError(f"There is no format {format!r}. A format is one of {', '.join(FORMATS)}.")
+        raise ExportError(f"There is no format {format!r}{nearest(format, FORMATS)}")
     return FORMATS[format]
 
 
@@ -116,6 +117,7 @@ def _fused(model: nn.Module, example: Example) -> nn.Module:
     found = fuse(model, example)
     if found is None:
         raise ExportError(
-            "The model cannot be fused: torch.fx cannot trace it, or its outputs change. Export it without --fuse."
+            "This model cannot be fused: torch.fx cannot trace it, or it gives other outputs afterwards. "
+            "Export it without --fuse."
         )
     return found

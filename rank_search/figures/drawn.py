@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
-from rank_search.basics import PALETTE, is_logarithmic
+from rank_search.basics import PALETTE, is_logarithmic, replace_whole
 from rank_search.errors import ExportError
 from rank_search.figures.comparison import Comparison
 from rank_search.figures.drawn_panels import DrawnPanel
@@ -70,12 +71,13 @@ def _figure(count: int, target: Path) -> tuple[Any, list[Any]]:
 def _save(figure: Any, target: Path) -> None:
     import matplotlib as mpl
 
+    form, drawn = target.suffix.lower().removeprefix("."), BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "rank-search"}):
+        figure.savefig(drawn, format=form, dpi=160, metadata={"Date": None} if form == "svg" else None)
     try:
-        with mpl.rc_context({"svg.hashsalt": "rank-search"}):
-            dated = {"Date": None} if target.suffix.lower() == ".svg" else None
-            figure.savefig(target, dpi=160, metadata=dated)
+        replace_whole(target, drawn.getvalue())
     except OSError as error:
-        raise ExportError(f"The picture {target} could not be written: {error.strerror or error}.") from error
+        raise ExportError(f"{target} could not be written: {error.strerror or error}.") from error
 
 
 def _scatter(axes: Any, pairs: Sequence[tuple[float, float]], **look: Any) -> None:

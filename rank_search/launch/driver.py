@@ -60,7 +60,7 @@ class SearchDriver:
         flight, and takes over those of one that dies. Interrupted (Ctrl-C, an error, anything), it closes the executor
         and gives its claims up, so that the next driver takes them at once.
         """
-        self._store.aim(self._study, self._plan.target)
+        self._store.set_target(self._study, self._plan.target)
         self._look_around()
         logs.study_joined(self._store.location, self._plan.target, self._feed.known.finished)
         complete = False

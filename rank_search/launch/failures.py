@@ -29,6 +29,6 @@ class Failures:
         if 0 < self._most <= self._in_a_row:
             raise TrialsFailedError(
                 f"{self._in_a_row} trials in a row have failed, so the search stops; the last, trial {number}: "
-                f"{outcome.reason.rstrip('. ')}. Mend that, and the same command goes on; [launch] max_failures says "
-                "how many may fail, 0 any number."
+                f"{outcome.reason.rstrip('. ')}. Fix that and run the same command again: the search goes on. "
+                "[launch] max_failures says how many trials in a row may fail; 0 allows any number."
             )

@@ -92,7 +92,7 @@ class RayActors(Pool[_ActorWorker], Generic[Loaded, Found]):
         workers: int,
         launch: LaunchSettings,
     ) -> None:
-        self._shared = cluster.share((recipe, found), "the way to make a worker")
+        self._shared = cluster.share((recipe, found), "the way to make a worker,")
         self._launch = launch
         advice = "Ray's dashboard has their logs; `rank-search run … --on local --workers 1` shows what the task does."
         most = MOST_LOST_STARTS * workers

@@ -68,7 +68,7 @@ class Cluster:
         It returns a small thing, which is fetched, and a large one, which stays on the cluster as a `SharedObject`.
         """
         task = _ray.remote(num_cpus=1, num_returns=2, name=f"rank-search {function.__name__}")(function)
-        with _pickling("a layer's factorizations"):
+        with _pickling("a layer's factorizations,"):
             pairs = [task.remote(*arguments) for arguments in calls]
         try:
             small = _ray.get([first for first, _ in pairs])
@@ -91,7 +91,7 @@ class Cluster:
         room = min(int(there.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items() if amount)
         if room < 1:
             raise LaunchError(
-                f"A worker needs {_amounts(wanted)} on one node; the cluster has {_amounts(there)} in all. Lower "
+                f"The cluster has {_amounts(there)} in all; a worker needs {_amounts(wanted)} on one node. Lower "
                 "cpus_per_trial, gpus_per_trial or memory_per_trial in [launch], or add a node."
             )
         return room
@@ -105,7 +105,7 @@ def _connect(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, RayError) as error:
         said = " ".join(str(error).split())[:300]
         raise LaunchError(
-            f"A search on Ray needs a cluster that answers; {address or 'the default address'} does not: {said} "
+            f"The Ray cluster at {address or 'the default address'} does not answer: {said} "
             "Check the address, the token (RAY_AUTH_TOKEN) and that `ray start --head` runs there (docs/cluster.md)."
         ) from None
 
@@ -125,8 +125,8 @@ def _pickling(what: str) -> Iterator[None]:
         yield
     except (TypeError, AttributeError, PicklingError) as error:
         raise LaunchError(
-            f"What workers share is sent to them, so it can be pickled; {what} cannot: {str(error).splitlines()[0]}. "
-            "Open files, locks and connections where they are used (for a task in training(), selection(), test())."
+            f"Cannot pickle {what} which workers share: {str(error).splitlines()[0]}. Open files, locks and "
+            "connections where they are used (for a task in training(), selection(), test())."
         ) from None
 
 
@@ -135,8 +135,8 @@ def raised(error: RayTaskError) -> RankSearchError:
     if isinstance(error.cause, RankSearchError):
         return error.cause
     return LaunchError(
-        f"Workers have every package that the study needs, as the driver has; one says {shortened(error)}. "
-        "Install what is missing on every node (docs/cluster.md)."
+        f"A worker could not start: {shortened(error)}. Workers need every package that the driver has: install what "
+        "is missing on every node (docs/cluster.md)."
     )
 
 

@@ -10,24 +10,15 @@ from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decom
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, Example, count_params, forward, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
-from rank_search.layers.factorization import Axis, Factorization
-from rank_search.layers.fused import channels_last, deployed, fuse
+from rank_search.layers.factorization import Axis, Factorization, fit_closer
+from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
 from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
 from rank_search.layers.layer import Layer, Unfolding, input_of, weight_of
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
-from rank_search.layers.metric import (
-    cholesky,
-    fit_closer,
-    nested_span,
-    outer_fit,
-    outer_fits,
-    output_error,
-    root,
-    seen_outputs,
-)
+from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
-from rank_search.layers.plugins import blamed, installed, load_plugin, plugin_code, plugin_version, resolved
+from rank_search.layers.plugins import installed, load_plugin, plugin_code, plugin_errors, plugin_version, resolved
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
 
@@ -48,7 +39,6 @@ __all__ = [
     "Plugins",
     "Skipped",
     "Unfolding",
-    "blamed",
     "by_output",
     "channels_last",
     "cholesky",
@@ -76,6 +66,7 @@ __all__ = [
     "output_basis",
     "output_error",
     "plugin_code",
+    "plugin_errors",
     "plugin_version",
     "recompose",
     "require_ordinary",
@@ -84,6 +75,7 @@ __all__ = [
     "seen_outputs",
     "skeleton",
     "take_inventory",
+    "tensor_distance",
     "weight_of",
 ]
 

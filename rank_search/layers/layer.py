@@ -73,7 +73,7 @@ class Layer:
                 dtype=module.weight.dtype,
             )
         raise LayerError(
-            f"Only Linear and ungrouped Conv2d can be factorized; layer {name!r} is {type(module).__name__}. "
+            f"Layer {name!r} is {type(module).__name__}; only Linear and ungrouped Conv2d can be factorized. "
             "Exclude it in the study file ([layers] exclude)."
         )
 

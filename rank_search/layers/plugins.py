@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Final
 
-from rank_search.errors import BrokenPluginError, ContractError, RankSearchError, UnknownPluginError
+from rank_search.basics import attributing, nearest
+from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginError
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
 from rank_search.point import DENSE
@@ -39,15 +38,24 @@ def load_plugin(name: str) -> type[Factorization]:
     found = _from_file(name) if ".py:" in name else _from_entry_point(name)
     if not (inspect.isclass(found) and issubclass(found, Factorization)):
         raise ContractError(
-            f"A factorization is a subclass of rank_search.layers.Factorization; {name!r} loads {found!r}. "
+            f"{name!r} loads {found!r}; a factorization is a subclass of rank_search.layers.Factorization. "
             "See docs/writing-a-plugin.md."
         )
     if missing := sorted(found.__abstractmethods__):
         raise ContractError(
-            f"A factorization defines axes, fit and dense; {name!r} lacks {', '.join(missing)}. "
+            f"{name!r} lacks {', '.join(missing)}; a factorization defines axes, fit and dense. "
             "See docs/writing-a-plugin.md."
         )
     return found
+
+
+def plugin_errors(plugin: type[Factorization], what: str, layer: Layer) -> AbstractContextManager[None]:
+    """What a factorization raises inside becomes a `ContractError` that names the method and the layer."""
+    return attributing(
+        ContractError,
+        f"{plugin.__name__}.{what} for {layer.name or layer}",
+        "A factorization must work for every layer that it applies to; `rank-search plugins check` shows more.",
+    )
 
 
 def name_of(plugin: type[Factorization]) -> str:
@@ -88,32 +96,11 @@ def plugin_code(name: str, plugin: type[Factorization], folder: Path) -> str:
     return f"{name} {plugin.__qualname__} {plugin_version(name, folder)} {code} {version('rank-search')}"
 
 
-@contextmanager
-def blamed(plugin: type[Factorization], what: str, layer: Layer) -> Iterator[None]:
-    """Whatever a factorization raises, as an error that says in what and for which layer.
-
-    Raises:
-        ContractError: instead of anything that is not an error of ours already.
-    """
-    try:
-        yield
-    except RankSearchError:
-        raise
-    except Exception as error:
-        raise ContractError(
-            f"A factorization works for every layer that it applies to; {plugin.__name__} raised "
-            f"{type(error).__name__} in {what}, for {layer.name or layer}: {error}. "
-            "`rank-search plugins check` shows more."
-        ) from error
-
-
 def _from_entry_point(name: str) -> object:
     known = installed()
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, DENSE], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UnknownPluginError(
-            f"No factorization {name!r} is installed; there are: {', '.join(known) or 'none'}.{hint} "
+            f"No factorization {name!r} is installed{nearest(name, [*known, DENSE])} "
             "A plugin in a file is named path.py:Class."
         )
     try:
@@ -131,7 +118,7 @@ def _from_file(name: str) -> object:
     path = Path(file).resolve()
     spec = importlib.util.spec_from_file_location(f"rank_search_plugin_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UnknownPluginError(f"A plugin in a file is named path.py:Class; there is no file {path}.")
+        raise UnknownPluginError(f"There is no file {path}. A plugin in a file is named path.py:Class.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that its classes can be pickled
     try:
@@ -139,7 +126,7 @@ def _from_file(name: str) -> object:
     except Exception as error:
         del sys.modules[spec.name]
         raise BrokenPluginError(
-            f"{path} does not import: {type(error).__name__}: {error}. Mend it and try again."
+            f"{path} does not import: {type(error).__name__}: {error}. Fix it and try again."
         ) from error
     if attribute not in vars(module):
         raise UnknownPluginError(f"{path} has no class {attribute!r}. A plugin in a file is named path.py:Class.")

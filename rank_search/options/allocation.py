@@ -129,7 +129,11 @@ def spread(front: Sequence[HullPoint], count: int, fixed: float = 0.0) -> list[H
 
 
 def cost_shares(objectives: Sequence[str]) -> list[Shares]:
-    """What costs are worth, in each way that an objective cares about; both alike where several do, or none."""
+    """What costs are worth, in each way that an objective cares about; both alike where several do, or none.
+
+    >>> cost_shares(["error", "latency"]), cost_shares(["error"])
+    ([{'params': 0.0, 'macs': 1.0}], [{'params': 0.5, 'macs': 0.5}])
+    """
     shares: list[Shares] = []
     if {"macs", "latency", "latency_ratio"} & set(objectives):
         shares.append({"params": 0.0, "macs": 1.0})
@@ -150,7 +154,13 @@ def mean_shares(objectives: Sequence[str]) -> Shares:
 
 
 def price_of(option: Option, shares: Shares, dense: Mapping[str, float]) -> float:
-    """The cost of an option as a share of the dense model's, parameters and MACs weighed as given."""
+    """The cost of an option as a share of the dense model's, parameters and MACs weighed as given.
+
+    A dense model without MACs counts as one with one.
+
+    >>> price_of(Option({}, params=10, macs=30, error=0.0), {"params": 0.5, "macs": 0.5}, {"params": 20, "macs": 100})
+    0.4
+    """
     return shares["params"] * option.params / dense["params"] + shares["macs"] * option.macs / max(1, dense["macs"])
 
 

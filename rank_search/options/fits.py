@@ -8,7 +8,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from rank_search.layers import Bases, Example, Factorization, Layer, blamed, output_error
+from rank_search.layers import Bases, Example, Factorization, Layer, output_error, plugin_errors
 from rank_search.point import Choice
 from rank_search.priors import KeptNumbers
 
@@ -74,7 +74,7 @@ class Fits:
     @torch.no_grad()
     def _measured(self, layer: str, choice: Choice) -> float:
         weight, bases, plugin = self.weights(layer), self.bases(layer), self.plugins[choice.factorization]
-        with blamed(plugin, "fit()", self.layers[layer]):
+        with plugin_errors(plugin, "fit()", self.layers[layer]):
             module = plugin(self.layers[layer], **choice.values).to(weight.device)
             module.fit(weight, bases)
             fitted = module.dense()

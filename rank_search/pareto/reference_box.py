@@ -32,8 +32,6 @@ class ReferenceBox:
         QueryError: they differ in length, or the ideal is not below the reference in every loss.
 
     >>> box = ReferenceBox(ideal=(0.0, 0.0), reference=(1.0, 10.0))
-    >>> box.gain([0.25, 20.0]).tolist()
-    [0.75, -1.0]
     >>> box.hypervolume([[0.5, 0.0], [0.0, 5.0]])
     0.75
     """
@@ -79,19 +77,17 @@ class ReferenceBox:
         """The box of one objective."""
         return type(self)((self.ideal[place],), (self.reference[place],))
 
-    def share(self, losses: ArrayLike) -> Array:
+    def share(self, losses: Array) -> Array:
         """Each loss as a share of its side of the box: 0 at the ideal, 1 at the reference, less or more beyond them."""
-        import numpy as np
+        ideal, reference = self._corners
+        return (losses - ideal) / (reference - ideal)
 
-        return np.asarray((np.asarray(losses) - np.array(self.ideal)) / self._widths)
-
-    def gain(self, losses: ArrayLike) -> Array:
+    def gain(self, losses: Array) -> Array:
         """1 at the ideal, 0 at the reference, negative beyond."""
-        import numpy as np
+        ideal, reference = self._corners
+        return (reference - losses) / (reference - ideal)
 
-        return np.asarray((np.array(self.reference) - np.asarray(losses)) / self._widths)
-
-    def logarithm(self, losses: ArrayLike, floor: float) -> Array:
+    def logarithm(self, losses: Array, floor: float) -> Array:
         """ln of the losses as shares of the box, `floor` added; losses below the ideal count as the ideal."""
         import numpy as np
 
@@ -101,8 +97,9 @@ class ReferenceBox:
         """The losses that have these logarithms: the inverse of `logarithm`."""
         import numpy as np
 
+        ideal, reference = self._corners
         shares = np.exp(np.minimum(logarithms, _LARGEST_LOGARITHM)) - floor
-        return np.asarray(np.array(self.ideal) + np.maximum(0.0, shares) * self._widths)
+        return np.asarray(ideal + np.maximum(0.0, shares) * (reference - ideal))
 
     def hypervolume(self, losses: ArrayLike) -> float:
         """The share of the box that the rows dominate: 0 to 1.
@@ -123,7 +120,7 @@ class ReferenceBox:
         table = loss_table(losses, columns=sides)
         if table.shape[1] != sides:
             raise QueryError(f"Losses of {table.shape[1]} objectives do not fit a box of {sides}.")
-        inside = table[np.all(table < np.array(self.reference), axis=1)]
+        inside = table[np.all(table < self._corners[1], axis=1)]
         if not len(inside):
             return 0.0
         import moocore
@@ -131,10 +128,10 @@ class ReferenceBox:
         return float(moocore.hypervolume(np.maximum(0.0, self.share(inside)), ref=np.ones(sides)))
 
     @property
-    def _widths(self) -> Array:
+    def _corners(self) -> tuple[Array, Array]:
         import numpy as np
 
-        return np.asarray(np.subtract(self.reference, self.ideal))
+        return np.array(self.ideal), np.array(self.reference)
 
 
 def _sides(objective: Objective, dense: float, wanted: float | None) -> tuple[float, float]:

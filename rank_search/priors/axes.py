@@ -19,10 +19,11 @@ class AxisPrior:
     """One axis of one factorization of one layer.
 
     Attributes:
-        layer, factorization, axis: their names. full, low: the axis's largest and smallest value. prior: what the
-        weakening is relative to: the rank of the settings' rule (VBMF if nothing else is asked for) within
-            [low, full]; for an axis without unfoldings the geometric mean of the two, or their middle when `low` is not
-            positive.
+        layer, factorization, axis: their names.
+        high, low: the axis's largest and smallest value.
+        prior: what the weakening is relative to: the rank of the settings' rule (VBMF unless they say otherwise)
+            within [low, high]; for an axis without unfoldings the geometric mean of the two, or their middle where
+            `low` is not positive.
         vbmf_rank: the largest VBMF rank of the axis's unfoldings; None without unfoldings.
         noise_variance, energy_kept: of that unfolding (see `RankPrior`); None without unfoldings.
         break_even: the largest whole value at which the factorized layer still has fewer parameters and fewer
@@ -33,7 +34,7 @@ class AxisPrior:
     layer: str
     factorization: str
     axis: str
-    full: float
+    high: float
     low: float
     prior: float
     vbmf_rank: int | None
@@ -69,7 +70,7 @@ def _axis_prior(
         layer=layer.name,
         factorization=name,
         axis=axis.name,
-        full=axis.high,
+        high=axis.high,
         low=axis.low,
         prior=middle,
         vbmf_rank=None if found is None else found.rank,

@@ -79,7 +79,8 @@ def _take_again(norms: Sequence[_BatchNorm], batches: Iterable[Batch], run: Call
             norm.momentum = momentum
     if not taken:
         raise TaskError(
-            "No batch has more than one example, and batch norms take their statistics of several. Use larger batches."
+            "The training data has no batch with more than one example, which batch norms need for their statistics. "
+            "Use larger batches."
         )
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from rank_search.basics import DIGITS, LOG_SPAN, PALETTE, UNITS
+from rank_search.basics import LOOK
 from rank_search.report.choices import layers_of
 from rank_search.report.commands import commands
 from rank_search.report.convergence_data import convergence_data
@@ -37,12 +37,11 @@ class _Trials:
     """The trials of a study at one moment, in the order of recording.
 
     Attributes:
-        eligible: those that take part in the front. members: those on the front. front: the same, best first.
+        eligible: those that take part in the front. front: its members, best first.
     """
 
     rows: Sequence[TrialRow]
     eligible: Sequence[TrialRow]
-    members: Sequence[TrialRow]
     front: Front
 
 
@@ -89,18 +88,15 @@ def contents(
         },
         "spectra": None if spectra is None else [_spectrum(each) for each in spectra],
         "commands": [asdict(each) for each in commands(location, name)],
-        "look": {"digits": DIGITS, "units": UNITS, "palette": PALETTE, "log_span": LOG_SPAN},
+        "look": LOOK,
     }
 
 
 def _read(store: Store, study: StudyRecord) -> _Trials:
     """The front is that of the last of these trials, whatever is recorded meanwhile."""
     rows = store.trials(study)
-    members = store.front(study, as_of=rows[-1].number) if rows else ()
-    front = Front(members, study, study.objectives)
-    numbers = {row.number for row in front}
-    eligible = [row for row in rows if takes_part(study, row)]
-    return _Trials(rows, eligible, [row for row in eligible if row.number in numbers], front)
+    front = Front(store.front(study, as_of=rows[-1].number) if rows else (), study, study.objectives)
+    return _Trials(rows, [row for row in rows if takes_part(study, row)], front)
 
 
 def _sampler(study: StudyRecord) -> str:
@@ -120,7 +116,7 @@ def _study(study: StudyRecord, trials: _Trials, location: str, made: datetime) -
         "budget": study.budget,
         "examples": study.examples,
         "states": dict(states),
-        "members": len(trials.members),
+        "members": len(trials.front),
     }
 
 
@@ -130,7 +126,7 @@ def _moment(moment: datetime) -> str:
 
 def _columns(study: StudyRecord, trials: _Trials) -> Json:
     """A column for each field, a row for each trial: a third of the size of a list of records."""
-    rows, members = trials.rows, {row.number for row in trials.members}
+    rows, members = trials.rows, {row.number for row in trials.front}
     others = sorted({name for row in rows for name in row.measurements} - set(study.objective_names))
     measured = (*study.objective_names, *others)
     penalties = sorted({name for row in rows for name in row.point.penalties})

@@ -22,7 +22,7 @@ def convergence_data(
     take do not count as progress. `seeds`: that of all seed points alone; None where no sampler came after them, or
     none came before it.
     """
-    if not rows or not all(name in corner for name in study.objective_names for corner in _corners(study)):
+    if not rows or not (study.ideal.keys() & study.reference_point.keys()).issuperset(study.objective_names):
         return {"trials": [], "hours": [], "shares": [], "seeds": None}
     box = box_of(study, tolerance)
     found = convergence_of(study, rows, box)
@@ -41,7 +41,3 @@ def convergence_data(
 def is_seed(row: TrialRow, sampler: str) -> bool:
     """Whether a trial's point was given, and not proposed by a sampler."""
     return row.sampler.get("label", "") not in BY_SAMPLERS | {sampler}
-
-
-def _corners(study: StudyRecord) -> tuple[Any, Any]:
-    return study.ideal, study.reference_point

@@ -12,7 +12,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rank_search.basics import plus_minus, short_number
+from rank_search.basics import plus_minus, replace_whole, short_number
 from rank_search.errors import ExportError
 from rank_search.report.contents import SpectrumChart, contents, measured_by_members
 from rank_search.report.references import Reference
@@ -44,9 +44,9 @@ def write_report(
     require_page(target)
     page = render(contents(store, location, name, references, spectra, made, tolerance))
     try:
-        target.write_text(page, encoding="utf-8")
+        replace_whole(target, page.encode())
     except OSError as error:
-        raise ExportError(f"The report {target} cannot be written: {error.strerror or error}.") from error
+        raise ExportError(f"The report could not be written to {target}: {error.strerror or error}.") from error
 
 
 def require_page(target: Path) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from rank_search.basics import Amount
+from rank_search.basics import Amount, nearest
 from rank_search.errors import QueryError
-from rank_search.store import nearest, parse_wish
+from rank_search.store import parse_wish
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,6 @@ class Reference:
         names = set(known)
         if unknown := [name for name in self.values if name not in names]:
             raise QueryError(
-                f"Reference {self.name!r} has {unknown[0]!r}, which the study does not measure."
+                f"Reference {self.name!r} has {unknown[0]!r}, which the study does not measure"
                 f"{nearest(unknown[0], names)}"
             )

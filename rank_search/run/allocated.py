@@ -15,7 +15,7 @@ from rank_search.options import Allocation, allocate, build_groups, factorize
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.run.preparation import begin, layer_bases, layer_moments, option_table
 from rank_search.study import Problem, Study
-from rank_search.tasks import Seen, Task, asked, seeded
+from rank_search.tasks import Seen, Task, seeded, task_errors
 
 Bounds = Mapping[str, float | int | str]
 """The most that a cost may be, by `params`, `macs` or `bits`: as in `allocate`."""
@@ -76,9 +76,9 @@ def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, me
     problem.inventory.require_layers()
     groups = build_groups(problem.inventory.layers, problem.plugins, problem.groups, problem.choices)
     table = option_table(problem, groups, layer_bases(problem, layer_moments(problem)))
-    allocation = allocate(table, **bounds)
+    allocation = allocate(table, params=bounds.get("params"), macs=bounds.get("macs"), bits=bounds.get("bits"))
     model = factorize(problem.model, allocation, table)
-    with seeded(study.study.seed), asked("training() or loss()"):
+    with seeded(study.study.seed), task_errors("training() or loss()"):
         reestimate_batchnorm(problem.task, model, study.training.norm_batches)
     found, seen = measured(problem.task, model) if measure else ({}, Seen())
     dense = measured(problem.task, problem.original)[0] if measure else {}

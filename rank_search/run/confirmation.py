@@ -117,8 +117,7 @@ def _chosen(store: Store, record: StudyRecord, numbers: Sequence[int]) -> Sequen
     rows = [store.trial(record, number) for number in dict.fromkeys(numbers)] if numbers else store.front(record)
     if not rows:
         raise QueryError(
-            f"A confirmation trains members of the front; that of study {record.name!r} has none. "
-            "Let the search go on, or name trials."
+            f"The front of study {record.name!r} has no member to confirm. Let the search go on, or name trials."
         )
     for row in rows:
         _require_complete(record, row)
@@ -130,7 +129,7 @@ def _require_complete(record: StudyRecord, row: TrialRow) -> None:
         return
     why = f": {row.reason}" if row.reason else ""
     raise QueryError(
-        f"Only complete trials are confirmed; trial {row.number} of study {record.name!r} is {row.state}{why}. "
+        f"Trial {row.number} of study {record.name!r} is {row.state}{why}; only complete trials can be confirmed. "
         "Choose among those that `rank-search front` lists."
     )
 
@@ -139,8 +138,8 @@ def _epochs(record: StudyRecord, wanted: float | None) -> float:
     epochs = max(1.0, TIMES * record.budget) if wanted is None else float(wanted)
     if not record.budget < epochs < math.inf:
         raise QueryError(
-            f"A confirmation trains for longer than its study; {record.name!r} trains for {record.budget:g} epochs, "
-            f"and {epochs:g} are asked for. Ask for more."
+            f"{epochs:g} epochs cannot confirm study {record.name!r}, which trains for {record.budget:g} epochs. Ask "
+            "for a larger, finite number."
         )
     return epochs
 

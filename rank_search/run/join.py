@@ -154,7 +154,7 @@ def _prior_row(prior: AxisPrior) -> PriorRow:
         factorization=prior.factorization,
         axis=prior.axis,
         rank=int(prior.prior),
-        full_rank=int(prior.full),
+        full_rank=int(prior.high),
         noise_variance=prior.noise_variance,
         energy_kept=prior.energy_kept,
         break_even=prior.break_even,

@@ -205,4 +205,4 @@ def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
 
 
 def _not_here(layer: str) -> Bases:
-    raise LaunchError(f"The bases of layer {layer!r} are on the cluster; a worker asks for them there.")
+    raise LaunchError(f"The driver has no bases of layer {layer!r}: they are on the cluster, for workers to use.")

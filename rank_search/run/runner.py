@@ -64,7 +64,7 @@ def run_study(
     Raises:
         RankSearchError: something of the user's cannot be used, or the store has another study of that name.
     """
-    with at_work(study, task, store or store_of(study).location) as work:
+    with at_work(study, task, store or store_of(study).url) as work:
         record = work.join(accept_changes)
         _warn_of_directions(record)
         searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)

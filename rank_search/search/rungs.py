@@ -46,14 +46,14 @@ def require_rungs_fit(settings: RungSettings | None, full: float) -> None:
         return
     if settings.first >= full * (1 - _CLOSE):
         raise StudyFileError(
-            f"The first rung comes before the full budget; [search.rungs] first is {settings.first:g}, [training] "
-            f"epochs is {full:g}. Make it smaller, or leave [search.rungs] out."
+            f"[search.rungs] first = {settings.first:g} is not below the full budget, [training] epochs = {full:g}. "
+            "Make it smaller, or leave [search.rungs] out."
         )
     count = 1 + math.ceil(math.log(full / settings.first) / math.log(settings.factor))
     if count > MOST_RUNGS:
         raise StudyFileError(
-            f"There are at most {MOST_RUNGS} rungs; from [search.rungs] first = {settings.first:g} to [training] "
-            f"epochs = {full:g} by factor = {settings.factor:g} there are {count}. Make first or factor larger."
+            f"[search.rungs] first = {settings.first:g} and factor = {settings.factor:g} make {count} rungs up to "
+            f"[training] epochs = {full:g}; at most {MOST_RUNGS} are allowed. Make first or factor larger."
         )
 
 
@@ -135,8 +135,8 @@ class Rungs:
             if math.isclose(each, budget, rel_tol=_CLOSE):
                 return index
         raise StudyMismatchError(
-            f"A trial is measured at a rung: {', '.join(f'{each:g}' for each in self.budgets)} epochs; found trial "
-            f"{number} at {budget:g}. Was [search.rungs] or [training] epochs changed?"
+            f"Trial {number} was measured at {budget:g} epochs, which is no rung; the rungs are "
+            f"{', '.join(f'{each:g}' for each in self.budgets)}. Was [search.rungs] or [training] epochs changed?"
         )
 
 

@@ -10,7 +10,7 @@ Knows no torch and no optuna, and imports neither numpy nor Alembic until they a
 
 from __future__ import annotations
 
-from rank_search.store.address import locate, masked
+from rank_search.store.address import locate, location_of
 from rank_search.store.changes import CODE
 from rank_search.store.choosing import parse_wish
 from rank_search.store.front import Front
@@ -28,7 +28,6 @@ from rank_search.store.records import (
     TrialRow,
 )
 from rank_search.store.sql_store import Store
-from rank_search.store.studies import nearest
 from rank_search.store.study_folder import artifact_folder
 
 __all__ = [
@@ -50,8 +49,7 @@ __all__ = [
     "convergence_of",
     "hypervolume_of",
     "locate",
-    "masked",
-    "nearest",
+    "location_of",
     "panels_of",
     "parse_wish",
     "takes_part",

@@ -23,8 +23,8 @@ def parse_wish(text: str) -> dict[str, Amount]:
         amount = _amount(value, name)
         if not name or set(name) & set("<>!") or amount is None or name in found:
             raise QueryError(
-                f"{text!r} is no wish, which is NAME=NUMBER, such as 'error=0.05,macs=0.5*dense', each name once, with "
-                f"commas between. A number is {FORMS}."
+                f"{text!r} cannot be read as values: write NAME=NUMBER, each name once, with commas between, such as "
+                f"'error=0.05,macs=0.5*dense'. A number is {FORMS}."
             )
         found[name] = amount
     return found

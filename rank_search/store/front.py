@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex, final, overload
 
-from rank_search.basics import Amount, percent
+from rank_search.basics import Amount, nearest
 from rank_search.errors import QueryError
 from rank_search.pareto import closest, knee
 from rank_search.point import Bound, Condition, Objective, parse_condition
 from rank_search.store.choosing import parse_wish
 from rank_search.store.html import columns_of, to_html, to_pandas
 from rank_search.store.records import TOLERANCE, StudyRecord, TrialRow
-from rank_search.store.studies import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,7 +62,7 @@ class Front(tuple[TrialRow, ...]):
         """
         if not tolerance >= 0:
             raise QueryError(
-                f"The tolerance {tolerance:g} is not 0 or more: it is a share of the way from dense to the reference."
+                f"The tolerance is {tolerance:g}; it is a share of the way from dense to the reference, 0 or more."
             )
         limits = self.study.tolerated(tolerance)
         names = [each.name for each in self.objectives if each.name in limits]
@@ -99,7 +98,7 @@ class Front(tuple[TrialRow, ...]):
         sides = {"minimize": "at most", "maximize": "at least"}
         at = " and ".join(f"{each.name} {sides[each.direction]} {each.loss(limits[each.name]):.4g}" for each in named)
         near = len(self.near_dense(tolerance))
-        rule = f"{at}, which is {percent(tolerance)} of the way from the dense model to the reference point"
+        rule = f"{at}, which is {tolerance:.0%} of the way from the dense model to the reference point"
         return (
             f"the {near} of {len(self)} members with {rule}" if near else f"all {len(self)} members (none has {rule})"
         )
@@ -133,7 +132,7 @@ class Front(tuple[TrialRow, ...]):
         if not within:
             raise QueryError(
                 f"No member of the front satisfies {' and '.join(map(str, parsed))} ({len(self)} members). "
-                "Relax the bound, or run more trials."
+                "Relax the bounds, or run more trials."
             )
         return min(within, key=lambda row: self._loss(row, by.name))
 
@@ -149,10 +148,7 @@ class Front(tuple[TrialRow, ...]):
         if isinstance(bound, Bound):
             return bound.holds({**row.chosen, **row.measurements}, self.study.dense)
         if bound.layer not in row.point.layers:
-            raise QueryError(
-                f"Trial {row.number} has no layer {bound.layer!r}, which a condition names."
-                f"{nearest(bound.layer, row.point.layers)}"
-            )
+            raise QueryError(f"Trial {row.number} has no layer {bound.layer!r}{nearest(bound.layer, row.point.layers)}")
         return bound.holds(row.point.layers[bound.layer].factorization)
 
     def _absolute(self, wish: Mapping[str, Amount]) -> dict[str, float]:
@@ -161,14 +157,14 @@ class Front(tuple[TrialRow, ...]):
     def _loss(self, row: TrialRow, name: str) -> float:
         if name not in row.measurements:
             raise QueryError(
-                f"Trial {row.number} has no {name!r}, only {', '.join(sorted(row.measurements))}. A member is chosen "
-                "by what all have measured: name one of these."
+                f"Trial {row.number} has no measurement {name!r}{nearest(name, row.measurements)} "
+                "Name one that every member has."
             )
         return self.study.objective(name).loss(row.measurements[name])
 
     def _require_members(self) -> None:
         if not self:
             raise QueryError(
-                f"No trial of study {self.study.name!r} is on this front, so no member can be chosen. "
-                "Run more trials, or relax the bounds."
+                f"The front of study {self.study.name!r} has no members to choose from. "
+                "Relax the bounds, or run more trials."
             )

@@ -24,7 +24,7 @@ from rank_search.layers import (
 from rank_search.store import StudyRecord
 from rank_search.study.factory import load_task
 from rank_search.study.file import Study
-from rank_search.tasks import Task, asked
+from rank_search.tasks import Task, task_errors
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -109,20 +109,20 @@ IN_PYTHON = "(in memory)"
 
 
 def _model(task: Task) -> nn.Module:
-    with asked("model()"):
+    with task_errors("model()"):
         model = task.model()
     if not isinstance(model, nn.Module):
-        raise TaskError(f"The task's model() must return a torch.nn.Module; it returned {type(model).__name__}.")
+        raise TaskError(f"The task's model() returned {type(model).__name__}; it must return a torch.nn.Module.")
     require_ordinary(model)
     return model.eval()
 
 
 def _examples(task: Task) -> list[Example]:
-    with asked("example() or examples()"):
+    with task_errors("example() or examples()"):
         examples = list(task.examples())
     if not examples:
-        raise TaskError("The task's examples() must return at least one; it returned none.")
+        raise TaskError("The task's examples() returned none; it must return at least one.")
     parts = [part for each in examples for part in (each if isinstance(each, tuple) else (each,))]
     if strange := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
-        raise TaskError(f"The task's example() must return a tensor, or a tuple of tensors; found {strange[0]}.")
+        raise TaskError(f"The task's example() returned {strange[0]}; it must return a tensor, or a tuple of tensors.")
     return examples

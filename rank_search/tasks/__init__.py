@@ -10,11 +10,11 @@ from rank_search.tasks.supervised import Supervised, error_rate
 from rank_search.tasks.task import (
     Batch,
     Task,
-    asked,
     checked_batches,
     has_test,
     not_finite,
     task_distilled_loss,
+    task_errors,
     task_loss,
     task_measurements,
 )
@@ -28,7 +28,6 @@ __all__ = [
     "Supervised",
     "Task",
     "as_for_loss",
-    "asked",
     "checked_batches",
     "error_rate",
     "generators",
@@ -44,6 +43,7 @@ __all__ = [
     "set_generators",
     "set_random_states",
     "task_distilled_loss",
+    "task_errors",
     "task_loss",
     "task_measurements",
     "watched",

@@ -17,7 +17,7 @@ from rank_search.errors import RankSearchError, TaskError
 from rank_search.layers import Example, Layer, forward, in_evaluation, input_of, layer_by_layer
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import seeded
-from rank_search.tasks.task import Task, asked, checked_batches
+from rank_search.tasks.task import Task, checked_batches, task_errors
 
 MOST_PATCHES: Final = 8192
 """Of a layer, from one batch: neighboring patches say nearly the same."""
@@ -45,7 +45,13 @@ def input_moments(
         TaskError: the task raises, or has no training data.
     """
     sums = {name: _Moment(layer) for name, layer in layers.items()}
-    with seeded(rng_seed), torch.no_grad(), _hooked(model, sums), as_for_loss(model), asked("training() or loss()"):
+    with (
+        seeded(rng_seed),
+        torch.no_grad(),
+        _hooked(model, sums),
+        as_for_loss(model),
+        task_errors("training() or loss()"),
+    ):
         for number, batch in enumerate(islice(checked_batches(task.training(), "training data"), batches * _LONGER)):
             if number >= batches:
                 for each in sums.values():

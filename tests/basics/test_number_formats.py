@@ -12,18 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rank_search.basics import (
-    LOG_SPAN,
-    UNITS,
-    cell,
-    chart_style,
-    clock,
-    is_logarithmic,
-    number,
-    number_formats,
-    percent,
-    short_number,
-)
+from rank_search.basics import cell, chart_style, clock, is_logarithmic, number, number_formats, short_number
+from rank_search.basics.chart_style import LOG_SPAN
+from rank_search.basics.number_formats import UNITS
 
 UNIT = {letter: unit for unit, letter in UNITS}
 
@@ -70,7 +61,6 @@ def test_a_cell_writes_truth_values_and_words_as_they_are() -> None:
 
 def test_a_clock_carries_rounded_seconds_into_minutes() -> None:
     assert [clock(each) for each in (0, 59.6, 3599.7, 360_000)] == ["0:00", "1:00", "1:00:00", "100:00:00"]
-    assert percent(0.125) == "12%"
 
 
 @given(st.floats(1e-6, 1e6), st.floats(1, 1e4))

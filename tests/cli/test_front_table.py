@@ -115,7 +115,7 @@ def test_a_report_is_a_page(path: Path, tmp_path: Path) -> None:
     assert "a report is an HTML page" in str(refused.exception)
     assert list(tmp_path.iterdir()) == []
     unknown = ["report", str(path), "s", "-o", str(tmp_path / "x.html"), "--reference", "he:eror=0.1"]
-    assert "Did you mean 'error'" in str(CliRunner().invoke(app, unknown).exception)
+    assert "did you mean 'error'" in str(CliRunner().invoke(app, unknown).exception)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,5 +128,5 @@ def test_an_axis_that_spans_decades_is_logarithmic(path: Path) -> None:
     assert max(steps) - min(steps) <= 2, "each member has half the MACs of the one before"
 
 
-def test_a_terminal_is_what_stdout_says() -> None:
+def test_stdout_decides_whether_there_is_a_terminal() -> None:
     assert front_table._is_terminal() is sys.stdout.isatty()

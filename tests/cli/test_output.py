@@ -38,7 +38,7 @@ def printed(capsys: Capture, rows: list[dict[str, Any]], format: OutputFormat, *
     return out
 
 
-def test_json_is_what_was_given(capsys: Capture) -> None:
+def test_json_output_is_the_rows_given(capsys: Capture) -> None:
     assert json.loads(printed(capsys, ROWS, OutputFormat.JSON)) == ROWS
     assert printed(capsys, [], OutputFormat.JSON) == "[]\n"
     assert "é" in printed(capsys, [{"name": "é"}], OutputFormat.JSON)

@@ -73,6 +73,21 @@ def test_no_two_public_classes_have_one_name() -> None:
     assert [name for name, count in classes.items() if count > 1] == []
 
 
+def test_every_class_of_the_glossary_is_there_and_every_word_is_explained_once() -> None:
+    classes = {
+        node.name
+        for path in (ROOT / "rank_search").rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| .+ \|(?: `(\w+)`)? \|$", page, flags=re.MULTILINE)
+    assert len(rows) == page.count("\n| ") - 2  # the head and the rule below it
+    assert {name for _, name in rows if name} - classes == set()
+    words = Counter(word for names, _ in rows for word in names.split(", "))
+    assert [word for word, count in words.items() if count > 1] == []
+
+
 def test_every_room_has_a_docstring() -> None:
     for path in sorted((ROOT / "rank_search").rglob("*.py")):
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path

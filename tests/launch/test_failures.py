@@ -20,7 +20,7 @@ def test_only_failures_in_a_row_count() -> None:
     failures = Failures(3)
     for outcome in (FAILED, FAILED, Outcome(State.DIVERGED), FAILED, FAILED, Outcome(State.COMPLETE), FAILED, FAILED):
         failures.note(0, outcome)
-    with pytest.raises(TrialsFailedError, match=r"3 trials in a row.*trial 8: RuntimeError: no gradient\. Mend that"):
+    with pytest.raises(TrialsFailedError, match=r"3 trials in a row.*trial 8: RuntimeError: no gradient\. Fix that"):
         failures.note(8, FAILED)
 
 

@@ -50,7 +50,7 @@ def test_the_box_around_boxes_is_the_smallest_that_holds_them() -> None:
 
 def test_gains_go_from_the_reference_to_the_ideal_and_shares_the_other_way() -> None:
     box = ReferenceBox((-1.0, 0.0), (3.0, 10.0))
-    losses = [[-1.0, 0.0], [1.0, 5.0], [3.0, 10.0], [7.0, -10.0]]
+    losses = np.array([[-1.0, 0.0], [1.0, 5.0], [3.0, 10.0], [7.0, -10.0]])
     assert box.gain(losses).tolist() == [[1.0, 1.0], [0.5, 0.5], [0.0, 0.0], [-1.0, 2.0]]
     assert box.share(losses).tolist() == [[0.0, 0.0], [0.5, 0.5], [1.0, 1.0], [2.0, -1.0]]
     assert box.gain(np.zeros((5, 0, 2))).shape == (5, 0, 2)

@@ -165,6 +165,6 @@ def test_a_study_without_trials_has_a_page(tmp_path: Path) -> None:
     with Store.open(tmp_path / "s.sqlite", create=True) as store:
         store.join(study_record(name="new"))
         write_report(store, str(tmp_path / "s.sqlite"), "new", tmp_path / "new.html")
-        with pytest.raises(ExportError, match="cannot be written"):
+        with pytest.raises(ExportError, match="could not be written"):
             write_report(store, str(tmp_path / "s.sqlite"), "new", tmp_path / "no" / "new.html")
     assert "0 on the front" in (tmp_path / "new.html").read_text(encoding="utf-8")

@@ -224,17 +224,17 @@ def test_budgets_of_rungs_grow_by_the_factor_up_to_the_full_one(
 
 def test_a_budget_that_is_no_rung_is_refused() -> None:
     rungs = Rungs(RungSettings(first=1), 9)
-    with pytest.raises(StudyMismatchError, match=r"a rung: 1, 3, 9 epochs; found trial 7 at 2\."):
+    with pytest.raises(StudyMismatchError, match=r"Trial 7 .* at 2 epochs, which is no rung; the rungs are 1, 3, 9\."):
         rungs.note(7, 2, [0.5])
 
 
 @pytest.mark.parametrize(
     ("first", "factor", "full", "complaint"),
     [
-        (9, 3, 9, r"before the full budget; \[search.rungs\] first is 9, \[training\] epochs is 9"),
-        (12, 3, 9, r"first is 12, \[training\] epochs is 9\. Make it smaller"),
-        (1, 3, 0, r"epochs is 0"),
-        (1, 1.0001, 9, r"at most 20 rungs; .* first = 1 .* epochs = 9 by factor = 1.0001 there are 21975\."),
+        (9, 3, 9, r"\[search.rungs\] first = 9 is not below the full budget, \[training\] epochs = 9\."),
+        (12, 3, 9, r"first = 12 is .* \[training\] epochs = 9\. Make it smaller"),
+        (1, 3, 0, r"epochs = 0\."),
+        (1, 1.0001, 9, r"first = 1 and factor = 1.0001 make 21975 rungs up to .* epochs = 9; at most 20"),
     ],
 )
 def test_rungs_that_do_not_fit_the_full_budget_are_refused(

@@ -218,7 +218,7 @@ def test_what_cannot_be_confirmed_is_refused(copied: Small, command: Command) ->
 
     infeasible = next(row.number for row in rows(copied, "stripes") if row.state is rs.State.INFEASIBLE)
     message = refused(copied.store, "stripes", infeasible)
-    assert f"trial {infeasible} of study 'stripes' is infeasible" in message
+    assert f"Trial {infeasible} of study 'stripes' is infeasible" in message
     assert "no trial 99" in refused(copied.store, "stripes", 99)
     assert "no study 'strips'" in refused(copied.store, "strips")
     for epochs in ("0.5", "0.1", "-3", "nan", "inf"):

@@ -119,7 +119,7 @@ def test_a_folder_that_workers_do_not_see_is_refused(
 def test_a_task_that_cannot_be_sent_is_refused(tmp_path: Path, command: Command) -> None:
     small = write_study(tmp_path, task={"factory": "faulty.py:HoldsALock"})
     said = command.refused("run", small.file, "--on", "ray", "--workers", 1)
-    assert "the task, with its model and data, cannot" in said
+    assert "Cannot pickle the task, with its model and data, which workers share" in said
     assert "lock" in said
 
 
