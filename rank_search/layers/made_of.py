@@ -119,11 +119,10 @@ def layers(model: nn.Module, example: Example) -> ModelLayers:
     factorized = {name: each for name, each in model.named_modules() if isinstance(each, Factorization)}
     with in_evaluation(model):
         macs = macs_by_module(model, example) if factorized else {}
-    rows = {name: _dense(model, inventory, name) for name in inventory.layers}
-    rows |= {name: _factorized(name, each, macs.get(name, 0)) for name, each in factorized.items()}
     inside = tuple(f"{name}." for name in factorized)
-    skipped = [each for each in inventory.skipped if each.name not in rows and not each.name.startswith(inside)]
-    rows |= {each.name: _skipped(each) for each in skipped}
+    rows = {name: _dense(model, inventory, name) for name in inventory.layers if not name.startswith(inside)}
+    rows |= {each.name: _skipped(each) for each in inventory.skipped if not each.name.startswith(inside)}
+    rows |= {name: _factorized(name, each, macs.get(name, 0)) for name, each in factorized.items()}
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
     ordered = sorted(rows.values(), key=lambda row: order.get(row.layer, order.get(row.layer.rpartition(".")[0], 0)))
     return ModelLayers(tuple(ordered), inventory.dense)

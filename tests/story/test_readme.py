@@ -52,7 +52,6 @@ def a_network_and_its_data() -> dict[str, Any]:
     }
 
 
-@pytest.mark.xfail("options" not in rs.__all__, reason="the option table is not public yet", strict=True)
 def test_readme_begins_with_the_option_table(capsys: Any) -> None:
     table, _ = blocks("python", README)
     mine = a_network_and_its_data()
@@ -84,7 +83,8 @@ def test_the_python_page_and_the_commands_that_choose(
     shutil.copytree(ROOT / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns("*.npz"))
     monkeypatch.chdir(tmp_path)
     mine = a_network_and_its_data()
-    study, compress, pack = blocks("python", PYTHON)
+    allocate, study, compress, pack = blocks("python", PYTHON)
+    exec(allocate, {**mine, "train_batches": mine["train_batches"]})
     names: dict[str, Any] = {}
     exec(study, names)
     assert names["result"].complete
