@@ -71,7 +71,7 @@ def _follow(job: SubmittedJob, hints: str) -> None:
     try:
         ending = job.follow(_write)
     except KeyboardInterrupt:
-        typer.echo(f"\nDetached: job {job.id} goes on.\n{hints}", err=True)
+        typer.echo(f"\nDetached: job {job.id} keeps running.\n{hints}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     if ending.code:
         typer.echo(f"Job {job.id} ended as {ending.status}. {ending.reason}".rstrip(), err=True)

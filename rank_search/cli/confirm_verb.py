@@ -32,7 +32,7 @@ def confirm(
         list[int] | None, typer.Argument(help="Numbers of trials; default: the whole front.", metavar="TRIAL")
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="To train each for; default: ten times as many as in the study, at least 1.")
+        float | None, typer.Option(help="Epochs to train each for; default: ten times those of the study, at least 1.")
     ] = None,
     workers: WorkersOption = None,
     on: LauncherOption = None,
@@ -47,7 +47,7 @@ def confirm(
     log: LogOption = None,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
-    """Train chosen trials anew, for longer, as a study NAME@EPOCHS in the same store; the same command goes on.
+    """Retrain chosen trials for longer, as a study NAME@EPOCHS in the same store; rerunning the command resumes.
 
     Example: rank-search confirm digits.sqlite digits 30 39 --epochs 180
     """

@@ -19,7 +19,7 @@ from rank_search.observe import logs
 
 @contextmanager
 def searching(study: str, log: Path | None) -> Iterator[ProgressDisplay]:
-    """The display of a search, for as long as it runs; Ctrl-C says how to go on and exits with 130.
+    """The display of a search, for as long as it runs; Ctrl-C says how to resume and exits with 130.
 
     Whoever reads the display may go away: a closed terminal, or the end of a pipe, ends no search.
     """
@@ -36,5 +36,5 @@ def searching(study: str, log: Path | None) -> Iterator[ProgressDisplay]:
         ):
             yield display
     except KeyboardInterrupt:
-        typer.echo(f"Interrupted; nothing finished is lost. The same command goes on with {study!r}.", err=True)
+        typer.echo(f"Interrupted; nothing finished is lost. Rerunning the command resumes {study!r}.", err=True)
         raise typer.Exit(INTERRUPTED) from None

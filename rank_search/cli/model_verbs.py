@@ -27,7 +27,7 @@ DynamicOption = Annotated[
     list[str] | None,
     typer.Option(
         "--dynamic",
-        help="A dimension of the inputs that is to take any size: DIM, or INPUT:DIM; again for each. The batch is, and "
+        help="A dimension of the inputs that may have any size: DIM, or INPUT:DIM; can be repeated. The batch may, and "
         "so are those that differ in the selection data, unless one of them is 'none'.",
         metavar="[INPUT:]DIM",
     ),
@@ -59,7 +59,7 @@ def export(
     format: Annotated[str, typer.Option(help="safetensors, pt2 or onnx.")] = "safetensors",
     study: Annotated[
         Path | None,
-        typer.Option(help="The study file whose task to take; default: the one it was begun with.", metavar="FILE"),
+        typer.Option(help="Study file to take the task from; default: the one the study began with.", metavar="FILE"),
     ] = None,
     fuse: Annotated[bool, typer.Option("--fuse", help="Fold batch norms into the layers before them.")] = False,
     dynamic: DynamicOption = None,
@@ -89,7 +89,7 @@ def pack(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to make.", metavar="FILE")],
     study: Annotated[
         Path | None,
-        typer.Option(help="The study file whose task to take; default: the one it was begun with.", metavar="FILE"),
+        typer.Option(help="Study file to take the task from; default: the one the study began with.", metavar="FILE"),
     ] = None,
     dynamic: DynamicOption = None,
 ) -> None:
@@ -116,7 +116,7 @@ def _verified(manifest: Mapping[str, Any]) -> str:
 
 
 def unpack(
-    file: Annotated[Path, typer.Argument(help="A file of `rank-search pack`.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="A file that `rank-search pack` wrote.", metavar="FILE")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", metavar="DIR")],
     largest: Annotated[int, typer.Option(min=1, help="Refuse a file that claims to hold more numbers.")] = 1 << 28,
 ) -> None:

@@ -53,7 +53,7 @@ def rename(
 ) -> None:
     """Give a study another name, and its confirmations NAME@EPOCHS with it; files stay where they are.
 
-    To go on with it, give it the same name in its study file. A study that a driver works on is refused.
+    To resume it, give it the new name in its study file, too. A study that a driver works on is refused.
 
     Example: rank-search rename digits.sqlite digits digits-first
     """

@@ -71,7 +71,7 @@ def trials(
     state: Annotated[
         list[State] | None, typer.Option(help="Only trials that ended so. Can be repeated.", metavar="STATE")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the last so many.", metavar="N")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the last N.", metavar="N")] = None,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
     """List the trials of a study by number: how each ended, what was measured, and which trial dominates it.
@@ -96,7 +96,7 @@ def front(
         ),
     ] = None,
     sort: Annotated[str | None, typer.Option(help="Measurement to sort by, best first.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Print at most so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Print at most this many.")] = None,
     objectives: Annotated[
         str | None, typer.Option(help="Measurements to take the front of, with commas: 'error,bits'.")
     ] = None,
@@ -108,7 +108,8 @@ def front(
     ] = False,
     tolerance: ToleranceOption = TOLERANCE,
     closest: Annotated[
-        str | None, typer.Option(help="Only the member closest to this: 'error=dense+0.01,macs=20%'.", metavar="WISH")
+        str | None,
+        typer.Option(help="Only the member closest to this: 'error=dense+0.01,macs=20%'.", metavar="WISH"),
     ] = None,
     within: Annotated[
         list[str] | None,
@@ -192,7 +193,7 @@ def _chooser(
 def show(
     store: StoreArgument, name: NameArgument, trial: TrialArgument, format: FormatOption = OutputFormat.TABLE
 ) -> None:
-    """Print one trial: its choice for each layer, its measurements beside the dense model's, who dominates it.
+    """Print one trial: its choice for each layer, its measurements and the dense model's, which trial dominates it.
 
     Example: rank-search show digits.sqlite digits 12
     """

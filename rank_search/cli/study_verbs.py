@@ -32,10 +32,10 @@ FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to pri
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: the study file's.")]
 LauncherOption = Annotated[Launcher | None, typer.Option(help="Where trials run; default: the study file's.")]
 AddressOption = Annotated[
-    str | None, typer.Option(help="Of the Ray cluster: auto, HOST:PORT or ray://HOST:10001.", metavar="ADDRESS")
+    str | None, typer.Option(help="Ray cluster to use: auto, HOST:PORT or ray://HOST:10001.", metavar="ADDRESS")
 ]
 LogOption = Annotated[
-    Path | None, typer.Option(help="Append what happens to this file, a JSON object a line.", metavar="FILE")
+    Path | None, typer.Option(help="Append events to this file, one JSON object a line.", metavar="FILE")
 ]
 
 
@@ -120,13 +120,13 @@ def run(
     address: AddressOption = None,
     log: LogOption = None,
     test: Annotated[
-        bool, typer.Option("--test", help="Measure all of the front on the test data, however long it takes.")
+        bool, typer.Option("--test", help="Measure the whole front on the test data, however long that takes.")
     ] = False,
     accept_changes: Annotated[
-        bool, typer.Option("--accept-changes", help="Go on although the code of the task or of a plugin has changed.")
+        bool, typer.Option("--accept-changes", help="Resume although the code of the task or of a plugin has changed.")
     ] = False,
 ) -> None:
-    """Run a study, or go on with it, until it has so many finished trials in all; Ctrl-C leaves it resumable.
+    """Run or resume a study until it has the number of finished trials asked for; Ctrl-C leaves it resumable.
 
     Example: rank-search run studies/digits.toml --on ray --workers 8
     """
@@ -154,7 +154,7 @@ def run(
             accept_changes=accept_changes,
         )
     if result.complete and not result.added:
-        say("Nothing to do: the study has that many finished trials. --trials N goes on to N in all.")
+        say("Nothing to do: the study already has that many finished trials. --trials N runs on to N in all.")
     if not result.complete:
         say("Every point of the search space has been tried: the study is complete.")
     say(_ending(len(result.front), shlex.join([from_here(result.shown), loaded.name])))
@@ -171,7 +171,7 @@ def _directions(study: Study) -> str:
 
 
 def _beginning(name: str, place: StorePlace) -> str:
-    """Whether the study begins or goes on, and in which store."""
+    """Whether the study begins or is resumed, and in which store."""
     from rank_search.store import locate, location_of
     from rank_search.study import finished_in
 
@@ -180,9 +180,9 @@ def _beginning(name: str, place: StorePlace) -> str:
         return f"The study {name!r} begins in {where}."
     counted = f"{finished} finished {'trial' if finished == 1 else 'trials'}"
     if not place.earlier:
-        return f"The study {name!r} goes on in {where}: {counted}."
-    other = f"; {from_here(place.ignored)}, beside the study file, is left alone" if place.ignored else ""
-    return f"The study {name!r} goes on in {where}, in the current folder: {counted}{other}."
+        return f"Resuming the study {name!r} in {where}: {counted}."
+    other = f"; {from_here(place.ignored)}, next to the study file, is left alone" if place.ignored else ""
+    return f"Resuming the study {name!r} in {where}, in the current folder: {counted}{other}."
 
 
 def _ending(members: int, where: str) -> str:

@@ -58,13 +58,16 @@ def _complaint(parts: Sequence[str], wanted: StudyRecord, found: StudyRecord, lo
         f"{_short(wanted.fingerprint.get(part, _ABSENT))} now"
         for part in parts
     )
-    law = f"A study goes on only with what it was made from. Study {found.name!r} in {location} differs: {said}."
+    law = (
+        f"Study {found.name!r} in {location} was made from something else: {said}. "
+        "A study is resumed only with what it was made from."
+    )
     if not all(part.startswith(_ACCEPTABLE) for part in parts):
         return f"{law} Restore what has changed, or give the study another name or store."
     return (
-        f"{law} What was measured before may not compare with what comes. Restore the code, or give the study another "
-        "name or store; if no measurement changes by it, `rank-search run STUDY.toml --accept-changes` goes on, and "
-        "notes it in the study."
+        f"{law} Earlier measurements may not be comparable with new ones. Restore the code, or give the study another "
+        "name or store; if the change affects no measurement, `rank-search run STUDY.toml --accept-changes` resumes "
+        "the study and records the change in it."
     )
 
 

@@ -24,7 +24,7 @@ from rank_search.trials import LatencySettings
 
 
 class StudySettings(BaseModel):
-    """What the study is called, how long it goes on, and where it keeps its results."""
+    """The study's name, how long it runs, and where it keeps its results."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,8 +40,9 @@ class StudySettings(BaseModel):
     )
     test: Literal["front", "asked", "none"] = Field(
         "front",
-        description="What is measured on the test data. `front`: after the search the dense model and the members of "
-        "the front, as far as `test_share` allows. `asked`: they, when `rank-search run --test` asks. `none`: nothing.",
+        description="What is measured on the test data. `front`: after the search, the dense model and the members of "
+        "the front, as far as `test_share` allows. `asked`: the same, but only with `rank-search run --test`. `none`: "
+        "nothing.",
     )
     test_share: float = Field(
         0.5,
@@ -61,7 +62,7 @@ class StudySettings(BaseModel):
         description="Where trials leave their files: a folder (relative to the study file), or a URL that fsspec "
         "knows, such as `s3://BUCKET/PREFIX`; on a cluster, one that all nodes share. Each study has a folder of its "
         "own there, named after it and a number that no other study has. Fixed when the study begins. "
-        "Default: a folder beside an SQLite file, or beside the study file if the store is a server.",
+        "Default: a folder next to an SQLite file, or next to the study file if the store is a server.",
     )
     cache: str = Field(
         "",

@@ -60,7 +60,7 @@ def test_who_is_interrupted_only_stops_looking(head: Head, tmp_path: Path) -> No
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 130
-    assert f"Detached: job {id} goes on." in err
+    assert f"Detached: job {id} keeps running." in err
     assert f"ray job stop --address {head.address} {id}" in err
     assert 'rank-search status "$RANK_SEARCH_STORE" left --watch' in err
     head.wait_for(id, "SUCCEEDED")

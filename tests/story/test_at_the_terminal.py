@@ -202,7 +202,7 @@ def test_a_study_finds_its_store_from_every_folder(
     for place, trials in ((tmp_path, 3), (study.folder, 4), (study.folder / "spectra", 5)):
         monkeypatch.chdir(place)
         said = command.fine("run", os.path.relpath(study.file), "--trials", trials).err
-        assert ("begins in study/stripes.sqlite" if trials == 3 else "goes on in") in said
+        assert ("begins in study/stripes.sqlite" if trials == 3 else "Resuming the study") in said
     assert numbers(command, "trials", study.store) == list(range(5))
     assert {path.name for path in tmp_path.rglob("*.sqlite")} == {"stripes.sqlite"}
     command.fine("check", study.store)
@@ -215,7 +215,7 @@ def test_the_store_of_an_earlier_version_is_found_in_the_current_folder(
     monkeypatch.chdir(tmp_path)
     command.fine("run", study.file, "--store", "stripes.sqlite")
     said = command.fine("run", study.file, "--trials", 4).err
-    assert "goes on in stripes.sqlite, in the current folder: 3 finished trials." in said
+    assert "in stripes.sqlite, in the current folder: 3 finished trials." in said
     assert not Path(study.store).exists()
     assert numbers(command, "trials", "stripes.sqlite") == list(range(4))
     shutil.copy("stripes.sqlite", study.store)

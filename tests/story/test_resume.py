@@ -176,7 +176,7 @@ def wait_for_claims(small: Small, count: int, after: int = 2) -> dict[int, tuple
 def assert_tidy_ending(run: Run) -> None:
     assert "Traceback" not in run.printed
     assert run.printed.splitlines()[-1] == (
-        "Interrupted; nothing finished is lost. The same command goes on with 'stripes'."
+        "Interrupted; nothing finished is lost. Rerunning the command resumes 'stripes'."
     )
 
 

@@ -39,7 +39,7 @@ def test_a_changed_task_is_refused_until_it_is_accepted(copied: Small, command: 
     edit(copied.folder / "stripes.py")
     complaint = command.refused("run", copied.file, "--trials", 10)
     assert f"code stripes.py is {before.fingerprint['code stripes.py'][:12]}… in the store" in complaint
-    assert "--accept-changes` goes on" in complaint
+    assert "--accept-changes` resumes" in complaint
     assert record_of(copied) == before
     command.fine("run", copied.file, "--trials", 10, "--accept-changes")
     after = record_of(copied)
