@@ -45,7 +45,7 @@ class Closeness:
         except Exception as error:
             said = " ".join(str(error).split())
             raise TaskError(
-                f"The model's forward raised {type(error).__name__} on a calibration batch: {said}. "
+                f"On a calibration batch the model's forward raised {type(error).__name__}: {said}. "
                 "Pass batches that its forward accepts."
             ) from error
         plain = cls(feed, first, outputs, 0.0)
