@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from rank_search.export import pack
+from rank_search.submit.folder import pack
 from rank_search.study import load_study
 from rank_search.submit.folder import IGNORE_FILE, LARGEST, files_to_ship
 from rank_search.submit.job import entrypoint

@@ -117,17 +117,17 @@ def test_packed_model_is_loaded_without_its_class(tmp_path: Path) -> None:
     packed.write(tmp_path / "small.rsz")
     with torch.no_grad():
         assert torch.allclose(rs.load(tmp_path / "small.rsz")(data()[0]), packed.model(data()[0]), atol=1e-5)
-    with pytest.raises(ExportError, match="there already"):
+    with pytest.raises(ExportError, match="exists"):
         packed.write(tmp_path / "small.rsz")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"slope": 0.0}, "slope of a packed model is a positive number; found 0.0"),
-        ({"size": -3}, "size of a packed model is a positive number; found -3"),
+        ({"slope": 0.0}, "The slope is 0.0; it must be a positive number"),
+        ({"size": -3}, "The size is -3; it must be a positive number"),
         ({"slope": 1.0, "size": 9}, "Both a slope and a size"),
-        ({"size": 20}, "at most 20 bytes"),
+        ({"size": 20}, "does not fit into 20 bytes"),
     ],
 )
 def test_pack_model_refuses_impossible_arguments(changes: dict[str, float], message: str) -> None:
