@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final, final, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from rank_search.basics import Amount, html_table, text_table
+from rank_search.basics import Amount, Float, html_table, text_table
 from rank_search.errors import LayerError
 from rank_search.options.allocation import mean_shares, sweep
-from rank_search.options.knapsack import pick
+from rank_search.options.knapsack import Array, pick
 from rank_search.options.table import Option, OptionTable
 from rank_search.point import Choice, Point
 
@@ -116,7 +115,7 @@ def allocate(
     errors = [np.array([option.error for option in options]) for options in table.of.values()]
     found = pick(costs, errors, np.array([limits[name] - rest[name] for name in limits]))
     if found is None:
-        raise _unreachable(limits, _least(costs, tuple(limits), rest), _dense(table))
+        raise LayerError(_unreachable(limits, _least(costs, tuple(limits), rest), _dense(table)))
     return _allocation(table, table.chosen(found.chosen), found.gap)
 
 
@@ -136,8 +135,7 @@ def _rest(table: OptionTable) -> dict[str, float]:
     return {**table.rest, "bits": table.dense_bits - sum(table.bits(options[0]) for options in table.of.values())}
 
 
-def _costs(table: OptionTable, options: Sequence[Option], names: Sequence[str]) -> NDArray[np.float64]:
-    """Options × bounds."""
+def _costs(table: OptionTable, options: Sequence[Option], names: Sequence[str]) -> Float[Array, "options bounds"]:
     rows = [{"params": each.params, "macs": each.macs, "bits": table.bits(each)} for each in options]
     return np.array([[row[name] for name in names] for row in rows], dtype=np.float64)
 
@@ -148,19 +146,21 @@ def _absolute(name: str, limit: Limit, dense: Mapping[str, float]) -> float:
     return limit * dense[name] if limit <= 1 else limit
 
 
-def _least(costs: Sequence[NDArray[np.float64]], names: Sequence[str], rest: Mapping[str, float]) -> dict[str, float]:
+def _least(
+    costs: Sequence[Float[Array, "_ bounds"]], names: Sequence[str], rest: Mapping[str, float]
+) -> dict[str, float]:
     """The least that each cost can be, whatever the others are then."""
     least = {name: sum(float(each[:, place].min()) for each in costs) for place, name in enumerate(names)}
     return {name: rest[name] + least[name] for name in names}
 
 
-def _unreachable(limits: Mapping[str, float], least: Mapping[str, float], dense: Mapping[str, float]) -> LayerError:
+def _unreachable(limits: Mapping[str, float], least: Mapping[str, float], dense: Mapping[str, float]) -> str:
     asked = " and ".join(f"{name} ≤ {limit:,.6g}" for name, limit in limits.items())
     reached = ", ".join(
         f"{value:,.0f} {name} ({value / max(1, dense[name]):.1%} of dense)" for name, value in least.items()
     )
     alone = " each by itself" if len(limits) > 1 else ""
-    return LayerError(
+    return (
         f"No allocation keeps {asked}. The least that the options of this table reach is {reached}{alone}. Ask for "
         "more, or let more layers or other factorizations be chosen (layers= of options())."
     )

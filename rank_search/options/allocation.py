@@ -165,7 +165,14 @@ def price_of(option: Option, shares: Shares, dense: Mapping[str, float]) -> floa
 
 
 def sweep(table: OptionTable, shares: Shares) -> list[HullPoint]:
-    """The corners of the front of a table: Σ error against a weighed cost of what the options are chosen for."""
+    """The corners of the front of a table: Σ error against a weighed cost of what the options are chosen for.
+
+    >>> from rank_search.layers import Cost
+    >>> from rank_search.options.cost_model import CostModel
+    >>> table = OptionTable([], CostModel({}, {}, Cost(10, 100)), lambda layer, choice: 0.0)
+    >>> [(each.cost, each.error) for each in sweep(table, {"params": 0.5, "macs": 0.5})]
+    [(0, 0)]
+    """
     groups = table.of.values()
     costs = [[price_of(option, shares, table.dense) for option in options] for options in groups]
     return lagrangian_front(costs, [[option.error for option in options] for options in groups])

@@ -46,7 +46,7 @@ def factorize(
     >>> from rank_search.options.of_model import options
     >>> table = options(model := nn.Sequential(nn.Linear(64, 64)), example=torch.zeros(1, 64))
     >>> sum(each.numel() for each in factorize(model, allocate(table, params=0.5), table).parameters())
-    2060
+    1856
     """
     fits = table.fits
     point = Point(choice) if isinstance(choice, Mapping) else choice if isinstance(choice, Point) else choice.point

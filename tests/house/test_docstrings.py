@@ -21,7 +21,7 @@ MATHEMATICAL = (
     *("rank_search.layers.bases", "rank_search.layers.metric"),
     *("rank_search.priors.rules", "rank_search.priors.spectrum"),
     *("rank_search.priors.vbmf", "rank_search.priors.weakening"),
-    "rank_search.options.allocation",
+    *("rank_search.options.allocation", "rank_search.options.knapsack"),
     *("rank_search.quantization.entropy_models", "rank_search.quantization.rounding"),
     *("rank_search.training.penalties", "rank_search.training.schedules"),
     *("rank_search.coding.binarization", "rank_search.coding.coding_priors"),

@@ -84,7 +84,7 @@ def test_the_python_page_and_the_commands_that_choose(
     monkeypatch.chdir(tmp_path)
     mine = a_network_and_its_data()
     allocate, study, compress, pack = blocks("python", PYTHON)
-    exec(allocate, {**mine, "train_batches": mine["train_batches"]})
+    exec(allocate, dict(mine))
     names: dict[str, Any] = {}
     exec(study, names)
     assert names["result"].complete
