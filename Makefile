@@ -38,6 +38,7 @@ bounds: $(VENV)/.installed
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m rank_search.study.reference > docs/study-file.md
+	$(BIN)/python -m rank_search.cli.verb_reference > docs/cli.md
 
 docs-site: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir runs/site

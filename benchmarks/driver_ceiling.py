@@ -25,7 +25,7 @@ import numpy as np
 from optuna.samplers import RandomSampler
 
 from benchmarks import fronts
-from benchmarks.nothing import LAYERS, Search
+from benchmarks.empty_trials import LAYERS, Search
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.search import SearchTrial
 from rank_search.search.auto import Auto

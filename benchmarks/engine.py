@@ -30,7 +30,7 @@ from ray import tune
 from ray.tune.search import ConcurrencyLimiter, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from benchmarks.nothing import drive, make_sleeper, on_ray
+from benchmarks.empty_trials import drive, make_sleeper, on_ray
 
 WORKERS = 2
 

@@ -24,12 +24,12 @@ import torch
 
 from rank_search.layers import factorize
 from rank_search.options import AxisRange, normalized
-from rank_search.pareto import hypervolume
+from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice, Objective, Outcome, Point, State
 from rank_search.priors.cache import CachedBases
 from rank_search.priors.rules import tail_rank
 from rank_search.quantization import reestimate_batchnorm
-from rank_search.run import Prepared, prepare, weight_of
+from rank_search.run import Prepared, prepare
 from rank_search.search import AUTO, AutoSearcher, OptunaSearcher, Searcher, SearchSettings, Seed, Strength, seed_points
 from rank_search.search.settings import SeedSettings
 from rank_search.study import Study, load_study
@@ -77,8 +77,7 @@ class Evaluator:
         return self.known[point.key]
 
     def bases(self, layer: str) -> CachedBases:
-        weight = weight_of(self.prepared.problem.model, layer)
-        return self.prepared.cache.bases(layer, weight, self.prepared.moments.get(layer))
+        return self.prepared.bases[layer]
 
     def save(self) -> None:
         self.memory.parent.mkdir(parents=True, exist_ok=True)
@@ -103,8 +102,8 @@ class Bench:
     evaluate: Evaluator
 
     def worth(self, losses: Sequence[tuple[float, float]]) -> float:
-        reference = self.study.search.reference["error"]
-        return float(hypervolume(losses, [reference, self.prepared.costs.dense["macs"]], [0.0, 0.0]))
+        reference = (self.study.search.reference["error"], self.prepared.costs.dense["macs"])
+        return ReferenceBox((0.0, 0.0), reference).hypervolume(losses)
 
     def loss(self, point: Point) -> tuple[float, float]:
         return self.evaluate(point), float(self.prepared.costs.cost(point)["macs"])

@@ -2,110 +2,54 @@
 
 Run: python -m benchmarks.one_shot studies/cifar_resnet.toml [--options '{"data": "…"}'] [--cuts 0.3 0.5 0.7]
 
-For each cut of the MACs and each rule, one point with as many MACs as the cut allows, fitted to the weights alone and
-to the outputs on calibration data; batch norms are re-estimated, nothing is trained, nothing is selected. The
-accuracy is that on the test data. Uniform, relative tail and weakened EVBMF use the first factorization for all
-layers; the allocation chooses among all of them.
+For each cut of the MACs and each rule, a point with at most as many MACs as the cut allows, fitted to the weights alone
+and to the outputs on calibration data; batch norms are re-estimated, nothing is trained, nothing is selected. The
+accuracy is that on the test data. "uniform" leaves each layer the same share of its MACs, "equal errors" the same
+relative error; both take the best or the cheapest form that keeps it. The allocation has the least Σ error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
-from rank_search.layers import factorize
-from rank_search.options import AxisRange, lagrangian_front, mean_shares, normalized, price_of
-from rank_search.point import Choice, Point
-from rank_search.priors.cache import CachedBases
-from rank_search.priors.rules import tail_rank
-from rank_search.quantization import reestimate_batchnorm
-from rank_search.run import Prepared, prepare, weight_of
-from rank_search.study import Study, load_study
+import rank_search as rs
+from rank_search.study import load_task
 from rank_search.tasks import seeded
 
-STEPS: Final = 400
+LEVELS: Final = [step / 400 for step in range(401)]
 
-PointAt = Callable[[Prepared, float], Point]
-"""A rule's point at a level from 0 (all kept) to 1."""
-
-
-def bases_of(prepared: Prepared, layer: str) -> CachedBases:
-    weight = weight_of(prepared.problem.model, layer)
-    return prepared.cache.bases(layer, weight, prepared.moments.get(layer))
+Rule = Callable[[Sequence[rs.Option], float], rs.Option]
+"""The option of a layer at a level from 0 (nothing kept) to 1 (dense)."""
 
 
-def everywhere(value: Callable[[Prepared, str, AxisRange, int, float], float]) -> PointAt:
-    """The same rule for every axis of the first factorization."""
-
-    def point(prepared: Prepared, level: float) -> Point:
-        layers = {}
-        for group in prepared.space.groups:
-            name = group.factorizations[0]
-            for layer, by_name in group.axes.items():
-                pairs = enumerate(by_name[name])
-                values = {axis.name: axis.snap(value(prepared, layer, axis, place, level), 1) for place, axis in pairs}
-                layers[layer] = normalized(prepared.costs, layer, Choice(name, values))
-        return Point(layers)
-
-    return point
+def uniform(options: Sequence[rs.Option], level: float) -> rs.Option:
+    cheap = [each for each in options if each.macs <= level * options[0].macs]
+    return min(cheap, key=lambda each: each.error, default=min(options, key=lambda each: each.macs))
 
 
-def tail(prepared: Prepared, layer: str, axis: AxisRange, place: int, level: float) -> float:
-    name = next(group.factorizations[0] for group in prepared.space.groups if layer in group.axes)
-    unfolding = prepared.problem.plugins[name].axes(prepared.problem.inventory.layers[layer])[place].unfoldings[0]
-    return tail_rank(bases_of(prepared, layer).spectrum(unfolding), level)
+def equal_errors(options: Sequence[rs.Option], level: float) -> rs.Option:
+    return min((each for each in options if each.error <= 1 - level), key=lambda each: each.macs)
 
 
-def allocation(prepared: Prepared, level: float) -> Point:
-    """The level is the place on the exact front."""
-    assert prepared.options is not None
-    options = prepared.options
-    menus = [options.of[group.name] for group in prepared.space.groups]
-    shares = mean_shares(["error", "macs"])
-    costs = [[price_of(option, shares, options.dense) for option in menu] for menu in menus]
-    front = lagrangian_front(costs, [[option.error for option in menu] for menu in menus])
-    chosen = front[round(level * (len(front) - 1))].chosen
-    layers: dict[str, Choice] = {}
-    for menu, place in zip(menus, chosen, strict=True):
-        layers |= menu[place].choices
-    return Point(layers)
-
-
-RULES: Final[Mapping[str, PointAt]] = {
-    "uniform": everywhere(lambda prepared, layer, axis, place, level: (1 - level) * axis.high),
-    "EVBMF, weakened": everywhere(lambda prepared, layer, axis, place, level: axis.at(2 * level)),
-    "relative tail": everywhere(tail),
-    "allocation": allocation,
-}
-
-
-def within(prepared: Prepared, rule: PointAt, kept: float) -> Point:
+def within(table: rs.OptionTable, rule: Rule, kept: float) -> rs.Point:
     """The rule's most generous point with at most that share of the MACs."""
-    most = kept * prepared.costs.dense["macs"]
-    levels = (step / STEPS for step in range(STEPS + 1))
-    found = ((prepared.costs.cost(point)["macs"], point) for point in (rule(prepared, level) for level in levels))
-    fitting = [(macs, place, point) for place, (macs, point) in enumerate(found) if macs <= most]
-    return max(fitting, key=lambda each: (each[0], -each[1]))[2]
+    points = ([rule(options, level) for options in table.of.values()] for level in reversed(LEVELS))
+    chosen = next(each for each in points if table.total(each)["macs"] <= kept * table.dense["macs"])
+    return rs.Point({layer: choice for option in chosen for layer, choice in option.choices.items()})
 
 
-@torch.no_grad()
-def test_error(prepared: Prepared, point: Point) -> float:
-    problem = prepared.problem
-    layers, plugins = problem.inventory.layers, problem.plugins
-    model = factorize(problem.model, point, layers, plugins, lambda layer: bases_of(prepared, layer))
-    with seeded(0):
-        reestimate_batchnorm(problem.task, model, batches=problem.study.training.norm_batches)
-    return float(problem.task.evaluate(model.eval(), problem.task.test() or ())["error"])
-
-
-def made(study: Study, calibration: int) -> Prepared:
-    priors = study.priors.model_copy(update={"calibration": calibration})
-    return prepare(study.model_copy(update={"priors": priors}))
+RULES: Final[Mapping[str, Callable[[rs.OptionTable, float], rs.Point]]] = {
+    "uniform": lambda table, kept: within(table, uniform, kept),
+    "equal errors": lambda table, kept: within(table, equal_errors, kept),
+    "allocation": lambda table, kept: rs.allocate(table, macs=kept).point,
+}
 
 
 def main() -> None:
@@ -115,21 +59,28 @@ def main() -> None:
     parser.add_argument("--cuts", nargs="*", type=float, default=[0.3, 0.5, 0.7])
     given = parser.parse_args()
     torch.set_num_threads(1)
-    study = load_study(given.study)
-    task = study.task.model_copy(update={"options": {**study.task.options, **given.options}})
-    training = study.training.model_copy(update={"batchnorm_batches": 10})
-    study = study.model_copy(update={"task": task, "training": training})
-    both: dict[str, Any] = {"weights": made(study, 0), "outputs": made(study, study.priors.calibration or 2)}
+    study = rs.load_study(given.study)
+    named = study.task.model_copy(update={"options": {**study.task.options, **given.options}})
+    task = load_task(study.model_copy(update={"task": named}))
+    model, example = task.model().eval(), task.example()
+    with seeded(0):
+        batches = list(islice(task.training(), 10))
+    few = batches[: study.priors.calibration or 2]
+    tables = {
+        name: rs.options(model, few if name == "outputs" else None, example=example, layers=study.layers, cache=True)
+        for name in ("weights", "outputs")
+    }
     for cut in given.cuts:
         for name, rule in RULES.items():
-            for fitted, prepared in both.items():
-                point = within(prepared, rule, 1 - cut)
-                dense, cost = prepared.costs.dense, prepared.costs.cost(point)
-                macs, params = (1 - cost[key] / dense[key] for key in ("macs", "params"))
-                error = test_error(prepared, point)
+            for fitted, table in tables.items():
+                small = rs.factorize(model, rule(table, 1 - cut), table, batches)
+                cost = rs.layers(small, example).total
+                with torch.no_grad():
+                    accuracy = 1 - task.evaluate(small, task.test() or ())["error"]
+                macs, params = 1 - cost.macs / table.dense["macs"], 1 - cost.params / table.dense["params"]
                 print(
-                    f"cut {cut:.0%}  {name:16} fitted to {fitted:8} {macs:.1%} fewer MACs, "
-                    f"{params:.1%} fewer parameters, accuracy {1 - error:.2%}",
+                    f"cut {cut:.0%}  {name:12} fitted to {fitted:8} {macs:.1%} fewer MACs, "
+                    f"{params:.1%} fewer parameters, accuracy {accuracy:.2%}",
                     flush=True,
                 )
 

@@ -23,7 +23,7 @@ os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 import ray
 
 import rank_search as rs
-from benchmarks.nothing import drive, make_sleeper, on_ray
+from benchmarks.empty_trials import drive, make_sleeper, on_ray
 from rank_search.store import TrialRow
 
 STUDIES = Path(__file__).parents[1] / "studies"

@@ -9,9 +9,10 @@ import torch
 from tensorly.decomposition import parafac
 from torch import Tensor
 
+from rank_search.basics import Float
 from rank_search.layers import Axis, Bases, Factorization, Layer, outer_fit, outer_fits
 
-Factors = tuple[Tensor, Tensor, Tensor]
+Factors = tuple[Float[Tensor, "a rank"], Float[Tensor, "b rank"], Float[Tensor, "c rank"]]
 
 SWEEPS: Final = 50  # with line search; four times as many gain about one hundredth of the error
 TOLERANCE: Final = 1e-5  # of the error relative to the weight's norm, from one sweep to the next
@@ -20,17 +21,17 @@ NUDGE: Final = 0.1  # length of what is added to each unit vector of the start
 SPAN: Final = 2  # singular vectors of each mode in which components are sought, per component
 
 
-def out_unfolding(weight: Tensor) -> Tensor:
+def out_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "out inputs*kh*kw"]:
     """Mode 0: out × (in·kh·kw)."""
     return weight.flatten(1)
 
 
-def in_unfolding(weight: Tensor) -> Tensor:
+def in_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "inputs out*kh*kw"]:
     """Mode 1: in × (out·kh·kw)."""
     return weight.transpose(0, 1).flatten(1)
 
 
-def space_unfolding(weight: Tensor) -> Tensor:
+def space_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "kh*kw out*inputs"]:
     """Mode 2, the two spatial modes taken as one: (kh·kw) × (out·in)."""
     return weight.flatten(2).movedim(2, 0).flatten(1)
 
@@ -69,9 +70,11 @@ class CP(Factorization):
         if bases.moment is not None:
             self.outer.copy_(self._best_outer(weight, bases.moment))
 
-    def _best_outer(self, weight: Tensor, moment: Tensor) -> Tensor:
+    def _best_outer(
+        self, weight: Float[Tensor, "out inputs kh kw"], moment: Float[Tensor, "n n"]
+    ) -> Float[Tensor, "out rank"]:
         """The last factor again, so that the layer's outputs are met as well as the first two allow."""
-        seen = torch.einsum("ir,sr->isr", self.inner, self.space).flatten(0, 1)
+        seen = torch.einsum("ir,sr->isr", self.inner, self.space).flatten(0, 1)  # n × rank
         return outer_fit(outer_fits(weight, seen, moment), seen.shape[1])
 
     def dense(self) -> Tensor:
@@ -84,7 +87,7 @@ class CP(Factorization):
         return self.layer.mix(self.layer.operate(narrow, filters, groups=rank), self.outer, self.bias)
 
 
-def components(weight: Tensor, bases: Bases, rank: int) -> Factors:
+def components(weight: Float[Tensor, "out inputs kh kw"], bases: Bases, rank: int) -> Factors:
     """A (out × rank), B (in × rank), C (kh·kw × rank) with W ≈ Σᵣ aᵣ∘bᵣ∘cᵣ in the least-squares sense.
 
     The weight is first written in the coordinates of its leading singular vectors, at most `SPAN`·rank of each
@@ -99,7 +102,7 @@ def components(weight: Tensor, bases: Bases, rank: int) -> Factors:
     scale = torch.linalg.vector_norm(exact)
     unfoldings = (out_unfolding, in_unfolding, space_unfolding)
     U, V, S = (bases(unfolding).left[:, : SPAN * rank].to(torch.float64) for unfolding in unfoldings)
-    core = torch.einsum("ois,oa,ib->abs", exact, U, V) @ S
+    core = torch.einsum("ois,oa,ib->abs", exact, U, V) @ S  # at most 2·rank of each mode
     if scale == 0:
         return balanced((U.new_zeros(len(U), rank), V.new_zeros(len(V), rank), S.new_zeros(len(S), rank)))
     with tensorly.backend_context("pytorch", local_threadsafe=True):
@@ -115,7 +118,7 @@ def components(weight: Tensor, bases: Bases, rank: int) -> Factors:
     return balanced((U @ a * scale, V @ b, S @ c))
 
 
-def leading_start(core: Tensor, rank: int) -> list[Tensor]:
+def leading_start(core: Float[Tensor, "a b c"], rank: int) -> list[Tensor]:
     """For each mode of G its leading singular vectors, nudged; in its own coordinates they are unit vectors.
 
     Where a mode has fewer than `rank`, the rest is drawn. The nudge leads off saddle points, where a weight with

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from rank_search.basics import Float
 from rank_search.layers import Axis, Bases, Factorization, Layer
 
 
-def matrix(weight: Tensor) -> Tensor:
+def matrix(weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out inputs_kh_kw"]:
     """The out × (in·kh·kw) unfolding; a linear weight is its own."""
     return weight.flatten(1)
 

@@ -7,16 +7,19 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from rank_search.basics import Float
 from rank_search.layers import Axis, Bases, Factorization, Layer, fit_closer, nested_span, outer_fit, outer_fits
 
 
-def matrix(weight: Tensor) -> Tensor:
+def matrix(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "inputs*kh out*kw"]:
     """The (in·kh) × (out·kw) unfolding: everything the column filters see against all that the row filters do."""
     out_features, in_features, rows, columns = weight.shape
     return weight.permute(1, 2, 0, 3).reshape(in_features * rows, out_features * columns)
 
 
-def column_span(weight: Tensor, moment: Tensor) -> Tensor:
+def column_span(
+    weight: Float[Tensor, "out inputs kh kw"], moment: Float[Tensor, "n n"]
+) -> Float[Tensor, "inputs_kh inputs_kh"]:
     """Orthonormal column filters (in·kh × in·kh), the ones that matter most for the outputs first."""
     _, in_features, rows, columns = weight.shape
     by_column = moment.view(in_features, rows, columns, in_features, rows, columns).diagonal(dim1=2, dim2=5).mean(-1)
@@ -24,7 +27,9 @@ def column_span(weight: Tensor, moment: Tensor) -> Tensor:
     return nested_span(matrix(weight), by_column.reshape(size, size)).to(weight.dtype)
 
 
-def seen_by_rows(span: Tensor, weight: Tensor) -> Tensor:
+def seen_by_rows(
+    span: Float[Tensor, "inputs_kh r"], weight: Float[Tensor, "out inputs kh kw"]
+) -> Float[Tensor, "inputs_kh_kw r*kw"]:
     """What the row filters see of a patch: (in·kh·kw) × (r·kw), a column filter's response at each of kw places."""
     _, in_features, rows, columns = weight.shape
     filters = span.T.reshape(-1, in_features, rows, 1, 1) * torch.eye(columns).to(span)

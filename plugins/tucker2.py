@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from rank_search.basics import Float
 from rank_search.layers import (
     Axis,
     Bases,
@@ -20,12 +21,12 @@ from rank_search.layers import (
 )
 
 
-def out_unfolding(weight: Tensor) -> Tensor:
+def out_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "out inputs*kh*kw"]:
     """Mode 0: out × (in·kh·kw)."""
     return weight.flatten(1)
 
 
-def in_unfolding(weight: Tensor) -> Tensor:
+def in_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "inputs out*kh*kw"]:
     """Mode 1: in × (out·kh·kw)."""
     return weight.transpose(0, 1).flatten(1)
 
@@ -98,19 +99,25 @@ class Tucker2(Factorization):
         return (self.outer, self.inner)
 
 
-def channel_span(weight: Tensor, moment: Tensor) -> Tensor:
+def channel_span(
+    weight: Float[Tensor, "out inputs kh kw"], moment: Float[Tensor, "n n"]
+) -> Float[Tensor, "inputs inputs"]:
     """Orthonormal combinations of input channels (in × in), the ones that matter most for the outputs first."""
     in_features, pixels = weight.shape[1], weight.shape[2] * weight.shape[3]
     by_channel = moment.view(in_features, pixels, in_features, pixels).diagonal(dim1=1, dim2=3).mean(-1)
     return nested_span(in_unfolding(weight), by_channel).to(weight.dtype)
 
 
-def seen_by_core(span: Tensor, weight: Tensor) -> Tensor:
+def seen_by_core(
+    span: Float[Tensor, "inputs r"], weight: Float[Tensor, "out inputs kh kw"]
+) -> Float[Tensor, "n r*kh*kw"]:
     """What the core sees of a patch: V ⊗ I, (in·kh·kw) × (rank_in·kh·kw)."""
     return torch.kron(span.contiguous(), torch.eye(weight.shape[2] * weight.shape[3]).to(span))
 
 
-def _full_core(weight: Tensor, left: Tensor, right: Tensor) -> Tensor:
+def _full_core(
+    weight: Float[Tensor, "out inputs kh kw"], left: Float[Tensor, "out a"], right: Float[Tensor, "inputs b"]
+) -> Float[Tensor, "a b kh kw"]:
     """W ×₁ Uᵀ ×₂ Vᵀ with all singular vectors, contracted in float64."""
     exact = (tensor.to(torch.float64) for tensor in (left, weight, right))
     return torch.einsum("oa,oiyx,ib->abyx", *exact).to(weight.dtype)

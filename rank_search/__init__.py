@@ -2,10 +2,16 @@
 
     import rank_search as rs
 
+    table = rs.options(model, batches, example=x)  # what each layer may become: cost and error
+    choice = rs.allocate(table, macs=0.5)  # the least error at half the MACs
+    small = rs.factorize(model, choice, table, batches)
+    rs.layers(small, x)
+
     study = rs.load_study("studies/digits.toml")
     result = rs.run_study(study)
 
-Names are loaded when they are first used, so that asking a store imports neither torch nor optuna.
+Names are loaded when they are first used, so that asking a store imports neither torch nor optuna. `options` and
+`layers` are packages that can be called (see `rank_search.basics.callable_room`).
 """
 
 from __future__ import annotations
@@ -17,17 +23,21 @@ if TYPE_CHECKING:
     from rank_search.coding import decode
     from rank_search.errors import RankSearchError
     from rank_search.export import PackedModel, build_model, export_trial, load, pack_model, pack_trial, unpack_file
-    from rank_search.layers import Axis, Bases, Factorization, Layer
+    from rank_search.layers import Axis, Bases, Factorization, Layer, ModelLayer, ModelLayers, layers
+    from rank_search.options import Allocation, Option, OptionTable, allocate, factorize, options
     from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
-    from rank_search.run import Compressed, Confirmation, Confirmed, Result, RunContext, compress, confirm, run_study
+    from rank_search.run import Compressed, Confirmation, Confirmed, Result, compress, confirm, run_study
     from rank_search.store import Front, Store, TrialRow
     from rank_search.study import Study, load_study
     from rank_search.tasks import Supervised, Task
 
+_CALLED: Final = ("layers", "options")
+"""Packages that are functions, too: importing one puts it in here under its name."""
+
 _HOMES: Final = {
     "rank_search.coding": ("decode",),
     "rank_search.run.compression": ("Compressed", "compress"),
-    "rank_search.run.confirmation": ("Confirmation", "Confirmed", "RunContext", "confirm"),
+    "rank_search.run.confirmation": ("Confirmation", "Confirmed", "confirm"),
     "rank_search.errors": ("RankSearchError",),
     "rank_search.export": (
         "PackedModel",
@@ -39,7 +49,8 @@ _HOMES: Final = {
         "unpack_file",
     ),
     "rank_search.store": ("Front", "Store", "TrialRow"),
-    "rank_search.layers": ("Axis", "Bases", "Factorization", "Layer"),
+    "rank_search.layers": ("Axis", "Bases", "Factorization", "Layer", "ModelLayer", "ModelLayers"),
+    "rank_search.options": ("Allocation", "Option", "OptionTable", "allocate", "factorize"),
     "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
     "rank_search.run.runner": ("Result", "run_study"),
     "rank_search.study": ("Study", "load_study"),
@@ -47,6 +58,7 @@ _HOMES: Final = {
 }
 
 __all__ = [
+    "Allocation",
     "Axis",
     "Bases",
     "Bound",
@@ -57,26 +69,33 @@ __all__ = [
     "Factorization",
     "Front",
     "Layer",
+    "ModelLayer",
+    "ModelLayers",
     "Objective",
+    "Option",
+    "OptionTable",
     "Outcome",
     "PackedModel",
     "Point",
     "RankSearchError",
     "Result",
-    "RunContext",
     "State",
     "Store",
     "Study",
     "Supervised",
     "Task",
     "TrialRow",
+    "allocate",
     "build_model",
     "compress",
     "confirm",
     "decode",
     "export_trial",
+    "factorize",
+    "layers",
     "load",
     "load_study",
+    "options",
     "pack_model",
     "pack_trial",
     "run_study",
@@ -85,6 +104,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _CALLED:
+        return importlib.import_module(f"rank_search.{name}")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(home), name)

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.artifacts.servers import s3_server
+from tests.shapes import check_shapes
 
 if TYPE_CHECKING:
     from rank_search.launch import Cluster
 
 pytest_plugins = ["tests.small_space", "tests.stripes_task"]
 __all__ = ["s3_server"]
+
+check_shapes()
 
 # A shell that runs the tests in the background has Ctrl-C ignored, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

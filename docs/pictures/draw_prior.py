@@ -18,11 +18,11 @@ from typing import Any, Final
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+from closed_form_rate import coded_bits, coded_distortion, component_steps
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from scipy.special import erf
 
-from rank_search.priors.rate import coded_bits, coded_distortion, component_steps
 from rank_search.priors.spectrum import Spectrum
 
 Matrix = NDArray[np.float64]

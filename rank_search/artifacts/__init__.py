@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from rank_search.artifacts.artifact_store import ArtifactStore, Tenant, artifacts_at
-from rank_search.artifacts.places import PART
 
 __all__ = [
-    "PART",
     "ArtifactStore",
     "Tenant",
     "artifacts_at",

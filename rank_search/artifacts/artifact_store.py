@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from rank_search.artifacts.places import CREDENTIALS, Folder, Place, place_at
-from rank_search.basics import masked_options
+from rank_search.artifacts.places import Folder, Place, place_at
+from rank_search.basics import masked_options, split_credentials
 from rank_search.errors import ArtifactError
 from rank_search.point import Artifact
 
@@ -61,7 +61,7 @@ class ArtifactStore:
 
     def __init__(self, location: str | Path, tenant: Tenant | None = None) -> None:
         self._given, self._tenant = str(location), tenant
-        self.location = masked_options(CREDENTIALS.sub("", self._given)) if "://" in self._given else self._given
+        self.location = masked_options(split_credentials(self._given)[0]) if "://" in self._given else self._given
         self._place: Place = place_at(self._given)
 
     def __repr__(self) -> str:
@@ -97,8 +97,8 @@ class ArtifactStore:
             data = place.get(name)
         if (len(data), hashlib.sha256(data).hexdigest()) != (artifact.bytes, artifact.sha256):
             raise ArtifactError(
-                f"An artifact stays as it was written; {shown} has {len(data)} bytes and another "
-                f"SHA-256 than recorded ({artifact.bytes} bytes). Restore it from a copy, or run the trial again."
+                f"{shown} has changed since it was written: it has {len(data)} bytes and another SHA-256 than recorded "
+                f"({artifact.bytes} bytes). Restore it from a copy, or run the trial again."
             )
         return data
 
@@ -172,7 +172,7 @@ class ArtifactStore:
         return place_at(f"{self._given.rstrip('/')}/{_TENANTS}")
 
     def names(self) -> list[str]:
-        """All files by name, sorted, unfinished ones too (see `PART`); none if the folder is not there yet.
+        """All files by name, sorted, unfinished ones too (see `basics.PART`); none if the folder is not there yet.
 
         Raises:
             ArtifactError: they cannot be listed.
@@ -188,8 +188,7 @@ class ArtifactStore:
             raise
         except self._place.failures as error:
             raise ArtifactError(
-                f"A study's artifacts are kept in {self.location}; {what} could not be {done}: "
-                f"{self._place.said(error)}. {advice}"
+                f"{self.location}: {what} could not be {done}: {self._place.said(error)}. {advice}"
             ) from None
 
 
@@ -224,7 +223,7 @@ def _plain(name: str) -> str:
     """
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise ArtifactError(
-            f"An artifact is a file in its study's folder, and its location the file's name; found {name!r}. "
-            "The store's record of it was changed: restore the store from a copy."
+            f"{name!r} is no name of an artifact: that is the name of a file in its study's folder. "
+            "The store's record of it was changed; restore the store from a copy."
         )
     return name

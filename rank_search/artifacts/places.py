@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import re
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
-from rank_search.basics import masked
+from rank_search.basics import masked, replace_whole, split_credentials, sync
 from rank_search.errors import ArtifactError, to_install
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-PART: Final = ".part"
-"""How the names of unfinished files end: a killed process may leave one in a local folder."""
-
-CREDENTIALS: Final = re.compile(
-    r"(?<=://)(?P<key>[^/:@]*):(?!\d+/)(?P<secret>.*?@(?:[^/@]*@)*)"  # NAME:SECRET@, which is no HOST:PORT/
-)
-_FOLDER_CANNOT_SYNC: Final = (errno.EINVAL, errno.EBADF, errno.ENOTSUP)
 _OPTIONS_OF_S3: Final = ("key", "secret")
 _OPTIONS: Final = ("username", "password")
 
@@ -76,17 +67,7 @@ class Folder(Place):
 
     def put(self, name: str, data: bytes) -> None:
         self._make()
-        part = self._path / f".{os.urandom(8).hex()}{PART}"
-        try:
-            with part.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self._path / name)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        _sync_folder(self._path)
+        replace_whole(self._path / name, data)
 
     def _make(self) -> None:
         """The folder, and the folders on the way, are on the disk before a file in it is."""
@@ -95,7 +76,7 @@ class Folder(Place):
         if missing or not self._is_kept:
             for each in {self._path.parent, self._path.parent.parent, *(folder.parent for folder in missing)}:
                 with suppress(PermissionError):  # not ours, so it was there before
-                    _sync_folder(each)
+                    sync(each)
         self._is_kept = True
 
     def get(self, name: str) -> bytes:
@@ -121,18 +102,6 @@ class Folder(Place):
             return []
 
 
-def _sync_folder(path: Path) -> None:
-    """Bring the renaming to the disk too, where the file system can do that."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in _FOLDER_CANNOT_SYNC:
-            raise
-    finally:
-        os.close(handle)
-
-
 @final
 class _Server(Place):
     """A folder or prefix on a server. The connection is fsspec's: opened when needed, one for each process."""
@@ -140,9 +109,8 @@ class _Server(Place):
     failures = (Exception,)  # every driver raises errors of its own
 
     def __init__(self, url: str) -> None:
-        found = CREDENTIALS.search(url)
-        self._url = CREDENTIALS.sub("", url).rstrip("/")
-        self._secrets = (found["key"], found["secret"].removesuffix("@")) if found else ()
+        shown, self._secrets = split_credentials(url)
+        self._url = shown.rstrip("/")
 
     def put(self, name: str, data: bytes) -> None:
         files, path = self._opened()
@@ -188,6 +156,6 @@ class _Server(Place):
                 else "Install it."
             )
             raise ArtifactError(
-                f"Artifacts at {self._url} need a package that is not installed: {error}. {advice}"
+                f"The package that artifacts at {self._url} need is not installed: {error}. {advice}"
             ) from None
         return files, str(path).rstrip("/")

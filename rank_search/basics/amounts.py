@@ -59,7 +59,7 @@ class Amount:
         """
         match = _AMOUNT.fullmatch(text.strip())
         if match is None:
-            raise QueryError(f"An amount is {FORMS}; found {text.strip()!r}. Numbers may end in %, k, M, G or T.")
+            raise QueryError(f"{text.strip()!r} is no amount; write {FORMS}. Numbers may end in %, k, M, G or T.")
         if match["plain"] is not None:
             return cls(_number(match["plain"]), of_dense=_is_share(match["plain"], name))
         scale = _number(match["times"] or "1") * _factor(match["by"], match["factor"], text)
@@ -79,7 +79,7 @@ class Amount:
         if name not in dense:
             known = ", ".join(sorted(dense)) or "none"
             raise QueryError(
-                f"A value relative to the dense model needs its measurement; it has no {name!r}, only {known}. "
+                f"The dense model has no measurement {name!r} that a value could be relative to, only {known}. "
                 f"Give {name} as a plain number."
             )
         return self.number * dense[name] + self.offset
@@ -113,13 +113,13 @@ def _factor(by: str | None, text: str | None, whole: str) -> float:
     if by == "*":
         return factor
     if factor == 0:
-        raise QueryError(f"Nothing is divided by 0; found {whole.strip()!r}.")
+        raise QueryError(f"{whole.strip()!r} divides by zero. Give another divisor.")
     return 1.0 / factor
 
 
 def _finite(scale: float, text: str) -> float:
     if not math.isfinite(scale):
-        raise QueryError(f"What is relative to the dense model is a finite multiple of it; found {text.strip()!r}.")
+        raise QueryError(f"{text.strip()!r} is infinite. Give a finite multiple of the dense model's value.")
     return scale
 
 

@@ -20,6 +20,9 @@ _ASSIGNED: Final = re.compile(
     r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|(?:\\.|\S)+)""",
     re.IGNORECASE,
 )
+_BEFORE_HOST: Final = re.compile(
+    r"(?<=://)(?P<key>[^/:@]*):(?!\d+/)(?P<secret>.*?@(?:[^/@]*@)*)"  # NAME:SECRET@, which is no HOST:PORT/
+)
 _NAME: Final = re.compile(rf"{_NAMES}|^(?:key|auth|sig|sas|pass)$", re.IGNORECASE)
 
 
@@ -38,7 +41,7 @@ def masked(text: str, known: Iterable[str] = ()) -> str:
     Rather too much than too little is taken away: a password may hold any character but white space.
 
     >>> masked("postgresql://me:hunter2@host/db is away; password='hun ter2' user=me")
-    "postgresql://me:***@host/db is away; password=*** user=me"
+    'postgresql://me:***@host/db is away; password=*** user=me'
     """
     for secret in sorted({form for each in known if each for form in _forms(each)}, key=len, reverse=True):
         text = text.replace(secret, MASK)
@@ -48,6 +51,16 @@ def masked(text: str, known: Iterable[str] = ()) -> str:
 def masked_options(text: str) -> str:
     """The text without what is assigned to secrets: for a URL that has no credentials before its host."""
     return _ASSIGNED.sub(rf"\g<1>{MASK}", _OF_KEY.sub(rf"\g<1>{MASK}", text))
+
+
+def split_credentials(url: str) -> tuple[str, tuple[str, ...]]:
+    """The URL without the name and the secret before its host, and these two, if there are any.
+
+    >>> split_credentials("s3://KEY:SECRET@bucket/prefix")
+    ('s3://bucket/prefix', ('KEY', 'SECRET'))
+    """
+    found = _BEFORE_HOST.search(url)
+    return _BEFORE_HOST.sub("", url), (found["key"], found["secret"].removesuffix("@")) if found else ()
 
 
 def has_credentials(url: str) -> bool:

@@ -53,15 +53,14 @@ def confirm(
     """
     from rank_search.cli.foreground import searching
     from rank_search.launch import LaunchSettings
-    from rank_search.run import RunContext
     from rank_search.run import confirm as confirm_trials
     from rank_search.study import load_study
 
     file = None if study is None else load_study(study)
     launch = _changed(file.launch if file else LaunchSettings(), workers=workers, on=on and on.value, address=address)
-    context = RunContext(launch=launch, folder=file.folder if file else None)
+    folder = file.folder if file else None
     with searching(name, log) as display:
-        found = confirm_trials(store, name, trials or (), epochs=epochs, context=context, report=display)
+        found = confirm_trials(store, name, trials or (), epochs=epochs, launch=launch, folder=folder, report=display)
     rows = [_row(each) for each in found.trials]
     print_rows(rows, format, f"trials of {name} confirmed in {found.study.name}")
     where = shlex.join([found.shown, found.study.name])

@@ -35,12 +35,12 @@ def plot(
 
     Example: rank-search plot digits.sqlite digits -o front.svg
     """
-    from rank_search.figures import draw_front, panels_of
+    from rank_search.figures import draw_front, drawn_panels
 
     require_free(output, overwrite)
     with Store.open(store) as opened:
         study = opened.study(name)
-        panels = panels_of(opened, study, names_in(objectives))
+        panels = drawn_panels(opened, study, names_in(objectives))
         states = opened.activity(study, study.created).trials
     draw_front(panels, output)
     typer.echo(f"wrote {output}")

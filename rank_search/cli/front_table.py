@@ -11,9 +11,9 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from rank_search.basics import COSTS
+from rank_search.basics import COSTS, cell, ratio
 from rank_search.cli.output import Row, choices_in_short, in_brief
-from rank_search.store import StudyRecord, TrialRow, cell, number
+from rank_search.store import StudyRecord, TrialRow
 
 _TIMED: Final = ("macs", "latency")  # ratios of costs that need not be objectives to be asked for
 _TEXT: Final = 24
@@ -87,15 +87,14 @@ def _more(rows: Sequence[TrialRow], study: StudyRecord) -> list[_Column]:
 
 def _measured(name: str, rows: Sequence[TrialRow], study: StudyRecord) -> _Column:
     def written(value: float | None) -> str:
-        bar = None if value is None else study.error_bar(name, value)
-        return cell(value) if bar is None else f"{cell(value)} ± {bar:.2g}"
+        return cell(value, None if value is None else study.error_bar(name, value))
 
     return _column(name.replace("_", "_\n", 1) if len(name) > 12 else name, written, name, rows, study)
 
 
 def _ratio(name: str, rows: Sequence[TrialRow], study: StudyRecord) -> _Column:
     dense = study.dense[name]
-    return _column(f"dense\n/ {name}", lambda value: f"{number(dense / value)}×" if value else "–", name, rows, study)
+    return _column(f"dense\n/ {name}", lambda value: ratio(dense, value), name, rows, study)
 
 
 def _column(

@@ -13,6 +13,7 @@ import typer
 
 from rank_search.basics import masked, stand_in_for_closed, unbroken
 from rank_search.cli import (
+    allocate_verb,
     cluster_verbs,
     confirm_verb,
     figure_verbs,
@@ -63,6 +64,7 @@ def rank_search(
 
 for verbs in (
     study_verbs,
+    allocate_verb,
     cluster_verbs,
     store_verbs,
     status_verb,

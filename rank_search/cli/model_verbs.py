@@ -201,7 +201,7 @@ def dashboard(
         try:
             server = make_server(host, port, wsgi(mirror), server_class=ThreadedServer)
         except OSError as error:
-            raise typer.BadParameter(f"{host}:{port} cannot be listened on: {error.strerror}. Try --port 0.") from error
+            raise typer.BadParameter(f"{host}:{port} cannot be used: {error.strerror}. Try --port 0.") from error
         with server, suppress(KeyboardInterrupt):
             say(f"optuna-dashboard on http://{host}:{server.server_port} (Ctrl-C ends it)")
             server.serve_forever()

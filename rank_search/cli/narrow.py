@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rank_search.store import cell
+from rank_search.basics import cell
 
 _TEXT: Final = 8
 """Columns of text may be folded to this width."""

@@ -14,8 +14,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
+from rank_search.basics import cell
 from rank_search.cli.narrow import in_lines, least_width
-from rank_search.store import cell
 
 
 class OutputFormat(StrEnum):
@@ -151,16 +151,3 @@ def from_here(place: str) -> str:
         return str(Path(place).relative_to(here)) if Path(place).is_absolute() else place
     except ValueError:
         return place
-
-
-def clock(seconds: float | None) -> str:
-    """Hours, minutes and seconds.
-
-    >>> clock(3725.2), clock(61), clock(None)
-    ('1:02:05', '1:01', '?')
-    """
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -47,8 +47,8 @@ def pack_model(
     from rank_search.export import check_free
     from rank_search.trials import threads as with_threads
 
-    check_free(output, "A pack makes its own file")
-    study = _study(task)
+    check_free(output, "a packed model is a new file")
+    study = study_of_reference(task, "pack-model")
     with with_threads(threads or study.launch.torch_threads):
         _pack(study, output, calibration, slope, size, dynamic, format)
 
@@ -65,11 +65,11 @@ def _pack(
     from rank_search.export import pack
     from rank_search.quantization import task_inputs
     from rank_search.study import load_task
-    from rank_search.tasks import asked, seeded
+    from rank_search.tasks import seeded, task_errors
     from rank_search.trials import measure
 
     found = load_task(study)
-    with seeded(0), asked("training()"):
+    with seeded(0), task_errors("training()"):
         batches = list(islice(found.training(), calibration))
     most = None if size is None else int(size * 1024)
     packed = pack(found.model(), *task_inputs(found, batches), found.example(), slope, most)
@@ -77,7 +77,7 @@ def _pack(
     print_rows(_rows(packed), format, f"layers of {output}", empty="no layers")
     for name, reason in packed.safe.items():
         typer.echo(f"{name} is kept at a safe step: {reason}.", err=True)
-    with asked("selection() or evaluate()"):
+    with task_errors("selection() or evaluate()"):
         before, after = (measure(found, model, packed.size) for model in (found.model(), packed.model))
     changes = ", ".join(f"{name} {before[name]:g} → {after[name]:g}" for name in after if name not in COUNTED)
     weights = int(after["params"])
@@ -89,12 +89,13 @@ def _pack(
     )
 
 
-def _study(reference: str) -> Study:
+def study_of_reference(reference: str, name: str) -> Study:
+    """The study of a file, or one of that name about the task of a factory."""
     from rank_search.study import Study, load_study
 
     if reference.endswith(".toml"):
         return load_study(reference)
-    tables = {"study": {"name": "pack-model"}, "task": {"factory": reference}, "folder": Path.cwd()}
+    tables = {"study": {"name": name}, "task": {"factory": reference}, "folder": Path.cwd()}
     return Study.model_validate(tables)
 
 

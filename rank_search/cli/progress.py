@@ -14,10 +14,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from rank_search.basics import clock, number, ratio
 from rank_search.cli.aside import quiet
-from rank_search.cli.output import clock
 from rank_search.observe import SearchProgress
-from rank_search.store import number
 
 _MOST_MEMBERS: Final = 12
 _SECONDS_BETWEEN_LINES: Final = 5.0
@@ -97,10 +96,6 @@ def _front(progress: SearchProgress) -> Table:
         table.add_column(column, justify="right")
     for row in shown:
         values = [row.measurements[name] for name in names]
-        ratios = [_ratio(progress.study.dense.get(name), value) for name, value in zip(names, values, strict=True)]
+        ratios = [ratio(progress.study.dense.get(name), value) for name, value in zip(names, values, strict=True)]
         table.add_row(str(row.number), *map(number, values), *ratios)
     return table
-
-
-def _ratio(dense: float | None, value: float) -> str:
-    return f"{number(dense / value)}×" if dense is not None and value else "–"

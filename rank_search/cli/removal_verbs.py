@@ -82,7 +82,7 @@ def _be_sure(store: Store, record: StudyRecord, files: str, yes: bool) -> None:
         f"the study {record.name!r} in {store.location}: {_counted(trials)}, and the files of their models in {files}"
     )
     if not sys.stdin.isatty():
-        raise QueryError(f"Deleting asks first, and nobody is here to answer; it would delete {what}. Say --yes.")
+        raise QueryError(f"Deleting {what} needs a yes, and there is no terminal to ask on. Give --yes.")
     if not typer.confirm(f"Delete {what}?", err=True):
         say("Nothing was deleted.")
         raise typer.Exit(1)

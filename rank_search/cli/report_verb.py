@@ -60,17 +60,15 @@ def report(
 
 def _spectra(record: StudyRecord) -> list[SpectrumChart]:
     """Of every unfolding that an axis of a layer is about; of equal ones only the first, with the axes of all."""
-    from rank_search.priors import SpectraCache
     from rank_search.report import SpectrumChart
-    from rank_search.run import cache_folder, weight_of, with_pretrained_model
-    from rank_search.study import read_problem, study_of
+    from rank_search.run import begin, layer_bases
+    from rank_search.study import study_of
 
-    study = study_of(record)
-    folder = cache_folder(study)
-    problem, cache = with_pretrained_model(read_problem(study), folder), SpectraCache(folder)
+    problem = begin(study_of(record))
+    known = layer_bases(problem, {})
     found: dict[tuple[str, tuple[float, ...]], list[tuple[str, str]]] = {}
     for layer, names in problem.choices.items():
-        bases = cache.bases(layer, weight_of(problem.model, layer))
+        bases = known[layer]
         for name in names:
             for axis in problem.plugins[name].axes(problem.inventory.layers[layer]):
                 for unfolding in axis.unfoldings:

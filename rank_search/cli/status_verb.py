@@ -13,7 +13,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from rank_search.cli.output import OutputFormat, Row, clock, print_rows, table_of
+from rank_search.basics import clock
+from rank_search.cli.output import OutputFormat, Row, print_rows, table_of
 from rank_search.cli.store_verbs import FormatOption, NameArgument, StoreArgument
 from rank_search.errors import StoreAwayError
 from rank_search.observe import DriverStatus, Status, status_of
@@ -45,7 +46,7 @@ def status(
     """
     period = timedelta(minutes=minutes)
     if watch and format is not OutputFormat.TABLE:
-        raise typer.BadParameter("--watch shows tables; leave --format out.")
+        raise typer.BadParameter("--watch and --format cannot be combined: --watch shows tables. Leave --format out.")
     if watch:
         with suppress(KeyboardInterrupt):
             _watch(_Watched(store, name, period))

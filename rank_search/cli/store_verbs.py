@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import typer
 
 from rank_search.artifacts import artifacts_at
 from rank_search.cli.front_table import print_front
 from rank_search.cli.output import OutputFormat, Row, print_rows
+from rank_search.cli.trial_output import (
+    front_row,
+    layer_cost_rows,
+    long_row,
+    not_faster,
+    print_trial,
+    short_row,
+    summary,
+)
 from rank_search.errors import QueryError
-from rank_search.point import Choice, State, parse_condition
-from rank_search.store import TOLERANCE, Front, Store, StudyRecord, StudySummary, TrialRow, artifact_folder
+from rank_search.point import State, parse_condition
+from rank_search.store import TOLERANCE, Front, Store, StudyRecord, TrialRow, artifact_folder
 
 StoreArgument = Annotated[
     str,
@@ -34,10 +43,6 @@ ToleranceOption = Annotated[
     ),
 ]
 
-FEWER_MACS: Final = 1.3
-FASTER: Final = 1.05
-"""From which ratio to the dense model on a trial is said to have fewer MACs, and to be faster."""
-
 
 def add_to(app: typer.Typer) -> None:
     """Register the verbs."""
@@ -51,7 +56,7 @@ def studies(store: StoreArgument, format: FormatOption = OutputFormat.TABLE) -> 
     Example: rank-search studies digits.sqlite
     """
     with Store.open(store) as opened:
-        print_rows([_summary(each) for each in opened.studies()], format, empty="no studies in this store")
+        print_rows([summary(each) for each in opened.studies()], format, empty="no studies in this store")
 
 
 def trials(
@@ -77,7 +82,7 @@ def trials(
     with Store.open(store) as opened:
         rows = opened.listed(opened.study(name), bounds, state or (), limit)
     empty = "no such trials" if bounds or state else "no trials yet"
-    print_rows([_short_row(row) for row in rows], format, f"trials of {name}", empty=empty)
+    print_rows([short_row(row) for row in rows], format, f"trials of {name}", empty=empty)
 
 
 def front(
@@ -105,9 +110,10 @@ def front(
     closest: Annotated[
         str | None, typer.Option(help="Only the member closest to this: 'error=dense+0.01,macs=20%'.", metavar="WISH")
     ] = None,
-    budget: Annotated[
+    within: Annotated[
         list[str] | None,
         typer.Option(
+            "--budget",
             help="Only the best member within this: 'error <= dense + 1%' finds the smallest within one point. "
             "Can be repeated.",
             metavar="BOUND",
@@ -120,7 +126,7 @@ def front(
 
     Example: rank-search front digits.sqlite digits --where "error<=0.03" --sort macs --limit 5
     """
-    choose = _chooser(knee, closest, budget, tolerance)
+    choose = _chooser(knee, closest, within, tolerance)
     bounds = [parse_condition(text) for text in where or ()]
     names = None if objectives is None else [each for each in map(str.strip, objectives.split(",")) if each]
     with Store.open(store) as opened:
@@ -156,30 +162,30 @@ def _why_empty(store: Store, study: StudyRecord, *, bounded: bool) -> str:
 
 def _draw(store: Store, study: StudyRecord, names: Sequence[str] | None) -> None:
     """Each pair of objectives as characters, as wide as the terminal."""
-    from rank_search.figures import in_terminal, panels_of
+    from rank_search.figures import drawn_panels, in_terminal
 
     width, height = shutil.get_terminal_size((100, 30))
-    for panel in panels_of(store, study, names):
+    for panel in drawn_panels(store, study, names):
         typer.echo(in_terminal(panel, min(width, 120), min(height - 2, 28), color=sys.stdout.isatty()))
 
 
 def _chooser(
-    knee: bool, closest: str | None, budget: list[str] | None, tolerance: float
+    knee: bool, closest: str | None, within: list[str] | None, tolerance: float
 ) -> Callable[[Front], Sequence[TrialRow]]:
     """Which members are asked for: one, if one of the three options is given, or all.
 
     Raises:
         QueryError: more than one of them is given.
     """
-    given = [name for name, value in (("--knee", knee), ("--closest", closest), ("--budget", budget)) if value]
+    given = [name for name, value in (("--knee", knee), ("--closest", closest), ("--budget", within)) if value]
     if len(given) > 1:
-        raise QueryError(f"One member is chosen in one way; found {' and '.join(given)}. Leave all but one out.")
+        raise QueryError(f"--knee, --closest and --budget exclude each other; got {' and '.join(given)}. Give one.")
     if knee:
         return lambda members: [members.knee(tolerance)]
     if closest:
         return lambda members: [members.closest(closest)]
-    if budget:
-        return lambda members: [members.best(*budget)]
+    if within:
+        return lambda members: [members.best(*within)]
     return lambda members: members
 
 
@@ -193,11 +199,11 @@ def show(
     with Store.open(store) as opened:
         study = opened.study(name)
         row = opened.trial(study, trial)
-    shown = {**_long_row(row, study.dense), **_bars(study, row), "dense": dict(study.dense)}
+    shown = {**long_row(row, study.dense), **_bars(study, row), "dense": dict(study.dense)}
     if costs := layer_cost_rows(study, row):
         shown["layer_costs"] = costs
     if format is OutputFormat.TABLE:
-        _print_trial(shown)
+        print_trial(shown)
         typer.echo(not_faster(shown.get("ratios", {})), nl=False)
     else:
         print_rows([shown], format)
@@ -216,137 +222,3 @@ def check(store: StoreArgument, name: NameArgument, format: FormatOption = Outpu
     print_rows([{"problem": problem} for problem in problems], format, f"check of {name}", empty=fine)
     if problems:
         raise typer.Exit(1)
-
-
-def front_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
-    """A member of a front as printed; with its ratios where latency was measured."""
-    found = ratios(row.measurements, dense)
-    return {
-        "trial": row.number,
-        "measurements": dict(row.measurements),
-        **({"ratios": found} if found else {}),
-        "losses": dict(row.losses),
-        **row.point.to_json(),
-    }
-
-
-def ratios(measurements: Mapping[str, float], dense: Mapping[str, float]) -> dict[str, float]:
-    """How many times fewer MACs than the dense model, and how many times faster; nothing without a latency.
-
-    >>> ratios({"macs": 50.0, "latency": 0.02}, {"macs": 100.0, "latency": 0.02})
-    {'macs': 2.0, 'latency': 1.0}
-    """
-    if not (measurements.get("latency") and dense.get("latency")):
-        return {}
-    found = {name: _ratio(dense.get(name), measurements.get(name, 0.0)) for name in ("macs", "latency")}
-    return {name: ratio for name, ratio in found.items() if ratio is not None}
-
-
-def not_faster(found: Mapping[str, float]) -> str:
-    """A sentence where the MACs are fewer and the model is not faster for it; nothing otherwise.
-
-    >>> not_faster({"macs": 2.0, "latency": 1.01})
-    'It has 2.0× fewer MACs than the dense model, but is not faster: 1.01× as measured.\\n'
-    >>> not_faster({"macs": 2.0, "latency": 1.5})
-    ''
-    """
-    macs, latency = found.get("macs", 1.0), found.get("latency", 1.0)
-    if macs < FEWER_MACS or latency >= FASTER:
-        return ""
-    return f"It has {macs:.1f}× fewer MACs than the dense model, but is not faster: {latency:.2f}× as measured.\n"
-
-
-def _summary(summary: StudySummary) -> Row:
-    return {
-        "study": summary.name,
-        "created": summary.created.isoformat(timespec="seconds"),
-        "objectives": [objective.name for objective in summary.objectives],
-        "trials": {str(state): count for state, count in summary.trials.items()},
-        "in_flight": summary.in_flight,
-        "on_front": summary.on_front,
-    }
-
-
-def _short_row(row: TrialRow) -> Row:
-    return {
-        "trial": row.number,
-        "state": str(row.state),
-        "label": row.sampler.get("label", ""),
-        "measurements": dict(row.measurements),
-        "dominated_by": row.dominated_by,
-        "seconds": round((row.finished - row.started).total_seconds(), 3),
-        "reason": row.reason,
-    }
-
-
-def _long_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
-    return {
-        **front_row(row, dense),
-        "state": str(row.state),
-        "reason": row.reason,
-        "dominated_by": row.dominated_by,
-        "label": row.sampler.get("label", ""),
-        "budget": row.budget,
-        "rng_seed": row.rng_seed,
-        "worker": row.worker,
-        "attempt": row.attempt,
-        "started": row.started.isoformat(timespec="seconds"),
-        "finished": row.finished.isoformat(timespec="seconds"),
-        "artifacts": {each.kind: each.location for each in row.artifacts},
-        "earlier": [{"budget": budget, **measured} for budget, measured in sorted(row.earlier.items())],
-    }
-
-
-def _print_trial(shown: dict[str, Any]) -> None:
-    layers, measurements, dense, earlier = (shown.pop(key) for key in ("layers", "measurements", "dense", "earlier"))
-    bars, costs = shown.pop("plus_minus", {}), shown.pop("layer_costs", {})
-    print_rows([{"field": key, "value": value} for key, value in _pairs(shown)], OutputFormat.TABLE, "trial")
-    rows = [
-        {
-            "measurement": key,
-            "value": value,
-            **({"±": bars.get(key)} if bars else {}),
-            "dense": dense.get(key),
-            "ratio": _ratio(dense.get(key), value),
-        }
-        for key, value in measurements.items()
-    ]
-    print_rows(rows, OutputFormat.TABLE, "measurements", empty="nothing was measured")
-    if earlier:
-        print_rows(earlier, OutputFormat.TABLE, "at smaller budgets")
-    choices = [{"layer": key, **_choice(choice), **_before_after(costs.get(key, {}))} for key, choice in layers.items()]
-    print_rows(choices, OutputFormat.TABLE, "layers", empty="no layers")
-
-
-def layer_cost_rows(study: StudyRecord, row: TrialRow) -> dict[str, dict[str, Any]]:
-    """What each layer costs as it is, and in this trial, by name; nothing where the store does not know it."""
-    return {
-        name: {"dense": dict(dense), "trial": dict(row.layer_costs.get(name, dense))}
-        for name, dense in study.layer_costs.items()
-        if row.point.layers.get(name, Choice()).is_dense or name in row.layer_costs
-    }
-
-
-def _before_after(costs: Mapping[str, Mapping[str, int]]) -> Row:
-    """As columns: what is counted as it was, and as it is."""
-    if not costs:
-        return {}
-    return {key: f"{costs['dense'][key]:,} → {costs['trial'][key]:,}" for key in costs["dense"]}
-
-
-def _pairs(shown: dict[str, Any]) -> list[tuple[str, Any]]:
-    return [
-        pair
-        for key, value in shown.items()
-        for pair in (
-            [(f"{key}.{inner}", item) for inner, item in value.items()] if isinstance(value, dict) else [(key, value)]
-        )
-    ]
-
-
-def _ratio(dense: float | None, value: float) -> float | None:
-    return dense / value if dense is not None and value else None
-
-
-def _choice(choice: dict[str, Any] | str) -> dict[str, Any]:
-    return {"factorization": choice} if isinstance(choice, str) else choice

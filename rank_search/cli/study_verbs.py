@@ -61,20 +61,17 @@ def priors(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> N
 
     Example: rank-search priors studies/digits.toml
     """
-    from rank_search.priors import SpectraCache
-    from rank_search.run import cache_folder, layer_moments, layer_priors, with_pretrained_model
-    from rank_search.study import load_study, read_problem
+    from rank_search.run import begin, layer_bases, layer_moments, layer_priors
+    from rank_search.study import load_study
 
-    loaded = load_study(study)
-    folder = cache_folder(loaded)
-    problem = with_pretrained_model(read_problem(loaded), folder)
-    found = layer_priors(problem, SpectraCache(folder), layer_moments(problem))
+    problem = begin(load_study(study))
+    found = layer_priors(problem, layer_bases(problem, layer_moments(problem)))
     rows = [
         {
             "layer": prior.layer,
             "factorization": prior.factorization,
             "axis": prior.axis,
-            "full_rank": prior.full,
+            "full_rank": prior.high,
             "prior": prior.prior,
             "vbmf_rank": prior.vbmf_rank,
             "noise_variance": prior.noise_variance,
@@ -151,7 +148,7 @@ def run(
 
         result = run_study(
             loaded.launched(launch),
-            store=place.location,
+            store=place.url,
             trials=trials,
             report=report,
             accept_changes=accept_changes,
@@ -175,10 +172,10 @@ def _directions(study: Study) -> str:
 
 def _beginning(name: str, place: StorePlace) -> str:
     """Whether the study begins or goes on, and in which store."""
-    from rank_search.store import locate, masked
+    from rank_search.store import locate, location_of
     from rank_search.study import finished_in
 
-    finished, where = finished_in(place.location, name), from_here(masked(locate(place.location)))
+    finished, where = finished_in(place.url, name), from_here(location_of(locate(place.url)))
     if finished is None:
         return f"The study {name!r} begins in {where}."
     counted = f"{finished} finished {'trial' if finished == 1 else 'trials'}"

@@ -20,7 +20,7 @@ INTERRUPTED: Final = 130
 """The exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
 
 _HEAVY: Final = frozenset(
-    ["layers", "priors", "space", "run", "confirm", "export", "pack", "pack_model", "check_plugin"]
+    ["allocate", "layers", "priors", "space", "run", "confirm", "export", "pack", "pack_model", "check_plugin"]
 )
 
 _LEFT_OUT: Final = ("store", "name")

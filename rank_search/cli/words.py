@@ -61,24 +61,21 @@ def sole(store: str, names: Collection[str]) -> str:
     Raises:
         QueryError: there are others, or none.
     """
-    from rank_search.store import locate, masked
+    from rank_search.store import locate, location_of
 
     if len(names) == 1:
         return next(iter(names))
-    shown = masked(locate(store))
+    shown = location_of(locate(store))
     if not names:
         raise QueryError(f"The store {shown} has no studies yet. `rank-search run` makes one.")
-    raise QueryError(
-        f"NAME can be left out where a store has one study; {shown} has {len(names)}: {', '.join(names)}. Name the one "
-        "that is meant."
-    )
+    raise QueryError(f"{shown} has {len(names)} studies: {', '.join(names)}. Give the NAME of one.")
 
 
 def _store(words: Sequence[str], default: str | None) -> tuple[str, Sequence[str]]:
     if default and not (words and _is_store(words[0])):
         return default, words
     if not words:
-        raise QueryError(f"A store is needed: give its path or URL first, or set {VARIABLE} to it.")
+        raise QueryError(f"No store is given. Give its path or URL first, or set {VARIABLE} to it.")
     return words[0], words[1:]
 
 

@@ -19,6 +19,6 @@ def require_free(target: Path, overwrite: bool) -> None:
         ExportError: there is something, and it is not to be replaced; or it is a folder.
     """
     if target.is_dir():
-        raise ExportError(f"A file is to be written, and {target} is a folder. Give the file's name with -o.")
+        raise ExportError(f"{target} is a folder. Give the name of a file with -o.")
     if target.exists() and not overwrite:
-        raise ExportError(f"{target} is there already. Give another name with -o, or replace it with --overwrite.")
+        raise ExportError(f"{target} already exists. Give another name with -o, or replace it with --overwrite.")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rank_search.coding.grid import NOTCHES, Grid, harmonics
+from rank_search.coding.grid import STEPS_PER_OCTAVE, Grid, harmonics
 from rank_search.coding.payload import decode, encode
 
 __all__ = [
-    "NOTCHES",
+    "STEPS_PER_OCTAVE",
     "Grid",
     "decode",
     "encode",

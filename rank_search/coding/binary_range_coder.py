@@ -15,16 +15,13 @@ from numpy.typing import NDArray
 
 from rank_search.coding.binarization import (
     CONTEXTS,
-    DIGITS,
     FAST,
-    FLAGS,
     FLOOR,
-    LADDERS,
     RAW,
-    SIGN,
     SLOW,
     START,
-    SUFFIX,
+    TOO_LONG,
+    TREES,
     Integers,
     Neighbours,
     questions,
@@ -129,7 +126,13 @@ def _append(words: list[int], word: int) -> None:
 
 
 class BinaryReader:
-    """Reads what `BinaryWriter` wrote, number after number."""
+    """Reads what `BinaryWriter` wrote, number after number.
+
+    An answer is yes where `value` lies in the first part of the interval, which is cut down to that part:
+
+        0              part              width
+        |———— yes ——————|—————— no ———————|
+    """
 
     def __init__(self, stream: bytes) -> None:
         words = np.frombuffer(stream + b"\0" * (len(stream) % 2), dtype=">u2").tolist()
@@ -149,64 +152,42 @@ class BinaryReader:
         return np.array(numbers, dtype=np.int32).reshape(shape)
 
     def _read_row(self, length: int, neighbours: Neighbours, contexts: Contexts, numbers: list[int]) -> None:
-        fast, slow, uses, words, value, width = (
-            *(contexts.fast, contexts.slow, contexts.uses),
-            *(self._words, self._value, self._width),
-        )
+        """Append the next `length` numbers: each is what the answers lead to in the tree of its kind."""
+        fast, slow, uses = contexts.fast, contexts.slow, contexts.uses
+        words, value, width = self._words, self._value, self._width
         first, second, third = neighbours.first, neighbours.second, neighbours.third
         before = previous = 0
         for _ in range(length):
             near = 2 * previous + before
-            ladder = LADDERS[(near > first) + (near > second) + (near > third)]
-            # A number is on its ladder (level ≥ 0) until the first no; then sign and digits follow (level −1).
-            level, name, depth, digits, tail, negative = 0, ladder[0], 0, 0, 1, False
-            while True:
-                if name == RAW:
-                    part = width >> 1
-                    if answer := value < part:
-                        width = part
-                    else:
-                        value -= part
-                        width -= part
+            name, if_no, if_yes = TREES[(near > first) + (near > second) + (near > third)]
+            while name != RAW:
+                one, two, use = fast[name], slow[name], uses[name]
+                part = width * ((one + two) >> 9) >> 16
+                if value < part:
+                    width, then = part, if_yes
+                    fast[name] = one + ((_HIGH - one) * _FAST[use] >> 16)
+                    slow[name] = two + ((_HIGH - two) * _SLOW[use] >> 16)
                 else:
-                    one, two, use = fast[name], slow[name], uses[name]
-                    part = width * ((one + two) >> 9) >> 16
-                    if answer := value < part:
-                        width = part
-                        fast[name] = one + ((_HIGH - one) * _FAST[use] >> 16)
-                        slow[name] = two + ((_HIGH - two) * _SLOW[use] >> 16)
-                    else:
-                        value -= part
-                        width -= part
-                        fast[name] = one - ((one - _LOW) * _FAST[use] >> 16)
-                        slow[name] = two - ((two - _LOW) * _SLOW[use] >> 16)
-                    if use < _LENGTH - 1:
-                        uses[name] = use + 1
+                    value, width, then = value - part, width - part, if_no
+                    fast[name] = one - ((one - _LOW) * _FAST[use] >> 16)
+                    slow[name] = two - ((two - _LOW) * _SLOW[use] >> 16)
+                if use < _LENGTH - 1:
+                    uses[name] = use + 1
                 if width < _TOP:
                     value, width = value << 16 | next(words), width << 16
-                if level >= 0:
-                    if answer:
-                        level += 1
-                        if level == FLAGS + DIGITS:
-                            raise ValueError("a number of more than 17 binary digits")
-                        name = ladder[level]
-                        continue
-                    if level == 0:
-                        break
-                    digits, size, level, name = level - FLAGS, level, -1, SIGN
-                    continue
-                if name == SIGN:
-                    negative = answer
-                else:
-                    tail = 2 * tail + answer
-                    depth += 1
-                if depth >= digits:
-                    break
-                name = SUFFIX + 4 * digits + (1 if depth == 0 else 2 + (tail & 1)) if depth < 2 else RAW
-            if level == 0:
-                before, previous = previous, 0
-                numbers.append(0)
-            else:
-                before, previous = previous, size if digits < 0 else FLAGS - 1 + tail
-                numbers.append(-previous if negative else previous)
+                name, if_no, if_yes = then
+            digits, number = if_no, if_yes
+            if digits:
+                lower = 0
+                for _ in range(digits):
+                    part = width >> 1
+                    lower = 2 * lower + (value < part)
+                    value, width = (value, part) if value < part else (value - part, width - part)
+                    if width < _TOP:
+                        value, width = value << 16 | next(words), width << 16
+                number += lower if number > 0 else -lower
+            numbers.append(number)
+            before, previous = previous, abs(number)
+        if TOO_LONG in numbers[-length:]:
+            raise ValueError("a number of more than 17 binary digits")
         self._value, self._width = value, width

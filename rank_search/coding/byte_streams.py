@@ -1,6 +1,6 @@
 """The two streams of a coded model: the adaptive coder's and the range coder's, written and read group by group.
 
-The adaptive stream begins with the notches of all grids, as differences from one to the next, then the levels of all
+The adaptive stream begins with the step exponents of all grids, as differences, then the levels of all
 tables, each table as differences; each of the two with fresh contexts.
 """
 
@@ -17,7 +17,7 @@ from rank_search.coding.coding_priors import RangeReader, RangeWriter
 from rank_search.coding.plans import ADAPTIVE, ADAPTIVE_MOST, CONSTANT, TABLE, CodingPlan, choose, constant, read_levels
 from rank_search.errors import TrialError
 
-_FURTHEST = 8 * 1080  # notches: no float64 is beyond 2^±1080
+_FURTHEST = 8 * 1080  # step exponents: no float64 is beyond 2^±1080
 
 
 class Writer:
@@ -25,27 +25,27 @@ class Writer:
 
     def __init__(self) -> None:
         self._groups: dict[str, list[Integers]] = {}
-        self._notches: list[int] = []
+        self._exponents: list[int] = []
 
-    def add(self, group: str, matrix: Integers, notches: list[int]) -> int:
+    def add(self, group: str, matrix: Integers, exponents: list[int]) -> int:
         """Append a tensor to a group, and return the number of the group."""
-        self._notches += notches
+        self._exponents += exponents
         self._groups.setdefault(group, []).append(matrix)
         return list(self._groups).index(group)
 
     def finish(self) -> tuple[list[CodingPlan], int, bytes, bytes]:
         """The plans, a checksum of all whole numbers, and the two streams."""
-        if len(self._notches) > ADAPTIVE_MOST or max(map(abs, self._notches), default=0) > _FURTHEST:
+        if len(self._exponents) > ADAPTIVE_MOST or max(map(abs, self._exponents), default=0) > _FURTHEST:
             raise TrialError(
-                f"Grids have at most {ADAPTIVE_MOST} steps, from 2^−1080 to 2^1080; found {len(self._notches)} of "
-                f"them. Give a tensor one step, or one for each channel."
+                f"A grid of {len(self._exponents)} steps has too many, or one out of range: at most {ADAPTIVE_MOST}, "
+                "from 2^−1080 to 2^1080. Give a tensor one step, or one for each channel."
             )
         plans, before = list[CodingPlan](), None
         for matrices in self._groups.values():
             plan, before = choose(matrices, before)
             plans.append(plan)
         adaptive, ranged = BinaryWriter(), RangeWriter()
-        _write_side(adaptive, _differences(self._notches))
+        _write_side(adaptive, _differences(self._exponents))
         tables = [_differences(plan.levels) for plan in plans if plan.way == TABLE]
         _write_side(adaptive, np.concatenate([np.zeros(0, np.int64), *tables]))
         contexts, check = Contexts(), 0
@@ -75,7 +75,7 @@ def _write(plan: CodingPlan, matrix: Integers, adaptive: BinaryWriter, ranged: R
 
 
 class Reader:
-    """Reads what `Writer` wrote: the notches first, then group after group.
+    """Reads what `Writer` wrote: the exponents first, then group after group.
 
     Its methods raise ValueError (or AssertionError, from the range coder) where the bytes are not what was written.
     """
@@ -85,18 +85,18 @@ class Reader:
         self._adaptive, self._ranged = BinaryReader(adaptive), RangeReader(ranged)
         self._mass = np.ones(1)
 
-    def notches(self, sizes: Iterable[int]) -> list[list[int]]:
+    def exponents(self, sizes: Iterable[int]) -> list[list[int]]:
         """Those of each coded tensor, of whom so many are expected; and the levels of the tables are read, too."""
         sizes = [*sizes]
-        notches = np.cumsum(self._side(sum(sizes)).astype(np.int64))
-        if notches.size and int(np.abs(notches).max()) > _FURTHEST:
+        exponents = np.cumsum(self._side(sum(sizes)).astype(np.int64))
+        if exponents.size and int(np.abs(exponents).max()) > _FURTHEST:
             raise ValueError("a step is out of bounds")
         tables = [(place, plan.high + 1) for place, plan in enumerate(self._plans) if plan.way == TABLE]
         steps, start = self._side(sum(size for _, size in tables)), 0
         for place, size in tables:
             self._plans[place] = _with_levels(self._plans[place], steps[start : start + size])
             start += size
-        return [part.tolist() for part in np.split(notches, np.cumsum(sizes)[:-1])] if sizes else []
+        return [part.tolist() for part in np.split(exponents, np.cumsum(sizes)[:-1])] if sizes else []
 
     def _side(self, count: int) -> Integers:
         _require(count)

@@ -15,8 +15,9 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
+from rank_search.basics import Float, Int
 from rank_search.coding.binarization import Integers
-from rank_search.coding.grid import NOTCHES, POWERS
+from rank_search.coding.grid import POWERS, STEPS_PER_OCTAVE
 
 LAPLACE: Final = "laplace"
 LOGISTIC: Final = "logistic"
@@ -30,7 +31,7 @@ TOTAL: Final = 1 << 24
 Masses = NDArray[np.float64]
 
 
-def masses(family: str, parameter: int, low: int, high: int) -> Masses:
+def masses(family: str, parameter: int, low: int, high: int) -> Float[Masses, " numbers"]:
     """Mass of each whole number low … high, up to a factor.
 
     With k = |number|, and θ and t = √θ from the parameter (see above):
@@ -60,16 +61,23 @@ def masses(family: str, parameter: int, low: int, high: int) -> Masses:
     return np.asarray(found[np.abs(np.arange(low, high + 1))])
 
 
-def tabulated(levels: Sequence[int]) -> Masses:
-    """2^(−level/8) for each number of a table."""
-    return np.array([math.ldexp(POWERS[-level % NOTCHES], -level // NOTCHES) for level in levels])
+def tabulated(levels: Sequence[int]) -> Float[Masses, " numbers"]:
+    """2^(−level/8) for each number of a table.
+
+    >>> tabulated([0, 8, 16]).tolist()
+    [1.0, 0.5, 0.25]
+    """
+    return np.array([math.ldexp(POWERS[-level % STEPS_PER_OCTAVE], -level // STEPS_PER_OCTAVE) for level in levels])
 
 
-def frequencies(mass: Masses) -> NDArray[np.int64]:
+def frequencies(mass: Float[Masses, " numbers"]) -> Int[NDArray[np.int64], " numbers"]:
     """Whole numbers in proportion, each at least 1, that sum to 2²⁴ (at most 2²³ of them).
 
     f = 1 + ⌊(2²⁴ − n)·mass/Σ mass⌋, and what is missing goes to the largest (the first of them). Masses that are all
     0 count as equal. The sum is taken from left to right.
+
+    >>> (frequencies(np.array([1.0, 0.0, 1.0])) - (1 << 23)).tolist()
+    [0, -8388607, -1]
     """
     total = float(np.add.accumulate(mass)[-1])
     shares = mass / total if total > 0 else np.full(mass.size, 1 / mass.size)
@@ -78,10 +86,14 @@ def frequencies(mass: Masses) -> NDArray[np.int64]:
     return found
 
 
-def best(family: str, counts: NDArray[np.int64], low: int) -> tuple[int, float]:
+def best(family: str, counts: Int[NDArray[np.int64], " numbers"], low: int) -> tuple[int, float]:
     """The parameter under which numbers low, low + 1, … that occur so often take the fewest bits, and these bits.
 
     A search with halved strides from the middle, the cost having one minimum. O(numbers) for some 40 parameters.
+
+    >>> parameter, bits = best("laplace", np.array([25, 50, 25]), -1)
+    >>> round(bits, 1)
+    150.0
     """
     seen = np.flatnonzero(counts)
 
@@ -98,8 +110,14 @@ def best(family: str, counts: NDArray[np.int64], low: int) -> tuple[int, float]:
     return parameter, cost[parameter]
 
 
-def bits_under(mass: Masses, counts: NDArray[np.int64], seen: NDArray[np.int64]) -> float:
-    """Bits that the range coder takes for numbers that occur so often; `seen` are the places with a count."""
+def bits_under(
+    mass: Float[Masses, " numbers"], counts: Int[NDArray[np.int64], " numbers"], seen: Int[NDArray[np.int64], " seen"]
+) -> float:
+    """Bits that the range coder takes for numbers that occur so often; `seen` are the places with a count.
+
+    >>> round(bits_under(np.array([1.0, 1.0]), np.array([8, 0]), np.array([0])), 3)
+    8.0
+    """
     return float((counts[seen] * (24 - np.log2(frequencies(mass)[seen]))).sum())
 
 

@@ -91,7 +91,7 @@ class Entry:
 
     @property
     def grid_shape(self) -> tuple[int, ...]:
-        """The shape of a coded tensor's notches."""
+        """The shape of a coded tensor's exponents."""
         modes = self.form.modes if isinstance(self.form, Coded) else ()
         return tuple(size if full else 1 for size, full in zip(self.shape, modes, strict=True))
 
@@ -182,7 +182,7 @@ def unpack(data: bytes, largest: int) -> Container:
         header = wire.get_bytes(length)
         entries, plans, adaptive = _read_header(Wire(_inflated(header) if is_smaller else header))
         if (scalars := sum(entry.count for entry in entries)) > largest:
-            raise TrialError(f"A coded model of at most {largest} numbers is read; this one claims {scalars}.")
+            raise TrialError(f"This coded model claims {scalars} numbers; at most {largest} are read.")
         kept = wire.get_bytes(sum(entry.kept_bytes for entry in entries))
         return Container(entries, plans, check, kept, wire.get_bytes(adaptive), wire.rest())
     except (ValueError, IndexError, zlib.error) as error:

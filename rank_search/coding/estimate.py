@@ -37,6 +37,10 @@ def adaptive_bits(asked: Iterable[Question], learned: LearnedModel) -> float:
     geometric weights, which is found for blocks of answers by one matrix product. Bits: −Σ log₂ of the mean of
     the fast and the slow share, or of 1 minus it. Raw answers take one bit each. O(n) in numpy, tens of
     nanoseconds for each answer.
+
+    >>> asked = Question(0, np.arange(4), np.zeros(4, np.int64), np.array([True, True, True, True]))
+    >>> round(adaptive_bits([asked], LearnedModel()), 2)  # a half, then 5/6, then 9/10, 13/14
+    1.52
     """
     bits = 0.0
     for question in asked:

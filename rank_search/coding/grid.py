@@ -12,9 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rank_search.basics import Float
 from rank_search.errors import TrialError
 
-NOTCHES: Final = 8
+STEPS_PER_OCTAVE: Final = 8
 """Steps are whole powers of 2^(1/8), so that each takes a small whole number to store."""
 
 _FINE: Final = 2.0**30  # cosines are rounded to it: no two mathematics libraries agree on the last bit
@@ -31,15 +32,15 @@ class Grid:
     """The multiples of steps that a tensor is rounded to.
 
     Attributes:
-        notches: whole numbers k, int32: the step is 2^(k/8). Of as many dimensions as the tensor, each of size 1 or the
-            tensor's: all of size 1 is one step for the tensor, one of them larger is a step for each channel or
+        exponents: whole numbers k, int32: the step is 2^(k/8). As many dimensions as the tensor, each of size 1 or
+            the tensor's: all of size 1 is one step for the tensor, one of them larger is a step for each channel or
             component along that mode. With `frequencies`, the last two are those of the kernel.
         frequencies: whether the whole numbers are those of the kernel's spatial frequencies (see `harmonics`) in the
             last two modes, and not those of its pixels.
         group: tensors of the same group share one prior.
     """
 
-    notches: Tensor
+    exponents: Tensor
     frequencies: bool = False
     group: str = ""
 
@@ -52,13 +53,17 @@ class Grid:
         """
         logarithms = torch.log2(steps.detach().cpu().double())
         if not bool(logarithms.isfinite().all()):
-            raise TrialError("A step is a positive number; found zero, less, NaN or infinity. Lower the learning rate.")
-        return cls(torch.round(NOTCHES * logarithms).to(torch.int32), frequencies, group)
+            raise TrialError(
+                "A step is zero, negative, NaN or infinite; steps must be positive. Lower the learning rate."
+            )
+        return cls(torch.round(STEPS_PER_OCTAVE * logarithms).to(torch.int32), frequencies, group)
 
     def steps(self) -> Tensor:
         """The steps in float64, the same on every machine."""
-        found = [math.ldexp(POWERS[k % NOTCHES], k // NOTCHES) for k in self.notches.flatten().tolist()]
-        return torch.tensor(found, dtype=torch.float64).reshape(self.notches.shape)
+        found = [
+            math.ldexp(POWERS[k % STEPS_PER_OCTAVE], k // STEPS_PER_OCTAVE) for k in self.exponents.flatten().tolist()
+        ]
+        return torch.tensor(found, dtype=torch.float64).reshape(self.exponents.shape)
 
     def round(self, tensor: Tensor) -> Tensor:
         """The nearest whole numbers, in float64: they may be too large for the coder, or not finite."""
@@ -81,7 +86,7 @@ class Grid:
 
 
 @cache
-def harmonics(size: int) -> NDArray[np.float64]:
+def harmonics(size: int) -> Float[NDArray[np.float64], "{size} {size}"]:
     """The real orthonormal discrete Fourier basis of `size` points, a row for each frequency.
 
     Row 0 is 1/√n; rows 2f − 1 and 2f are √(2/n)·cos(2πfx/n) and √(2/n)·sin(2πfx/n) for f < n/2; for even n the last is
@@ -101,10 +106,16 @@ def harmonics(size: int) -> NDArray[np.float64]:
     return np.asarray(np.round(np.stack(rows) * _FINE) / _FINE)
 
 
-def transformed(tensor: Tensor, back: bool = False) -> Tensor:
+def transformed(tensor: Float[Tensor, "*modes kh kw"], back: bool = False) -> Float[Tensor, "*modes kh kw"]:
     """The frequencies of the last two modes of a tensor, or back from them; gradients flow through.
 
     The sums are written out, product after product, so that a file decodes to the same weights on every machine.
+
+    >>> constant = torch.ones(1, 1, 2, 2)
+    >>> transformed(constant).round(decimals=6).flatten().tolist()
+    [2.0, 0.0, 0.0, 0.0]
+    >>> bool(torch.allclose(transformed(transformed(constant), back=True), constant))
+    True
     """
     for mode in (-2, -1):
         basis = torch.from_numpy(harmonics(tensor.shape[mode])).to(tensor)

@@ -48,15 +48,15 @@ def encode(state: Mapping[str, Tensor], grids: Mapping[str, Grid] | None = None)
     places: dict[tuple[object, ...], int] = {}
     for name, tensor in state.items():
         if "\0" in name:
-            raise TrialError(f"A tensor's name has no zero byte; found {name!r}. Rename the module.")
+            raise TrialError(f"The name {name!r} has a zero byte, which cannot be coded. Rename the module.")
         grid = None if grids is None else grids.get(name)
         form: Kept | Coded | SharedCoder
         if (place := places.setdefault(_identity(tensor), len(entries))) < len(entries):
             form = SharedCoder(place)
         elif grid is not None and (whole := _whole(name, tensor, grid)) is not None:
-            notches = grid.notches.reshape(_modes_of(grid, tensor))
-            group = writer.add(grid.group or "\0" + name, as_matrix(whole)[0], notches.flatten().tolist())
-            form = Coded(group, tuple(size > 1 for size in notches.shape), grid.frequencies)
+            exponents = grid.exponents.reshape(_modes_of(grid, tensor))
+            group = writer.add(grid.group or "\0" + name, as_matrix(whole)[0], exponents.flatten().tolist())
+            form = Coded(group, tuple(size > 1 for size in exponents.shape), grid.frequencies)
         else:
             form, own = _kept(name, tensor, lossy=grids is not None)
             kept += own
@@ -106,10 +106,10 @@ def decode_each(data: bytes, largest: int = 1 << 31) -> Iterator[tuple[str, Tens
 
 def _opened(data: bytes, largest: int) -> Container:
     if data[:3] != MAGIC[:3]:
-        raise TrialError("A coded model starts with RSC and a version; these bytes do not. Is it another file?")
+        raise TrialError("These bytes are no coded model: that starts with RSC and a version. Is it another file?")
     if data[:4] != MAGIC:
         raise TrialError(
-            f"This version reads coded models of the versions RSC1 and RSC2; found {data[:4]!r}. Update rank-search."
+            f"The coded model has version {data[:4]!r}; this build reads RSC1 and RSC2. Update rank-search."
         )
     return unpacked(data, largest)
 
@@ -144,8 +144,8 @@ def _read_all_kept(parts: Container) -> Iterator[tuple[int, Tensor]]:
 
 
 def _modes_of(grid: Grid, tensor: Tensor) -> tuple[int, ...]:
-    """The shape of a grid's notches, with as many modes as the tensor."""
-    return tuple(grid.notches.shape) if grid.notches.numel() > 1 else (1,) * tensor.dim()
+    """The shape of a grid's exponents, with as many modes as the tensor."""
+    return tuple(grid.exponents.shape) if grid.exponents.numel() > 1 else (1,) * tensor.dim()
 
 
 def _whole(name: str, tensor: Tensor, grid: Grid) -> Tensor | None:
@@ -154,11 +154,11 @@ def _whole(name: str, tensor: Tensor, grid: Grid) -> Tensor | None:
     fits = len(modes) == tensor.dim() and all(size in (1, full) for size, full in zip(modes, tensor.shape, strict=True))
     if not fits or not tensor.is_floating_point() or (grid.frequencies and tensor.dim() < 2):
         raise TrialError(
-            f"A grid's notches have the tensor's modes, each of size 1 or the tensor's; for {name}, "
-            f"{tensor.dtype} of shape {tuple(tensor.shape)}, they have the shape {tuple(grid.notches.shape)}."
+            f"The step exponents of {name} have the shape {tuple(grid.exponents.shape)}, which does not fit its "
+            f"{tensor.dtype} tensor of shape {tuple(tensor.shape)}; each mode must have size 1 or the tensor's."
         )
     if not bool(tensor.isfinite().all()):
-        raise TrialError(f"Only finite weights can be coded; {name} holds NaN or infinity.")
+        raise TrialError(f"{name} holds NaN or infinity; only finite weights can be coded.")
     if tensor.numel() == 0:
         return None
     whole = grid.round(tensor)
@@ -170,8 +170,8 @@ def _read_coded(parts: Container) -> Iterator[tuple[int, Tensor]]:
     reader = Reader(parts.plans, parts.adaptive, parts.ranged)
     sizes = {place: entry.grid_shape for place, entry in coded}
     try:
-        notches = reader.notches([int(np.prod(size, dtype=object)) for size in sizes.values()])
-        grids = dict(zip(sizes, notches, strict=True))
+        exponents = reader.exponents([int(np.prod(size, dtype=object)) for size in sizes.values()])
+        grids = dict(zip(sizes, exponents, strict=True))
         check = 0
         for group in range(len(parts.plans)):
             members = [(place, entry) for place, entry in coded if _group(entry) == group]
@@ -231,7 +231,7 @@ def _read_kept(entry: Entry, own: bytes) -> Tensor:
 
 def _kept_type(name: str, tensor: Tensor, lossy: bool) -> torch.dtype:
     if tensor.dtype not in TYPES:
-        raise TrialError(f"A coded model holds plain numbers; {name} is {tensor.dtype}. Convert it in the task.")
+        raise TrialError(f"{name} is {tensor.dtype}, which cannot be coded. Convert it in the task.")
     if tensor.dtype in _INTEGERS and tensor.numel():
         low, high = int(tensor.min()), int(tensor.max())
         return next(kind for kind in _INTEGERS if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max)

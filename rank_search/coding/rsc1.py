@@ -89,7 +89,7 @@ def _opened(data: bytes, largest: int) -> tuple[list[_Entry], int, bytes]:
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(f"its header makes no sense ({type(error).__name__}: {error})") from error
     if (scalars := sum(entry.count for entry in entries)) > largest:
-        raise TrialError(f"A coded model of at most {largest} numbers is read; this one claims {scalars}.")
+        raise TrialError(f"This coded model claims {scalars} numbers; at most {largest} are read.")
     if (needed := sum(entry.kept_bytes for entry in entries)) > len(body):
         raise damaged(f"{needed} bytes of tensors are announced, {len(body)} are there")
     return entries, check, body

@@ -14,30 +14,40 @@ if TYPE_CHECKING:
     from rank_search.export.packed import pack_trial
     from rank_search.export.trial_model import build_model, export_trial
     from rank_search.export.unpacked import unpack_file
+    from rank_search.export.verify import measured
     from rank_search.export.whole import check_free
+    from rank_search.export.written import Deployable, form_of, write_model
 
 _HOMES: Final = {
+    "Deployable": "written",
     "PackedModel": "pack_as_is",
     "build_model": "trial_model",
     "check_free": "whole",
     "export_trial": "trial_model",
+    "form_of": "written",
     "load": "loading",
+    "measured": "verify",
     "pack": "pack_as_is",
     "pack_model": "pack_as_is",
     "pack_trial": "packed",
     "unpack_file": "unpacked",
+    "write_model": "written",
 }
 
 __all__ = [
+    "Deployable",
     "PackedModel",
     "build_model",
     "check_free",
     "export_trial",
+    "form_of",
     "load",
+    "measured",
     "pack",
     "pack_model",
     "pack_trial",
     "unpack_file",
+    "write_model",
 ]
 
 

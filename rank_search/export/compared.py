@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -15,7 +14,7 @@ from rank_search.errors import ExportError
 from rank_search.export.quiet import quiet, said
 from rank_search.export.sizes import BATCH, Sizes
 from rank_search.export.tracing import Place, parts_of, resized
-from rank_search.layers import Example, copied
+from rank_search.layers import Example, copied, tensor_distance
 from rank_search.tasks import Inputs, Random, Task, seeded, set_random_states, watched
 
 CLOSE: Final = 1e-4
@@ -77,11 +76,11 @@ class Beside:
                 if self._seen_once() and self._runs(other):
                     self.model(*other)
         if not self.worst <= CLOSE:
-            raise ExportError(f"What was written must give the model's outputs; they differ by up to {self.worst:.3g}.")
+            raise ExportError(f"The outputs of what was written differ from the model's by up to {self.worst:.3g}.")
         for place, dimension in self._seen_once():
             raise ExportError(
-                f"A dynamic dimension is compared at two sizes; the model took only one in dimension {dimension} of "
-                f"input {self.sizes.names[place]!r}. Leave it out of --dynamic, or have data of two sizes in "
+                f"The model took only one size in dimension {dimension} of input {self.sizes.names[place]!r}; a "
+                "dynamic dimension is compared at two. Leave it out of --dynamic, or have data of two sizes in "
                 "selection()."
             )
 
@@ -119,7 +118,7 @@ class Beside:
                 found = self.written(*inputs)
         except Exception as error:
             raise ExportError(
-                f"What was written must run as the model does; on inputs of the shapes {_listed(shapes)} it raised "
+                f"What was written does not run on inputs of the shapes {_listed(shapes)}, as the model does: "
                 f"{said(error)}. Use another format."
             ) from error
         if self.wide is not None:
@@ -147,24 +146,16 @@ def distance(expected: Any, found: Any, fixed: Sequence[bool] | None = None) -> 
     """The largest difference of two outputs' tensors; where one of them is not fixed, their shapes alone count."""
     ours, theirs = _tensors(expected), _tensors(found)
     if len(ours) != len(theirs):
-        raise ExportError(f"What was written must give the model's {len(ours)} tensors; it gives {len(theirs)}.")
+        raise ExportError(f"What was written gives {len(theirs)} tensors; the model gives {len(ours)}.")
     same = fixed or [True] * len(ours)
     pairs = zip(ours, theirs, same, strict=True)
     return max((_distance(one, other, exact) for one, other, exact in pairs), default=0.0)
 
 
 def _distance(expected: Tensor, found: Tensor, exact: bool) -> float:
-    """Largest difference, relative to the largest expected output."""
-    if expected.shape != found.shape:
-        return math.inf
-    if not exact or expected.numel() == 0:
-        return 0.0
-    wide = torch.complex128 if expected.is_complex() or found.is_complex() else torch.float64
-    one, other = expected.to(wide), found.to(wide)
-    same = (one == other) | (one.isnan() & other.isnan())
-    gap = torch.where(same, 0.0, (one - other).abs()).nan_to_num(math.inf, math.inf)
-    finite = one.abs().nan_to_num(0.0, 0.0)
-    return float(gap.max()) / max(1.0, float(finite.max()))
+    if exact or expected.shape != found.shape:
+        return tensor_distance(expected, found, least=1.0)
+    return 0.0
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
@@ -174,9 +165,8 @@ def _tensors(outputs: Any) -> list[Tensor]:
 def _check_count(inputs: Inputs, sizes: Sizes) -> None:
     if len(inputs) != len(sizes.shapes):
         raise ExportError(
-            f"A model is written for the inputs of the task's example(); it has {len(sizes.shapes)} "
-            f"({', '.join(sizes.names)}), and evaluate() calls the model with {len(inputs)}. Let example() give as "
-            "many, in the order of forward's parameters."
+            f"evaluate() calls the model with {len(inputs)} inputs, and the task's example() has {len(sizes.shapes)} "
+            f"({', '.join(sizes.names)}). Let example() give the same number, in the order of forward's parameters."
         )
 
 

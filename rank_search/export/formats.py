@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
-from safetensors.torch import save
 from torch import nn
 
 from rank_search.errors import ExportError
@@ -19,6 +18,7 @@ from rank_search.export.loading import GRAPH, TENSORS, read_safetensors
 from rank_search.export.onnx_file import read_onnx, widened, write_onnx
 from rank_search.export.quiet import quiet, said
 from rank_search.export.tracing import Traced
+from rank_search.training import to_safetensors
 
 PROGRAM: Final = "model.pt2"
 
@@ -33,8 +33,7 @@ def write_safetensors(traced: Traced, folder: Path) -> None:
     """A JSON graph and its tensors: read back by `rank_search.load(folder)`, without running code of the folder's."""
     graph, tensors = to_json(traced.program)
     (folder / GRAPH).write_text(json.dumps(graph), encoding="utf-8")
-    alone = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    (folder / TENSORS).write_bytes(save(alone))
+    (folder / TENSORS).write_bytes(to_safetensors(tensors))
 
 
 def write_pt2(traced: Traced, folder: Path) -> None:

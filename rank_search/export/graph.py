@@ -72,7 +72,7 @@ def _outputs(node: fx.Node, program: ExportedProgram) -> list[dict[str, Any]]:
             changed = sources[target] if spec.kind is OutputKind.BUFFER_MUTATION else target
             calls.append(_call(f"written back {place}", "aten.copy_.default", [{"node": changed}, _to_json(value)]))
         else:
-            raise ExportError(f"A model whose graph has outputs of the kind {spec.kind.name} cannot be written.")
+            raise ExportError(f"The model's graph has outputs of the kind {spec.kind.name}, which cannot be written.")
     return [*calls, {"op": "output", "args": returned}]
 
 
@@ -86,7 +86,9 @@ def _node_to_json(node: fx.Node, stored: Mapping[str, str]) -> dict[str, Any]:
     if node.op == "placeholder":
         return {"op": "input", "name": node.name}
     if node.op != "call_function":
-        raise ExportError(f"A model with the construct {node.op!r} cannot be written as data; use --format pt2.")
+        raise ExportError(
+            f"The model has the construct {node.op!r}, which cannot be written as data. Use --format pt2."
+        )
     kwargs = {key: _to_json(value) for key, value in node.kwargs.items()}
     return _call(node.name, name_of(node.target), _to_json(list(node.args)), kwargs)
 
@@ -113,7 +115,7 @@ def _structure(program: ExportedProgram) -> Any:
     """How the flat outputs make what the model returns: an output is its number, a container a marked list."""
     spec = program.call_spec.out_spec
     if spec is None:
-        raise ExportError("A model must return tensors to be exported.")
+        raise ExportError("The model returns no tensors; an exported model must.")
     return _structure_of(pytree.tree_unflatten(list(range(spec.num_leaves)), spec))
 
 
@@ -125,6 +127,6 @@ def _structure_of(value: Any) -> Any:
     if type(value) in (dict, OrderedDict) and all(isinstance(key, str) for key in value):
         return {"dict": {key: _structure_of(item) for key, item in value.items()}}
     raise ExportError(
-        f"A model that returns a {type(value).__name__} cannot be written as data: tensors, tuples, lists and "
+        f"The model returns a {type(value).__name__}, which cannot be written as data: tensors, tuples, lists and "
         "dictionaries with text keys can. Use --format pt2."
     )

@@ -55,8 +55,7 @@ def from_json(graph: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: Si
         return LoadedModel(graph, tensors, sizes).eval()
     except _DAMAGED as error:
         raise ExportError(
-            f"A model's graph must be the one that was exported; this one is damaged: "
-            f"{type(error).__name__}: {error}. Export the model again."
+            f"The model's graph is damaged: {type(error).__name__}: {error}. Export the model again."
         ) from error
 
 
@@ -196,7 +195,7 @@ def _in_order(names: list[str], inputs: tuple[Tensor, ...], named: Mapping[str, 
     rest = names[len(inputs) :]
     if len(inputs) + len(named) != len(names) or any(name not in named for name in rest):
         given = len(inputs) + len(named)
-        raise TypeError(f"This model takes {len(names)} inputs; it was given {given}. They are {', '.join(names)}.")
+        raise TypeError(f"This model was given {given} inputs; it takes {len(names)}: {', '.join(names)}.")
     return (*inputs, *(named[name] for name in rest))
 
 

@@ -43,15 +43,13 @@ def load(folder: str | Path, largest: int = LARGEST) -> nn.Module:
         kind, files = manifest["format"], dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExportError(
-            f"An exported folder holds a {MANIFEST}; that of {folder} cannot be read: {type(error).__name__}: {error}."
+            f"{folder} is no exported model: its {MANIFEST} cannot be read: {type(error).__name__}: {error}."
         ) from error
     if kind != "safetensors":
         raise ExportError(f"{folder} holds the format {kind!r}; load() reads safetensors.")
-    if changed := [name for name in (GRAPH, TENSORS, CODED) if _digest(folder / name) != files.get(name)]:
-        raise ExportError(
-            f"The files of an export stay as they were written; {', '.join(changed)} in {folder} did not. "
-            "Export the model again."
-        )
+    wanted = [GRAPH, TENSORS, *([CODED] if CODED in files else [])]  # what no trial has coded has no such file
+    if changed := [name for name in wanted if _digest(folder / name) != files.get(name)]:
+        raise ExportError(f"Changed since the export: {', '.join(changed)} in {folder}. Export the model again.")
     return read_safetensors(folder, manifest)
 
 
@@ -66,7 +64,7 @@ def read_safetensors(folder: Path, manifest: Mapping[str, Any]) -> nn.Module:
         tensors = load_file(folder / TENSORS)
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ExportError(
-            f"An exported folder holds {GRAPH} and {TENSORS}; {folder} cannot be read: {error}. "
+            f"{GRAPH} and {TENSORS} in {folder} cannot be read: {error}. "
             "Export the model again with --format safetensors."
         ) from error
     return from_json(graph, tensors, sizes_in(manifest))

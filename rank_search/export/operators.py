@@ -68,7 +68,7 @@ def name_of(target: Any) -> str:
         return f"{target._schema.name.replace('::', '.')}.{target._overloadname}"
     if callable(target) and target in _SAME:
         return _SAME[target]
-    raise ExportError(f"A model that uses {target} cannot be written as data; use --format pt2.")
+    raise ExportError(f"The model uses {target}, which cannot be written as data. Use --format pt2.")
 
 
 def operator_named(name: str) -> Callable[..., Any]:
@@ -85,7 +85,7 @@ def operator_named(name: str) -> Callable[..., Any]:
         found = getattr(getattr(torch.ops.aten, operation, None), overload, None)
         if isinstance(found, OpOverload) and is_allowed(found):
             return found
-    raise ExportError(f"A model's graph may name operators that make tensors from tensors; found {name!r}.")
+    raise ExportError(f"The graph names {name!r}; only operators that make tensors from tensors are run.")
 
 
 def is_allowed(found: OpOverload) -> bool:

@@ -96,11 +96,11 @@ def pack(
     """`pack_model` with batches of any kind, and a function that runs a model on one."""
     for name, value in (("slope", slope), ("size", size)):
         if value is not None and not 0 < value < math.inf:
-            raise TrialError(f"The {name} of a packed model is a positive number; found {value}.")
+            raise TrialError(f"The {name} is {value}; it must be a positive number.")
     if slope is not None and size is not None:
-        raise TrialError("A packed model has a slope or a size, not both: the slope decides the size. Leave out one.")
+        raise TrialError("Both a slope and a size were given; the slope decides the size. Leave one out.")
     if not batches:
-        raise TaskError("Calibration needs at least one batch; there is none. Is the data set empty, or used up?")
+        raise TaskError("There is no batch to calibrate with. Is the data set empty, or used up?")
     press = PostTrainingQuantizer.of(model, feed, batches, example)
     found = press.at(slope or SLOPE) if size is None else _within(size, press.at)
     return PackedModel(**vars(found), seen=_seen(press.model, feed, batches))
@@ -133,9 +133,7 @@ def _within(size: int, at: Callable[[float], RoundedModel]) -> RoundedModel:
         slope *= min(max(aim ** (1 / min(max(power, -1.0), -0.2)), 1e-3), 1e3)
     if best is None:
         smallest = min(each.size for each in tried)
-        raise TrialError(
-            f"The model was to take at most {size} bytes; the smallest found takes {smallest}. Ask for more."
-        )
+        raise TrialError(f"The model does not fit into {size} bytes; the smallest found takes {smallest}. Allow more.")
     return best
 
 
@@ -144,7 +142,9 @@ def _noise(example: Example) -> list[Example]:
     count, examples = _NOISE
     each = example if isinstance(example, tuple) else (example,)
     if not all(part.is_floating_point() and part.dim() for part in each):
-        raise TaskError("Random inputs can stand in for floating-point ones only; give calibration batches.")
+        raise TaskError(
+            "The model takes other than floating-point inputs, which cannot be random. Give calibration batches."
+        )
     with seeded(0):
         drawn = [tuple(torch.randn(examples, *part.shape[1:]).to(part) for part in each) for _ in range(count)]
     return [parts if isinstance(example, tuple) else parts[0] for parts in drawn]

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from rank_search.basics import publish
 from rank_search.coding import decode, encode
 from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside
@@ -17,9 +18,10 @@ from rank_search.export.graph import to_json
 from rank_search.export.packed_file import Packed, read_packed, write_packed
 from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import Place, parts_of, trace
-from rank_search.export.trial_model import about_inputs, manifest_of
+from rank_search.export.trial_model import about_trial
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
-from rank_search.export.whole import check_free, made_whole, publish
+from rank_search.export.whole import check_free, made_whole
+from rank_search.export.written import Deployable, about_inputs, manifest_of
 from rank_search.layers import Example, copied
 from rank_search.store import Store
 from rank_search.study import problem_of
@@ -51,7 +53,7 @@ def pack_trial(
         QueryError: there is no such study or trial.
     """
     path = Path(path)
-    check_free(path, "A pack makes its own file")
+    check_free(path, "a packed model is a new file")
     record = store.study(study)
     row, source, problem = store.trial(record, number), artifacts_of(store, record), problem_of(record, task)
     model, example = rebuilt(problem, row, source), problem.task.example()
@@ -59,7 +61,7 @@ def pack_trial(
     check_coded(model, coded)
     seen = check_measurements(problem, model, row)
     packed, sizes = _packed(model, example, coded, places_asked(dynamic, model, parts_of(example), seen))
-    manifest = manifest_of(record, row, problem, "rsz", sizes, seen)
+    manifest = manifest_of(Deployable(model, problem.task, seen, about_trial(record, row)), "rsz", sizes)
     with made_whole(path) as temporary:
         write_packed(Packed({**manifest, **packed.manifest}, packed.payload, packed.constants), temporary / path.name)
         written = read_packed(temporary / path.name)
@@ -95,7 +97,7 @@ def pack_module(
         ExportError: the file exists already, the module cannot be traced, or a verification fails; nothing is left
             then.
     """
-    check_free(path, "A pack makes its own file")
+    check_free(path, "a packed model is a new file")
     check_coded(model, coded)
     packed, sizes = _packed(model, example, coded, places_asked(dynamic, model, parts_of(example), seen))
     manifest = {"rank_search": version("rank-search"), "format": "rsz", **about_inputs(example, sizes)}

@@ -65,7 +65,7 @@ class Packed:
             return found | (decode(self.constants, largest) if self.constants else {})
         except TrialError as error:
             raise ExportError(
-                f"A packed model's tensors must be decoded; these cannot: {error} (If you trust the file, "
+                f"The packed model's tensors cannot be decoded: {error} (If you trust the file, "
                 "`largest` of `rank_search.load` and `rank-search unpack` allows more numbers.)"
             ) from error
 
@@ -118,18 +118,18 @@ def read_packed(path: Path) -> Packed:
         with path.open("rb") as file:
             return _read(file, path)
     except OSError as error:
-        raise ExportError(f"A packed model is a file; {path} cannot be read: {error.strerror or error}.") from error
+        raise ExportError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _read(file: BinaryIO, path: Path) -> Packed:
     size = path.stat().st_size
     start = file.read(PREAMBLE.size + _CHECK.size)
     if not start.startswith(MAGIC) or len(start) < PREAMBLE.size + _CHECK.size:
-        raise ExportError(f"A packed model begins as `rank-search pack` writes it; {path} does not. Another file?")
+        raise ExportError(f"{path} is no packed model: it does not begin like one. Is it another file?")
     _, version, reserved, manifest, payload, constants = PREAMBLE.unpack_from(start)
     if version != VERSION or reserved:
         raise ExportError(
-            f"Packed models of version {VERSION} are read; {path} is of version {version}. Update rank-search."
+            f"{path} is a packed model of version {version}; this build reads version {VERSION}. Update rank-search."
         )
     if len(start) + manifest + payload + constants != size:
         raise _damaged(path, f"it says that it has {len(start) + manifest + payload + constants} bytes, and has {size}")

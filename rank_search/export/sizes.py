@@ -68,7 +68,7 @@ class Sizes:
         """
         if said := self.complaint(found):
             raise ExportError(
-                f"A written model answers for the sizes that it was exported for only: {said}. Give inputs of that "
+                f"The model was not exported for inputs of this size: {said}. Give inputs of that "
                 "size, or export the model again with that dimension in --dynamic."
             )
 
@@ -118,7 +118,7 @@ def sizes_in(manifest: Mapping[str, Any]) -> Sizes | None:
         return _of_example(manifest["inputs"], manifest["any_batch"]) if "inputs" in manifest else None
     except _WRONG as error:
         raise ExportError(
-            f"A model's manifest must say which sizes it takes; this one is damaged: {type(error).__name__}: {error}. "
+            f"The sizes in the model's manifest cannot be read: {type(error).__name__}: {error}. "
             "Export the model again."
         ) from error
 

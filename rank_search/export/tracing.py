@@ -56,16 +56,15 @@ def trace(model: nn.Module, example: Example, dynamic: Iterable[Place] = ()) -> 
             raise
         except Exception as error:
             raise ExportError(
-                f"torch.export must be able to trace the model; it raised {said(error)}. "
+                f"torch.export cannot trace the model: {said(error)}. "
                 "Data-dependent control flow in forward is the usual reason."
             ) from error
     for place, dimension in sorted(asked):
         if not found.sizes.varies(place, dimension):
             raise ExportError(
-                f"A dimension can be dynamic if forward takes any size there; dimension {dimension} of input "
-                f"{found.sizes.names[place]!r} cannot: torch.export fixes it at "
-                f"{found.sizes.shapes[place][dimension]}, as forward uses that size as a constant. Leave it out of "
-                "--dynamic ('none' leaves out what the data has, too), or change forward."
+                f"Dimension {dimension} of input {found.sizes.names[place]!r} cannot be dynamic: torch.export fixes it "
+                f"at {found.sizes.shapes[place][dimension]}, because forward uses that size as a constant. Leave it "
+                "out of --dynamic ('none' leaves out what the data has, too), or change forward."
             )
     return found
 
@@ -202,7 +201,7 @@ def _conditions(program: ExportedProgram, names: Sequence[str]) -> Iterable[Cond
         except (ValueError, SyntaxError):
             if ".size()" in guard:
                 raise ExportError(
-                    f"A graph holds for the sizes that keep its conditions; {guard} cannot be written down. Export "
+                    f"The graph holds only where {guard}, a condition that cannot be written down. Export "
                     "the model for a fixed size."
                 ) from None
 

@@ -1,28 +1,18 @@
-"""Step 13 of the data path: rebuild a trial's model from store and artifact, verify it, write it, verify that."""
+"""Step 14 of the data path: rebuild a trial's model from store and artifact, verify it, write it, verify that."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from rank_search.errors import ExportError
-from rank_search.export.asked import places_asked
-from rank_search.export.compared import Beside, wide
-from rank_search.export.formats import FORMATS
-from rank_search.export.loading import CODED, MANIFEST, files_in
-from rank_search.export.sizes import Sizes
-from rank_search.export.tracing import parts_of, trace
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
-from rank_search.export.whole import check_free, made_whole, publish
-from rank_search.layers import Example, copied, fuse
+from rank_search.export.written import Deployable, form_of, write_model
 from rank_search.store import Store, StudyRecord, TrialRow
-from rank_search.study import Problem, problem_of
-from rank_search.tasks import Seen, Task
+from rank_search.study import problem_of
+from rank_search.tasks import Task
 
 
 def build_model(store: Store, study: str, number: int, task: Task | None = None) -> nn.Module:
@@ -68,73 +58,23 @@ def export_trial(
             nothing is left then.
         ArtifactError: a file of the trial is missing or damaged.
     """
-    folder = Path(folder)
-    check_free(folder, "An export makes its own folder")
-    if format not in FORMATS:
-        raise ExportError(f"A format is one of {', '.join(FORMATS)}; found {format!r}.")
-    form, record = FORMATS[format], store.study(study)
+    form_of(folder := Path(folder), format)
+    record = store.study(study)
     row, source = store.trial(record, number), artifacts_of(store, record)
     problem = problem_of(record, task)
-    model, example = rebuilt(problem, row, source), problem.task.example()
-    coded = source.read(artifact_of(row, "coded"))
+    model, coded = rebuilt(problem, row, source), source.read(artifact_of(row, "coded"))
     check_coded(model, coded)
     seen = check_measurements(problem, model, row)
-    plain = _fused(model, example) if fuse else model
-    written = form.prepared(plain)
-    asked = places_asked(dynamic, model, parts_of(example), seen)
-    with made_whole(folder) as temporary:
-        (temporary / CODED).write_bytes(coded)
-        traced = trace(copied(written), _like(written, plain, example), asked)
-        form.write(traced, temporary)
-        manifest = manifest_of(record, row, problem, format, traced.sizes, seen) | {"fused": fuse}
-        manifest |= {"widened": written is not plain}
-        beside = Beside.of(
-            model,
-            form.read(temporary, manifest),
-            traced.sizes,
-            same_draws=form.same_draws or not seen.draws,
-            wide=None if written is plain else written,
-        )
-        beside.check(example, problem.task)
-        manifest |= {"files": files_in(temporary)}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        publish(temporary, folder)
-    return manifest
+    made = Deployable(model, problem.task, seen, about_trial(record, row), coded)
+    return write_model(made, folder, format, fused=fuse, dynamic=dynamic)
 
 
-def _like(written: nn.Module, model: nn.Module, example: Example) -> Example:
-    """The example as what is written takes it."""
-    return example if written is model else tuple(map(wide, parts_of(example)))
-
-
-def _fused(model: nn.Module, example: Example) -> nn.Module:
-    found = fuse(model, example)
-    if found is None:
-        raise ExportError(
-            "Only a model that torch.fx can trace, and that gives the same outputs afterwards, can be fused; this one "
-            "cannot. Export it without --fuse."
-        )
-    return found
-
-
-def manifest_of(
-    record: StudyRecord, row: TrialRow, problem: Problem, format: str, sizes: Sizes, seen: Seen
-) -> dict[str, Any]:
-    """What is known of a trial and its model."""
+def about_trial(record: StudyRecord, row: TrialRow) -> dict[str, Any]:
+    """What is known of a trial."""
     return {
-        "rank_search": version("rank-search"),
-        "format": format,
         "study": record.name,
         "trial": row.number,
         "measurements": dict(row.measurements),
         "dense": dict(record.dense),
         **row.point.to_json(),
-        "draws": seen.draws,
-        **about_inputs(problem.task.example(), sizes),
     }
-
-
-def about_inputs(example: Example, sizes: Sizes) -> dict[str, Any]:
-    """The inputs of a model, and the sizes that it takes."""
-    inputs = [list(each.shape) for each in parts_of(example)]
-    return {"any_batch": sizes.any_batch, "inputs": inputs, "sizes": sizes.to_json()}

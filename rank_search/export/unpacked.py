@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save
-
+from rank_search.basics import publish
 from rank_search.export.loading import CODED, GRAPH, MANIFEST, TENSORS, files_in, load
 from rank_search.export.packed_file import LARGEST, read_packed
-from rank_search.export.whole import check_free, made_whole, publish
+from rank_search.export.whole import check_free, made_whole
+from rank_search.training import to_safetensors
 
 
 def unpack_file(path: Path, folder: Path, largest: int = LARGEST) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def unpack_file(path: Path, folder: Path, largest: int = LARGEST) -> dict[str, A
             nothing is left then.
     """
     folder = Path(folder)
-    check_free(folder, "An unpack makes its own folder")
+    check_free(folder, "unpacking makes a new folder")
     packed = read_packed(Path(path))
     tensors = packed.tensors(largest)
     graph = packed.manifest["graph"]
@@ -32,8 +32,7 @@ def unpack_file(path: Path, folder: Path, largest: int = LARGEST) -> dict[str, A
     with made_whole(folder) as temporary:
         (temporary / GRAPH).write_text(json.dumps(graph), encoding="utf-8")
         named = {node["target"] for node in graph["nodes"] if node["op"] == "tensor"}
-        alone = {name: tensors[name].contiguous().clone() for name in named}
-        (temporary / TENSORS).write_bytes(save(alone))
+        (temporary / TENSORS).write_bytes(to_safetensors({name: tensors[name] for name in named}))
         (temporary / CODED).write_bytes(packed.payload)
         hidden = ("graph", "payload_sha256", "constants_sha256")
         about = {key: value for key, value in packed.manifest.items() if key not in hidden}

@@ -14,7 +14,7 @@ from rank_search.layers import copied
 from rank_search.point import Artifact, State
 from rank_search.store import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.study import Problem
-from rank_search.tasks import Seen, asked, seeded, watched
+from rank_search.tasks import Seen, Task, seeded, task_errors, task_measurements, watched
 from rank_search.training import from_safetensors
 from rank_search.trials import build
 
@@ -31,7 +31,7 @@ def rebuilt(problem: Problem, row: TrialRow, artifacts: ArtifactStore) -> nn.Mod
         return build(problem.model, row.point, problem.inventory.layers, problem.plugins, state)
     except RuntimeError as error:
         raise ExportError(
-            f"The model of trial {row.number} must fit the task's network; it does not: {error}. "
+            f"The model of trial {row.number} does not fit the task's network: {error}. "
             "Has the network's definition changed since?"
         ) from error
 
@@ -47,13 +47,13 @@ def artifact_of(row: TrialRow, kind: str) -> Artifact:
             return artifact
     if row.state is State.STOPPED:
         raise ExportError(
-            f"Only what was trained to the full budget is a model to deploy; trial {row.number} was stopped after "
-            f"{row.budget:g} epochs. Choose a trial that `rank-search front` lists."
+            f"Trial {row.number} was stopped after {row.budget:g} epochs; only models trained to the full budget are "
+            "deployed. Choose a trial that `rank-search front` lists."
         )
     raise ExportError(
-        f"Models of front members are kept; trial {row.number} ({row.state}"
+        f"The model of trial {row.number} was not kept, as only those of front members are ({row.state}"
         + (f", dominated by trial {row.dominated_by}" if row.dominated_by is not None else "")
-        + ") has none. Choose a trial that `rank-search front` lists."
+        + "). Choose a trial that `rank-search front` lists."
     )
 
 
@@ -62,32 +62,33 @@ def check_measurements(problem: Problem, model: nn.Module, row: TrialRow) -> See
 
     Returns what its forward was given on the way. The model stays as it was, even if a forward changes its buffers.
     """
-    (found, seen), again = _measured(problem, model, 0), None
+    (found, seen), again = measured(problem.task, model, 0), None
     for name, value in found.items():
         recorded = row.measurements.get(name)
         if recorded == value:
             continue
-        again = again or _measured(problem, model, 1)[0]
+        again = again or measured(problem.task, model, 1)[0]
         if not seen.draws and again == found:
             raise ExportError(
-                f"The rebuilt model must give the recorded {name} exactly; trial {row.number} was recorded with "
-                f"{recorded}, the rebuilt model has {value}. Has the selection data changed?"
+                f"The rebuilt model of trial {row.number} has {name} = {value}, and {recorded} was recorded; they "
+                "must be equal. Has the selection data changed?"
             )
     return seen if again is None else replace(seen, draws=True)
 
 
-def _measured(problem: Problem, model: nn.Module, rng_seed: int) -> tuple[dict[str, float], Seen]:
+def measured(task: Task, model: nn.Module, rng_seed: int = 0) -> tuple[dict[str, float], Seen]:
+    """What the task measures on its selection data, and what the forward of the model, a copy, was given for it."""
     own = copied(model)
-    with torch.no_grad(), seeded(rng_seed), watched(own) as watch, asked("selection() or evaluate()"):
-        found = problem.task.evaluate(own, problem.task.selection())
-    return {name: float(value) for name, value in found.items()}, watch.seen
+    with torch.no_grad(), seeded(rng_seed), watched(own) as watch, task_errors("selection() or evaluate()"):
+        found = task_measurements(task, own, task.selection(), "selection data")
+    return found, watch.seen
 
 
 def check_coded(model: nn.Module, coded: bytes) -> None:
     """The coded bytes must stand for the model's weights."""
     decoded, state = decode(coded), model.state_dict()
     if decoded.keys() != state.keys() or not all(torch.equal(decoded[name], state[name]) for name in state):
-        raise ExportError("The coded bytes must decode to the model's weights; they do not.")
+        raise ExportError("The coded bytes do not decode to the model's weights.")
 
 
 def artifacts_of(store: Store, record: StudyRecord) -> ArtifactStore:

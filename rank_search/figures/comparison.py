@@ -8,9 +8,9 @@ from statistics import median
 from typing import Any, Final
 
 from rank_search.errors import QueryError
-from rank_search.figures.convergence import LossBox, Trajectory, progress_of
-from rank_search.figures.panels import Panel, panels_of
-from rank_search.store import Store, StudyRecord
+from rank_search.figures.drawn_panels import DrawnPanel, drawn_panels
+from rank_search.pareto import Convergence, ReferenceBox
+from rank_search.store import Store, StudyRecord, box_of, convergence_of
 
 _COUNTS: Final = (10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
@@ -26,8 +26,8 @@ class Comparison:
 
     label: str
     studies: tuple[StudyRecord, ...]
-    panels: tuple[Panel, ...]
-    progress: tuple[Trajectory, ...]
+    panels: tuple[DrawnPanel, ...]
+    progress: tuple[Convergence, ...]
 
     def after(self, trials: int) -> tuple[float, float, float]:
         """The median of the studies' hypervolumes after so many trials, the least and the largest."""
@@ -58,12 +58,22 @@ def compare_studies(store: Store, names: Sequence[str]) -> list[Comparison]:
     groups = [_group(text) for text in names]
     labels = [label for label, _ in groups]
     if len(groups) < 2 or len(set(labels)) < len(labels):
-        raise QueryError(f"Two or more different studies are compared; found {', '.join(labels) or 'none'}.")
+        raise QueryError(f"{', '.join(labels) or 'Nothing'} cannot be compared: name two or more different studies.")
     found = {label: tuple(store.study(name) for name in members) for label, members in groups}
     everything = [study for studies in found.values() for study in studies]
     _require_alike(everything)
-    box = LossBox.of(everything)
-    return [_comparison(store, label, studies, box) for label, studies in found.items()]
+    box = ReferenceBox.around([box_of(study) for study in everything])
+    rows = {study.name: store.trials(study) for study in everything}
+    also = {*_COUNTS, *map(len, rows.values())}
+    return [
+        Comparison(
+            label,
+            studies,
+            tuple(drawn_panels(store, studies[0])),
+            tuple(convergence_of(study, rows[study.name], box, also) for study in studies),
+        )
+        for label, studies in found.items()
+    ]
 
 
 def rows_of(comparisons: Sequence[Comparison]) -> list[Mapping[str, Any]]:
@@ -97,11 +107,10 @@ def _require_alike(studies: Sequence[StudyRecord]) -> None:
     for study in studies:
         if study.objectives != first.objectives:
             raise QueryError(
-                f"Studies of the same objectives are compared; {first.name!r} has "
-                f"{', '.join(first.objective_names)}, {study.name!r} has {', '.join(study.objective_names)}."
+                f"{study.name!r} cannot be compared with {first.name!r}: it has the objectives "
+                f"{_in_words(study)}, the other has {_in_words(first)}. Compare studies of the same objectives."
             )
 
 
-def _comparison(store: Store, label: str, studies: tuple[StudyRecord, ...], box: LossBox) -> Comparison:
-    progress = tuple(progress_of(study, store.trials(study), box) for study in studies)
-    return Comparison(label, studies, tuple(panels_of(store, studies[0])), progress)
+def _in_words(study: StudyRecord) -> str:
+    return ", ".join(f"{each.name} ({each.direction})" for each in study.objectives)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
+from rank_search.basics import PALETTE, is_logarithmic, replace_whole
 from rank_search.errors import ExportError
 from rank_search.figures.comparison import Comparison
-from rank_search.figures.panels import Panel, is_logarithmic
+from rank_search.figures.drawn_panels import DrawnPanel
 
-BLUE: Final = "#0072B2"
-RED: Final = "#D55E00"
+BLUE: Final = PALETTE[0]
 GREY: Final = "0.75"
-COLORS: Final = (BLUE, RED, "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's, which readers with any color vision can tell apart."""
 MARKERS: Final = "os^Dv<>"
 FORMATS: Final = (".svg", ".png", ".pdf")
 
 
-def draw_front(panels: Sequence[Panel], target: Path) -> None:
+def draw_front(panels: Sequence[DrawnPanel], target: Path) -> None:
     """One panel for each pair: front, dominated trials faint, the dense model, and the knee with its number.
 
     Raises:
@@ -47,11 +47,11 @@ def draw_comparison(comparisons: Sequence[Comparison], target: Path) -> None:
     pairs = len(comparisons[0].panels)
     figure, every = _figure(pairs + 1, target)
     for place, axes in enumerate(every[:-1]):
-        for color, marker, each in zip(COLORS, MARKERS, comparisons, strict=False):
+        for color, marker, each in zip(cycle(PALETTE), cycle(MARKERS), comparisons, strict=False):
             _steps(axes, each.panels[place], color, marker, each.label)
         _dense(axes, comparisons[0].panels[place])
         _name_axes(axes, [each.panels[place] for each in comparisons])
-    for color, each in zip(COLORS, comparisons, strict=False):
+    for color, each in zip(cycle(PALETTE), comparisons, strict=False):
         _progress(every[-1], each, color)
     every[-1].set_xlabel("trials")
     every[-1].set_ylabel("hypervolume")
@@ -61,7 +61,7 @@ def draw_comparison(comparisons: Sequence[Comparison], target: Path) -> None:
 
 def _figure(count: int, target: Path) -> tuple[Any, list[Any]]:
     if target.suffix.lower() not in FORMATS:
-        raise ExportError(f"A picture's name ends in {', '.join(FORMATS)}; found {target.name!r}.")
+        raise ExportError(f"{target.name!r} does not end in {', '.join(FORMATS)}, as a picture does.")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.4 * count, 3.6), layout="constrained")
@@ -71,10 +71,11 @@ def _figure(count: int, target: Path) -> tuple[Any, list[Any]]:
 def _save(figure: Any, target: Path) -> None:
     import matplotlib as mpl
 
+    form, drawn = target.suffix.lower().removeprefix("."), BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "rank-search"}):
+        figure.savefig(drawn, format=form, dpi=160, metadata={"Date": None} if form == "svg" else None)
     try:
-        with mpl.rc_context({"svg.hashsalt": "rank-search"}):
-            dated = {"Date": None} if target.suffix.lower() == ".svg" else None
-            figure.savefig(target, dpi=160, metadata=dated)
+        replace_whole(target, drawn.getvalue())
     except OSError as error:
         raise ExportError(f"{target} could not be written: {error.strerror or error}.") from error
 
@@ -84,13 +85,13 @@ def _scatter(axes: Any, pairs: Sequence[tuple[float, float]], **look: Any) -> No
         axes.scatter(*zip(*pairs, strict=True), **look)
 
 
-def _steps(axes: Any, panel: Panel, color: str, marker: str, label: str) -> None:
+def _steps(axes: Any, panel: DrawnPanel, color: str, marker: str, label: str) -> None:
     if panel.front:
         across, upwards = zip(*panel.front, strict=True)
         axes.plot(across, upwards, color=color, marker=marker, markersize=4, linewidth=1.2, label=_plain(label))
 
 
-def _knee(axes: Any, panel: Panel) -> None:
+def _knee(axes: Any, panel: DrawnPanel) -> None:
     if panel.knee is None:
         return
     number, at = panel.knee
@@ -98,12 +99,12 @@ def _knee(axes: Any, panel: Panel) -> None:
     axes.annotate(f"knee: trial {number}", at, (8, 8), textcoords="offset points", fontsize="small")
 
 
-def _dense(axes: Any, panel: Panel) -> None:
+def _dense(axes: Any, panel: DrawnPanel) -> None:
     if panel.dense is not None:
         _scatter(axes, [panel.dense], marker="D", s=36, color="black", zorder=4, label="dense")
 
 
-def _name_axes(axes: Any, panels: Sequence[Panel]) -> None:
+def _name_axes(axes: Any, panels: Sequence[DrawnPanel]) -> None:
     axes.set_xlabel(_plain(panels[0].across))
     axes.set_ylabel(_plain(panels[0].upwards))
     axes.grid(alpha=0.25)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from rank_search.figures.panels import Panel, is_logarithmic
+from rank_search.basics import is_logarithmic, short_number
+from rank_search.figures.drawn_panels import DrawnPanel
 
 _TICKS: Final = 5
 
 
-def in_terminal(panel: Panel, width: int, height: int, color: bool) -> str:
+def in_terminal(panel: DrawnPanel, width: int, height: int, color: bool) -> str:
     """The front, the other trials and the dense model as characters, with axes.
 
     Args:
@@ -48,15 +49,6 @@ def in_terminal(panel: Panel, width: int, height: int, color: bool) -> str:
 def _ticks(values: Sequence[float], logarithmic: bool) -> tuple[list[float], list[str]]:
     """Some places from the least value to the largest, and what to write there."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    if logarithmic:
-        places = sorted({low * (high / low) ** (step / (_TICKS - 1)) for step in range(_TICKS)})
-        return places, [_label(float(f"{place:.3g}")) for place in places]
-    places = sorted({low + (high - low) * step / (_TICKS - 1) for step in range(_TICKS)})
-    return places, [_label(float(f"{place:.3g}")) for place in places]
-
-
-def _label(place: float) -> str:
-    """A number, with k, M, G from ten thousand on."""
-    from matplotlib.ticker import EngFormatter
-
-    return str(EngFormatter(sep="")(place)) if abs(place) >= 1e4 else f"{place:.4g}"
+    shares = [step / (_TICKS - 1) for step in range(_TICKS)]
+    places = sorted({low * (high / low) ** share if logarithmic else low + (high - low) * share for share in shares})
+    return places, [short_number(float(f"{place:.3g}")) for place in places]

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "Cluster": "ray_connection",
-    "SearchDriver": "driver",
     "Executor": "executors",
     "InProcess": "executors",
     "Job": "executors",
     "LaunchSettings": "settings",
-    "SearchPlan": "search_plan",
     "Processes": "processes",
     "RayActors": "ray_actors",
     "Runner": "executors",
+    "SearchDriver": "driver",
+    "SearchPlan": "search_plan",
     "SharedObject": "ray_connection",
     "WorkerRecipe": "recipe",
     "all_of": "executors",

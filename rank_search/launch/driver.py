@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -22,10 +21,9 @@ from rank_search.launch.heartbeats import beating
 from rank_search.launch.search_plan import SearchPlan
 from rank_search.launch.study_feed import StudyFeed
 from rank_search.observe import Observers, SearchProgress, logs
-from rank_search.pareto import hypervolume
 from rank_search.point import Execution, Outcome, State
 from rank_search.search import Source, check
-from rank_search.store import Claim, Store, StudyRecord
+from rank_search.store import Claim, Store, StudyRecord, hypervolume_of
 
 PATIENCE: Final = timedelta(seconds=1)
 
@@ -62,7 +60,7 @@ class SearchDriver:
         flight, and takes over those of one that dies. Interrupted (Ctrl-C, an error, anything), it closes the executor
         and gives its claims up, so that the next driver takes them at once.
         """
-        self._store.aim(self._study, self._plan.target)
+        self._store.set_target(self._study, self._plan.target)
         self._look_around()
         logs.study_joined(self._store.location, self._plan.target, self._feed.known.finished)
         complete = False
@@ -95,7 +93,7 @@ class SearchDriver:
             elsewhere=len(self._feed.elsewhere),
             workers=self._executor.workers,
             front=known.front,
-            hypervolume=hypervolume_of(self._study, [known.losses(row) for row in known.front]),
+            hypervolume=hypervolume_of(self._study, known.front),
             seconds=seconds,
             seconds_left=None if pace is None else pace * max(0, self._plan.target - known.finished),
             rate=None if pace is None else 60 / pace,
@@ -210,10 +208,3 @@ class SearchDriver:
             return replace(outcome, state=State.STOPPED)
         broken = check(self._plan.constraints, outcome.measurements, self._study.dense)
         return replace(outcome, state=State.INFEASIBLE, reason="; ".join(broken)) if broken else outcome
-
-
-def hypervolume_of(study: StudyRecord, losses: Sequence[Sequence[float]]) -> float:
-    """Hypervolume of losses between the study's ideal and its reference point, as a share of that box."""
-    reference = [study.reference_point[name] for name in study.objective_names]
-    ideal = [study.ideal[name] for name in study.objective_names]
-    return hypervolume(losses, reference, ideal) if losses else 0.0

@@ -1,28 +1,24 @@
-"""What can be factorized, and how: layers, the plugin contract, costs, and the factorized model."""
+"""What can be factorized, and how: layers, the plugin contract, costs, and the factorized model.
+
+The room is a function, too: `rank_search.layers(model, example)`, see `rank_search.layers.made_of.layers`.
+"""
 
 from __future__ import annotations
 
+from rank_search.basics import make_callable
 from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decompose, output_basis
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, Example, count_params, forward, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
-from rank_search.layers.factorization import Axis, Factorization
-from rank_search.layers.fused import channels_last, deployed, fuse
+from rank_search.layers.factorization import Axis, Factorization, fit_closer
+from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
 from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
-from rank_search.layers.layer import Layer, Unfolding, input_of
-from rank_search.layers.metric import (
-    cholesky,
-    fit_closer,
-    nested_span,
-    outer_fit,
-    outer_fits,
-    output_error,
-    root,
-    seen_outputs,
-)
-from rank_search.layers.ordinary import require_ordinary
-from rank_search.layers.plugins import blamed, installed, load_plugin
+from rank_search.layers.layer import Layer, Unfolding, input_of, weight_of
+from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
+from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
+from rank_search.layers.ordinary import in_evaluation, require_ordinary
+from rank_search.layers.plugins import installed, load_plugin, plugin_code, plugin_errors, plugin_version, resolved
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
 
@@ -38,10 +34,11 @@ __all__ = [
     "Inventory",
     "Layer",
     "LayersSettings",
+    "ModelLayer",
+    "ModelLayers",
     "Plugins",
     "Skipped",
     "Unfolding",
-    "blamed",
     "by_output",
     "channels_last",
     "cholesky",
@@ -54,10 +51,12 @@ __all__ = [
     "fit_closer",
     "forward",
     "fuse",
+    "in_evaluation",
     "input_of",
     "installed",
     "layer_by_layer",
     "layer_cost",
+    "layers",
     "load_plugin",
     "matches",
     "mean_macs",
@@ -66,10 +65,18 @@ __all__ = [
     "outer_fits",
     "output_basis",
     "output_error",
+    "plugin_code",
+    "plugin_errors",
+    "plugin_version",
     "recompose",
     "require_ordinary",
+    "resolved",
     "root",
     "seen_outputs",
     "skeleton",
     "take_inventory",
+    "tensor_distance",
+    "weight_of",
 ]
+
+make_callable(__name__, "made_of", "layers")

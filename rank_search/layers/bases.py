@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from rank_search.basics import Float
 from rank_search.errors import ContractError
 from rank_search.layers.layer import Unfolding
 from rank_search.layers.metric import JITTER
@@ -23,7 +24,9 @@ class Basis:
 
     __slots__ = ("left", "projected", "values")
 
-    def __init__(self, left: Tensor, values: Tensor, projected: Tensor) -> None:
+    def __init__(
+        self, left: Float[Tensor, "m k"], values: Float[Tensor, " k"], projected: Float[Tensor, "k n"]
+    ) -> None:
         self.left = left
         self.values = values
         self.projected = projected
@@ -42,24 +45,32 @@ class Bases(Protocol):
     """
 
     @property
-    def moment(self) -> Tensor | None: ...
+    def moment(self) -> Float[Tensor, "n n"] | None:
+        """The second moment of the layer's inputs, if it is known."""
 
-    def __call__(self, unfolding: Unfolding) -> Basis: ...
+    def __call__(self, unfolding: Unfolding) -> Basis:
+        """The basis of this unfolding of the weight."""
 
-    def outputs(self) -> Basis: ...
+    def outputs(self) -> Basis:
+        """The basis whose first r directions are the best r for the layer's outputs."""
 
-    def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor: ...
+    def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` gave when this key was first asked for."""
 
 
-def by_output(weight: Tensor) -> Tensor:
-    """The out × (in·kh·kw) unfolding; a linear weight is its own."""
+def by_output(weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out inputs_kh_kw"]:
+    """The out × (in·kh·kw) unfolding; a linear weight is its own.
+
+    >>> by_output(torch.zeros(4, 2, 3, 3)).shape
+    torch.Size([4, 18])
+    """
     return weight.flatten(1)
 
 
-class DirectBases:
+class DirectBases(Bases):
     """Bases computed on the spot and kept for the life of this object: no cache beside it, nothing on disk."""
 
-    def __init__(self, weight: Tensor, moment: Tensor | None = None) -> None:
+    def __init__(self, weight: Float[Tensor, "out ..."], moment: Float[Tensor, "n n"] | None = None) -> None:
         self._weight = weight.detach()
         self._moment = moment
         self._bases: dict[Unfolding, Basis] = {}
@@ -67,7 +78,7 @@ class DirectBases:
         self._outputs: Basis | None = None
 
     @property
-    def moment(self) -> Tensor | None:
+    def moment(self) -> Float[Tensor, "n n"] | None:
         return self._moment
 
     def __call__(self, unfolding: Unfolding) -> Basis:
@@ -106,8 +117,8 @@ def decompose(matrix: Tensor) -> Basis:
     """
     if matrix.ndim != 2:
         raise ContractError(
-            f"An unfolding makes a matrix of a weight; this one made {list(matrix.shape)}. "
-            "Mend the unfolding of the axis (docs/writing-a-plugin.md)."
+            f"An unfolding returned a tensor of shape {list(matrix.shape)}; it must return a matrix. "
+            "Fix the axis's unfolding (docs/writing-a-plugin.md)."
         )
     exact = matrix.detach().to(torch.float64)
     if exact.shape[0] <= exact.shape[1]:
@@ -125,7 +136,7 @@ def decompose(matrix: Tensor) -> Basis:
     )
 
 
-def output_basis(weight: Tensor, moment: Tensor) -> Basis:
+def output_basis(weight: Float[Tensor, "out ..."], moment: Float[Tensor, "n n"]) -> Basis:
     """The basis in which the first r outputs' directions are the best r for these inputs.
 
     W·C·Wᵀ = U·diag(s²)·Uᵀ. Of all weights of rank r, U_r·U_rᵀ·W has the smallest output error, the sum of the squared
@@ -147,6 +158,7 @@ def output_basis(weight: Tensor, moment: Tensor) -> Basis:
     return Basis(left.to(dtype).contiguous(), values.to(dtype), (left.T @ matrix).to(dtype).contiguous())
 
 
-def _eigenvectors(gram: Tensor) -> Tensor:
+def _eigenvectors(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
+    """The largest eigenvalue's first."""
     vectors: Tensor = torch.linalg.eigh(gram).eigenvectors
     return vectors.flip(-1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rank_search.layers.counting import WHOLE, multiply_adds
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
-from rank_search.layers.plugins import blamed
+from rank_search.layers.plugins import plugin_errors
 from rank_search.point import Choice
 
 
@@ -114,7 +114,7 @@ def _layer_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[
     if plugin is None:
         return _counted(lambda: DenseForm(layer), layer)
     made = ", ".join(f"{name}={value:g}" for name, value in values)
-    with blamed(plugin, f"a forward on the meta device with {made}", layer):
+    with plugin_errors(plugin, f"forward() on the meta device with {made}", layer):
         return _counted(lambda: plugin(layer, **dict(values)), layer)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rank_search.layers.bases import Bases
 from rank_search.layers.layer import Layer, Unfolding
 from rank_search.layers.lazy import LazyWeight
+from rank_search.layers.metric import output_error
 
 
 @dataclass(frozen=True)
@@ -108,3 +109,27 @@ class Factorization(nn.Module, ABC):
     def extra_repr(self) -> str:
         chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())
         return f"{tuple(self.layer.shape)}, {chosen}"
+
+
+def fit_closer(
+    form: Factorization,
+    weight: Tensor,
+    bases: Bases,
+    plain: Callable[[Tensor, Bases], None],
+    seen: Callable[[Tensor, Bases, Tensor], None],
+) -> None:
+    """Fit a form to the weight, or to what the inputs let be seen of it where that has the smaller output error.
+
+    Without a moment, and where neither is smaller, the plain fit stands.
+
+    Args:
+        plain: fits the form in place to the weight.
+        seen: fits it to the outputs, given the moment too.
+    """
+    plain(weight, bases)
+    if (moment := bases.moment) is None:
+        return
+    before = output_error(weight, form.dense(), moment)
+    seen(weight, bases, moment)
+    if not output_error(weight, form.dense(), moment) < before:
+        plain(weight, bases)

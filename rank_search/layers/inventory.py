@@ -73,7 +73,7 @@ class Inventory:
         for each in self.skipped:
             names[each.reason].append(each.name or each.kind)
         why = "; ".join(f"{reason} ({', '.join(found)})" for reason, found in names.items())
-        raise LayerError(f"A search needs a layer to factorize; this model has none: {why or 'it has no parameters'}.")
+        raise LayerError(f"This model has no layer to factorize: {why or 'it has no parameters'}.")
 
 
 def take_inventory(
@@ -142,7 +142,7 @@ def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
     for glob in globs:
         if glob != "*" and not matches_any(names, [glob]):
             raise LayerError(
-                f"A layer rule must match at least one layer; {glob!r} matches none of: {', '.join(names)}. "
+                f"The layer rule {glob!r} matches none of: {', '.join(names)}. "
                 "Correct include, exclude or tie under [layers]."
             )
 
@@ -182,7 +182,7 @@ def run_once(model: nn.Module, example: Example) -> object:
             return forward(model, _fresh(example))
     except Exception as error:
         raise TaskError(
-            f"The model must run on the task's example; its forward raised {type(error).__name__}: {error}. "
+            f"The model does not run on the task's example: its forward raised {type(error).__name__}: {error}. "
             "Check the task's model() and example()."
         ) from error
 
@@ -231,6 +231,6 @@ def _check_finite(name: str, module: nn.Module) -> None:
     for key, parameter in module.named_parameters(recurse=False):
         if not bool(torch.isfinite(parameter).all()):
             raise LayerError(
-                f"Weights must be finite; {name}.{key} holds NaN or infinity. Train the model again, or exclude "
+                f"{name}.{key} holds NaN or infinity; weights must be finite. Train the model again, or exclude "
                 "the layer ([layers] exclude)."
             )

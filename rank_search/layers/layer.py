@@ -73,7 +73,7 @@ class Layer:
                 dtype=module.weight.dtype,
             )
         raise LayerError(
-            f"Only Linear and ungrouped Conv2d can be factorized; layer {name!r} is {type(module).__name__}. "
+            f"Layer {name!r} is {type(module).__name__}; only Linear and ungrouped Conv2d can be factorized. "
             "Exclude it in the study file ([layers] exclude)."
         )
 
@@ -133,6 +133,11 @@ class Layer:
             padding=((0, 0), self.padding[1]),
             dilation=(1, self.dilation[1]),
         )
+
+
+def weight_of(model: nn.Module, layer: str) -> Tensor:
+    """The weight of a layer, by its name, without its gradient."""
+    return model.get_submodule(layer).get_parameter("weight").detach()
 
 
 def input_of(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:

@@ -7,15 +7,12 @@ squared Frobenius norm of W − W'.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from rank_search.layers.bases import Bases
-    from rank_search.layers.factorization import Factorization
+from rank_search.basics import Float
 
 RIDGE: Final = 1e-6
 """Of the mean diagonal entry of C: what least squares adds, so that inputs that never occur keep their weight."""
@@ -24,7 +21,9 @@ JITTER: Final = 1e-10
 """Of the mean diagonal entry: decides between directions that are otherwise the same, and divides nothing by zero."""
 
 
-def output_error(weight: Tensor, other: Tensor, moment: Tensor | None = None) -> float:
+def output_error(
+    weight: Float[Tensor, "out ..."], other: Float[Tensor, "out ..."], moment: Float[Tensor, "n n"] | None = None
+) -> float:
     """Expected squared distance between the outputs of two weights: tr((W − W')·C·(W − W')ᵀ).
 
     In the square of the outputs' unit, summed over output channels, for one position. In float64 for weights of that
@@ -39,31 +38,9 @@ def output_error(weight: Tensor, other: Tensor, moment: Tensor | None = None) ->
     return float((seen * difference).sum(dtype=torch.float64))
 
 
-def fit_closer(
-    form: Factorization,
-    weight: Tensor,
-    bases: Bases,
-    plain: Callable[[Tensor, Bases], None],
-    seen: Callable[[Tensor, Bases, Tensor], None],
-) -> None:
-    """Fit a form to the weight, or to what the inputs let be seen of it where that has the smaller output error.
-
-    Without a moment, and where neither is smaller, the plain fit stands.
-
-    Args:
-        plain: fits the form in place to the weight.
-        seen: fits it to the outputs, given the moment too.
-    """
-    plain(weight, bases)
-    if (moment := bases.moment) is None:
-        return
-    before = output_error(weight, form.dense(), moment)
-    seen(weight, bases, moment)
-    if not output_error(weight, form.dense(), moment) < before:
-        plain(weight, bases)
-
-
-def outer_fits(weight: Tensor, inner: Tensor, moment: Tensor) -> Tensor:
+def outer_fits(
+    weight: Float[Tensor, "out ..."], inner: Float[Tensor, "n k"], moment: Float[Tensor, "n n"]
+) -> Float[Tensor, "k+out k"]:
     """Everything that the best last factor needs, for the first r columns of what comes before it, for every r at once.
 
     Symbols: P (n × k) is what comes before: the layer is A·Pᵀx, and its best A is W·C·P·(Pᵀ·C·P)⁻¹ (least squares).
@@ -73,17 +50,23 @@ def outer_fits(weight: Tensor, inner: Tensor, moment: Tensor) -> Tensor:
 
     Returned is L over Z, (k + out) × k, in float64. To C a ridge of `RIDGE` is added: of inputs that never occur the
     weight itself decides, and where C is zero it alone. O(n²·k + k³).
+
+    >>> fits = outer_fits(torch.tensor([[2.0, 5.0]]), torch.eye(2), torch.diag(torch.tensor([1.0, 4.0])))
+    >>> fits.round(decimals=3).tolist()  # L is the root of C here, and Z = W·L
+    [[1.0, 0.0], [0.0, 2.0], [2.0, 10.0]]
     """
     W, P, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), inner, moment))
-    CP = C @ P + (RIDGE * float(C.diagonal().mean()) or 1.0) * P
-    gram = P.T @ CP
+    CP = C @ P + (RIDGE * float(C.diagonal().mean()) or 1.0) * P  # n × k
+    gram = P.T @ CP  # k × k
     jitter = JITTER * float(gram.diagonal().mean()) or 1.0
     L = cholesky(gram + jitter * torch.eye(len(gram)).to(gram))
-    Z = torch.linalg.solve_triangular(L, (W @ CP).T, upper=False).T
+    Z = torch.linalg.solve_triangular(L, (W @ CP).T, upper=False).T  # out × k
     return torch.cat([L, Z])
 
 
-def outer_fit(fits: Tensor, width: int, frame: Tensor | None = None) -> Tensor:
+def outer_fit(
+    fits: Float[Tensor, "k_out k"], width: int, frame: Float[Tensor, "out r"] | None = None
+) -> Float[Tensor, "rows {width}"]:
     """The best A (out × width) for the first `width` columns of P; with a frame U (out × r) the best of UUᵀA: UᵀA.
 
     Args:
@@ -94,17 +77,21 @@ def outer_fit(fits: Tensor, width: int, frame: Tensor | None = None) -> Tensor:
     [[4.5]]
     """
     L, Z = fits[:width, :width], seen_outputs(fits, width)
-    kept = Z if frame is None else frame.to(Z.dtype).T @ Z
+    kept = Z if frame is None else frame.to(Z.dtype).T @ Z  # out × width, or r × width
     best: Tensor = torch.linalg.solve_triangular(L, kept, upper=False, left=False)
     return best
 
 
-def seen_outputs(fits: Tensor, width: int) -> Tensor:
-    """Z (out × width): Z·Zᵀ is the second moment of the outputs of the best A for the first `width` columns of P."""
+def seen_outputs(fits: Float[Tensor, "k_out k"], width: int) -> Float[Tensor, "out {width}"]:
+    """Z (out × width): Z·Zᵀ is the second moment of the outputs of the best A for the first `width` columns of P.
+
+    >>> seen_outputs(torch.tensor([[1.0, 0.0], [0.0, 2.0], [2.0, 10.0]]), 1).tolist()
+    [[2.0]]
+    """
     return fits[fits.shape[1] :, :width]
 
 
-def cholesky(matrix: Tensor) -> Tensor:
+def cholesky(matrix: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     """L with L·Lᵀ = A, lower triangular, for a symmetric A that is positive definite but for rounding.
 
     Where it is not, its eigenvalues are floored at `JITTER` of the largest: A is an average of products, and what is
@@ -128,14 +115,20 @@ def cholesky(matrix: Tensor) -> Tensor:
     return exact
 
 
-def root(moment: Tensor, floor: float = 0.0) -> Tensor:
-    """The symmetric root of a positive semidefinite matrix: R·R = C, in float64, no eigenvalue of C below the floor."""
+def root(moment: Float[Tensor, "n n"], floor: float = 0.0) -> Float[Tensor, "n n"]:
+    """The symmetric root of a positive semidefinite matrix: R·R = C, in float64, no eigenvalue of C below the floor.
+
+    O(n³).
+
+    >>> root(torch.diag(torch.tensor([4.0, 0.0])), floor=1.0).tolist()
+    [[2.0, 0.0], [0.0, 1.0]]
+    """
     squares, vectors = torch.linalg.eigh(moment.to(torch.float64))
     exact: Tensor = (vectors * squares.clamp_min(floor).sqrt()) @ vectors.T
     return exact
 
 
-def nested_span(weighted: Tensor, metric: Tensor) -> Tensor:
+def nested_span(weighted: Float[Tensor, "m k"], metric: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:
     """Orthonormal columns whose first r span the best r functionals of a factor's inputs, if its metric is a product.
 
     Symbols: Y (m × k), an unfolding whose rows are weighed by the metric M (m × m): M^½·Y = Q·diag(s)·Vᵀ; the

@@ -33,8 +33,8 @@ def require_ordinary(model: nn.Module) -> None:
                 "with. Hand over the model from before it was quantized."
             )
         raise TaskError(
-            "A model's state is made of ordinary tensors, so that it can be coded; "
-            f"{', '.join(strange)} is something else. Keep it as a buffer, or out of the state dict."
+            f"{', '.join(strange)} is no ordinary tensor, so the model's state cannot be coded. Keep it as a buffer, "
+            "or out of the state dict."
         )
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, entry_points, version
 from pathlib import Path
 from typing import Final
 
-from rank_search.errors import BrokenPluginError, ContractError, RankSearchError, UnknownPluginError
+from rank_search.basics import attributing, nearest
+from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginError
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
 from rank_search.point import DENSE
@@ -38,43 +38,69 @@ def load_plugin(name: str) -> type[Factorization]:
     found = _from_file(name) if ".py:" in name else _from_entry_point(name)
     if not (inspect.isclass(found) and issubclass(found, Factorization)):
         raise ContractError(
-            f"A factorization is a subclass of rank_search.layers.Factorization; {name!r} loads {found!r}. "
+            f"{name!r} loads {found!r}; a factorization is a subclass of rank_search.layers.Factorization. "
             "See docs/writing-a-plugin.md."
         )
     if missing := sorted(found.__abstractmethods__):
         raise ContractError(
-            f"A factorization defines axes, fit and dense; {name!r} lacks {', '.join(missing)}. "
+            f"{name!r} lacks {', '.join(missing)}; a factorization defines axes, fit and dense. "
             "See docs/writing-a-plugin.md."
         )
     return found
 
 
-@contextmanager
-def blamed(plugin: type[Factorization], what: str, layer: Layer) -> Iterator[None]:
-    """Whatever a factorization raises, as an error that says in what and for which layer.
+def plugin_errors(plugin: type[Factorization], what: str, layer: Layer) -> AbstractContextManager[None]:
+    """What a factorization raises inside becomes a `ContractError` that names the method and the layer."""
+    return attributing(
+        ContractError,
+        f"{plugin.__name__}.{what} for {layer.name or layer}",
+        "A factorization must work for every layer that it applies to; `rank-search plugins check` shows more.",
+    )
 
-    Raises:
-        ContractError: instead of anything that is not an error of ours already.
+
+def name_of(plugin: type[Factorization]) -> str:
+    """The name under which a factorization is installed; of one that is not, its class's.
+
+    >>> name_of(load_plugin("svd"))
+    'svd'
+    """
+    names = {entry.value: name for name, entry in installed().items()}
+    return names.get(f"{plugin.__module__}:{plugin.__qualname__}", plugin.__qualname__)
+
+
+def resolved(plugin: str, folder: Path) -> str:
+    """A plugin in a file is named relative to the study file."""
+    file, separator, name = plugin.rpartition(".py:")
+    return f"{folder / (file + '.py')}:{name}" if separator else plugin
+
+
+def plugin_version(plugin: str, folder: Path) -> str:
+    """The version of a plugin's package; of a plugin in a file, what the file holds."""
+    file, in_file, _ = resolved(plugin, folder).rpartition(":")
+    if in_file:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    entry = installed().get(plugin)
+    return entry.dist.version if entry is not None and entry.dist is not None else version("rank-search")
+
+
+def plugin_code(name: str, plugin: type[Factorization], folder: Path) -> str:
+    """What a plugin's fits come from: its version and the file that it is written in, and the version of this package.
+
+    A change in what that file imports goes unseen as long as no version changes.
     """
     try:
-        yield
-    except RankSearchError:
-        raise
-    except Exception as error:
-        raise ContractError(
-            f"A factorization works for every layer that it applies to; {plugin.__name__} raised "
-            f"{type(error).__name__} in {what}, for {layer.name or layer}: {error}. "
-            "`rank-search plugins check` shows more."
-        ) from error
+        source = Path(inspect.getfile(plugin)).read_bytes()
+    except (OSError, TypeError):  # no file, such as a class of an interactive session
+        source = b""
+    code = hashlib.sha256(source).hexdigest()
+    return f"{name} {plugin.__qualname__} {plugin_version(name, folder)} {code} {version('rank-search')}"
 
 
 def _from_entry_point(name: str) -> object:
     known = installed()
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, DENSE], n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UnknownPluginError(
-            f"No factorization {name!r} is installed; there are: {', '.join(known) or 'none'}.{hint} "
+            f"No factorization {name!r} is installed{nearest(name, [*known, DENSE])} "
             "A plugin in a file is named path.py:Class."
         )
     try:
@@ -92,7 +118,7 @@ def _from_file(name: str) -> object:
     path = Path(file).resolve()
     spec = importlib.util.spec_from_file_location(f"rank_search_plugin_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UnknownPluginError(f"A plugin in a file is named path.py:Class; there is no file {path}.")
+        raise UnknownPluginError(f"There is no file {path}. A plugin in a file is named path.py:Class.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that its classes can be pickled
     try:
@@ -100,7 +126,7 @@ def _from_file(name: str) -> object:
     except Exception as error:
         del sys.modules[spec.name]
         raise BrokenPluginError(
-            f"{path} does not import: {type(error).__name__}: {error}. Mend it and try again."
+            f"{path} does not import: {type(error).__name__}: {error}. Fix it and try again."
         ) from error
     if attribute not in vars(module):
         raise UnknownPluginError(f"{path} has no class {attribute!r}. A plugin in a file is named path.py:Class.")

@@ -96,18 +96,9 @@ def _scaled_grouped(a: Tensor, b: Tensor, scale_a: Any, scale_b: Any, offsets: A
 # ---- forms of several arguments --------------------------------------------------------------------------
 
 
-def _trilinear(
-    a: Tensor,
-    b: Tensor,
-    c: Tensor,
-    expand_a: Sequence[int],
-    expand_b: Sequence[int],
-    expand_c: Sequence[int],
-    summed: Sequence[int],
-    *_: Any,
-    **__: Any,
-) -> int:
+def _trilinear(a: Tensor, b: Tensor, c: Tensor, *args: Any, **__: Any) -> int:
     """a · b summed over what c does not have, times c summed over the rest; `expand_…`: dimensions that one lacks."""
+    expand_a, expand_b, expand_c, summed = args[:4]
     shapes = [_expanded(x.shape, e) for x, e in ((a, expand_a), (b, expand_b), (c, expand_c))]
     sizes = [max(each) for each in zip(*shapes, strict=True)]
     first = set(range(len(sizes))) - (set(expand_a) & set(expand_b))
@@ -150,9 +141,9 @@ def _transposed(x: Tensor, weight: Tensor, *_: Any, **__: Any) -> int:
     return x.numel() * math.prod(weight.shape[1:])
 
 
-def _either_convolution(
-    x: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *_: Any, **kw: Any
-) -> int:
+def _either_convolution(x: Tensor, weight: Tensor, *args: Any, **kw: Any) -> int:
+    """`args`: bias, stride, padding, dilation, transposed, …"""
+    transposed = args[4]
     return (_transposed if transposed else _convolution)(x, weight, **kw)
 
 
@@ -177,23 +168,22 @@ def _lengths(x: Tensor) -> list[int]:
     return [len(each) for each in x.unbind()] if x.is_nested else [x.shape[1]] * x.shape[0]
 
 
-def _multi_head(
-    query: Tensor, key: Tensor, value: Tensor, features: int, heads: int, from_inputs: Tensor, bias: Any, to: Tensor,
-    *_: Any, **__: Any,
-) -> int:  # fmt: skip
-    """Projections of query, key and value, scores, weighted values, and the projection of what comes out."""
+def _multi_head(query: Tensor, key: Tensor, value: Tensor, features: int, *args: Any, **__: Any) -> int:
+    """Projections of query, key and value, scores, weighted values, and the projection of what comes out.
+
+    `args`: heads, weight and bias of the projection of inputs, weight of the projection of outputs, …
+    """
+    to: Tensor = args[3]
     asked, known = _lengths(query), _lengths(key)
     projected = sum(asked) * features**2 + 2 * sum(known) * features**2
     attended = sum(2 * one * other * features for one, other in zip(asked, known, strict=True))
     return projected + attended + sum(asked) * to.numel()
 
 
-def _encoder_layer(
-    x: Tensor, features: int, heads: int, from_inputs: Tensor, bias: Any, to: Tensor, *args: Any, **__: Any
-) -> int:
-    """Attention of a sequence to itself, and two linear layers: `args` begins after the projection."""
-    widths: int = args[8].numel() + args[10].numel()
-    return _multi_head(x, x, x, features, heads, from_inputs, bias, to) + sum(_lengths(x)) * widths
+def _encoder_layer(x: Tensor, features: int, *args: Any, **__: Any) -> int:
+    """Attention of a sequence to itself, and two linear layers, whose weights are the 13th and the 15th of `args`."""
+    widths: int = args[12].numel() + args[14].numel()
+    return _multi_head(x, x, x, features, *args) + sum(_lengths(x)) * widths
 
 
 def _recurrent_layer(x: Tensor, from_input: Tensor, from_state: Tensor, *_: Any, **__: Any) -> int:

@@ -1,4 +1,4 @@
-"""Step 9 of the data path: the factorized model. All checks come before the first change."""
+"""Step 10 of the data path: the factorized model. All checks come before the first change."""
 
 from __future__ import annotations
 
@@ -105,12 +105,12 @@ def check_point(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> 
     for name, choice in _factorized(point):
         if name not in layers:
             raise LayerError(
-                f"A point chooses for layers of the model; there is no layer {name!r} among: {', '.join(layers)}."
+                f"The point chooses for layer {name!r}, which the model does not have; there are: {', '.join(layers)}."
             )
         if choice.factorization not in plugins:
             raise LayerError(
-                f"Layer {name!r} asks for the factorization {choice.factorization!r}; "
-                f"at hand are: dense, {', '.join(plugins)}."
+                f"Layer {name!r} asks for the factorization {choice.factorization!r}, which the study does not use; "
+                f"it uses: dense, {', '.join(plugins)}."
             )
         _check_values(name, choice, layers[name], plugins[choice.factorization])
 
@@ -121,14 +121,14 @@ def _check_values(name: str, choice: Choice, layer: Layer, plugin: type[Factoriz
         raise LayerError(f"{choice.factorization} does not apply to layer {name!r} of shape {layer.shape}.")
     if set(axes) != set(choice.values):
         raise LayerError(
-            f"{choice.factorization} has the axes {', '.join(axes)}; layer {name!r} was given "
-            f"{', '.join(choice.values) or 'none'}."
+            f"Layer {name!r} was given {', '.join(choice.values) or 'no values'}; {choice.factorization} has the axes "
+            f"{', '.join(axes)}."
         )
     for key, value in choice.values.items():
         if not axes[key].low <= value <= axes[key].high:
             raise LayerError(
-                f"{key} of {choice.factorization} for layer {name!r} lies in "
-                f"[{axes[key].low:g}, {axes[key].high:g}]; found {value}."
+                f"{key} of {choice.factorization} for layer {name!r} is {value}; it must lie in "
+                f"[{axes[key].low:g}, {axes[key].high:g}]."
             )
 
 
@@ -139,7 +139,7 @@ def _factorized(point: Point) -> list[tuple[str, Choice]]:
 def _dense(model: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
     module = model.get_submodule(name)
     if not isinstance(module, nn.Linear | nn.Conv2d):
-        raise LayerError(f"Only a dense model can be factorized; layer {name!r} is {type(module).__name__}.")
+        raise LayerError(f"Layer {name!r} is {type(module).__name__} already; only a dense model can be factorized.")
     return module
 
 

@@ -10,7 +10,7 @@ from rank_search.errors import LayerError
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.globs import matches
 from rank_search.layers.layer import Layer
-from rank_search.layers.plugins import blamed
+from rank_search.layers.plugins import plugin_errors
 from rank_search.layers.replace import Plugins
 
 
@@ -60,7 +60,7 @@ class LayersSettings(BaseModel):
         for rule in self.rules:
             if not any(matches(name, rule.match) for name in layers):
                 raise LayerError(
-                    f"Each of the [[layers.rules]] matches a layer that is searched; {rule.match!r} matches none of: "
+                    f"{rule.match!r} in [[layers.rules]] matches no layer that is searched; there are: "
                     f"{', '.join(layers)}."
                 )
         return {
@@ -93,12 +93,12 @@ class LayersSettings(BaseModel):
 
 
 def _applies(plugin: type[Factorization], layer: Layer) -> bool:
-    with blamed(plugin, "axes()", layer):
+    with plugin_errors(plugin, "axes()", layer):
         return bool(plugin.axes(layer))
 
 
 def _check_tie(globs: tuple[str, ...], members: list[str], owner: Mapping[str, str]) -> None:
     if not members:
-        raise LayerError(f"Each list in [layers] tie must match a layer; {list(globs)} matches none.")
+        raise LayerError(f"{list(globs)} in [layers] tie matches no layer; each list must match one.")
     if twice := [name for name in members if name in owner]:
-        raise LayerError(f"A layer is tied once; {', '.join(twice)} stands in two lists of [layers] tie.")
+        raise LayerError(f"{', '.join(twice)} is in two lists of [layers] tie. Remove it from one.")

@@ -72,17 +72,9 @@ def _aligned(added: Shape, found: Shape | None) -> list[tuple[int, int]]:
     return list(zip(reversed(added), reversed(found or ()), strict=False))
 
 
-def _convolution(
-    x: Shape,
-    weight: Shape,
-    bias: Shape | None,
-    stride: Shape,
-    padding: Shape,
-    dilation: Shape,
-    transposed: bool,
-    added: Shape,
-    groups: int,
-) -> Shape | None:
+def _convolution(x: Shape, weight: Shape, bias: Shape | None, *given: Any) -> Shape | None:
+    """`given` as by `aten.convolution`: stride, padding, dilation, transposed, output padding, groups."""
+    stride, padding, dilation, transposed, added, groups = given
     inputs, outputs = (weight[0], weight[1] * groups) if transposed else (weight[1] * groups, weight[0])
     if len(x) != len(weight) or x[1] != inputs or outputs % groups or (bias is not None and list(bias) != [outputs]):
         return None

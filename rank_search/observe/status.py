@@ -9,8 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
-from rank_search.pareto import hypervolume
-from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord
+from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord, hypervolume_of
 
 SILENT: Final = timedelta(seconds=90)
 """A driver that has not been heard of for so long is dead or cut off; others take its claims over."""
@@ -108,8 +107,8 @@ def status_of(store: Store, name: str, period: timedelta) -> Status:
     """
     study, moment = store.study(name), store.now()
     front = store.front(study)
-    losses = [[row.losses[objective] for objective in study.objective_names] for row in front]
-    found = Status(study, moment, *_recent(store, study, moment, period), len(front), _share(study, losses))
+    share = hypervolume_of(study, front)
+    found = Status(study, moment, *_recent(store, study, moment, period), len(front), share)
     last = found.activity.last_finished
     if not found.complete or last is None:
         return found
@@ -121,8 +120,3 @@ def _recent(store: Store, study: StudyRecord, until: datetime, period: timedelta
     """The last `period` before a moment, or as much of it as the study is old, and what finished since."""
     covered = min(period, max(_BRIEFEST, until - study.created))
     return covered, store.activity(study, until - covered)
-
-
-def _share(study: StudyRecord, losses: Sequence[Sequence[float]]) -> float:
-    corners = ([corner[name] for name in study.objective_names] for corner in (study.reference_point, study.ideal))
-    return hypervolume(losses, *corners) if losses else 0.0

@@ -1,13 +1,21 @@
-"""Step 7 of the data path: what each layer may become, with its cost and its error; how a cost is allocated."""
+"""Step 7 of the data path: what each layer may become, with its cost and its error; how a cost is allocated.
+
+The room is a function, too: `rank_search.options(model, batches, example=x)`, see `options` in
+`rank_search.options.of_model`.
+"""
 
 from __future__ import annotations
 
-from rank_search.options.allocation import Allocation, cost_shares, lagrangian_front, mean_shares, price_of, spread
+from rank_search.basics import make_callable
+from rank_search.options.allocate import Allocation, allocate
+from rank_search.options.allocation import HullPoint, cost_shares, mean_shares, spread, sweep
 from rank_search.options.arrays import Array, OptionArrays, Places
 from rank_search.options.cost_model import CostModel, normalized
-from rank_search.options.fits import Fits
+from rank_search.options.fitted import factorize
 from rank_search.options.form_speeds import Forms
 from rank_search.options.form_timing import measure_forms
+from rank_search.options.grouping import build_groups
+from rank_search.options.of_model import fits_of, measured_table, options, stored_bits
 from rank_search.options.ranges import AxisRange, Group
 from rank_search.options.table import Option, OptionTable
 
@@ -16,18 +24,26 @@ __all__ = [
     "Array",
     "AxisRange",
     "CostModel",
-    "Fits",
     "Forms",
     "Group",
+    "HullPoint",
     "Option",
     "OptionArrays",
     "OptionTable",
     "Places",
+    "allocate",
+    "build_groups",
     "cost_shares",
-    "lagrangian_front",
+    "factorize",
+    "fits_of",
     "mean_shares",
     "measure_forms",
+    "measured_table",
     "normalized",
-    "price_of",
+    "options",
     "spread",
+    "stored_bits",
+    "sweep",
 ]
+
+make_callable(__name__, "of_model", "options")

@@ -1,4 +1,4 @@
-"""How to spread a cost over the layers: the exact front of Σ error against Σ cost, by a Lagrangian sweep."""
+"""How to spread a cost over the layers: the corners of the front of Σ error against Σ cost, by a Lagrangian sweep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rank_search.options.table import Option
+from rank_search.options.table import Option, OptionTable
 
 Shares = Mapping[str, float]
 """What a parameter and a MAC weigh: by `"params"` and `"macs"`, relative to the dense model's."""
@@ -17,8 +17,8 @@ _SMALLEST: Final = 1e-12
 
 
 @dataclass(frozen=True)
-class Allocation:
-    """One point of the front.
+class HullPoint:
+    """One corner of the convex hull of the front.
 
     Attributes:
         chosen: the place of each group's option in what was given.
@@ -43,7 +43,7 @@ class _Step:
     added: float
 
 
-def lagrangian_front(costs: Sequence[Sequence[float]], errors: Sequence[Sequence[float]]) -> list[Allocation]:
+def lagrangian_front(costs: Sequence[Sequence[float]], errors: Sequence[Sequence[float]]) -> list[HullPoint]:
     """Every allocation that is best for some price: least Σ error + price·Σ cost, for all prices at once.
 
     Symbols: group g has options with cost c_go and error e_go. For a given price each group decides for itself, so as
@@ -66,11 +66,11 @@ def lagrangian_front(costs: Sequence[Sequence[float]], errors: Sequence[Sequence
     chosen = [hull[0] for hull in hulls]
     cost = sum(costs[group][option] for group, option in enumerate(chosen))
     error = sum(errors[group][option] for group, option in enumerate(chosen))
-    front = [Allocation(tuple(chosen), 0.0, cost, error)]
+    front = [HullPoint(tuple(chosen), 0.0, cost, error)]
     for step in sorted(_steps(hulls, costs, errors), key=lambda step: step.price):
         chosen[step.group] = step.to
         cost, error = cost - step.saved, error + step.added
-        front.append(Allocation(tuple(chosen), step.price, cost, error))
+        front.append(HullPoint(tuple(chosen), step.price, cost, error))
     return front
 
 
@@ -105,7 +105,7 @@ def _steps(
     return found
 
 
-def spread(front: Sequence[Allocation], count: int, fixed: float = 0.0) -> list[Allocation]:
+def spread(front: Sequence[HullPoint], count: int, fixed: float = 0.0) -> list[HullPoint]:
     """A handful of the front, evenly spaced in the logarithm of the cost, the first (least error) left out.
 
     Args:
@@ -129,7 +129,11 @@ def spread(front: Sequence[Allocation], count: int, fixed: float = 0.0) -> list[
 
 
 def cost_shares(objectives: Sequence[str]) -> list[Shares]:
-    """What costs are worth, in each way that an objective cares about; both alike where several do, or none."""
+    """What costs are worth, in each way that an objective cares about; both alike where several do, or none.
+
+    >>> cost_shares(["error", "latency"]), cost_shares(["error"])
+    ([{'params': 0.0, 'macs': 1.0}], [{'params': 0.5, 'macs': 0.5}])
+    """
     shares: list[Shares] = []
     if {"macs", "latency", "latency_ratio"} & set(objectives):
         shares.append({"params": 0.0, "macs": 1.0})
@@ -150,5 +154,18 @@ def mean_shares(objectives: Sequence[str]) -> Shares:
 
 
 def price_of(option: Option, shares: Shares, dense: Mapping[str, float]) -> float:
-    """The cost of an option as a share of the dense model's, parameters and MACs weighed as given."""
+    """The cost of an option as a share of the dense model's, parameters and MACs weighed as given.
+
+    A dense model without MACs counts as one with one.
+
+    >>> price_of(Option({}, params=10, macs=30, error=0.0), {"params": 0.5, "macs": 0.5}, {"params": 20, "macs": 100})
+    0.4
+    """
     return shares["params"] * option.params / dense["params"] + shares["macs"] * option.macs / max(1, dense["macs"])
+
+
+def sweep(table: OptionTable, shares: Shares) -> list[HullPoint]:
+    """The corners of the front of a table: Σ error against a weighed cost of what the options are chosen for."""
+    groups = table.of.values()
+    costs = [[price_of(option, shares, table.dense) for option in options] for options in groups]
+    return lagrangian_front(costs, [[option.error for option in options] for options in groups])

@@ -8,7 +8,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from rank_search.layers import Bases, Factorization, Layer, blamed, output_error
+from rank_search.layers import Bases, Example, Factorization, Layer, output_error, plugin_errors
 from rank_search.point import Choice
 from rank_search.priors import KeptNumbers
 
@@ -34,6 +34,7 @@ class Fits:
         plugins: factorization classes by name.
         weights, bases: of a layer, by its name.
         kept: where errors are looked up before a fit is made, and kept by `save`; by default, nowhere.
+        example: what a forward of the model takes, for whoever runs it on batches.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Fits:
         weights: Callable[[str], Tensor],
         bases: Callable[[str], Bases],
         kept: KeptOf = _nowhere,
+        example: Example | None = None,
     ) -> None:
-        self._layers, self._plugins, self._weights, self._bases = layers, plugins, weights, bases
+        self.example = example
+        self.layers, self.plugins, self.weights, self.bases = layers, plugins, weights, bases
         self._totals: dict[str, float] = {}
         self._kept_of = kept
         self._kept: dict[tuple[str, str], KeptNumbers] = {}
@@ -70,9 +73,9 @@ class Fits:
 
     @torch.no_grad()
     def _measured(self, layer: str, choice: Choice) -> float:
-        weight, bases, plugin = self._weights(layer), self._bases(layer), self._plugins[choice.factorization]
-        with blamed(plugin, "fit()", self._layers[layer]):
-            module = plugin(self._layers[layer], **choice.values).to(weight.device)
+        weight, bases, plugin = self.weights(layer), self.bases(layer), self.plugins[choice.factorization]
+        with plugin_errors(plugin, "fit()", self.layers[layer]):
+            module = plugin(self.layers[layer], **choice.values).to(weight.device)
             module.fit(weight, bases)
             fitted = module.dense()
         if layer not in self._totals:

@@ -34,6 +34,7 @@ class Forms:
         return float(np.interp(macs, counts, ratios))
 
     def to_json(self) -> dict[str, Any]:
+        """What `from_json` reads back."""
         return {
             layer: {name: [list(pair) for pair in known] for name, known in by_name.items()}
             for layer, by_name in self.measured.items()
@@ -41,6 +42,7 @@ class Forms:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Forms:
+        """Read what `to_json` gave."""
         return cls({layer: {name: _pairs(known) for name, known in by_name.items()} for layer, by_name in data.items()})
 
 

@@ -54,6 +54,7 @@ class Group:
 
     @property
     def layers(self) -> tuple[str, ...]:
+        """The names of its layers."""
         return tuple(self.axes)
 
     @property
@@ -63,6 +64,7 @@ class Group:
 
     @property
     def choices(self) -> tuple[str, ...]:
+        """What may be chosen for it: each factorization, or dense."""
         return (*self.factorizations, DENSE)
 
     @property

@@ -1,7 +1,4 @@
-"""Pareto dominance and the hypervolume, on losses: lower is better in every column.
-
-numpy and moocore are imported by the functions that need them: reading a front needs neither, and stays quick.
-"""
+"""Pareto dominance on losses: lower is better in every column."""
 
 from __future__ import annotations
 
@@ -52,7 +49,7 @@ def nondominated(losses: ArrayLike) -> NDArray[np.bool_]:
     import moocore
     import numpy as np
 
-    table = _table(losses)
+    table = loss_table(losses)
     mask = np.zeros(len(table), dtype=np.bool_)
     rows = np.flatnonzero(~np.isnan(table).any(axis=1))
     if len(rows):
@@ -60,36 +57,31 @@ def nondominated(losses: ArrayLike) -> NDArray[np.bool_]:
     return mask
 
 
-def hypervolume(losses: ArrayLike, reference: Sequence[float], ideal: Sequence[float]) -> float:
-    """The share of the box between ideal and reference point that the rows dominate: 0 to 1.
+def ranks(losses: ArrayLike) -> NDArray[np.intp]:
+    """The front that each row is on when fronts are taken away one after the other: 0 for the first.
 
-    `losses`: (n, m); `reference`, `ideal`: m losses each, ideal < reference. With every loss scaled to
-    (losses − ideal) / (reference − ideal), this is λ(⋃_i [losses_i, 1]^m), λ the Lebesgue measure
-    (the size of the space covered; Zitzler and Thiele 1998, "Multiobjective optimization using evolutionary
-    algorithms", section 3.1), computed by moocore.
+    `losses`: (n, m). Returns (n,): the rank of a row is one more than the highest among those that dominate it
+    (non-dominated sorting: Deb, Pratap, Agarwal, Meyarivan 2002, section III-A), computed by moocore.
 
-    Edge cases: no rows (also an empty list) give 0, a row at the ideal point gives 1; a loss better than ideal counts
-    as ideal; a row that is nowhere inside the box, or has a NaN, adds nothing; dominated and equal rows add nothing.
-    Raises: QueryError if the sizes differ, or the ideal is not below the reference point in every loss.
-    Complexity: O(n log n) for m ≤ 3, O(n²) for m = 4, O(n^(m−2)) beyond.
+    Edge cases: no rows give no ranks; equal rows have equal ranks; infinities are ordinary losses.
+    Raises: QueryError if `losses` is not a table with at least one column, or has a NaN.
+    Complexity: O(n log n) for m = 2, O(n² log n) at worst for m = 3; 10 ms and 36 ms for 10,000 rows.
 
-    >>> hypervolume([[0.5, 0.0], [0.0, 0.5]], reference=(1.0, 1.0), ideal=(0.0, 0.0))
-    0.75
+    >>> ranks([[2.0, 2.0], [1.0, 3.0], [3.0, 3.0], [1.0, 2.0]]).tolist()
+    [1, 1, 2, 0]
     """
     import moocore
     import numpy as np
 
-    table = _table(losses, columns=max(1, len(reference)))
-    low, high = np.asarray(ideal, dtype=float), np.asarray(reference, dtype=float)
-    _require_box(table, low, high)
-    inside = np.all(table < high, axis=1)
-    if not inside.any():
-        return 0.0
-    scaled = (np.maximum(table[inside], low) - low) / (high - low)
-    return float(moocore.hypervolume(scaled, ref=np.ones(len(high))))
+    table = loss_table(losses)
+    if np.isnan(table).any():
+        raise QueryError("Losses to be ranked have a NaN, which is neither better nor worse than a number.")
+    if not len(table):
+        return np.empty(0, dtype=np.intp)
+    return np.asarray(moocore.pareto_rank(_places(table)), dtype=np.intp)
 
 
-def _table(losses: ArrayLike, columns: int = 1) -> NDArray[np.float64]:
+def loss_table(losses: ArrayLike, columns: int = 1) -> NDArray[np.float64]:
     """The losses as a table; an empty list is one without rows."""
     import numpy as np
 
@@ -98,7 +90,8 @@ def _table(losses: ArrayLike, columns: int = 1) -> NDArray[np.float64]:
         return table.reshape(0, columns)
     if table.ndim != 2 or table.shape[1] == 0:
         raise QueryError(
-            f"Losses are a table: a row for each trial, a column for each objective; found the shape {table.shape}."
+            f"Losses of the shape {table.shape} are no table, which has a row for each trial and a column for each "
+            "objective."
         )
     return table
 
@@ -106,23 +99,13 @@ def _table(losses: ArrayLike, columns: int = 1) -> NDArray[np.float64]:
 def _places(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each loss as its place within its column, which says the same about dominance.
 
-    moocore 0.3 may end the process when it meets infinities in three columns; places are finite.
+    moocore 0.3 may end the process when it meets infinities in three columns; places are finite. A table without
+    infinities is left as it is.
     """
     import numpy as np
 
+    if np.isfinite(table).all():
+        return table
+
     columns = [np.unique(column, return_inverse=True)[1] for column in table.T]
     return np.stack(columns, axis=1).astype(np.float64)
-
-
-def _require_box(table: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
-    width = table.shape[1]
-    if low.shape != (width,) or high.shape != (width,):
-        raise QueryError(
-            f"The ideal and the reference point have one loss for each objective: {width} expected, "
-            f"found {low.size} and {high.size}."
-        )
-    if not (low < high).all():
-        raise QueryError(
-            "The ideal is below the reference point in every loss; "
-            f"found {low.tolist()} and {high.tolist()}. Choose a worse reference point."
-        )

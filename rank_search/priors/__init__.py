@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from rank_search.priors.axes import AxisPrior, axis_priors
-from rank_search.priors.cache import SpectraCache
+from rank_search.priors.cache import CachedBases, SpectraCache
 from rank_search.priors.kept_numbers import KeptNumbers
 from rank_search.priors.settings import PriorSettings
-from rank_search.priors.tensor_files import TensorFiles, digest, numbers_of
+from rank_search.priors.tensor_files import TensorFiles, digest, numbers_of, user_cache_folder
 from rank_search.priors.weakening import value_at
 
 __all__ = [
     "AxisPrior",
+    "CachedBases",
     "KeptNumbers",
     "PriorSettings",
     "SpectraCache",
@@ -18,5 +19,6 @@ __all__ = [
     "axis_priors",
     "digest",
     "numbers_of",
+    "user_cache_folder",
     "value_at",
 ]

@@ -6,11 +6,9 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from rank_search.layers import Axis, Factorization, Layer, layer_cost
 from rank_search.point import Choice
-from rank_search.priors.cache import CachedBases, SpectraCache
+from rank_search.priors.cache import CachedBases
 from rank_search.priors.settings import PriorSettings
 from rank_search.priors.vbmf import RankPrior, vbmf
 from rank_search.priors.weakening import value_at
@@ -21,10 +19,11 @@ class AxisPrior:
     """One axis of one factorization of one layer.
 
     Attributes:
-        layer, factorization, axis: their names. full, low: the axis's largest and smallest value. prior: what the
-        weakening is relative to: the rank of the settings' rule (VBMF if nothing else is asked for) within
-            [low, full]; for an axis without unfoldings the geometric mean of the two, or their middle when `low` is not
-            positive.
+        layer, factorization, axis: their names.
+        high, low: the axis's largest and smallest value.
+        prior: what the weakening is relative to: the rank of the settings' rule (VBMF unless they say otherwise)
+            within [low, high]; for an axis without unfoldings the geometric mean of the two, or their middle where
+            `low` is not positive.
         vbmf_rank: the largest VBMF rank of the axis's unfoldings; None without unfoldings.
         noise_variance, energy_kept: of that unfolding (see `RankPrior`); None without unfoldings.
         break_even: the largest whole value at which the factorized layer still has fewer parameters and fewer
@@ -35,7 +34,7 @@ class AxisPrior:
     layer: str
     factorization: str
     axis: str
-    full: float
+    high: float
     low: float
     prior: float
     vbmf_rank: int | None
@@ -46,23 +45,17 @@ class AxisPrior:
 
 def axis_priors(
     layer: Layer,
-    weight: Tensor,
     plugins: Mapping[str, type[Factorization]],
-    cache: SpectraCache,
+    bases: CachedBases,
     settings: PriorSettings | None = None,
-    moment: Tensor | None = None,
 ) -> tuple[AxisPrior, ...]:
     """The priors of every axis that the plugins offer for this layer, in the plugins' and axes' order.
 
     Args:
-        moment: the second moment of the layer's inputs, if it is known.
-
-    Raises:
-        LayerError: the weight has NaN or infinite entries.
+        bases: of the layer's weight, and with what is known of its inputs.
     """
-    bases, settings = cache.bases(layer.name, weight, moment), settings or PriorSettings()
     return tuple(
-        _axis_prior(layer, name, plugin, axis, bases, settings)
+        _axis_prior(layer, name, plugin, axis, bases, settings or PriorSettings())
         for name, plugin in plugins.items()
         for axis in plugin.axes(layer)
     )
@@ -77,7 +70,7 @@ def _axis_prior(
         layer=layer.name,
         factorization=name,
         axis=axis.name,
-        full=axis.high,
+        high=axis.high,
         low=axis.low,
         prior=middle,
         vbmf_rank=None if found is None else found.rank,

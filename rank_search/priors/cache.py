@@ -54,15 +54,6 @@ class SpectraCache:
             self._latest[layer_name] = latest
         return latest
 
-    def numbers(self, bases: CachedBases, about: str) -> KeptNumbers:
-        """What was computed for this weight and this moment, kept between runs.
-
-        Args:
-            about: everything else that the numbers depend on, versions of code included.
-        """
-        named = hashlib.sha256(bases.key + about.encode()).hexdigest()
-        return KeptNumbers(self._files, f"numbers-1-{named}")
-
 
 class CachedBases:
     """The `Bases` of one weight: looked up, or read from disk, or decomposed, whichever works first.
@@ -72,6 +63,7 @@ class CachedBases:
 
     Attributes:
         key: digest of the weight, its device, and the moment.
+        weight: a copy of it, found to be finite.
         moment: the second moment of the layer's inputs, or None; on the weight's device.
     """
 
@@ -87,7 +79,7 @@ class CachedBases:
         self.key = key
         self.moment = None if moment is None else _checked(layer_name, moment.to(weight.device))
         self._layer_name = layer_name
-        self._weight = _checked(layer_name, weight.detach().clone())
+        self.weight = _checked(layer_name, weight.detach().clone())
         self._files = files
         self._bases: dict[Hashable, Basis] = {}
         self._spectra: dict[Hashable, Spectrum] = {}
@@ -110,14 +102,14 @@ class CachedBases:
         """The basis of that unfolding of the weight, on the weight's device."""
         name = _identity(unfolding)
         if name not in self._bases:
-            self._bases[name] = self._basis(unfolding(self._weight))
+            self._bases[name] = self._basis(unfolding(self.weight))
         return self._bases[name]
 
     def spectrum(self, unfolding: Unfolding) -> Spectrum:
         """The spectrum of that unfolding of the weight, without its dead rows and columns."""
         name = _identity(unfolding)
         if name not in self._spectra:
-            self._spectra[name] = self._spectrum(unfolding(self._weight))
+            self._spectra[name] = self._spectrum(unfolding(self.weight))
         return self._spectra[name]
 
     def outputs(self) -> Basis:
@@ -125,7 +117,7 @@ class CachedBases:
         if self.moment is None:
             return self(by_output)
         if self._outputs is None:
-            self._outputs = output_basis(self._weight, self.moment)
+            self._outputs = output_basis(self.weight, self.moment)
         return self._outputs
 
     def output_spectrum(self, unfolding: Unfolding) -> Spectrum:
@@ -137,8 +129,8 @@ class CachedBases:
         if self.moment is None:
             return self.spectrum(unfolding)
         if self._weighed is None:
-            weighed = by_output(self._weight).to(torch.float64) @ root(self.moment)
-            self._weighed = weighed.view_as(self._weight).to(self._weight.dtype)
+            weighed = by_output(self.weight).to(torch.float64) @ root(self.moment)
+            self._weighed = weighed.view_as(self.weight).to(self.weight.dtype)
         return self._spectrum(unfolding(self._weighed))
 
     def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -146,6 +138,15 @@ class CachedBases:
         if key not in self._memo:
             self._memo[key] = compute()
         return self._memo[key]
+
+    def numbers(self, about: str) -> KeptNumbers:
+        """What was computed for this weight and this moment, kept between runs.
+
+        Args:
+            about: everything else that the numbers depend on, versions of code included.
+        """
+        named = hashlib.sha256(self.key + about.encode()).hexdigest()
+        return KeptNumbers(self._files, f"numbers-1-{named}")
 
     def _basis(self, matrix: Tensor) -> Basis:
         def tensors() -> dict[str, Tensor]:

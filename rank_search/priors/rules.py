@@ -15,7 +15,11 @@ Rule = Callable[[Spectrum, float], int]
 
 
 def vbmf_rank(spectrum: Spectrum, level: float = 0.0) -> int:
-    """What stands out of the noise: see `vbmf`. It has no level."""
+    """What stands out of the noise: see `vbmf`. It has no level.
+
+    >>> vbmf_rank(Spectrum(np.array([10, 5, 1, 0.9]), rows=4, columns=10))
+    2
+    """
     return vbmf(spectrum).rank
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
 
+from rank_search.basics import Bool, Float
 from rank_search.errors import ContractError, LayerError
 
 Values = NDArray[np.float64]
@@ -32,7 +33,7 @@ class Spectrum:
         rows, columns: the two sizes L ≤ M of what is left when dead rows and columns are taken out.
     """
 
-    values: Values
+    values: Float[Values, " rows"]
     rows: int
     columns: int
 
@@ -82,8 +83,8 @@ class Spectrum:
 def _tall(matrix: Tensor, where: str) -> Tensor:
     if matrix.ndim != 2:
         raise ContractError(
-            f"An unfolding is a matrix; {where} has the shape {tuple(matrix.shape)}. "
-            "Mend the factorization's axes: each unfolding returns two dimensions."
+            f"{where} has the shape {tuple(matrix.shape)}; an unfolding must have two dimensions. "
+            "Fix the unfoldings of the factorization's axes (docs/writing-a-plugin.md)."
         )
     return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
 
@@ -95,13 +96,13 @@ def _largest(matrix: Tensor, where: str) -> float:
     if not np.isfinite([low, high]).all():
         bad = int((~torch.isfinite(matrix)).sum())
         raise LayerError(
-            f"Weights are finite numbers; {where} has {bad} NaN or infinite entries out of {matrix.numel()}. "
+            f"{where} has {bad} NaN or infinite entries out of {matrix.numel()}; weights must be finite. "
             "Load a checkpoint from before training diverged, or exclude the layer ([layers] exclude)."
         )
     return max(-low, high)
 
 
-def _blocks(tall: Tensor, scale: float) -> Iterator[tuple[slice, Values]]:
+def _blocks(tall: Float[Tensor, "long short"], scale: float) -> Iterator[tuple[slice, Float[Values, "block short"]]]:
     """Consecutive rows of the matrix over `scale`, as contiguous float64 arrays of a bounded size."""
     for start in range(0, tall.shape[0], _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -109,7 +110,9 @@ def _blocks(tall: Tensor, scale: float) -> Iterator[tuple[slice, Values]]:
         yield part, block / scale
 
 
-def _alive(tall: Tensor, scale: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _alive(
+    tall: Float[Tensor, "long short"], scale: float
+) -> tuple[Bool[NDArray[np.bool_], " long"], Bool[NDArray[np.bool_], " short"]]:
     """Which rows and which columns of the tall matrix are not dead, judged on the whole matrix."""
     long, short = np.zeros(tall.shape[0]), np.zeros(tall.shape[1])
     for part, block in _blocks(tall, scale):
@@ -118,13 +121,15 @@ def _alive(tall: Tensor, scale: float) -> tuple[NDArray[np.bool_], NDArray[np.bo
     return _above_dead(np.sqrt(long)), _above_dead(np.sqrt(short))
 
 
-def _above_dead(norms: Values) -> NDArray[np.bool_]:
+def _above_dead(norms: Float[Values, " n"]) -> Bool[NDArray[np.bool_], " n"]:
     # The median of the norms that are not zero: a layer with most filters pruned away still has a scale.
     keep: NDArray[np.bool_] = norms >= DEAD * np.median(norms[norms > 0])
     return keep
 
 
-def _gram(tall: Tensor, scale: float, long: NDArray[np.bool_]) -> Values:
+def _gram(
+    tall: Float[Tensor, "long short"], scale: float, long: Bool[NDArray[np.bool_], " long"]
+) -> Float[Values, "short short"]:
     """YᵀY of the tall matrix's living rows: symmetric, of which only the lower triangle is filled in."""
     gram = np.zeros((tall.shape[1], tall.shape[1]), order="F")
     for part, block in _blocks(tall, scale):
@@ -133,14 +138,14 @@ def _gram(tall: Tensor, scale: float, long: NDArray[np.bool_]) -> Values:
     return gram
 
 
-def _singular_values(gram: Values) -> Values:
+def _singular_values(gram: Float[Values, "n n"]) -> Float[Values, " n"]:
     # torch's LAPACK is 1.6 times faster than SciPy's at 4096 × 4096, and no slower that matters below.
     powers = torch.linalg.eigvalsh(torch.from_numpy(gram), UPLO="L").numpy()[::-1]
     values: Values = np.sqrt(np.maximum(powers, 0.0))
     return values
 
 
-def _clipped(values: Values, dtype: torch.dtype) -> Values:
+def _clipped(values: Float[Values, " rows"], dtype: torch.dtype) -> Float[Values, " rows"]:
     # 16: for a handful of rows the errors are no smaller than a few eps, and vbmf's floor lies below this.
     noise = max((max(len(values), 16) * _EPS) ** 0.5, torch.finfo(dtype).eps)
     return np.where(values > noise * values[0], values, 0.0)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -15,6 +13,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+
+from rank_search.basics import replace_whole
 
 _log = logging.getLogger(__name__)
 
@@ -56,25 +56,15 @@ class TensorFiles:
             return
         signature = torch.tensor(list(digest(tensors)), dtype=torch.uint8)
         try:
-            self._replace(self._path(name), safetensors.torch.save({**tensors, _DIGEST: signature}))
+            self._folder.mkdir(parents=True, exist_ok=True)
+            content = safetensors.torch.save({**tensors, _DIGEST: signature})
+            replace_whole(self._path(name), content, durable=False)
         except OSError as error:
             self._writable = False
             _log.warning("The cache folder %s cannot be written to; going on in memory: %s.", self._folder, error)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
-
-    def _replace(self, path: Path, content: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".", suffix=".part")
-        try:
-            with open(handle, "wb") as file:
-                file.write(content)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
 
 
 def digest(tensors: Mapping[str, Tensor]) -> bytes:
@@ -91,3 +81,9 @@ def numbers_of(tensor: Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     # PyTorch gives an empty tensor any stride, and views as bytes only what has a stride of one.
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def user_cache_folder() -> Path:
+    """Where spectra and bases are kept if nobody says otherwise."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "rank-search" / "spectra"

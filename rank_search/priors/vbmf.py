@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
+from rank_search.basics import Float
 from rank_search.priors.spectrum import Spectrum, Values
 
 _GRID: Final = 512
@@ -89,14 +90,14 @@ class _FreeEnergy:
         lower: the smallest possible noise.
     """
 
-    powers: Values
+    powers: Float[Values, " rows"]
     rows: int
     ratio: float
     edge: float
     lower: float
 
     @classmethod
-    def of(cls, powers: Values, spectrum: Spectrum) -> _FreeEnergy:
+    def of(cls, powers: Float[Values, " rows"], spectrum: Spectrum) -> _FreeEnergy:
         rows, columns = spectrum.rows, spectrum.columns
         edge = relative_threshold(rows / columns)
         most = -(-rows * columns // (rows + columns)) - 1  # the largest rank EVBMF can find
@@ -105,9 +106,9 @@ class _FreeEnergy:
         lower = max(float(tail[0]) / edge, float(tail.mean()), _FLOOR)
         return cls(powers, rows, rows / columns, edge, min(lower, 1.0))
 
-    def __call__(self, noise: Values) -> Values:
+    def __call__(self, noise: Float[Values, " points"]) -> Float[Values, " points"]:
         """J at each noise variance, without the constant −Σ ln(g²/M)."""
-        x = self.powers / noise[:, None]
+        x = self.powers / noise[:, None]  # points × rows
         shifted = np.maximum(x, self.edge) - (1 + self.ratio)
         tau = (shifted + np.sqrt(shifted**2 - 4 * self.ratio)) / 2
         # x − τ of a signal is 1 + α + α/τ, because x = (1 + τ)(1 + α/τ): as a difference of two numbers of the
@@ -146,7 +147,7 @@ def _global_minimum(energy: _FreeEnergy) -> tuple[float, int]:
     return min(refined)[1], len(minima)
 
 
-def _refined(energy: _FreeEnergy, grid: Values, index: int) -> tuple[float, float]:
+def _refined(energy: _FreeEnergy, grid: Float[Values, " points"], index: int) -> tuple[float, float]:
     """(J, σ²) of the minimum next to a grid point."""
     low, high = np.log(grid[max(index - 1, 0)]), np.log(grid[min(index + 1, grid.size - 1)])
     found = minimize_scalar(

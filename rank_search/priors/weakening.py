@@ -23,23 +23,6 @@ def value_at(weakening: float, high: float, prior: float, low: float = 1.0) -> f
     return _between(prior, low, _clamp(weakening - 1, 0.0, 1.0), geometric=low > 0)
 
 
-def weakening_of(value: float, high: float, prior: float, low: float = 1.0) -> float:
-    """The weakening at which `value_at` gives this value: its inverse.
-
-    Edge cases: values outside [low, high] count as the nearer end. Where a stretch is flat (prior = high, or
-    prior = low) many weakenings give the same value, and the smallest is returned: 0 for `high`, 1 for a
-    prior that equals `low`.
-
-    >>> weakening_of(4, high=64, prior=16)
-    1.5
-    """
-    prior = _clamp(prior, low, high)
-    value = _clamp(value, low, high)
-    if value >= prior:
-        return _fraction(high, prior, value, geometric=low > 0)
-    return 1 + _fraction(prior, low, value, geometric=low > 0)
-
-
 def _clamp(value: float, low: float, high: float) -> float:
     return max(low, min(value, high)) if value == value else math.nan
 
@@ -51,11 +34,3 @@ def _between(start: float, end: float, fraction: float, geometric: bool) -> floa
     if geometric:
         return math.exp(math.log(start) + fraction * (math.log(end) - math.log(start)))
     return start + fraction * (end - start)
-
-
-def _fraction(start: float, end: float, value: float, geometric: bool) -> float:
-    if value == start:
-        return 0.0
-    if geometric:
-        return math.log(value / start) / math.log(end / start)
-    return (value - start) / (end - start)

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from rank_search.quantization.batchnorm import batch_statistics, canonize, reestimate_batchnorm
+    from rank_search.quantization.batchnorm import batch_statistics, canonize, reestimate_batchnorm, reestimate_on
     from rank_search.quantization.inputs import task_inputs
     from rank_search.quantization.outputs import Feed
     from rank_search.quantization.post_training import PostTrainingQuantizer, RoundedModel
@@ -26,6 +26,7 @@ _HOMES: Final = {
     "component_modes": "quant_specs",
     "latents": "quant_specs",
     "reestimate_batchnorm": "batchnorm",
+    "reestimate_on": "batchnorm",
     "task_inputs": "inputs",
     "weight_count": "quant_specs",
 }
@@ -42,6 +43,7 @@ __all__ = [
     "component_modes",
     "latents",
     "reestimate_batchnorm",
+    "reestimate_on",
     "task_inputs",
     "weight_count",
 ]

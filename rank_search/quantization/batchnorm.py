@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final
@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rank_search.coding import Grid
 from rank_search.errors import TaskError
-from rank_search.tasks import Batch, Task, as_for_loss, checked_batches, is_lone
+from rank_search.layers import Example
+from rank_search.tasks import Batch, Task, as_for_loss, checked_batches, is_lone, run_on
 
 _log = logging.getLogger(__name__)
 
@@ -36,33 +37,58 @@ def reestimate_batchnorm(task: Task, model: nn.Module, batches: int | None = Non
     """
     norms = [] if batches == 0 else learning_norms(model)
     model.eval()
+    if norms:
+        with as_for_loss(model, norms):
+            passed = islice(checked_batches(task.training(), "training data"), batches)
+            _take_again(norms, passed, lambda batch: task.loss(model, batch))
+        model.eval()
+
+
+@torch.no_grad()
+def reestimate_on(model: nn.Module, inputs: Iterable[Example]) -> None:
+    """The same for a model without a task: the batches are its own inputs, and all else runs in evaluation mode.
+
+    Raises:
+        TaskError: the model does not run on a batch, there is none, or none that statistics can be taken of.
+    """
+    norms = learning_norms(model)
+    model.eval()
     if not norms:
         return
+    for norm in norms:
+        norm.training = True
+    try:
+        numbered = enumerate(checked_batches(inputs, "the batches"))
+        _take_again(norms, numbered, lambda batch: run_on(model, batch[1], batch[0]))
+    finally:
+        model.eval()
+
+
+def _take_again(norms: Sequence[_BatchNorm], batches: Iterable[Batch], run: Callable[[Batch], object]) -> None:
+    """Let the norms average the statistics of all batches, starting afresh."""
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
     taken = 0
     try:
-        with as_for_loss(model, norms):
-            for batch in islice(checked_batches(task.training(), "training data"), batches):
-                taken += _is_taken(task, model, norms, batch)
+        for batch in batches:
+            taken += _is_taken(norms, batch, run)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        model.eval()
     if not taken:
         raise TaskError(
-            "Batch norms take their statistics of batches with more than one example; the training data has none. "
+            "The training data has no batch with more than one example, which batch norms need for their statistics. "
             "Use larger batches."
         )
 
 
-def _is_taken(task: Task, model: nn.Module, norms: Sequence[nn.Module], batch: Batch) -> bool:
+def _is_taken(norms: Sequence[nn.Module], batch: Batch, run: Callable[[Batch], object]) -> bool:
     """Whether the norms could take the statistics of this batch; if not, they are as before."""
     kept = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     try:
-        task.loss(model, batch)
+        run(batch)
     except ValueError as error:
         if not is_lone(error):
             raise

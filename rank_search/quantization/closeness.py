@@ -45,8 +45,8 @@ class Closeness:
         except Exception as error:
             said = " ".join(str(error).split())
             raise TaskError(
-                f"The model must run on the calibration batches; its forward raised {type(error).__name__}: {said}. "
-                "Give batches of what its forward takes."
+                f"The model's forward raised {type(error).__name__} on a calibration batch: {said}. "
+                "Pass batches that its forward accepts."
             ) from error
         plain = cls(feed, first, outputs, 0.0)
         return cls(feed, first, outputs, plain.error(model))

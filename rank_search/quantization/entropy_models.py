@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rank_search.basics import Float
 from rank_search.quantization.settings import PriorKind
 
 _LN2: Final = math.log(2)
@@ -29,7 +30,9 @@ class EntropyModel(nn.Module, ABC):
     """
 
     @abstractmethod
-    def costs(self, x: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def costs(
+        self, x: Float[Tensor, " n"], sizes: list[int]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " n"], tuple[Tensor, ...]]:
         """−log2 of the masses of all numbers, summed; its derivatives by each of them, and by the parameters.
 
         Args:
@@ -37,7 +40,7 @@ class EntropyModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def bits(self, x: Tensor) -> Tensor:
+    def bits(self, x: Float[Tensor, "groups numbers"]) -> Float[Tensor, "groups numbers"]:
         """−log2 of the mass of each number, groups × numbers. Only those of `Learned` have gradients."""
 
 
@@ -50,10 +53,14 @@ class _OneScale(EntropyModel):
 
     @staticmethod
     @abstractmethod
-    def formula(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def formula(
+        x: Float[Tensor, "*n"], scale: Float[Tensor, "*scales"]
+    ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"], Float[Tensor, "*n"]]:
         """The bits, and their derivatives by x and by the scale."""
 
-    def costs(self, x: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def costs(
+        self, x: Float[Tensor, " n"], sizes: list[int]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " n"], tuple[Tensor, ...]]:
         scales = self.log_scale.detach().exp()
         bits, by_scales = torch.zeros_like(scales), torch.zeros_like(scales)
         for place, group in enumerate(torch.split(x, sizes)):
@@ -64,7 +71,7 @@ class _OneScale(EntropyModel):
                 part.copy_(by_x)
         return bits.sum(), x, (by_scales.mul_(scales),)
 
-    def bits(self, x: Tensor) -> Tensor:
+    def bits(self, x: Float[Tensor, "groups numbers"]) -> Float[Tensor, "groups numbers"]:
         return self.formula(x, self.log_scale.detach().exp()[:, None])[0]
 
 
@@ -73,7 +80,9 @@ class Laplace(_OneScale):
     """Laplace(0, b); see `laplace_bits`."""
 
     @staticmethod
-    def formula(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def formula(
+        x: Float[Tensor, "*n"], scale: Float[Tensor, "*scales"]
+    ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"], Float[Tensor, "*n"]]:
         return laplace_bits(x, scale)
 
 
@@ -85,7 +94,9 @@ class Logistic(_OneScale):
         super().__init__(groups, scale * math.sqrt(6) / math.pi)
 
     @staticmethod
-    def formula(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def formula(
+        x: Float[Tensor, "*n"], scale: Float[Tensor, "*scales"]
+    ) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"], Float[Tensor, "*n"]]:
         return logistic_bits(x, scale)
 
 
@@ -108,46 +119,50 @@ class Learned(EntropyModel):
         self.shifts = nn.ParameterList([torch.rand(groups, wide, 1) - 0.5 for _, wide in layers])
         self.bends = nn.ParameterList([torch.zeros(groups, wide, 1) for _, wide in layers[:-1]])
 
-    def logits(self, x: Tensor) -> Tensor:
-        """Of the distribution functions at x (groups × numbers)."""
-        z = x[:, None]
+    def logits(self, x: Float[Tensor, "groups numbers"]) -> Float[Tensor, "groups numbers"]:
+        """Of the distribution functions at x."""
+        z = x[:, None]  # groups × wide × numbers; wide is 1, 3, 3, 1
         for place, (matrix, shift) in enumerate(zip(self.matrices, self.shifts, strict=True)):
             z = torch.baddbmm(shift, F.softplus(matrix), z)
             if place < len(self.bends):
                 z = z + torch.tanh(self.bends[place]) * torch.tanh(z)
         return z[:, 0]
 
-    def bits(self, x: Tensor) -> Tensor:
-        lower, upper = self.logits(x - 0.5), self.logits(x + 0.5)
+    def bits(self, x: Float[Tensor, "groups numbers"]) -> Float[Tensor, "groups numbers"]:
+        lower, upper = self.logits(x - 0.5), self.logits(x + 0.5)  # groups × numbers, and so are all below
         side = -torch.sign(lower + upper).detach()
         side = torch.where(side == 0, torch.ones_like(side), side)
         mass = (torch.sigmoid(side * upper) - torch.sigmoid(side * lower)).abs()
         return -torch.log2(mass.clamp_min(_LEAST))
 
-    def costs(self, x: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    def costs(
+        self, x: Float[Tensor, " n"], sizes: list[int]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " n"], tuple[Tensor, ...]]:
         """Read from a table over the range of each group, straight lines between its points: the network is run on
         a thousand points instead of on every weight.
         """
         groups = torch.split(x, sizes)
-        furthest = torch.stack([group.abs().amax() for group in groups]).clamp_min_(1.0)[:, None]
-        points = furthest * torch.linspace(-1, 1, _CELLS + 1, device=x.device, dtype=x.dtype)
+        furthest = torch.stack([group.abs().amax() for group in groups]).clamp_min_(1.0)[:, None]  # groups × 1
+        points = furthest * torch.linspace(-1, 1, _CELLS + 1, device=x.device, dtype=x.dtype)  # groups × cells + 1
         parameters = tuple(self.parameters())
         with torch.enable_grad():
-            table = self.bits(points)
+            table = self.bits(points)  # groups × cells + 1
             plain = table.detach()
             read = [_read(*each) for each in zip(groups, plain, (2 / _CELLS * furthest).unbind(), strict=True)]
-            shares = torch.stack([share for share, _ in read])
+            shares = torch.stack([share for share, _ in read])  # groups × cells + 1
             bits = (table * shares).sum()
             slopes = torch.autograd.grad(bits, parameters)
         return bits.detach(), torch.cat([slope for _, slope in read]), slopes
 
 
-def _read(x: Tensor, table: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+def _read(
+    x: Float[Tensor, " n"], table: Float[Tensor, " points"], width: Float[Tensor, " 1"]
+) -> tuple[Float[Tensor, " points"], Float[Tensor, " n"]]:
     """How much each point of a table around 0 counts for all x together, and the table's slope at each x."""
     place = (x / width).add_(_CELLS / 2).clamp_(0, _CELLS * (1 - 1e-6))
     cell = place.to(torch.int64)
-    part = place.sub_(cell)
-    upper = torch.bincount(cell, part, _CELLS + 1)
+    part = place.sub_(cell)  # of the way to the next point, n
+    upper = torch.bincount(cell, part, _CELLS + 1)  # how much each point counts as the upper end of a cell
     shares = torch.bincount(cell, minlength=_CELLS + 1).to(upper.dtype).sub_(upper)
     shares[1:] += upper[:-1]
     return shares.to(table.dtype), ((table[1:] - table[:-1]) / width)[cell]
@@ -160,17 +175,27 @@ ENTROPY_MODELS: Final[dict[PriorKind, type[Laplace] | type[Logistic] | type[Lear
 }
 
 
-def spread(numbers: Tensor, sizes: list[int]) -> Tensor:
-    """Each number repeated as often as its group has elements (several times faster than indexing)."""
+def spread(numbers: Float[Tensor, " groups"], sizes: list[int]) -> Float[Tensor, " n"]:
+    """Each number repeated as often as its group has elements (several times faster than indexing).
+
+    >>> spread(torch.tensor([1.0, 2.0]), [1, 3]).tolist()
+    [1.0, 2.0, 2.0, 2.0]
+    """
     return torch.cat([number.expand(size) for number, size in zip(numbers, sizes, strict=True)])
 
 
-def sums(flat: Tensor, sizes: list[int]) -> Tensor:
-    """The sum over each group."""
+def sums(flat: Float[Tensor, " n"], sizes: list[int]) -> Float[Tensor, " groups"]:
+    """The sum over each group.
+
+    >>> sums(torch.tensor([1.0, 2.0, 3.0]), [1, 2]).tolist()
+    [1.0, 5.0]
+    """
     return torch.stack([part.sum() for part in torch.split(flat, sizes)])
 
 
-def laplace_bits(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def laplace_bits(
+    x: Float[Tensor, "*n"], scale: Float[Tensor, "*scales"]
+) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"], Float[Tensor, "*n"]]:
     """−log2 of a Laplace distribution's mass within ½ of each x, and its derivatives by x and by the scale.
 
     Symbols: mass p(x) = F(x+½) − F(x−½), F the distribution function of Laplace(0, b), b = `scale` > 0, one
@@ -196,7 +221,9 @@ def laplace_bits(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return bits.div_(_LN2), slope.copysign_(x).div_(_LN2), by_scale.div_(_LN2)
 
 
-def logistic_bits(x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def logistic_bits(
+    x: Float[Tensor, "*n"], scale: Float[Tensor, "*scales"]
+) -> tuple[Float[Tensor, "*n"], Float[Tensor, "*n"], Float[Tensor, "*n"]]:
     """−log2 of a logistic distribution's mass within ½ of each x, and its derivatives by x and by the scale.
 
     Symbols: mass p(x) = σ((x+½)/s) − σ((x−½)/s), σ the logistic function, s = `scale` > 0. With y = |x|/s, c = 1/(2s),

@@ -11,7 +11,7 @@ from torch import nn
 
 from rank_search.layers import copied
 from rank_search.quantization.outputs import Feed
-from rank_search.tasks import Batch, Task, as_for_loss, asked, seeded
+from rank_search.tasks import Batch, Task, as_for_loss, seeded, task_errors
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def task_inputs(task: Task, batches: Iterable[Batch]) -> tuple[Feed, list[Batch]
     try:
         for batch in batches:
             calls: list[Call] = []
-            with seeded(0), torch.no_grad(), as_for_loss(model), asked("loss()"):
+            with seeded(0), torch.no_grad(), as_for_loss(model), task_errors("loss()"):
                 task.loss(model, batch)
             seen.append(calls)
     finally:

@@ -12,6 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from rank_search.basics import Float
 from rank_search.layers import Layer, input_of, layer_by_layer
 from rank_search.quantization.outputs import Feed
 from rank_search.tasks import Batch, patches, seeded, wide
@@ -40,8 +41,8 @@ class Covariance:
     """
 
     columns: slice
-    seen: Tensor
-    cross: Tensor
+    seen: Float[Tensor, "n n"]
+    cross: Float[Tensor, "n n"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class Moments:
     """
 
     count: int
-    was: Tensor
-    mean: Tensor
+    was: Float[Tensor, " n"]
+    mean: Float[Tensor, " n"]
     blocks: tuple[Covariance, ...]
 
 
@@ -75,7 +76,9 @@ def moments(before: nn.Module, now: nn.Module, layer: Layer, feed: Feed, batches
     return found.moments()
 
 
-def _finite(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+def _finite(
+    x: Float[Tensor, "rows n"], z: Float[Tensor, "rows n"]
+) -> tuple[Float[Tensor, "kept n"], Float[Tensor, "kept n"]]:
     usable = (x.isfinite() & z.isfinite()).all(1)
     return (x, z) if bool(usable.all()) else (x[usable], z[usable])
 
@@ -105,19 +108,19 @@ class _Running:
         self.was, self.mean = torch.zeros(2, size, dtype=torch.float64).unbind()
         self.blocks = [_sums(each) for each in columns_of(size)]
 
-    def add(self, x: Tensor, z: Tensor) -> None:
+    def add(self, x: Float[Tensor, "rows n"], z: Float[Tensor, "rows n"]) -> None:
         same = torch.equal(x, z)
         for xs, zs in zip(torch.split(x, _ROWS), torch.split(z, _ROWS), strict=True):
             self._add(zs if same else xs, zs)
 
-    def _add(self, x: Tensor, z: Tensor) -> None:
+    def _add(self, x: Float[Tensor, "rows n"], z: Float[Tensor, "rows n"]) -> None:
         rows, total = len(z), self.count + len(z)
         far_z, z = _centred(z, self.mean)
         far_x, x = (far_z, z) if x is z else _centred(x, self.was)
         share = self.count * rows / total
         for block in self.blocks:
             columns, right = block.columns, z[:, block.columns]
-            product = (right.T @ right).double()
+            product = (right.T @ right).double()  # b × b
             block.seen.add_(product + share * torch.outer(far_z[columns], far_z[columns]))
             mixed = product if x is z else (x[:, columns].T @ right).double()
             block.cross.add_(mixed + share * torch.outer(far_x[columns], far_z[columns]))
@@ -138,7 +141,9 @@ def _sums(columns: slice) -> Covariance:
     return Covariance(columns, *torch.zeros(2, width, width, dtype=torch.float64).unbind())
 
 
-def _centred(rows: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+def _centred(
+    rows: Float[Tensor, "rows n"], mean: Float[Tensor, " n"]
+) -> tuple[Float[Tensor, " n"], Float[Tensor, "rows n"]]:
     """How far the mean of these rows is from that of all before, and the rows about their own mean."""
     own = rows.double().mean(0)
     return own - mean, (rows.double() - own).to(rows.dtype)
@@ -152,7 +157,7 @@ class _Enough(BaseException):
 
 
 @torch.no_grad()
-def _inputs(model: nn.Module, layer: Layer, feed: Feed, batch: Batch, rng_seed: int) -> Tensor:
+def _inputs(model: nn.Module, layer: Layer, feed: Feed, batch: Batch, rng_seed: int) -> Float[Tensor, "rows n"]:
     """No rows where the model does not come to the layer."""
     size = size_of(layer)
     found: list[Tensor] = []

@@ -44,9 +44,10 @@ class QuantizationSpec:
 
 
 def latents(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter that is rounded and coded: all that is stored and has dimensions, but for the vectors of batch
-    norms, which are rounded when their statistics are final (see `canonical_norms`). Complex and whole numbers are kept
-    as they are.
+    """Every parameter that is rounded and coded, by name: all that is stored and has dimensions.
+
+    But for the vectors of batch norms, which are rounded when their statistics are final (see `canonical_norms`).
+    Complex and whole numbers are kept as they are.
     """
     kept_out = {
         id(parameter)

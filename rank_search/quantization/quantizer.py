@@ -14,7 +14,8 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
-from rank_search.coding import NOTCHES, Grid
+from rank_search.basics import Float
+from rank_search.coding import STEPS_PER_OCTAVE, Grid
 from rank_search.errors import TrialError
 from rank_search.quantization.entropy_models import ENTROPY_MODELS, EntropyModel, spread
 from rank_search.quantization.quant_specs import QuantizationSpec, quantization_specs, to_frequencies
@@ -66,7 +67,7 @@ class Quantizer(nn.Module):
         self.prior = ENTROPY_MODELS[coding.prior](len(self._groups), 1 / ratio).to(device)
         self.register_buffer("uniform", torch.rand(sum(self._groups) + _TURNS, device=device) - 0.5)
 
-    def forward(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Float[Tensor, ""]]:
         """The tensors rounded to whole steps, and the bits that they cost with noise in place of the rounding.
 
         Gradients of a rounded tensor qΔ, where q = round(w/Δ): 1 with respect to w (straight through), q − w/Δ
@@ -75,7 +76,7 @@ class Quantizer(nn.Module):
         """
         flat = torch.cat([self._flat(lattice, tensors[lattice.name]) for lattice in self.lattices])
         learned = (self.log_step, *self.prior.parameters())
-        flat, bits = _CodeThrough.apply(flat, self._noise(), self.lattices, self._groups, self.prior, *learned)  # type: ignore[no-untyped-call]
+        flat, bits = _CodeThrough.apply(flat, self._noise(), self.lattices, self.prior, *learned)  # type: ignore[no-untyped-call]
         parts = zip(self.lattices, torch.split(flat, [lattice.count for lattice in self.lattices]), strict=True)
         return {each.name: self._shaped(each, part).to(tensors[each.name].dtype) for each, part in parts}, bits
 
@@ -88,23 +89,25 @@ class Quantizer(nn.Module):
         tensor = flat.view(lattice.shape)
         return to_frequencies(tensor, back=True) if lattice.frequencies else tensor
 
-    def _noise(self) -> Tensor:
+    def _noise(self) -> Float[Tensor, " n"]:
         """Uniform in (−½, ½): fixed random numbers from a new place on, far cheaper than new numbers."""
         place = int(torch.randint(_TURNS, ()))
         return self.uniform[place : place + sum(self._groups)]
 
     @torch.no_grad()
     def settle_steps_(self) -> None:
-        """Put the steps to the nearest notches, and learn them no more: what is trained then is what will be stored.
+        """Put the steps to the nearest powers of 2^(1/8), and learn them no more: what is trained then will be stored.
 
         Weights that were trained rounded gather where rounding turns: with steps that are a few per cent different,
         many of them would turn over. Once done, doing it again changes nothing.
         """
-        self.log_step.copy_(torch.round(self.log_step * (NOTCHES / math.log(2))) * (math.log(2) / NOTCHES))
+        self.log_step.copy_(
+            torch.round(self.log_step * (STEPS_PER_OCTAVE / math.log(2))) * (math.log(2) / STEPS_PER_OCTAVE)
+        )
         self.log_step.requires_grad_(False)
 
     def grids(self) -> dict[str, Grid]:
-        """The grid of each tensor: its steps, put to the nearest notches."""
+        """The grid of each tensor: its steps, put to the nearest powers of 2^(1/8)."""
         return {
             lattice.name: Grid.nearest(step, lattice.frequencies, lattice.group)
             for lattice, step in zip(self.lattices, self._steps(), strict=True)
@@ -138,7 +141,7 @@ class Quantizer(nn.Module):
     def bits(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What each number costs under the learned priors, for tensors of the latents' shapes."""
         flat = torch.cat([numbers[lattice.name].flatten().to(self.log_step) for lattice in self.lattices])
-        rows = nn.utils.rnn.pad_sequence(list(torch.split(flat, self._groups)), batch_first=True)
+        rows = nn.utils.rnn.pad_sequence(list(torch.split(flat, self._groups)), batch_first=True)  # groups × numbers
         costs = torch.cat([row[:size] for row, size in zip(self.prior.bits(rows), self._groups, strict=True)])
         parts = zip(self.lattices, torch.split(costs, [lattice.count for lattice in self.lattices]), strict=True)
         return {lattice.name: part.view(lattice.shape) for lattice, part in parts}
@@ -155,7 +158,7 @@ def _group_sizes(found: Sequence[QuantizationSpec]) -> list[int]:
 def _mean_magnitude(name: str, tensor: Tensor) -> float:
     spread_of = float(tensor.detach().double().abs().mean())
     if not math.isfinite(spread_of):
-        raise TrialError(f"Weights are finite before they are rounded; {name} holds NaN or infinity.")
+        raise TrialError(f"{name} holds NaN or infinity; weights must be finite before they are rounded.")
     return max(spread_of, _SMALLEST)
 
 
@@ -168,15 +171,14 @@ class _CodeThrough(torch.autograd.Function):
         flat: Tensor,
         noise: Tensor,
         quantization_specs: Sequence[QuantizationSpec],
-        groups: list[int],
         prior: EntropyModel,
         log_step: Tensor,
         *_learned: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        step = _spread_steps(log_step.exp(), quantization_specs)
+        step = _spread_steps(log_step.exp(), quantization_specs)  # n, as flat and noise
         x = flat / step
         rounded = x.round().mul_(step)
-        bits, by_x, by_prior = prior.costs(noise + x, groups)
+        bits, by_x, by_prior = prior.costs(noise + x, _group_sizes(quantization_specs))
         ctx.lattices, ctx.priors = quantization_specs, len(by_prior)
         ctx.save_for_backward(rounded - flat, by_x / step, _step_sums(x.mul_(by_x), quantization_specs), *by_prior)
         return rounded, bits
@@ -186,10 +188,10 @@ class _CodeThrough(torch.autograd.Function):
         residue, bits_by_weight, bits_by_shrinking, *by_prior = ctx.saved_tensors
         to_weight = torch.addcmul(to_rounded, bits_by_weight, to_bits)
         to_log_step = _step_sums(to_rounded * residue, ctx.lattices) - to_bits * bits_by_shrinking
-        return to_weight, None, None, None, None, to_log_step, *(to_bits * each for each in by_prior)
+        return to_weight, None, None, None, to_log_step, *(to_bits * each for each in by_prior)
 
 
-def _spread_steps(steps: Tensor, found: Sequence[QuantizationSpec]) -> Tensor:
+def _spread_steps(steps: Float[Tensor, " steps"], found: Sequence[QuantizationSpec]) -> Float[Tensor, " n"]:
     """The step of each number."""
     if len(steps) == len(found):
         return spread(steps, [lattice.count for lattice in found])
@@ -197,7 +199,7 @@ def _spread_steps(steps: Tensor, found: Sequence[QuantizationSpec]) -> Tensor:
     return torch.cat([part.view(lattice.steps).expand(lattice.shape).reshape(-1) for lattice, part in parts])
 
 
-def _step_sums(flat: Tensor, found: Sequence[QuantizationSpec]) -> Tensor:
+def _step_sums(flat: Float[Tensor, " n"], found: Sequence[QuantizationSpec]) -> Float[Tensor, " steps"]:
     """The sum over the numbers of each step."""
     parts = zip(found, torch.split(flat, [lattice.count for lattice in found]), strict=True)
     return torch.cat([part.view(lattice.shape).sum_to_size(lattice.steps).reshape(-1) for lattice, part in parts])

@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from rank_search.basics import Float
 from rank_search.coding import Grid
 from rank_search.quantization.observed import Covariance, Moments
 from rank_search.quantization.rounding import Block, pivots, refit, round_blocks, step_for
@@ -36,7 +37,7 @@ class Rounded:
     predicted: float = 0.0
 
 
-def round_layer_in_place(module: nn.Module, seen: Moments, felt: Tensor, slope: float) -> Rounded:
+def round_layer_in_place(module: nn.Module, seen: Moments, felt: Float[Tensor, " out"], slope: float) -> Rounded:
     """Fit a layer to its new inputs and round it.
 
     Args:
@@ -44,14 +45,14 @@ def round_layer_in_place(module: nn.Module, seen: Moments, felt: Tensor, slope: 
         slope: relative squared error of the network's outputs that a bit is worth.
     """
     weight, bias = module.get_parameter("weight"), dict(module.named_parameters()).get("bias")
-    before = weight.flatten(1).double() @ seen.was
+    before = weight.flatten(1).double() @ seen.was  # the mean of the outputs as they were: out
     fitted, blocks = _fitted(weight.flatten(1), seen, bias is not None)
     pivot = torch.cat([each.pivoted[1].diagonal() for each in blocks])
     felt_by_weight = float(felt.mean() / pivot.log().mean().mul(2).exp())
     grid = Grid.nearest(torch.full((1,) * weight.dim(), capped(step_for(slope, felt_by_weight), fitted)))
     whole = round_blocks(fitted, grid.steps().reshape(1, 1), blocks, slope / felt[:, None])
     zeros = float((whole == 0).double().mean())
-    matrix = weight.flatten(1)
+    matrix = weight.flatten(1)  # out × n
     pixels = [None] * (weight.dim() - 2)
     for block in blocks:  # as of a wide layer there is no memory for more than one copy
         matrix[:, block.columns] = grid.values(whole[:, block.columns, *pixels], weight.dtype).flatten(1)
@@ -69,7 +70,7 @@ def round_layer_in_place(module: nn.Module, seen: Moments, felt: Tensor, slope: 
     return Rounded(grids, float(grid.steps()), zeros, error, predicted + float((felt * lost).sum()))
 
 
-def _fitted(W: Tensor, seen: Moments, has_bias: bool) -> tuple[Tensor, list[Block]]:
+def _fitted(W: Float[Tensor, "out n"], seen: Moments, has_bias: bool) -> tuple[Float[Tensor, "out n"], list[Block]]:
     fitted, blocks = torch.empty(W.shape, dtype=torch.float64), []
     for part in seen.blocks:
         H, cross = _curvature(part, seen, has_bias)
@@ -78,7 +79,7 @@ def _fitted(W: Tensor, seen: Moments, has_bias: bool) -> tuple[Tensor, list[Bloc
     return fitted, blocks
 
 
-def _curvature(part: Covariance, seen: Moments, has_bias: bool) -> tuple[Tensor, Tensor]:
+def _curvature(part: Covariance, seen: Moments, has_bias: bool) -> tuple[Float[Tensor, "b b"], Float[Tensor, "b b"]]:
     """What an error of the weights does to the layer's outputs, and the same across both networks.
 
     Where a bias takes the mean, that is the covariance. Of inputs that are all alike, or of a single one, it is not
@@ -94,12 +95,12 @@ def _curvature(part: Covariance, seen: Moments, has_bias: bool) -> tuple[Tensor,
     return alike, alike
 
 
-def _squares(of: Callable[[slice], Tensor], blocks: list[Block]) -> Tensor:
+def _squares(of: Callable[[slice], Tensor], blocks: list[Block]) -> Float[Tensor, " out"]:
     """The mean square of the outputs of each row, given the weights of a block of columns."""
     return torch.stack([_square(of(each.columns), each.curvature) for each in blocks]).sum(0)
 
 
-def _square(rows: Tensor, curvature: Tensor) -> Tensor:
+def _square(rows: Float[Tensor, "out b"], curvature: Float[Tensor, "b b"]) -> Float[Tensor, " out"]:
     return ((rows @ curvature) * rows).sum(1)
 
 

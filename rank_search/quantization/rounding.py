@@ -20,6 +20,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from rank_search.basics import Float, Int
 from rank_search.layers import cholesky
 
 PASSES: Final = 2
@@ -37,7 +38,7 @@ _PSEUDO: Final = 30.0  # so many counts are laid out as a geometric distribution
 class Rate:
     """Bits of each whole number from −reach to reach."""
 
-    bits: Tensor
+    bits: Float[Tensor, " numbers"]
 
     @classmethod
     def of(cls, whole: Tensor, reach: int) -> Rate:
@@ -68,7 +69,14 @@ class Rate:
         return self.bits[whole.long() + self.reach]
 
 
-def cost(weight: Tensor, whole: Tensor, step: Tensor, curvature: Tensor, rate: Rate, slope: Tensor) -> Tensor:
+def cost(
+    weight: Float[Tensor, "out n"],
+    whole: Float[Tensor, "out n"],
+    step: Float[Tensor, "rows 1"],
+    curvature: Float[Tensor, "n n"],
+    rate: Rate,
+    slope: Float[Tensor, "out 1"],
+) -> Float[Tensor, " out"]:
     """J of each row (out): the error of its outputs, and what its bits are worth.
 
     >>> one = torch.ones(1, 1, dtype=torch.float64)
@@ -79,7 +87,7 @@ def cost(weight: Tensor, whole: Tensor, step: Tensor, curvature: Tensor, rate: R
     return ((error @ curvature.double()) * error).sum(1) + slope[:, 0] * rate(whole).sum(1)
 
 
-def pivots(curvature: Tensor, damping: float = 1e-2) -> tuple[Tensor, Tensor]:
+def pivots(curvature: Float[Tensor, "n n"], damping: float = 1e-2) -> tuple[Int[Tensor, " n"], Float[Tensor, "n n"]]:
     """In which order columns are rounded, and the triangle U by which the later ones make up for the earlier.
 
     The order is that of falling curvature, ties in place. With the damping δ, H' = H + δ·mean(diag H)·I in that order,
@@ -101,18 +109,24 @@ def pivots(curvature: Tensor, damping: float = 1e-2) -> tuple[Tensor, Tensor]:
     return order, U
 
 
-def _damped(H: Tensor, damping: float) -> Tensor:
+def _damped(H: Float[Tensor, "n n"], damping: float) -> Float[Tensor, "n n"]:
     mean = float(H.diagonal().mean()) if len(H) else 0.0
     damped = H.clone()
     damped.diagonal().add_(damping * mean if mean > 0 else 1.0)
     return damped
 
 
-def cheapest(exact: Tensor, weight: Tensor, rate: Rate) -> Tensor:
+def cheapest(exact: Float[Tensor, "*numbers"], weight: Tensor, rate: Rate) -> Float[Tensor, "*numbers"]:
     """Of the whole numbers that can be best, the one that minimizes (q − x)² + weight·b(q), for each exact number x.
+
+    The weight is one, or one for each number or row: it is broadcast (numbers × 1).
 
     Tried are the two beside x, those one nearer to zero than each, and zero; the first of equals is taken, in the order
     nearest, other, nearer, zero. Numbers beyond the rate's reach are not tried. O(n).
+
+    >>> dear = Rate(torch.tensor([9.0, 1.0, 9.0]))  # bits of −1, 0 and 1
+    >>> cheapest(torch.tensor([0.6, 7.0]), torch.tensor(0.1), dear).tolist()
+    [0.0, 1.0]
     """
     nearest = exact.round()
     other = nearest + torch.where(exact >= nearest, 1.0, -1.0)
@@ -123,8 +137,13 @@ def cheapest(exact: Tensor, weight: Tensor, rate: Rate) -> Tensor:
 
 
 def round_compensated(
-    weight: Tensor, step: Tensor, curvature: Tensor, rate: Rate, slope: Tensor, pivoted: tuple[Tensor, Tensor]
-) -> Tensor:
+    weight: Float[Tensor, "out n"],
+    step: Float[Tensor, "rows 1"],
+    curvature: Float[Tensor, "n n"],
+    rate: Rate,
+    slope: Float[Tensor, "out 1"],
+    pivoted: tuple[Int[Tensor, " n"], Float[Tensor, "n n"]],
+) -> Float[Tensor, "out n"]:
     """Whole numbers whose J is small, and in no row larger than that of the nearest ones.
 
     A column takes the whole number that minimizes (w − Δq)²/U²ᵢᵢ + s·b(q), and its error e is taken from the later
@@ -151,8 +170,13 @@ def round_compensated(
 
 
 def _round_rows(
-    weight: Tensor, step: Tensor, curvature: Tensor, rate: Rate, slope: Tensor, pivoted: tuple[Tensor, Tensor]
-) -> Tensor:
+    weight: Float[Tensor, "out n"],
+    step: Float[Tensor, "rows 1"],
+    curvature: Float[Tensor, "n n"],
+    rate: Rate,
+    slope: Float[Tensor, "out 1"],
+    pivoted: tuple[Int[Tensor, " n"], Float[Tensor, "n n"]],
+) -> Float[Tensor, "out n"]:
     exact = weight.double() / step
     diagonal = curvature.double().diagonal() * step.square()
     alone = cheapest(exact, slope / diagonal.clamp_min(torch.finfo(torch.float64).tiny), rate)
@@ -161,22 +185,28 @@ def _round_rows(
         alone,
         _compensated(exact, slope / step.square(), rate, *pivoted),
     ]
-    costs = torch.stack([cost(weight, whole, step, curvature, rate, slope) for whole in tried])
+    costs = torch.stack([cost(weight, whole, step, curvature, rate, slope) for whole in tried])  # 3 × out
     best = costs.argmin(0)
     return torch.stack(tried)[best, torch.arange(len(exact))]
 
 
-def _compensated(exact: Tensor, slope: Tensor, rate: Rate, order: Tensor, U: Tensor) -> Tensor:
+def _compensated(
+    exact: Float[Tensor, "out n"],
+    slope: Float[Tensor, "rows 1"],
+    rate: Rate,
+    order: Int[Tensor, " n"],
+    U: Float[Tensor, "n n"],
+) -> Float[Tensor, "out n"]:
     """Columns lie as rows here, each in one piece of memory.
 
     The errors of some columns are taken from the later ones beyond them together: a product of matrices, many times
     faster than column by column.
     """
-    left, slope = exact.T[order].contiguous(), slope[:, 0]
+    left, slope = exact.T[order].contiguous(), slope[:, 0]  # n × out, and out or 1
     whole, pivot = torch.empty_like(left), U.diagonal()
     for begin in range(0, len(left), _COLUMNS):
         end = min(begin + _COLUMNS, len(left))
-        errors = torch.empty(end - begin, left.shape[1], dtype=left.dtype)
+        errors = torch.empty(end - begin, left.shape[1], dtype=left.dtype)  # columns × out
         for column in range(begin, end):
             whole[column] = cheapest(left[column], slope * pivot[column].square(), rate)
             error = (left[column] - whole[column]) / pivot[column]
@@ -189,11 +219,19 @@ def _compensated(exact: Tensor, slope: Tensor, rate: Rate, order: Tensor, U: Ten
 
 
 def round_layer(
-    weight: Tensor, step: Tensor, curvature: Tensor, slope: Tensor, pivoted: tuple[Tensor, Tensor]
-) -> Tensor:
+    weight: Float[Tensor, "out n"],
+    step: Float[Tensor, "rows 1"],
+    curvature: Float[Tensor, "n n"],
+    slope: Float[Tensor, "out 1"],
+    pivoted: tuple[Int[Tensor, " n"], Float[Tensor, "n n"]],
+) -> Float[Tensor, "out n"]:
     """Whole numbers of a layer: `round_compensated` under the bits that its own whole numbers then have.
 
-    O(out·n²).
+    With a slope of zero and a diagonal curvature these are the nearest ones. O(out·n²).
+
+    >>> one, H = torch.ones(1, 1, dtype=torch.float64), torch.eye(2)
+    >>> round_layer(torch.tensor([[0.4, 2.6]]), one, H, 0 * one, pivots(H)).tolist()
+    [[0.0, 3.0]]
     """
     return round_blocks(weight, step, [Block(slice(0, weight.shape[1]), curvature, pivoted)], slope)
 
@@ -203,14 +241,24 @@ class Block:
     """Some columns of a weight, their curvature and its pivots: what other columns do is not looked at."""
 
     columns: slice
-    curvature: Tensor
-    pivoted: tuple[Tensor, Tensor]
+    curvature: Float[Tensor, "n n"]
+    pivoted: tuple[Int[Tensor, " n"], Float[Tensor, "n n"]]
 
 
-def round_blocks(weight: Tensor, step: Tensor, blocks: Sequence[Block], slope: Tensor) -> Tensor:
+def round_blocks(
+    weight: Float[Tensor, "out n"],
+    step: Float[Tensor, "rows 1"],
+    blocks: Sequence[Block],
+    slope: Float[Tensor, "out 1"],
+) -> Float[Tensor, "out n"]:
     """The same with a curvature that is known within blocks of columns; the bits are those of all numbers together.
 
-    O(out·n·b), b columns in the widest block.
+    Without any numbers nothing is done. O(out·n·b), b columns in the widest block.
+
+    >>> one, H = torch.ones(1, 1, dtype=torch.float64), torch.eye(1)
+    >>> blocks = [Block(slice(0, 1), H, pivots(H)), Block(slice(1, 2), H, pivots(H))]
+    >>> round_blocks(torch.tensor([[0.4, 2.6]]), one, blocks, 0 * one).tolist()
+    [[0.0, 3.0]]
     """
     whole = torch.empty(weight.shape, dtype=torch.float32)  # which holds them exactly, in half of the memory
     for block in blocks:
@@ -238,7 +286,9 @@ def step_for(slope: float, curvature: float) -> float:
     return float((STEP_FACTOR * slope / curvature) ** 0.5)
 
 
-def refit(weight: Tensor, moment: Tensor, cross: Tensor, damping: float = 1e-2) -> Tensor:
+def refit(
+    weight: Float[Tensor, "out n"], moment: Float[Tensor, "n n"], cross: Float[Tensor, "n n"], damping: float = 1e-2
+) -> Float[Tensor, "out n"]:
     """The weight that gives the old outputs on the new inputs, by least squares: W + W·(C − H)·(H + δ·mean·I)⁻¹.
 
     Symbols: x the inputs of the network as it was, z what they are once the layers before have been rounded,

@@ -102,7 +102,7 @@ def _differentiated(
         return _unknown(model, layers, "no output of the model has a gradient")
     if not sums.square:
         raise TaskError(
-            "Outputs are numbers that are not all zero; on the calibration batches they are. Check the model's weights "
+            "The model's outputs are all zero on the calibration batches; they must not be. Check the model's weights "
             "and the batches."
         )
     scale = _PROBES * sums.square
@@ -143,7 +143,9 @@ class _Sums:
 
     def add(self, model: nn.Module) -> None:
         if not self.has_tensors:
-            raise TaskError("The outputs of a model are tensors, alone or in a tuple, list or dictionary; found none.")
+            raise TaskError(
+                "The model returned no tensor; outputs must be tensors, alone or in a tuple, list or dictionary."
+            )
         if not self.outputs:
             return
         self.is_differentiable = True
@@ -166,7 +168,7 @@ class _Sums:
         mode = 1 if isinstance(module, nn.Conv2d) else -1
         self.layers[name] = torch.zeros(len(module.get_parameter("weight")), dtype=torch.float64)
 
-        def gradient(found: Tensor) -> None:
+        def gradient(found: Tensor) -> None:  # examples × out × positions, or examples × positions × out
             channels = mode if mode < 0 else found.dim() - 3  # an image may come without a batch
             self.layers[name] += square(found).movedim(channels, 0).flatten(1).sum(1)
 

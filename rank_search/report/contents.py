@@ -7,17 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import combinations
 from typing import Any, Final
 
-from rank_search.pareto import nondominated
-from rank_search.point import Objective, State
+from rank_search.basics import LOOK
 from rank_search.report.choices import layers_of
 from rank_search.report.commands import commands
-from rank_search.report.convergence_data import converged
+from rank_search.report.convergence_data import convergence_data
 from rank_search.report.importance import associations
 from rank_search.report.references import Reference
-from rank_search.store import TOLERANCE, Front, Store, StudyRecord, TrialRow
+from rank_search.store import TOLERANCE, Front, Store, StudyRecord, TrialRow, panels_of, takes_part
 
 Json = dict[str, Any]
 
@@ -39,12 +37,11 @@ class _Trials:
     """The trials of a study at one moment, in the order of recording.
 
     Attributes:
-        eligible: those that take part in the front. members: those on the front. front: the same, best first.
+        eligible: those that take part in the front. front: its members, best first.
     """
 
     rows: Sequence[TrialRow]
     eligible: Sequence[TrialRow]
-    members: Sequence[TrialRow]
     front: Front
 
 
@@ -76,29 +73,30 @@ def contents(
         "study": _study(study, trials, store.location, made or datetime.now(UTC)),
         "trials": _columns(study, trials),
         "layers": layers_of(study, trials.rows),
-        "pairs": _pairs(study, trials),
+        "pairs": [
+            {"x": panel.across, "y": panel.upwards, "front": panel.front}
+            for panel in panels_of(study, trials.rows, study.objective_names)
+        ],
         "knee": trials.front.knee(tolerance).number if trials.front else None,
         "knee_in_words": trials.front.knee_in_words(tolerance),
         "without_front": "" if trials.front else study.without_front(Counter(row.state for row in trials.rows)),
         "references": [{"name": each.name, "values": each.absolute(study.dense)} for each in references],
-        "convergence": asdict(converged(study, trials.rows, trials.eligible, _sampler(study), tolerance)),
+        "convergence": convergence_data(study, trials.rows, _sampler(study), tolerance),
         "importance": {
             name: [asdict(each) for each in found]
             for name, found in associations(trials.eligible, study.objective_names).items()
         },
         "spectra": None if spectra is None else [_spectrum(each) for each in spectra],
         "commands": [asdict(each) for each in commands(location, name)],
+        "look": LOOK,
     }
 
 
 def _read(store: Store, study: StudyRecord) -> _Trials:
     """The front is that of the last of these trials, whatever is recorded meanwhile."""
     rows = store.trials(study)
-    members = store.front(study, as_of=rows[-1].number) if rows else ()
-    front = Front(members, study, study.objectives)
-    numbers = {row.number for row in front}
-    eligible = [row for row in rows if row.state is State.COMPLETE and row.budget >= study.budget]
-    return _Trials(rows, eligible, [row for row in eligible if row.number in numbers], front)
+    front = Front(store.front(study, as_of=rows[-1].number) if rows else (), study, study.objectives)
+    return _Trials(rows, [row for row in rows if takes_part(study, row)], front)
 
 
 def _sampler(study: StudyRecord) -> str:
@@ -118,7 +116,7 @@ def _study(study: StudyRecord, trials: _Trials, location: str, made: datetime) -
         "budget": study.budget,
         "examples": study.examples,
         "states": dict(states),
-        "members": len(trials.members),
+        "members": len(trials.front),
     }
 
 
@@ -128,7 +126,7 @@ def _moment(moment: datetime) -> str:
 
 def _columns(study: StudyRecord, trials: _Trials) -> Json:
     """A column for each field, a row for each trial: a third of the size of a list of records."""
-    rows, members = trials.rows, {row.number for row in trials.members}
+    rows, members = trials.rows, {row.number for row in trials.front}
     others = sorted({name for row in rows for name in row.measurements} - set(study.objective_names))
     measured = (*study.objective_names, *others)
     penalties = sorted({name for row in rows for name in row.point.penalties})
@@ -151,32 +149,6 @@ def _bars(study: StudyRecord, rows: Sequence[TrialRow]) -> Json:
     found = [study.error_bars(row.measurements) for row in rows]
     names = sorted({name for bars in found for name in bars})
     return {name: _shortened(bars.get(name) for bars in found) for name in names}
-
-
-def _pairs(study: StudyRecord, trials: _Trials) -> list[Json]:
-    """Each pair of objectives, the first objective first, with its own front (places in the list of trials)."""
-    places = {row.number: place for place, row in enumerate(trials.rows)}
-    pairs = [(across, upwards) for upwards, across in combinations(study.objectives, 2)]
-    return [
-        {
-            "x": pair[0].name,
-            "y": pair[1].name,
-            "front": [places[row.number] for row in _front_of(pair, trials.eligible)],
-        }
-        for pair in pairs
-    ]
-
-
-def _front_of(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
-    if not rows:
-        return []
-    kept = nondominated([_losses(objectives, row) for row in rows])
-    front = [row for row, is_kept in zip(rows, kept, strict=True) if is_kept]
-    return sorted(front, key=lambda row: row.measurements[objectives[0].name])
-
-
-def _losses(objectives: Sequence[Objective], row: TrialRow) -> list[float]:
-    return [each.loss(row.measurements[each.name]) for each in objectives]
 
 
 def _spectrum(spectrum: SpectrumChart) -> Json:

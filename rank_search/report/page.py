@@ -12,9 +12,9 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from rank_search.basics import plus_minus, replace_whole, short_number
 from rank_search.errors import ExportError
 from rank_search.report.contents import SpectrumChart, contents, measured_by_members
-from rank_search.report.numbers import number
 from rank_search.report.references import Reference
 from rank_search.store import TOLERANCE, Store
 
@@ -44,9 +44,9 @@ def write_report(
     require_page(target)
     page = render(contents(store, location, name, references, spectra, made, tolerance))
     try:
-        target.write_text(page, encoding="utf-8")
+        replace_whole(target, page.encode())
     except OSError as error:
-        raise ExportError(f"A report is one new file; {target} cannot be written: {error.strerror}.") from error
+        raise ExportError(f"The report could not be written to {target}: {error.strerror or error}.") from error
 
 
 def require_page(target: Path) -> None:
@@ -57,8 +57,8 @@ def require_page(target: Path) -> None:
     """
     if target.suffix.lower() not in SUFFIXES:
         raise ExportError(
-            f"A report is an HTML page; {target.name!r} does not end in {' or '.join(SUFFIXES)}. Name it so; "
-            "`rank-search plot` draws .svg, .png and .pdf, and a browser prints the page as PDF."
+            f"{target.name!r} does not end in {' or '.join(SUFFIXES)}: a report is an HTML page. `rank-search plot` "
+            "draws .svg, .png and .pdf, and a browser prints the page as PDF."
         )
 
 
@@ -87,7 +87,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": short_number, "plus_minus": plus_minus}
     # Objects keep their order: that of layers and measurements carries meaning.
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "allow_nan": False, "separators": (",", ":")}
     return environment

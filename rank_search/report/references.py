@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from rank_search.basics import Amount
+from rank_search.basics import Amount, nearest
 from rank_search.errors import QueryError
-from rank_search.store import nearest, parse_wish
+from rank_search.store import parse_wish
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Reference:
             values = {}
         if not name.strip() or not values:
             raise QueryError(
-                "A reference is NAME:MEASUREMENT=NUMBER, such as 'ours:error=0.05,macs=0.5*dense', each measurement "
-                f"once, with commas between; found {text!r}."
+                f"{text!r} is no reference, which is NAME:MEASUREMENT=NUMBER, such as 'ours:error=0.05,macs=20%', "
+                "each measurement once, with commas between."
             )
         return cls(name.strip(), values)
 
@@ -53,8 +53,8 @@ class Reference:
         for name, amount in self.values.items():
             if amount.of_dense and name not in dense:
                 raise QueryError(
-                    f"A value relative to the dense model needs its measurement; reference {self.name!r} asks for "
-                    f"{name!r}, and there are {', '.join(sorted(dense)) or 'none'}. Give {name} as a plain number."
+                    f"Reference {self.name!r} is relative to the dense model's {name!r}, which was not measured; there "
+                    f"are {', '.join(sorted(dense)) or 'none'}. Give {name} as a plain number."
                 )
         return {name: amount.of(dense, name) for name, amount in self.values.items()}
 
@@ -67,6 +67,6 @@ class Reference:
         names = set(known)
         if unknown := [name for name in self.values if name not in names]:
             raise QueryError(
-                f"A reference is compared by what the study measures; {self.name!r} has {unknown[0]!r}."
+                f"Reference {self.name!r} has {unknown[0]!r}, which the study does not measure"
                 f"{nearest(unknown[0], names)}"
             )

@@ -6,46 +6,46 @@ import importlib
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from rank_search.run.allocated import AllocatedModel, allocate_model
     from rank_search.run.compression import Compressed, compress
-    from rank_search.run.confirmation import Confirmation, Confirmed, RunContext, confirm
-    from rank_search.run.preparation import Prepared, cache_folder, layer_moments, layer_priors, prepare, weight_of
-    from rank_search.run.pretrain import with_pretrained_model
+    from rank_search.run.confirmation import Confirmation, Confirmed, confirm
+    from rank_search.run.preparation import Prepared, begin, layer_bases, layer_moments, layer_priors, prepare
     from rank_search.run.runner import Result, run_study
 
 _HOMES: Final = {
+    "AllocatedModel": "allocated",
     "Compressed": "compression",
     "Confirmation": "confirmation",
     "Confirmed": "confirmation",
     "Prepared": "preparation",
     "Result": "runner",
-    "RunContext": "confirmation",
-    "cache_folder": "preparation",
+    "allocate_model": "allocated",
+    "begin": "preparation",
     "compress": "compression",
     "confirm": "confirmation",
+    "layer_bases": "preparation",
     "layer_moments": "preparation",
     "layer_priors": "preparation",
     "prepare": "preparation",
     "run_study": "runner",
-    "with_pretrained_model": "pretrain",
-    "weight_of": "preparation",
 }
 
 __all__ = [
+    "AllocatedModel",
     "Compressed",
     "Confirmation",
     "Confirmed",
     "Prepared",
     "Result",
-    "RunContext",
-    "cache_folder",
+    "allocate_model",
+    "begin",
     "compress",
     "confirm",
+    "layer_bases",
     "layer_moments",
     "layer_priors",
     "prepare",
     "run_study",
-    "weight_of",
-    "with_pretrained_model",
 ]
 
 

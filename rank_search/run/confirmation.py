@@ -51,28 +51,16 @@ class Confirmed:
     added: int
 
 
-@dataclass(frozen=True)
-class RunContext:
-    """What a store does not keep of a study.
-
-    Attributes:
-        task: the study's task, when it was made in Python; its trials then run in this process, or on Ray.
-        launch: where and how trials run.
-        folder: where the relative paths of the study file start now, if it has moved since the study began.
-    """
-
-    task: Task | None = None
-    launch: LaunchSettings = field(default_factory=LaunchSettings)
-    folder: Path | None = None
-
-
 def confirm(
     store: str | Path,
     name: str,
     trials: Sequence[int] = (),
     *,
     epochs: float | None = None,
-    context: RunContext | None = None,
+    task: Task | None = None,
+    workers: int | None = None,
+    launch: LaunchSettings | None = None,
+    folder: Path | None = None,
     report: Report = lambda progress: None,
 ) -> Confirmed:
     """Train chosen trials of a study anew, for longer, as trials of a study of its own in the same store.
@@ -84,7 +72,9 @@ def confirm(
     Args:
         trials: numbers of complete trials; none: the whole front, by its first objective.
         epochs: to train each for; by default ten times as many as in the study, and at least one.
-        context: the task, how trials run, and where the study's files are, as far as the store cannot say.
+        task: the study's task, when it was made in Python; the trials then run in this process, or on Ray.
+        workers, launch: where and how trials run, as in `[launch]`.
+        folder: where the relative paths of the study file start now, if it has moved since the study began.
         report: told after every trial how far it is.
 
     Raises:
@@ -94,14 +84,14 @@ def confirm(
             task is needed.
         RankSearchError: something else cannot be used.
     """
-    context = context or RunContext()
-    with Store.open(store, patience=context.launch.store_patience) as opened:
+    settings = launch or LaunchSettings()
+    with Store.open(store, patience=settings.store_patience) as opened:
         record = opened.study(name)
         chosen = _chosen(opened, record, trials)
-    original = study_of(record, context.task)
-    original = original if context.folder is None else original.model_copy(update={"folder": context.folder})
-    longer = _longer(original, record, _epochs(record, epochs), context.launch)
-    with at_work(longer, context.task, str(store)) as work:
+    original = study_of(record, task)
+    original = original if folder is None else original.model_copy(update={"folder": folder})
+    longer = _longer(original, record, _epochs(record, epochs), settings)
+    with at_work(longer.launched({"workers": workers}), task, str(store)) as work:
         _require_unchanged(work, original, record)
         joined = work.join()
         added = _confirm_all(work, joined, chosen, report)

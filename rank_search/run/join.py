@@ -16,15 +16,15 @@ from torch import nn
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
-from rank_search.layers import Layer
+from rank_search.layers import Layer, plugin_version
 from rank_search.options import Forms, measure_forms
-from rank_search.pareto import box_of
+from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice
 from rank_search.priors import AxisPrior, numbers_of
 from rank_search.run.preparation import Prepared, with_forms
 from rank_search.search import SearchSettings
 from rank_search.store import CODE, EXAMPLES, LAYER_COSTS, PriorRow, Store, StudyRecord, artifact_folder, locate
-from rank_search.study import Problem, Study, beside, plugin_version, relative_part, task_code
+from rank_search.study import Problem, Study, beside, relative_part, task_code
 from rank_search.tasks import selection_examples
 from rank_search.training import check_test
 from rank_search.trials import TrialContext, dense_measurements, form_ratio
@@ -105,13 +105,13 @@ def _measured(record: StudyRecord, workbench: TrialContext, search: SearchSettin
     search.require_measured(dense)
     if tested:
         check_test(workbench.task)
-    boxes = {each.name: box_of(each, dense[each.name], wanted.get(each.name)) for each in record.objectives}
+    box = ReferenceBox.of(record.objectives, dense, wanted)
     return replace(
         record,
         dense=dense,
         space={**record.space, EXAMPLES: selection_examples(workbench.task)},
-        ideal={name: box.ideal for name, box in boxes.items()},
-        reference_point={name: box.reference for name, box in boxes.items()},
+        ideal=dict(zip(record.objective_names, box.ideal, strict=True)),
+        reference_point=dict(zip(record.objective_names, box.reference, strict=True)),
     )
 
 
@@ -154,7 +154,7 @@ def _prior_row(prior: AxisPrior) -> PriorRow:
         factorization=prior.factorization,
         axis=prior.axis,
         rank=int(prior.prior),
-        full_rank=int(prior.full),
+        full_rank=int(prior.high),
         noise_variance=prior.noise_variance,
         energy_kept=prior.energy_kept,
         break_even=prior.break_even,

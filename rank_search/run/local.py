@@ -13,7 +13,7 @@ from typing import Final, final
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Executor, InProcess, Processes
-from rank_search.run.preparation import Prepared, begin, prepare, prepare_subject, weight_of
+from rank_search.run.preparation import Prepared, begin, prepare, prepare_subject
 from rank_search.run.worker import Findings, LocalRecipe, Workplace, make_context, run_job, with_dense
 from rank_search.study import Problem, Study
 from rank_search.tasks import Task
@@ -28,14 +28,14 @@ def on_this_machine(study: Study, task: Task | None) -> Iterator[Workplace]:
     launch = study.launch
     if task is not None or (launch.workers in (None, 1) and launch.time_limit is None):
         prepared = prepare(study, task)
-        context = make_context(prepared.problem, prepared.cache, prepared.moments)
+        context = make_context(prepared.problem, prepared.bases)
         yield Workplace(prepared, context, partial(_in_driver, prepared, context))
         return
     with closing(_Workers(study)) as workers:
         problem = begin(study)
         workers.load()
         prepared = prepare_subject(problem)
-        context = make_context(problem, prepared.cache, prepared.moments)
+        context = make_context(problem, prepared.bases)
         yield Workplace(prepared, context, partial(workers.executor, prepared))
 
 
@@ -83,7 +83,5 @@ class _Workers:
 
 def _decompose(prepared: Prepared) -> None:
     """Every basis is on disk before workers ask for it, so that each is decomposed only once."""
-    problem = prepared.problem
-    for name in problem.inventory.layers:
-        bases = prepared.cache.bases(name, weight_of(problem.model, name), prepared.moments.get(name))
-        bases.decompose(problem.unfoldings(name))
+    for name, bases in prepared.bases.items():
+        bases.decompose(prepared.problem.unfoldings(name))

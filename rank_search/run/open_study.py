@@ -12,7 +12,8 @@ from typing import Final
 
 import torch
 
-from rank_search.artifacts import PART, ArtifactStore, artifacts_at
+from rank_search.artifacts import ArtifactStore, artifacts_at
+from rank_search.basics import PART
 from rank_search.errors import ArtifactError
 from rank_search.launch import LaunchSettings, SearchDriver, SearchPlan
 from rank_search.observe import Observers, Report, TrialCallback, UnbrokenReport

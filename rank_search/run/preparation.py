@@ -1,22 +1,21 @@
-"""Steps 2 to 7 of the data path: all that is made once, in the driver, before the first trial."""
+"""Steps 2 to 8 of the data path: all that is made once, in the driver, before the first trial."""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rank_search.options import CostModel, Fits, Forms, OptionTable
-from rank_search.priors import AxisPrior, KeptNumbers, SpectraCache, axis_priors
+from rank_search.layers import weight_of
+from rank_search.options import CostModel, Forms, Group, OptionTable, fits_of, measured_table, stored_bits
+from rank_search.priors import AxisPrior, CachedBases, SpectraCache, axis_priors, user_cache_folder
 from rank_search.run.pretrain import with_pretrained_model
 from rank_search.search import Seed, Space, build_space, require_possible, seed_points
-from rank_search.study import Problem, Study, plugin_code, read_problem
+from rank_search.study import Problem, Study, read_problem
 from rank_search.tasks import Task, input_moments
 
 Moments = Mapping[str, Tensor]
@@ -25,11 +24,16 @@ Moments = Mapping[str, Tensor]
 _steps: Final = logging.getLogger("rank_search.steps")
 
 
+LayerBases = Mapping[str, CachedBases]
+"""The bases of each layer's weight, by layer: the weight hashed and found finite once, decomposed once."""
+
+
 @dataclass(frozen=True)
 class Prepared:
-    """All that is made once, in the driver, before the first trial (steps 2 to 7).
+    """All that is made once, in the driver, before the first trial (steps 2 to 8).
 
     Attributes:
+        bases: of every layer that may be factorized, with what is known of its inputs.
         options: what each layer may become, measured; None where neither seed points nor sampler ask for it.
     """
 
@@ -38,23 +42,37 @@ class Prepared:
     space: Space
     costs: CostModel
     seeds: tuple[Seed, ...]
-    cache: SpectraCache
-    moments: Moments
+    bases: LayerBases
     options: OptionTable | None
 
+    @property
+    def moments(self) -> Moments:
+        """The second moment of each layer's inputs, where data was looked at."""
+        return {name: each.moment for name, each in self.bases.items() if each.moment is not None}
 
-Reader = Callable[[Problem, SpectraCache, Moments], tuple[AxisPrior, ...]]
+
+Reader = Callable[[Problem, LayerBases], tuple[AxisPrior, ...]]
 """Reads the priors of all layers off their spectra."""
 
 
-def layer_priors(problem: Problem, cache: SpectraCache, moments: Moments) -> tuple[AxisPrior, ...]:
+def layer_priors(problem: Problem, bases: LayerBases) -> tuple[AxisPrior, ...]:
     """What the weights say about every axis of every layer."""
     found: list[AxisPrior] = []
     for name, layer in problem.inventory.layers.items():
         plugins = {key: problem.plugins[key] for key in problem.choices[name]}
-        weight, settings = weight_of(problem.model, name), problem.study.priors
-        found += axis_priors(layer, weight, plugins, cache, settings, moments.get(name))
+        found += axis_priors(layer, plugins, bases[name], problem.study.priors)
     return tuple(found)
+
+
+def layer_bases(problem: Problem, moments: Moments) -> LayerBases:
+    """The bases of every layer's weight, looked up in the study's folder of spectra; nothing is decomposed yet.
+
+    Raises:
+        LayerError: a weight or a moment has NaN or infinite entries.
+    """
+    cache = SpectraCache(cache_folder(problem.study))
+    layers = problem.inventory.layers
+    return {name: cache.bases(name, weight_of(problem.model, name), moments.get(name)) for name in layers}
 
 
 def layer_moments(problem: Problem) -> Moments:
@@ -92,33 +110,25 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
         TaskError, PluginError, StudyFileError: whichever of them cannot be used.
     """
     problem.inventory.require_layers()
-    study, cache = problem.study, SpectraCache(cache_folder(problem.study))
-    moments = layer_moments(problem)
-    _steps.info("Reading the spectra of %d layers", len(problem.inventory.layers))
-    priors = reader(problem, cache, moments)
-    layers, plugins = problem.inventory.layers, problem.plugins
+    study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
+    bases = layer_bases(problem, layer_moments(problem))
+    _steps.info("Reading the spectra of %d layers", len(layers))
+    priors = reader(problem, bases)
     space = build_space(layers, plugins, priors, study.search, problem.groups, problem.choices)
     costs = CostModel(layers, plugins, problem.inventory.rest)
-    options = _options(problem, space, costs, cache, moments) if study.search.uses_options else None
+    options = option_table(problem, space.groups, bases) if study.search.uses_options else None
     seeds = tuple(seed_points(space, costs, study.search, options))
     require_possible(study.search.constraints, space, costs, seeds)
-    return Prepared(problem, priors, space, costs, seeds, cache, moments, options)
+    return Prepared(problem, priors, space, costs, seeds, bases, options)
 
 
-def _options(problem: Problem, space: Space, costs: CostModel, cache: SpectraCache, moments: Moments) -> OptionTable:
-    layers, plugins = problem.inventory.layers, problem.plugins
-    weights = {name: weight_of(problem.model, name) for name in layers}
-    bases = {name: cache.bases(name, weights[name], moments.get(name)) for name in layers}
-    made_by = {name: plugin_code(name, plugin, problem.study.folder) for name, plugin in plugins.items()}
-
-    def kept(layer: str, factorization: str) -> KeptNumbers:
-        return cache.numbers(bases[layer], f"errors {layers[layer]} {made_by[factorization]}")
-
+def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases) -> OptionTable:
+    """What each group of layers may become, every error measured."""
     _steps.info("Fitting what each layer may become")
-    fits = Fits(layers, plugins, weights.__getitem__, bases.__getitem__, kept)
-    options = OptionTable(space.groups, costs, fits, space.round_to)
-    fits.save()
-    return options
+    study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
+    costs = CostModel(layers, plugins, problem.inventory.rest)
+    fits = fits_of(layers, plugins, bases, study.folder)
+    return measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
 
 
 def with_forms(prepared: Prepared, forms: Forms) -> Prepared:
@@ -144,14 +154,3 @@ def cache_folder(study: Study) -> Path:
     if study.study.cache:
         return study.folder / study.study.cache
     return user_cache_folder()
-
-
-def user_cache_folder() -> Path:
-    """Where spectra and bases are kept if a study says nothing."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "rank-search" / "spectra"
-
-
-def weight_of(model: nn.Module, layer: str) -> torch.Tensor:
-    weight: torch.Tensor = model.get_submodule(layer).get_parameter("weight")
-    return weight.detach()

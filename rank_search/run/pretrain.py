@@ -9,21 +9,20 @@ ours are in the study file.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rank_search.errors import LayerError, TrialError
-from rank_search.layers import Axis, DirectBases, Factorization, copied, factorize, recompose
+from rank_search.layers import Axis, DirectBases, Factorization, copied, factorize, plugin_version, recompose
 from rank_search.point import Choice, Point
 from rank_search.priors import TensorFiles, digest
-from rank_search.study import Problem, Study, plugin_version
-from rank_search.tasks import asked, seeded
-from rank_search.training import Diverged, FineTuning, TrainingSettings, check_task, fine_tune
+from rank_search.study import Problem, Study
+from rank_search.tasks import seeded, task_errors
+from rank_search.training import Diverged, FineTuning, TrainingSettings, check_task, fine_tune, own_copies
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +43,8 @@ def with_pretrained_model(problem: Problem, folder: Path) -> Problem:
     files, name = TensorFiles(folder), _file_name(problem)
     state = files.load(name)
     if state is None:
-        state = _state(recompose(overparameterized(problem), problem.original, problem.inventory.layers))
+        found = recompose(overparameterized(problem), problem.original, problem.inventory.layers)
+        state = own_copies(found.state_dict())
         files.save(name, state)
     model = copied(problem.original)
     model.load_state_dict(state)
@@ -60,7 +60,7 @@ def overparameterized(problem: Problem) -> nn.Module:
     check_task(problem.task, model, settings)
     _log.info("Training the over-parameterized network for %g epochs.", settings.epochs)
     effort = FineTuning(settings, study.overparameterized.orthogonality)
-    with seeded(study.study.seed), asked("training() or loss()"):
+    with seeded(study.study.seed), task_errors("training() or loss()"):
         diverged = fine_tune(problem.task, model, effort)
     if isinstance(diverged, Diverged):
         raise TrialError(
@@ -132,10 +132,6 @@ def _file_name(problem: Problem) -> str:
         "rng seed": study.study.seed,
         "task": study.task.model_dump(mode="json"),
     }
-    return f"overparameterized-1-{digest({str(about): torch.empty(0), **_state(problem.original)}).hex()}"
-
-
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors, each in memory of its own, as a file of tensors wants them."""
-    state: Mapping[str, Tensor] = model.state_dict()
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    return (
+        f"overparameterized-1-{digest({str(about): torch.empty(0), **own_copies(problem.original.state_dict())}).hex()}"
+    )

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError
 from rank_search.launch import Executor, LaunchSettings, Runner, WorkerRecipe
-from rank_search.layers import Bases, Layer, Plugins, Unfolding
+from rank_search.layers import Bases, Layer, Plugins, Unfolding, weight_of
 from rank_search.point import Artifact
-from rank_search.priors import AxisPrior, PriorSettings, SpectraCache, axis_priors
-from rank_search.run.preparation import Moments, prepare, user_cache_folder, weight_of
+from rank_search.priors import AxisPrior, CachedBases, PriorSettings, SpectraCache, axis_priors, user_cache_folder
+from rank_search.run.preparation import prepare
 from rank_search.run.worker import Workplace, log_as_worker, make_context, run_job, with_dense
 from rank_search.study import Problem, Study
 from rank_search.tasks import Task
@@ -61,7 +61,7 @@ def on_cluster(study: Study, task: Task | None, launch: LaunchSettings) -> Itera
         workers = launch.workers or cluster.room(launch)
         reader = _Reader(cluster)
         prepared = prepare(study, task, reader)
-        context = make_context(prepared.problem, prepared.cache, prepared.moments)
+        context = make_context(prepared.problem, prepared.bases)
         with ExitStack() as probes:
             made = _Workers(cluster, reader.bases, launch, workers, probes)
             yield Workplace(prepared, context, partial(made.executor, prepared.problem, context))
@@ -74,7 +74,7 @@ class _Reader:
         self._cluster = cluster
         self.bases: dict[str, SharedObject[Arrays]] = {}
 
-    def __call__(self, problem: Problem, cache: SpectraCache, moments: Moments) -> tuple[AxisPrior, ...]:
+    def __call__(self, problem: Problem, bases: Mapping[str, CachedBases]) -> tuple[AxisPrior, ...]:
         from rank_search.launch import ship
 
         ship(problem.study.folder)
@@ -82,7 +82,7 @@ class _Reader:
         for name, layer in problem.inventory.layers.items():
             plugins = {key: problem.plugins[key] for key in problem.choices[name]}
             weight, settings = weight_of(problem.model, name), problem.study.priors
-            calls.append((layer, weight, moments.get(name), plugins, problem.unfoldings(name), settings))
+            calls.append((layer, weight, bases[name].moment, plugins, problem.unfoldings(name), settings))
         answers = self._cluster.spread(_read_layer, calls)
         self.bases = {name: large for name, (_, large) in zip(problem.inventory.layers, answers, strict=True)}
         return tuple(prior for priors, _ in answers for prior in priors)
@@ -98,9 +98,8 @@ def _read_layer(
 ) -> tuple[tuple[AxisPrior, ...], Arrays]:
     """On the cluster: one layer's priors, and every decomposition that a fit may ask for."""
     torch.set_num_threads(1)
-    cache = SpectraCache(user_cache_folder())
-    priors = axis_priors(layer, weight, plugins, cache, settings, moment)
-    bases = cache.bases(layer.name, weight, moment)
+    bases = SpectraCache(user_cache_folder()).bases(layer.name, weight, moment)
+    priors = axis_priors(layer, plugins, bases, settings)
     bases.decompose(unfoldings)
     arrays = {
         name: {key: tensor.cpu().numpy() for key, tensor in tensors.items()}

@@ -49,6 +49,7 @@ def run_study(
     task: Task | None = None,
     store: str | None = None,
     trials: int | None = None,
+    workers: int | None = None,
     report: Report = lambda progress: None,
     accept_changes: bool = False,
 ) -> Result:
@@ -57,14 +58,14 @@ def run_study(
     Args:
         task: the task, when it is at hand (then the trials run in this process, or on Ray); otherwise the study
             file's.
-        store, trials: instead of the study file's.
+        store, trials, workers: instead of the study file's.
         report: told after every trial how far the search is.
         accept_changes: go on although the code of the task or of a plugin has changed since the study began.
 
     Raises:
         RankSearchError: something of the user's cannot be used, or the store has another study of that name.
     """
-    with at_work(study, task, store or store_of(study).location) as work:
+    with at_work(study.launched({"workers": workers}), task, store or store_of(study).url) as work:
         record = work.join(accept_changes)
         _warn_of_directions(record)
         searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, NamedTuple, final
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Executor, Job, Runner, WorkerRecipe, this_process
 from rank_search.layers import Bases
 from rank_search.observe import logs
 from rank_search.point import Outcome, Point, State
-from rank_search.priors import SpectraCache
-from rank_search.run.preparation import Moments, Prepared, begin, cache_folder, weight_of
+from rank_search.run.preparation import Prepared, begin, layer_bases
 from rank_search.study import Problem, Study
 from rank_search.training import from_safetensors
 from rank_search.trials import LATENCY, LATENCY_RATIO, TrialContext, build, on_test, run_trial, test_measurements
@@ -34,19 +32,10 @@ class Workplace(NamedTuple):
     executor_for: ExecutorFor
 
 
-class Cache(Protocol):
-    """Where a context takes its bases from."""
-
-    def bases(self, layer_name: str, weight: Tensor, moment: Tensor | None = None) -> Bases: ...
-
-
-def make_context(problem: Problem, cache: Cache, moments: Moments) -> TrialContext:
+def make_context(problem: Problem, bases: Mapping[str, Bases]) -> TrialContext:
     """What all trials in this process share: task, model, layers, plugins, bases."""
     study = problem.study
     wanted = {each.name for each in study.search.objectives} | {each.name for each in study.search.constraints}
-    bases = {
-        name: cache.bases(name, weight_of(problem.model, name), moments.get(name)) for name in problem.inventory.layers
-    }
     return TrialContext(
         task=problem.task,
         dense=problem.model,
@@ -106,7 +95,7 @@ class LocalRecipe(WorkerRecipe[Problem, Findings]):
 
     def runner(self, loaded: Problem, found: Findings) -> Runner:
         moments = {name: torch.from_numpy(moment) for name, moment in found.moments.items()}
-        context = make_context(loaded, SpectraCache(cache_folder(self.study)), moments)
+        context = make_context(loaded, layer_bases(loaded, moments))
         return partial(run_job, with_dense(context, loaded, found.dense), found.artifacts)
 
 

@@ -8,15 +8,17 @@ members; the one with the largest expected gain in hypervolume is tried.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar, final
 
 import numpy as np
 
+from rank_search.basics import Float, Int
 from rank_search.options import Array, OptionArrays, OptionTable, Places, cost_shares
-from rank_search.pareto import box_of
+from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice, Point
+from rank_search.search.candidates import Candidate, Candidates
 from rank_search.search.constraints import check_counted
 from rank_search.search.coordinates import without_frames
 from rank_search.search.features import Features
@@ -26,30 +28,25 @@ from rank_search.search.settings import SearchSettings
 from rank_search.search.space import Space
 from rank_search.search.surrogate import Surrogate
 
-SOLVED: Final = 90
-MOVED: Final = 210
+# How these were chosen: see `rank_search.search.candidates`.
 DRAWS: Final = 8
+"""Losses drawn for each candidate, over which its gain is averaged: the standard error is a third (1/√8) of the gain's
+own deviation."""
+
 DIRECTIONS: Final = 128
-FLOOR: Final = 0.004  # of a loss, as a share of its box: below, differences are noise
+"""Random directions over which a hypervolume is averaged. The same judge all candidates of an ask, so that most of the
+error (1/√128 of the deviation between directions) cancels between them."""
+
+FLOOR: Final = 0.004
+"""Of a loss, as a share of its box: about two wrong answers among five hundred images. Below, differences are noise,
+and their logarithms would pull the regression."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
-class _Known:
-    """A point as candidates are: where it is on the menus, and its penalties' coordinates on 0 to 1.
-
-    `row` has what the surrogate sees of it, its own errors rather than those of the nearest options.
-    """
-
-    places: Places
-    penalties: Array
-    row: Array
-
-
-@dataclass(frozen=True, eq=False)
 class _SeenTrial:
-    known: _Known
+    known: Candidate
     losses: tuple[float, ...]
     is_dense: bool
 
@@ -75,15 +72,14 @@ class Auto:
     ) -> None:
         self._space, self._options, self._settings, self._dense = space, options, settings, dense
         self._names = [each.name for each in settings.objectives]
-        wanted = settings.reference
-        self._boxes = [box_of(each, dense[each.name], wanted.get(each.name)) for each in settings.objectives]
+        self._box = ReferenceBox.of(settings.objectives, dense, settings.reference)
         self._menus = OptionArrays(options, [group.name for group in space.groups])
         self._strengths = space.searched_penalties
         self._features = Features(len(space.groups), len(options.factorizations), len(self._strengths))
-        self._prices = [(self._menus.share(each), self._menus.prices(each)) for each in cost_shares(self._names)]
+        self._candidates = Candidates(self._menus, self._features, cost_shares(self._names), len(self._strengths))
         self._seen: dict[str, _SeenTrial] = {}
         self._front: dict[str, _SeenTrial] = {}
-        self._pending: dict[str, _Known] = {}
+        self._pending: dict[str, Candidate] = {}
 
     def begin(self, point: Point) -> None:
         """A point is being tried."""
@@ -117,7 +113,8 @@ class Auto:
         Complexity: O(n·d² + d³) for n trials and d features (about one for each group), and some hundred candidates.
         """
         surrogates = self._surrogates()
-        places, penalties = self._candidates(surrogates, rng)
+        members = [each.known for each in _in_order(self._front)]
+        places, penalties = self._candidates.made(surrogates, members, rng)
         gains = self._expected_gains(surrogates, places, penalties, rng)
         for best in np.argsort(-gains, kind="stable"):
             point = self._point(places[best], penalties[best])
@@ -140,40 +137,47 @@ class Auto:
         positions = self._features.positions(X)
         close = nearest(positions, self._features.positions(front))
         found: list[Corrected | None] = []
-        for place, (name, box) in enumerate(zip(self._names, self._boxes, strict=True)):
+        for place, name in enumerate(self._names):
             if name in self._options.dense:
                 found.append(None)
                 continue
-            z = box.logarithm(np.array([each.losses[place] for each in seen]), FLOOR)
+            z = self._box.column(place).logarithm(np.array([each.losses[place] for each in seen]), FLOOR)
             linear = Surrogate.fitted(X, z, self._features.scale, self._features.flexible)
             left = z[close] - linear.predict(X[close])[0]
             found.append(Corrected(linear, Residual.fitted(positions[close], left)))
         return found
 
-    def _rows_of(self, seen: Sequence[_SeenTrial]) -> Array:
+    def _rows_of(self, seen: Sequence[_SeenTrial]) -> Float[Array, "n weights"]:
         return np.array([each.known.row for each in seen]).reshape(-1, self._features.scale.size)
 
     def _expected_gains(
-        self, surrogates: Sequence[Corrected | None], places: Places, penalties: Array, rng: np.random.Generator
-    ) -> Array:
+        self,
+        surrogates: Sequence[Corrected | None],
+        places: Int[Places, "candidates groups"],
+        penalties: Float[Array, "candidates penalties"],
+        rng: np.random.Generator,
+    ) -> Float[Array, " candidates"]:
         # A point in flight counts as if it had come out as expected, so that nobody tries the like of it meanwhile.
         flying = _in_order(self._pending)
         all_places = np.stack([*places, *(each.places for each in flying)])
         losses = self._drawn_losses(
             surrogates, all_places, np.stack([*penalties, *(each.penalties for each in flying)]), rng
         )
-        gains = np.stack([box.gain(losses[:, :, place]) for place, box in enumerate(self._boxes)], axis=2)
+        gains = self._box.gain(losses)
         gains[:, : len(places)] *= self._keeps_bounds(losses[:, : len(places)])[:, :, None]
-        front = np.array([each.losses for each in _in_order(self._front)]).reshape(-1, len(self._boxes))
-        known = np.stack([box.gain(front[:, place]) for place, box in enumerate(self._boxes)], axis=1)
-        known = np.concatenate([known, gains[:, len(places) :].mean(axis=0)])
-        toward = directions(rng, DIRECTIONS, len(self._boxes))
+        front = np.array([each.losses for each in _in_order(self._front)]).reshape(-1, len(self._names))
+        known = np.concatenate([self._box.gain(front), gains[:, len(places) :].mean(axis=0)])
+        toward = directions(rng, DIRECTIONS, len(self._names))
         return expected_improvement(gains[:, : len(places)], known, toward)
 
     def _drawn_losses(
-        self, surrogates: Sequence[Corrected | None], places: Places, penalties: Array, rng: np.random.Generator
-    ) -> Array:
-        """Losses of each candidate in each draw: draws × candidates × objectives."""
+        self,
+        surrogates: Sequence[Corrected | None],
+        places: Int[Places, "candidates groups"],
+        penalties: Float[Array, "candidates penalties"],
+        rng: np.random.Generator,
+    ) -> Float[Array, "draws candidates objectives"]:
+        """Losses of each candidate in each draw."""
         costs = self._menus.costs(places)
         X = self._rows(places, penalties)
         positions = self._features.positions(X)
@@ -184,11 +188,11 @@ class Auto:
             else:
                 mean, deviation = surrogate.predict(X, positions)
                 logarithms = mean + np.outer(rng.standard_normal(DRAWS), deviation)
-                drawn[:, :, place] = self._boxes[place].exponential(logarithms, FLOOR)
+                drawn[:, :, place] = self._box.column(place).exponential(logarithms, FLOOR)
         return drawn
 
-    def _keeps_bounds(self, losses: Array) -> Array:
-        """1 where the drawn losses keep all bounds on objectives, 0 elsewhere: draws × candidates."""
+    def _keeps_bounds(self, losses: Float[Array, "draws candidates objectives"]) -> Float[Array, "draws candidates"]:
+        """1 where the drawn losses keep all bounds on objectives, 0 elsewhere."""
         kept = np.ones(losses.shape[:2])
         for bound in self._settings.constraints:
             if bound.name in self._names:
@@ -197,55 +201,17 @@ class Auto:
                 kept *= measured <= limit if bound.sign in ("<", "<=") else measured >= limit
         return kept
 
-    def _rows(self, places: Places, penalties: Array) -> Array:
+    def _rows(
+        self, places: Int[Places, "candidates groups"], penalties: Float[Array, "candidates penalties"]
+    ) -> Float[Array, "candidates weights"]:
         costs = self._menus.costs(places)
         kept = np.column_stack([costs[name] / max(1, self._options.dense[name]) for name in ("params", "macs")])
         errors, kinds = (self._menus.take(table, places) for table in (self._menus.errors, self._menus.kinds))
         return self._features.rows(errors, kinds, kept, penalties, 1.0)
 
-    # candidates -------------------------------------------------------------------------------------------
-
-    def _candidates(self, surrogates: Sequence[Corrected | None], rng: np.random.Generator) -> tuple[Places, Array]:
-        members = [each.known for each in _in_order(self._front)]
-        pairs = [*self._solved(surrogates, members, rng), *self._moved(members, rng)]
-        different = {(places.tobytes(), penalties.tobytes()): (places, penalties) for places, penalties in pairs}
-        places, penalties = zip(*different.values(), strict=True)
-        return np.stack(places), np.stack(penalties)
-
-    def _solved(
-        self, surrogates: Sequence[Corrected | None], members: Sequence[_Known], rng: np.random.Generator
-    ) -> Iterator[tuple[Places, Array]]:
-        """Best allocations for prices all along the front, under weights that are expected, or drawn."""
-        for weights in self._weights(surrogates, rng):
-            share, prices = self._prices[int(rng.integers(len(self._prices)))]
-            places = self._menus.solved(weights, prices[int(rng.integers(len(prices)))], share)
-            yield places, self._penalties(members, rng)
-
-    def _weights(self, surrogates: Sequence[Corrected | None], rng: np.random.Generator) -> Array:
-        """How much errors count: `SOLVED` × groups × factorizations; a third as expected, the others drawn."""
-        learned = [each.linear for each in surrogates if each is not None]
-        if not learned:
-            return np.ones((SOLVED, len(self._space.groups), len(self._menus.kinds_of)))
-        counts = [len(range(place, SOLVED, len(learned))) for place in range(len(learned))]
-        drawn = [each.drawn(rng, count) for each, count in zip(learned, counts, strict=True)]
-        for each, rows in zip(learned, drawn, strict=True):
-            rows[::3] = each.weights()
-        return self._features.weights(np.concatenate(drawn))
-
-    def _moved(self, members: Sequence[_Known], rng: np.random.Generator) -> Iterator[tuple[Places, Array]]:
-        """Members of the front with a few groups moved."""
-        for _ in range(MOVED if members else 0):
-            member = members[int(rng.integers(len(members)))]
-            yield self._menus.moved(member.places, rng), _nudged(member.penalties, rng)
-
-    def _penalties(self, members: Sequence[_Known], rng: np.random.Generator) -> Array:
-        if members and rng.random() < 0.8:
-            return _nudged(members[int(rng.integers(len(members)))].penalties, rng)
-        return rng.random(len(self._strengths))
-
     # points -----------------------------------------------------------------------------------------------
 
-    def _known(self, point: Point, share: float) -> _Known:
+    def _known(self, point: Point, share: float) -> Candidate:
         options = self._options.describe(point)
         penalties = np.array([self._coordinate(name, point.penalties.get(name, 0.0)) for name in self._strengths])
         total = self._options.total(options)
@@ -256,13 +222,13 @@ class Auto:
             penalties[None],
             share,
         )
-        return _Known(self._menus.nearest(options), penalties, row[0])
+        return Candidate(self._menus.nearest(options), penalties, row[0])
 
     def _coordinate(self, name: str, strength: float) -> float:
         low, high = self._strengths[name].interval
         return (self._strengths[name].coordinate_of(strength) - low) / (high - low)
 
-    def _point(self, places: Places, coordinates: Array) -> Point:
+    def _point(self, places: Int[Places, " groups"], coordinates: Float[Array, " penalties"]) -> Point:
         layers: dict[str, Choice] = {}
         for option in self._menus.of(places):
             layers |= option.choices
@@ -275,12 +241,6 @@ class Auto:
     def _keeps_counted(self, point: Point) -> bool:
         counted = self._options.total(self._options.describe(point))
         return check_counted(self._settings.constraints, counted, self._options.dense) is None
-
-
-def _nudged(coordinates: Array, rng: np.random.Generator) -> Array:
-    """Half of the coordinates moved by about a seventh of their range."""
-    steps = rng.normal(0.0, 0.15, coordinates.size) * (rng.random(coordinates.size) < 0.5)
-    return np.asarray(np.minimum(np.maximum(coordinates + steps, 0.0), 1.0))
 
 
 def _in_order(known: Mapping[str, _T]) -> list[_T]:

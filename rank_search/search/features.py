@@ -7,6 +7,7 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+from rank_search.basics import Float, Int
 from rank_search.options import Array
 
 LEAST_ERROR: Final = 1e-3
@@ -36,8 +37,13 @@ class Features:
         self.flexible[3 : 3 + groups + kinds] = True
 
     def rows(
-        self, errors: Array, kinds: NDArray[np.intp], kept: Array, penalties: Array, budget: Array | float
-    ) -> Array:
+        self,
+        errors: Float[Array, "n groups"],
+        kinds: Int[NDArray[np.intp], "n groups"],
+        kept: Float[Array, "n 2"],
+        penalties: Float[Array, "n penalties"],
+        budget: Float[Array, " n"] | float,
+    ) -> Float[Array, "n weights"]:
         """One row for each candidate.
 
         Args:
@@ -63,7 +69,7 @@ class Features:
             ]
         )
 
-    def positions(self, rows: Array) -> Array:
+    def positions(self, rows: Float[Array, "n weights"]) -> Float[Array, "n d"]:
         """Where rows lie for what a regression leaves of the loss: roots of the errors, penalties, ln of the budget.
 
         Roots, because of small errors the differences count more.
@@ -72,7 +78,7 @@ class Features:
         penalties = rest[:, : rest.shape[1] // 2]
         return np.column_stack([np.sqrt(shares * np.exp(rows[:, 1:2])), penalties, rest[:, -1]])
 
-    def weights(self, learned: Array) -> Array:
+    def weights(self, learned: Float[Array, "n weights"]) -> Float[Array, "n groups kinds"]:
         """How much errors count, 1 where nothing is known: n × groups × factorizations.
 
         Args:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from rank_search.basics import Float
+from rank_search.options import Array
 
 
-def directions(rng: np.random.Generator, count: int, objectives: int) -> Array:
-    """Unit vectors with positive entries, evenly distributed over the orthant: count × objectives."""
+def directions(rng: np.random.Generator, count: int, objectives: int) -> Float[Array, "{count} {objectives}"]:
+    """Unit vectors with positive entries, evenly distributed over the orthant.
+
+    >>> drawn = directions(np.random.default_rng(0), 5, 3)
+    >>> bool((drawn > 0).all()), np.linalg.norm(drawn, axis=1).round(6).tolist()
+    (True, [1.0, 1.0, 1.0, 1.0, 1.0])
+    """
     drawn = np.abs(rng.standard_normal((count, objectives))) + 1e-9
     unit: Array = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
     return unit
 
 
-def lengths(gains: Array, toward: Array) -> Array:
+def lengths(gains: Float[Array, "n m"], toward: Float[Array, "d m"]) -> Float[Array, "n d"]:
     """How far the box below a gain vector reaches in each direction, to the power of the number of objectives.
 
     Symbols: u (n × m) gains, 0 at the reference point, 1 at the ideal; w (d × m) unit directions. The hypervolume of a
@@ -34,7 +39,9 @@ def lengths(gains: Array, toward: Array) -> Array:
     return powered
 
 
-def expected_improvement(samples: Array, front: Array, toward: Array) -> Array:
+def expected_improvement(
+    samples: Float[Array, "s n m"], front: Float[Array, "k m"], toward: Float[Array, "d m"]
+) -> Float[Array, " n"]:
     """How much each candidate adds to the hypervolume on average, up to one constant factor.
 
     Args:
@@ -43,8 +50,12 @@ def expected_improvement(samples: Array, front: Array, toward: Array) -> Array:
         toward: see `directions`.
 
     Complexity: O((s·n + k)·d·m).
+
+    >>> samples = np.array([[[0.5, 0.5], [1.0, 1.0], [0.2, -1.0]]])
+    >>> expected_improvement(samples, np.array([[0.5, 0.5]]), np.array([[0.6, 0.8]])).round(4).tolist()
+    [0.0, 1.1719, 0.0]
     """
-    known = lengths(front, toward).max(axis=0, initial=0.0)
+    known = lengths(front, toward).max(axis=0, initial=0.0)  # d
     added = [np.maximum(lengths(each, toward) - known, 0.0).mean(axis=1) for each in samples]
     mean: Array = np.mean(added, axis=0)
     return mean

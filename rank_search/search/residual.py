@@ -9,9 +9,9 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from rank_search.basics import Float, Int
+from rank_search.options import Array
 from rank_search.search.surrogate import Surrogate
-
-Array = NDArray[np.float64]
 
 REACHES: Final = (0.1, 0.2, 0.4, 0.8)
 AMPLITUDES: Final = (0.1, 0.2, 0.4)
@@ -30,14 +30,14 @@ class Residual:
         pulls: the inverse of the trials' covariance (noise² included) times their residuals.
     """
 
-    positions: Array
+    positions: Float[Array, "n d"]
     reach: float
     amplitude: float
     noise: float
-    pulls: Array
+    pulls: Float[Array, " n"]
 
     @classmethod
-    def fitted(cls, positions: Array, residuals: Array) -> Self:
+    def fitted(cls, positions: Float[Array, "n d"], residuals: Float[Array, " n"]) -> Self:
         """The process that explains the residuals best.
 
         Symbols: positions (n × d), residuals r (n). Of all combinations of `REACHES`, `AMPLITUDES` and `NOISES` the one
@@ -52,12 +52,12 @@ class Residual:
         (True, True)
         """
         if not np.isfinite(residuals).all():
-            raise ValueError("Residuals are finite numbers; found one that is not.")
+            raise ValueError("A residual is NaN or infinite; residuals must be finite.")
         squares = _squares(positions, positions)
         best, found = -np.inf, cls(positions, REACHES[0], AMPLITUDES[0], NOISES[0], np.zeros(len(residuals)))
         for reach in REACHES:
             values, vectors = np.linalg.eigh(np.exp(-0.5 * squares / reach**2))
-            along = vectors.T @ residuals
+            along = vectors.T @ residuals  # n
             for amplitude, noise in product(AMPLITUDES, NOISES):
                 spectrum = amplitude**2 * np.maximum(0.0, values) + noise**2
                 evidence = -0.5 * float((along**2 / spectrum).sum() + np.log(spectrum).sum())
@@ -65,7 +65,7 @@ class Residual:
                     best, found = evidence, cls(positions, reach, amplitude, noise, vectors @ (along / spectrum))
         return found
 
-    def mean(self, positions: Array) -> Array:
+    def mean(self, positions: Float[Array, "m d"]) -> Float[Array, " m"]:
         """What f is expected to be at each position, O(n·d) each."""
         squares = _squares(positions, self.positions)
         return np.asarray(self.amplitude**2 * np.exp(-0.5 * squares / self.reach**2) @ self.pulls)
@@ -78,7 +78,9 @@ class Corrected:
     linear: Surrogate
     residual: Residual
 
-    def predict(self, X: Array, positions: Array) -> tuple[Array, Array]:
+    def predict(
+        self, X: Float[Array, "m weights"], positions: Float[Array, "m d"]
+    ) -> tuple[Float[Array, " m"], Float[Array, " m"]]:
         """Mean of both together, and standard deviation of the regression alone.
 
         With the process's own deviation, candidates would be tried because nothing like them was: that found less.
@@ -87,7 +89,9 @@ class Corrected:
         return mean + self.residual.mean(positions), deviation
 
 
-def nearest(positions: Array, to: Array, count: int = KEPT) -> NDArray[np.intp]:
+def nearest(
+    positions: Float[Array, "n d"], to: Float[Array, "m d"], count: int = KEPT
+) -> Int[NDArray[np.intp], " kept"]:
     """The places of so many positions that are nearest to any of some others, in their order.
 
     >>> nearest(np.array([[0.0], [5.0], [1.0]]), np.array([[0.2]]), 2).tolist()
@@ -98,7 +102,7 @@ def nearest(positions: Array, to: Array, count: int = KEPT) -> NDArray[np.intp]:
     return np.sort(np.argsort(_squares(positions, to).min(axis=1), kind="stable")[:count])
 
 
-def _squares(some: Array, others: Array) -> Array:
+def _squares(some: Float[Array, "n d"], others: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """Squared distances of all pairs."""
     norms = (some**2).sum(axis=1)[:, None] + (others**2).sum(axis=1)
     squares: Array = np.maximum(0.0, norms - 2.0 * some @ others.T)

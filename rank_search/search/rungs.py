@@ -7,10 +7,12 @@ from collections.abc import Collection, Sequence, Set
 from typing import Final, final
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from rank_search.errors import StudyFileError, StudyMismatchError
-from rank_search.search.ranks import Ranks, farthest
+from rank_search.pareto import ranks
+from rank_search.search.epsilon_net import farthest
 
 MOST_RUNGS: Final = 20
 
@@ -158,12 +160,13 @@ class _Rung:
     def __init__(self) -> None:
         self.gone: set[int] = set()
         self._losses: dict[int, tuple[float, ...] | None] = {}
-        self._forget_order()
+        self._forget_ranks()
 
-    def _forget_order(self) -> None:
-        self._unsorted = {number: losses for number, losses in self._losses.items() if losses is not None}
-        self._numbers = np.empty(0, dtype=np.int64)  # one for each column of the levels
-        self._levels: Ranks | None = None
+    def _forget_ranks(self) -> None:
+        self._unranked = {number: losses for number, losses in self._losses.items() if losses is not None}
+        self._numbers = np.empty(0, dtype=np.int64)  # one for each row of the table
+        self._table: NDArray[np.float64] | None = None  # trials × objectives
+        self._ranks = np.empty(0, dtype=np.intp)
 
     @property
     def numbers(self) -> Set[int]:
@@ -176,29 +179,24 @@ class _Rung:
             return
         self._losses[number] = losses
         if known:
-            self._forget_order()
+            self._forget_ranks()
         elif losses is not None:
-            self._unsorted[number] = losses
+            self._unranked[number] = losses
 
     def best(self, gone: Set[int]) -> int | None:
         """The first in the order of this rung that has not gone on; None if there are only failed ones."""
-        levels = self._sorted()
-        if levels is None:
-            return None
+        self._rank()
         went = np.isin(self._numbers, list(gone))
-        if went.all():
+        if self._table is None or went.all():
             return None
-        front = np.flatnonzero(levels.of == levels.of[~went].min())
+        front = np.flatnonzero(self._ranks == self._ranks[~went].min())
         front = front[np.argsort(self._numbers[front])]
-        return int(self._numbers[front[farthest(levels.losses[:, front], went[front])]])
+        return int(self._numbers[front[farthest(self._table[front].T, went[front])]])
 
-    def _sorted(self) -> Ranks | None:
-        """The levels of all trials with losses, brought up to date."""
-        if self._unsorted:
-            new = sorted(self._unsorted.items(), key=lambda item: item[1])
-            self._unsorted = {}
-            losses = np.array([each for _, each in new]).T
-            self._levels = self._levels or Ranks(len(losses))
-            self._levels.add(losses)
-            self._numbers = np.concatenate([self._numbers, [number for number, _ in new]])
-        return self._levels
+    def _rank(self) -> None:
+        """Bring the ranks of all trials with losses up to date."""
+        if self._unranked:
+            rows = np.array(list(self._unranked.values()), dtype=np.float64)
+            self._numbers = np.concatenate([self._numbers, list(self._unranked)])
+            self._table = rows if self._table is None else np.concatenate([self._table, rows])
+            self._ranks, self._unranked = ranks(self._table), {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIIISampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
+
+from rank_search.basics import nearest
 
 Distributions = dict[str, BaseDistribution]
 
@@ -125,11 +126,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     known = known_options(name)
     for option, value in options.items():
         if option not in known:
-            near = difflib.get_close_matches(option, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ValueError(
-                f"the sampler {name!r} has no option {option!r}{hint} It takes: {', '.join(known) or 'none'}"
-            )
+            raise ValueError(f"the sampler {name!r} has no option {option!r}{nearest(option, known)}")
         kind, types = _KINDS[known[option]]
         if not isinstance(value, types) or (isinstance(value, bool) and known[option] != "bool"):
             raise ValueError(f"the option {option!r} of the sampler {name!r} is {kind}; found {value!r}")

@@ -9,17 +9,16 @@ from typing import Final
 from rank_search.errors import StudyFileError
 from rank_search.layers import matches
 from rank_search.options import (
-    Allocation,
     AxisRange,
     CostModel,
     Group,
+    HullPoint,
     Option,
     OptionTable,
-    lagrangian_front,
     mean_shares,
     normalized,
-    price_of,
     spread,
+    sweep,
 )
 from rank_search.point import AxisValue, Choice, Point
 from rank_search.search.constraints import check_counted
@@ -93,24 +92,21 @@ def _dense(space: Space) -> Iterator[Seed]:
 def _allocated(space: Space, options: OptionTable, settings: SearchSettings) -> Iterator[Seed]:
     """Points along the front of errors and costs, as far as they keep the bounds on counted costs."""
     shares = mean_shares([each.name for each in settings.objectives])
-    menus = [options.of[group.name] for group in space.groups]
-    costs = [[price_of(option, shares, options.dense) for option in menu] for menu in menus]
-    front = lagrangian_front(costs, [[option.error for option in menu] for menu in menus])
-    most = WORST_MEAN_ERROR * len(menus)
+    most = WORST_MEAN_ERROR * len(space.groups)
     fixed = sum(shares[name] * options.rest[name] / max(1, options.dense[name]) for name in shares)
 
-    def chosen(allocation: Allocation) -> list[Option]:
-        return [menu[place] for menu, place in zip(menus, allocation.chosen, strict=True)]
+    def chosen(corner: HullPoint) -> tuple[Option, ...]:
+        return options.chosen(corner.chosen)
 
     worth = [
         each
-        for each in front
+        for each in sweep(options, shares)
         if each.error <= most
         and check_counted(settings.constraints, options.total(chosen(each)), options.dense) is None
     ]
-    for allocation in spread(worth, settings.seeds.allocations, fixed):
-        layers = {layer: choice for option in chosen(allocation) for layer, choice in option.choices.items()}
-        yield Seed(f"allocation {allocation.cost + fixed:.2g}", Point(layers, _middle_penalties(space, layers)))
+    for corner in spread(worth, settings.seeds.allocations, fixed):
+        layers = {layer: choice for option in chosen(corner) for layer, choice in option.choices.items()}
+        yield Seed(f"allocation {corner.cost + fixed:.2g}", Point(layers, _middle_penalties(space, layers)))
 
 
 def _cut(fraction: float) -> Rule:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Self
 
@@ -18,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from rank_search.basics import is_higher_better
+from rank_search.basics import is_higher_better, nearest
 from rank_search.errors import StudyFileError
 from rank_search.point import DENSE, Bound, Chosen, Objective, parse_condition
 from rank_search.search.rungs import RungSettings
@@ -244,9 +243,7 @@ class SearchSettings(BaseModel):
     @classmethod
     def _is_known(cls, sampler: str) -> str:
         if sampler not in NAMES:
-            near = difflib.get_close_matches(sampler, NAMES, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"there is no sampler {sampler!r}; there are {', '.join(NAMES)}{hint}")
+            raise ValueError(f"there is no sampler {sampler!r}{nearest(sampler, NAMES)}")
         return sampler
 
     @model_validator(mode="after")
@@ -271,11 +268,9 @@ class SearchSettings(BaseModel):
         for key, named in (("objectives", self.objectives), ("constraints", self.constraints)):
             for each in named:
                 if each.name not in known:
-                    near = difflib.get_close_matches(each.name, known, n=1)
-                    hint = f" Did you mean {near[0]!r}?" if near else ""
                     raise StudyFileError(
-                        f"[search] {key} names what trials measure on the selection data: {', '.join(known)}; "
-                        f"found {each.name!r}.{hint}"
+                        f"[search] {key} names {each.name!r}, which trials do not measure on the selection data"
+                        f"{nearest(each.name, known)}"
                     )
 
     @property

@@ -41,8 +41,8 @@ class Strength:
         if 0 <= low == high < math.inf or 0 < low < high < math.inf:
             return cls(low, high)
         raise ValueError(
-            f'a strength is "off", a number ≥ 0, or a range {{low = 1e-4, high = 1e-1}} with 0 < low < high; '
-            f"found {value!r}"
+            f'{value!r} is no strength; use "off", a number ≥ 0, or a range {{low = 1e-4, high = 1e-1}} '
+            "with 0 < low < high"
         )
 
     @property

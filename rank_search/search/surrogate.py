@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
-Array = NDArray[np.float64]
+from rank_search.basics import Bool, Float
+from rank_search.options import Array
 
 SPREADS: Final = (0.1, 0.3, 1.0)
 NOISES: Final = (0.1, 0.2, 0.4)
@@ -26,13 +27,19 @@ class Surrogate:
         noise: standard deviation of an observation.
     """
 
-    scale: Array
-    mean: Array
-    cholesky: Array
+    scale: Float[Array, " d"]
+    mean: Float[Array, " d"]
+    cholesky: Float[Array, "d d"]
     noise: float
 
     @classmethod
-    def fitted(cls, X: Array, z: Array, scale: Array, flexible: NDArray[np.bool_]) -> Self:
+    def fitted(
+        cls,
+        X: Float[Array, "n d"],
+        z: Float[Array, " n"],
+        scale: Float[Array, " d"],
+        flexible: Bool[NDArray[np.bool_], " d"],
+    ) -> Self:
         """The posterior, with the two scales that explain the data best.
 
         Symbols: X (n × d), z (n). The scale of the flexible weights is multiplied by each of `SPREADS`, the noise is
@@ -46,7 +53,9 @@ class Surrogate:
         return max(tried, key=lambda each: each._evidence(products, power, len(z)))
 
     @classmethod
-    def _given(cls, gram: Array, products: Array, scale: Array, noise: float) -> Self:
+    def _given(
+        cls, gram: Float[Array, "d d"], products: Float[Array, " d"], scale: Float[Array, " d"], noise: float
+    ) -> Self:
         """The posterior for these scales, from XᵀX and Xᵀz."""
         precision = gram * np.outer(scale, scale) / noise**2 + np.eye(len(scale))
         cholesky: Array = np.linalg.cholesky(precision).astype(np.float64)
@@ -54,21 +63,23 @@ class Surrogate:
         mean = solve_triangular(cholesky.T, solve_triangular(cholesky, right, lower=True), lower=False)
         return cls(scale, mean, cholesky, noise)
 
-    def _evidence(self, products: Array, power: float, count: int) -> float:
+    def _evidence(self, products: Float[Array, " d"], power: float, count: int) -> float:
         """Logarithm of the marginal likelihood, up to a constant (by Woodbury and the determinant lemma)."""
         fit = (power - self.mean @ (self.scale * products)) / self.noise**2
         return float(-0.5 * fit - np.log(np.diag(self.cholesky)).sum() - count * np.log(self.noise))
 
-    def predict(self, X: Array) -> tuple[Array, Array]:
+    def predict(self, X: Float[Array, "n d"]) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         """Mean and standard deviation of X·w, the noise left out."""
         S = X * self.scale
         return S @ self.mean, np.linalg.norm(solve_triangular(self.cholesky, S.T, lower=True), axis=0)
 
-    def weights(self) -> Array:
+    def weights(self) -> Float[Array, " d"]:
         """The expected weights."""
         return self.scale * self.mean
 
-    def drawn(self, rng: np.random.Generator, count: int) -> Array:
+    def drawn(self, rng: np.random.Generator, count: int) -> Float[Array, "{count} d"]:
         """Weights drawn from the posterior, one row for each draw."""
-        noise = solve_triangular(self.cholesky.T, rng.standard_normal((self.mean.size, count)), lower=False)
+        noise = solve_triangular(
+            self.cholesky.T, rng.standard_normal((self.mean.size, count)), lower=False
+        )  # d × count
         return np.asarray(self.scale * (self.mean + noise.T))

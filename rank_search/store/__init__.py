@@ -10,11 +10,11 @@ Knows no torch and no optuna, and imports neither numpy nor Alembic until they a
 
 from __future__ import annotations
 
-from rank_search.store.address import locate, masked
+from rank_search.store.address import locate, location_of
 from rank_search.store.changes import CODE
 from rank_search.store.choosing import parse_wish
 from rank_search.store.front import Front
-from rank_search.store.html import cell, number
+from rank_search.store.front_shares import box_of, convergence_of, hypervolume_of, panels_of, takes_part
 from rank_search.store.records import (
     EXAMPLES,
     LAYER_COSTS,
@@ -28,7 +28,6 @@ from rank_search.store.records import (
     TrialRow,
 )
 from rank_search.store.sql_store import Store
-from rank_search.store.studies import nearest
 from rank_search.store.study_folder import artifact_folder
 
 __all__ = [
@@ -46,10 +45,12 @@ __all__ = [
     "StudySummary",
     "TrialRow",
     "artifact_folder",
-    "cell",
+    "box_of",
+    "convergence_of",
+    "hypervolume_of",
     "locate",
-    "masked",
-    "nearest",
-    "number",
+    "location_of",
+    "panels_of",
     "parse_wish",
+    "takes_part",
 ]

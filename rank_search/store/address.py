@@ -10,8 +10,7 @@ from typing import Final
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from rank_search.basics import MASK, is_secret
-from rank_search.basics import masked as masked_text
+from rank_search.basics import MASK, is_secret, masked
 from rank_search.errors import StoreError
 
 _DRIVER: Final = "postgresql+psycopg"
@@ -27,10 +26,10 @@ def locate(where: str | Path) -> URL:
     is_path = isinstance(where, Path) or "://" not in where
     url = URL.create("sqlite", database=str(where)) if is_path else _parsed(str(where))
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise StoreError("A store outlives the process, so it cannot be in memory. Give the path of a file.")
+        raise StoreError("A store cannot be in memory: it outlives the process. Give the path of a file.")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise StoreError(
-            f"A store is an SQLite file or a PostgreSQL database; found {masked(url)}. "
+            f"{location_of(url)} is neither an SQLite file nor a PostgreSQL database. "
             "Give a path, or postgresql://USER@HOST/DATABASE."
         )
     return url if url.get_backend_name() == "sqlite" else _with_driver(url)
@@ -39,13 +38,13 @@ def locate(where: str | Path) -> URL:
 def _with_driver(url: URL) -> URL:
     if url.drivername not in ("postgresql", _DRIVER):
         raise StoreError(
-            f"A PostgreSQL store needs a driver of the name psycopg; {masked(url)} asks for {url.get_driver_name()}. "
-            "Leave it out: postgresql://USER@HOST/DATABASE."
+            f"{location_of(url)} asks for the driver {url.get_driver_name()}; a PostgreSQL store uses psycopg. "
+            "Leave the driver out: postgresql://USER@HOST/DATABASE."
         )
     return url.set(drivername=_DRIVER)
 
 
-def masked(url: URL) -> str:
+def location_of(url: URL) -> str:
     """Where a store is, without the password and without the query, which may hold one too."""
     if url.get_backend_name() == "sqlite":
         return str(url.database)
@@ -54,7 +53,7 @@ def masked(url: URL) -> str:
 
 def without_secrets(said: str, url: URL) -> str:
     """What a driver said, in one line, with every form of the URL's secrets hidden."""
-    return masked_text(" ".join(said.split()).rstrip(".?! "), _secrets(url))
+    return masked(" ".join(said.split()).rstrip(".?! "), _secrets(url))
 
 
 def _secrets(url: URL) -> Iterator[str]:
@@ -85,6 +84,6 @@ def _no_url(given: str) -> StoreError:
     is_plain = rest.count("@") == 1 and not set("?#") & set(rest)
     shown = f"{scheme}://{MASK}@{rest.rpartition('@')[2]}" if is_plain else f"{scheme}://{MASK}"
     return StoreError(
-        f"A store is a path or a URL such as postgresql://USER:PASSWORD@HOST/DATABASE; {shown!r} is neither. "
+        f"{shown!r} is neither a path nor a URL such as postgresql://USER:PASSWORD@HOST/DATABASE. "
         "Check the port, and write special characters in the password as %XX."
     )

@@ -15,7 +15,7 @@ from rank_search.pareto import nondominated
 from rank_search.point import Artifact, State
 from rank_search.store import rows, tables
 from rank_search.store.records import StudyRecord, TrialRow
-from rank_search.store.sql_in import among
+from rank_search.store.sql_in import in_values
 from rank_search.store.tables import claim, trial
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def confirmed(connection: Connection, study: StudyRecord, suspects: Sequence[Sus
     """Those that the store still lists."""
     table = tables.artifact.c
     listed = select(trial.c.number, table.kind, table.location).join(trial, trial.c.id == table.trial_id)
-    of_study = listed.where(trial.c.study_id == study.id, among(trial.c.number, "numbers"))
+    of_study = listed.where(trial.c.study_id == study.id, in_values(trial.c.number, "numbers"))
     numbers = {suspect.number for suspect in suspects}
     found = {tuple(row) for row in connection.execute(of_study, {"numbers": numbers})}
     return [
@@ -141,7 +141,7 @@ def _trial_problems(
 
 
 def _choices(connection: Connection, ids: Sequence[int]) -> Mapping[int, Choices]:
-    query = select(tables.choice).where(among(tables.choice.c.trial_id, "ids"))
+    query = select(tables.choice).where(in_values(tables.choice.c.trial_id, "ids"))
     found: defaultdict[int, Choices] = defaultdict(set)
     for trial_id, layer, factorization, axis, value in connection.execute(query, {"ids": ids}):
         found[trial_id].add((layer, factorization, axis, value))

@@ -69,7 +69,7 @@ def lock(connection: Connection, study: StudyRecord) -> None:
         StoreError: the study is not in this store.
     """
     if connection.scalar(_LOCK, {"study": study.id, "name": study.name}) is None:
-        raise StoreError(f"Study {study.name!r} is not in this store. Join it first: `Store.join`.")
+        raise StoreError(f"Study {study.name!r} is not in this store. Join it first, with `Store.join`.")
 
 
 def take(connection: Connection, study: StudyRecord, wanted: Claim, below: int | None) -> Claim | None:

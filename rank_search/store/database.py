@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, NoSuchModuleError, OperationalError
 
 from rank_search.errors import StoreAwayError, StoreError, to_install
 from rank_search.store import postgresql
-from rank_search.store.address import masked, without_secrets
+from rank_search.store.address import location_of, without_secrets
 from rank_search.store.patience import ConflictError, NotNowError, Patience
 from rank_search.store.transient import Verdict, verdict
 
@@ -67,7 +67,7 @@ class Database:
 
     def __init__(self, url: URL, patience: float = 0.0) -> None:
         self._url = url
-        self.location = masked(url)
+        self.location = location_of(url)
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._engine = self._make_engine()
         self._reader, self._writer = self._doors()

@@ -1,17 +1,17 @@
-"""A Pareto front as it is handed out: its members, and ways to choose one of them."""
+"""A Pareto front as it is handed out: its members, and ways to choose one of them: the knee, the closest, the best."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, SupportsIndex, final, overload
 
-from rank_search.basics import Amount
+from rank_search.basics import Amount, nearest
 from rank_search.errors import QueryError
+from rank_search.pareto import closest, knee
 from rank_search.point import Bound, Condition, Objective, parse_condition
-from rank_search.store import choosing
+from rank_search.store.choosing import parse_wish
 from rank_search.store.html import columns_of, to_html, to_pandas
 from rank_search.store.records import TOLERANCE, StudyRecord, TrialRow
-from rank_search.store.studies import nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @final
 class Front(tuple[TrialRow, ...]):
     """The members of a front in the order that was asked for: a tuple of trials, which a notebook shows as a table.
+
+    A slice of it is such a front, too.
 
     Attributes:
         study: whose front it is.
@@ -35,6 +37,17 @@ class Front(tuple[TrialRow, ...]):
         made.study, made.objectives = study, tuple(objectives)
         return made
 
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> TrialRow: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Front: ...
+
+    def __getitem__(self, place: SupportsIndex | slice) -> TrialRow | Front:
+        if isinstance(place, slice):
+            return Front(super().__getitem__(place), self.study, self.objectives)
+        return super().__getitem__(place)
+
     def __getnewargs__(self) -> tuple[Any, ...]:
         return tuple(self), self.study, self.objectives
 
@@ -49,7 +62,7 @@ class Front(tuple[TrialRow, ...]):
         """
         if not tolerance >= 0:
             raise QueryError(
-                f"A tolerance is a share of the way from dense to the reference, 0 or more; found {tolerance:g}."
+                f"The tolerance is {tolerance:g}; it is a share of the way from dense to the reference, 0 or more."
             )
         limits = self.study.tolerated(tolerance)
         names = [each.name for each in self.objectives if each.name in limits]
@@ -57,7 +70,7 @@ class Front(tuple[TrialRow, ...]):
         return Front(kept, self.study, self.objectives)
 
     def knee(self, tolerance: float = TOLERANCE) -> TrialRow:
-        """The member from which a gain in one objective costs most in the others: see `choosing.knee`.
+        """The member from which a gain in one objective costs most in the others: see `pareto.knee`.
 
         Only members near the dense model are looked at, see `near_dense`; all of them if none is.
 
@@ -66,7 +79,7 @@ class Front(tuple[TrialRow, ...]):
         """
         self._require_members()
         near = self.near_dense(tolerance) or self
-        return near[choosing.knee([[self._loss(row, each.name) for each in self.objectives] for row in near])]
+        return near[knee([[self._loss(row, each.name) for each in self.objectives] for row in near])]
 
     def knee_in_words(self, tolerance: float = TOLERANCE) -> str:
         """Which member the knee is, and why, in a sentence; nothing for an empty front."""
@@ -93,15 +106,15 @@ class Front(tuple[TrialRow, ...]):
     def closest(self, wish: str | Mapping[str, float]) -> TrialRow:
         """The member closest to a wish, such as `"error=0.05, macs=0.5*dense"` or `{"error": 0.05}`.
 
-        Each measurement counts in units of the front's span: see `choosing.closest`.
+        Each measurement counts in units of the front's span: see `pareto.closest`.
 
         Raises:
             QueryError: the front is empty, or a member lacks a measurement that the wish names.
         """
         self._require_members()
-        wanted = self._absolute(choosing.parse_wish(wish)) if isinstance(wish, str) else dict(wish)
+        wanted = self._absolute(parse_wish(wish)) if isinstance(wish, str) else dict(wish)
         losses = {name: self.study.objective(name).loss(value) for name, value in wanted.items()}
-        return self[choosing.closest([{name: self._loss(row, name) for name in wanted} for row in self], losses)]
+        return self[closest([{name: self._loss(row, name) for name in wanted} for row in self], losses)]
 
     def best(self, *bounds: str | Condition) -> TrialRow:
         """The best member within the bounds, such as `"latency <= 3e-3"`, by the first objective that none is about.
@@ -109,16 +122,17 @@ class Front(tuple[TrialRow, ...]):
         A bound may be relative (`"error <= dense + 0.01"`), and on what was chosen (`"conv2 = dense"`).
 
         Raises:
-            QueryError: no member is within them.
+            QueryError: the front is empty, or no member is within the bounds.
         """
+        self._require_members()
         parsed = [parse_condition(each) if isinstance(each, str) else each for each in bounds]
         names = {bound.name for bound in parsed if isinstance(bound, Bound)}
         by = next((each for each in self.objectives if each.name not in names), self.objectives[0])
         within = [row for row in self if all(self._keeps(row, bound) for bound in parsed)]
         if not within:
             raise QueryError(
-                f"A budget is one that some member of the front keeps; of {len(self)} none has "
-                f"{' and '.join(map(str, parsed)) or 'been found'}. Allow more, or let the search go on."
+                f"No member of the front satisfies {' and '.join(map(str, parsed))} ({len(self)} members). "
+                "Relax the bounds, or run more trials."
             )
         return min(within, key=lambda row: self._loss(row, by.name))
 
@@ -134,10 +148,7 @@ class Front(tuple[TrialRow, ...]):
         if isinstance(bound, Bound):
             return bound.holds({**row.chosen, **row.measurements}, self.study.dense)
         if bound.layer not in row.point.layers:
-            raise QueryError(
-                f"A condition on a layer names one; trial {row.number} has no layer {bound.layer!r}."
-                f"{nearest(bound.layer, row.point.layers)}"
-            )
+            raise QueryError(f"Trial {row.number} has no layer {bound.layer!r}{nearest(bound.layer, row.point.layers)}")
         return bound.holds(row.point.layers[bound.layer].factorization)
 
     def _absolute(self, wish: Mapping[str, Amount]) -> dict[str, float]:
@@ -146,14 +157,14 @@ class Front(tuple[TrialRow, ...]):
     def _loss(self, row: TrialRow, name: str) -> float:
         if name not in row.measurements:
             raise QueryError(
-                f"A member is chosen by what all have measured; trial {row.number} has no {name!r}, only "
-                f"{', '.join(sorted(row.measurements))}. Name one of these."
+                f"Trial {row.number} has no measurement {name!r}{nearest(name, row.measurements)} "
+                "Name one that every member has."
             )
         return self.study.objective(name).loss(row.measurements[name])
 
     def _require_members(self) -> None:
         if not self:
             raise QueryError(
-                f"A member is chosen from a front that has some; no trial of study {self.study.name!r} is on this one. "
-                "Let the search go on, or ask for less."
+                f"The front of study {self.study.name!r} has no members to choose from. "
+                "Relax the bounds, or run more trials."
             )

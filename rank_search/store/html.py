@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from rank_search.basics import cell
 from rank_search.point import Choice
 from rank_search.store.records import StudyRecord, TrialRow
 
@@ -97,25 +97,3 @@ def to_html(title: str, columns: Columns, note: str = "") -> str:
     more = f"; the first {_MOST} are shown" if count > _MOST else ""
     caption = f"<caption>{escape(title)}{f' ({escape(note)}{more})' if note else ''}</caption>"
     return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def cell(value: Any) -> str:
-    """A number in short, a dash for nothing, and any other thing as it is.
-
-    >>> cell(0.0123456), cell(None), cell("svd")
-    ('0.01235', '–', 'svd')
-    """
-    if value is None or value == "":
-        return "–"
-    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
-
-
-def number(value: float) -> str:
-    """Four significant digits, thousands apart: 0.0125, 1,234,567.
-
-    >>> number(0.012468), number(1234567), number(3.0)
-    ('0.01247', '1,234,567', '3')
-    """
-    if isinstance(value, int) or (math.isfinite(value) and value == int(value) and abs(value) < 1e15):
-        return f"{int(value):,}"
-    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"

@@ -17,7 +17,7 @@ from rank_search.point import Artifact, Execution, Outcome, Point, State
 from rank_search.store import queries, rows, tables
 from rank_search.store.claims import lock
 from rank_search.store.records import Claim, StudyRecord, TrialRow
-from rank_search.store.sql_in import among
+from rank_search.store.sql_in import in_values
 from rank_search.store.studies import finite
 from rank_search.store.tables import claim, measurement, trial
 
@@ -42,7 +42,7 @@ _REMOVE: Final = [
 _INSERT_CHOICES: Final = insert(tables.choice)
 _INSERT_MEASUREMENTS: Final = insert(measurement)
 _INSERT_ARTIFACTS: Final = insert(tables.artifact)
-_SET_DOMINATED: Final = update(trial).where(among(trial.c.id, "beaten")).values(dominated_by=bindparam("dominator"))
+_SET_DOMINATED: Final = update(trial).where(in_values(trial.c.id, "beaten")).values(dominated_by=bindparam("dominator"))
 
 
 Losses = dict[int, tuple[float, ...]]
@@ -110,8 +110,8 @@ def amend(connection: Connection, study: StudyRecord, number: int, measurements:
     for name, value in measured.items():
         if there.get(name, value) != value:
             raise StoreError(
-                f"Trial {row.number} of study {study.name!r} has {name} = {there[name]!r} already, and {value!r} was "
-                "to be added; a measurement is never overwritten. Store it under another name."
+                f"Trial {row.number} of study {study.name!r} already has {name} = {there[name]!r}; a measurement is "
+                f"never overwritten, here by {value!r}. Store it under another name."
             )
     new = {name: value for name, value in measured.items() if name not in there}
     _insert_measurements(connection, row.id, row.budget, new)
@@ -130,8 +130,8 @@ def forget_artifacts(connection: Connection, study: StudyRecord, number: int) ->
     still = select(trial.c.id).where(trial.c.id == row.id, trial.c.eligible, trial.c.dominated_by.is_(None))
     if connection.scalar(still) is not None:
         raise StoreError(
-            f"Trial {row.number} of study {study.name!r} is on the front, so its artifacts are kept. Drop those of "
-            "dominated trials only."
+            f"Trial {row.number} of study {study.name!r} is on the front, whose members keep their artifacts. "
+            "Drop those of dominated trials only."
         )
     connection.execute(delete(tables.artifact).where(tables.artifact.c.trial_id == row.id))
     return row.artifacts
@@ -145,8 +145,8 @@ def _require_objectives(study: StudyRecord, held: Claim, outcome: Outcome) -> No
         if name not in measured:
             found = outcome.measurements.get(name, "nothing")
             raise StoreError(
-                f"Trial {held.number} of study {study.name!r} has {found} for the objective {name!r}; a "
-                f"{outcome.state} trial needs a finite number. Record it as diverged or failed, with the reason."
+                f"Trial {held.number} of study {study.name!r} has {found} for {name!r}; a {outcome.state} trial has a "
+                "finite number for every objective. Record it as diverged or failed, with the reason."
             )
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
-from rank_search.point import Bound, Condition, State
-from rank_search.store import names, rows
-from rank_search.store.queries import FrontQuery, require_answerable
+from rank_search.point import Condition, State
+from rank_search.store import rows
+from rank_search.store.queries import FrontQuery, meeting, require_answerable
 from rank_search.store.records import StudyRecord, TrialRow
 from rank_search.store.tables import trial
 
@@ -35,15 +35,8 @@ def listed(connection: Connection, study: StudyRecord, wanted: Listing) -> list[
     if wanted.states:
         query = query.where(trial.c.state.in_([state.value for state in wanted.states]))
     budgets = {row.id: row.budget for row in connection.execute(query)}
-    kept = _meeting(connection, study, asked, budgets) if wanted.where else list(budgets)
+    kept = list(budgets)
+    if wanted.where:
+        measured = rows.at_their_own(budgets, rows.at_every_budget(connection, kept))
+        kept = meeting(connection, study, asked, measured)
     return rows.read(connection, study, kept[-wanted.limit :] if wanted.limit else kept)
-
-
-def _meeting(connection: Connection, study: StudyRecord, asked: FrontQuery, budgets: dict[int, float]) -> list[int]:
-    """Those that meet every condition; a trial in which the name of a bound was not measured is not within it."""
-    measured = rows.at_their_own(budgets, rows.at_every_budget(connection, list(budgets)))
-    names.require_known(connection, study, asked.bound_names, (), measured)
-    found = names.with_choices(connection, asked.bound_names, measured)
-    bounds = [each for each in asked.where if isinstance(each, Bound)]
-    met = names.meeting(connection, study, asked.chosen_layers, list(found))
-    return [number for number in met if all(each.holds(found[number], study.dense) for each in bounds)]

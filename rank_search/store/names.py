@@ -10,35 +10,37 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, select
 
+from rank_search.basics import nearest
 from rank_search.errors import QueryError
 from rank_search.point import DENSE, Chosen
 from rank_search.store import rows
 from rank_search.store.records import StudyRecord
-from rank_search.store.sql_in import among
-from rank_search.store.studies import nearest
+from rank_search.store.sql_in import in_values
 from rank_search.store.tables import choice, measurement, prior, trial
 
 _A_FEW: Final = 100
 _OF_STUDY: Final = trial.c.study_id == bindparam("study")
 _LAST: Final = select(trial.c.id).where(_OF_STUDY).order_by(trial.c.id.desc()).limit(_A_FEW)
-_MEASURED: Final = select(measurement.c.name).where(among(measurement.c.trial_id, "ids")).distinct()
+_MEASURED: Final = select(measurement.c.name).where(in_values(measurement.c.trial_id, "ids")).distinct()
 _EVER_MEASURED: Final = (
     select(measurement.c.name).join(trial, trial.c.id == measurement.c.trial_id).where(_OF_STUDY).distinct()
 )
 _CHOSEN: Final = (
-    select(choice.c.layer, choice.c.axis).where(among(choice.c.trial_id, "ids"), choice.c.axis != "").distinct()
+    select(choice.c.layer, choice.c.axis).where(in_values(choice.c.trial_id, "ids"), choice.c.axis != "").distinct()
 )
 _WITH_PRIORS: Final = select(prior.c.layer, prior.c.axis).where(prior.c.study_id == bindparam("study")).distinct()
 _VALUES: Final = select(choice.c.trial_id, choice.c.value).where(
-    among(choice.c.trial_id, "ids"), choice.c.layer == bindparam("of_layer"), choice.c.axis == bindparam("of_axis")
+    in_values(choice.c.trial_id, "ids"), choice.c.layer == bindparam("of_layer"), choice.c.axis == bindparam("of_axis")
 )
 
 _TAKEN: Final = (
     select(choice.c.trial_id, choice.c.factorization)
-    .where(among(choice.c.trial_id, "ids"), choice.c.layer == bindparam("of"))
+    .where(in_values(choice.c.trial_id, "ids"), choice.c.layer == bindparam("of"))
     .distinct()
 )
-_TAKEN_LATELY: Final = select(choice.c.layer, choice.c.factorization).where(among(choice.c.trial_id, "ids")).distinct()
+_TAKEN_LATELY: Final = (
+    select(choice.c.layer, choice.c.factorization).where(in_values(choice.c.trial_id, "ids")).distinct()
+)
 _FITTING: Final = select(prior.c.layer, prior.c.factorization).where(prior.c.study_id == bindparam("study")).distinct()
 
 
@@ -89,12 +91,12 @@ def _require_choice(connection: Connection, study: StudyRecord, condition: Chose
     if condition.layer not in layers:
         hint = nearest(condition.layer, layers)
         if condition.layer in study.dense:
-            hint = f" It is a measurement: write '{condition.layer} <= {condition.factorization}'."
-        raise QueryError(f"Study {study.name!r} has no layer {condition.layer!r}.{hint}")
+            hint = f". It is a measurement: write '{condition.layer} <= {condition.factorization}'."
+        raise QueryError(f"Study {study.name!r} has no layer {condition.layer!r}{hint}")
     choices = {name for layer, name in pairs if layer == condition.layer} | {DENSE}
     if condition.factorization not in choices:
         raise QueryError(
-            f"Layer {condition.layer!r} cannot become {condition.factorization!r}."
+            f"Layer {condition.layer!r} cannot become {condition.factorization!r}"
             f"{nearest(condition.factorization, choices)}"
         )
 
@@ -132,4 +134,4 @@ def _axes(connection: Connection, study: StudyRecord, last: Sequence[int]) -> se
 
 def _complain_about(study: StudyRecord, unknown: Sequence[str], what: str, known: Collection[str]) -> None:
     for name in unknown:
-        raise QueryError(f"Study {study.name!r} has no {what} {name!r}.{nearest(name, known)}")
+        raise QueryError(f"Study {study.name!r} has no {what} {name!r}{nearest(name, known)}")

@@ -24,7 +24,7 @@ def half_width(share: float, examples: int) -> float:
         ValueError: the share is not from 0 to 1, or there is no example.
     """
     if not 0 <= share <= 1 or examples < 1:
-        raise ValueError(f"A share is from 0 to 1, of at least one example; found {share} of {examples}.")
+        raise ValueError(f"{share} of {examples} is no share: it is from 0 to 1, of at least one example.")
     spread = share * (1 - share) / examples + _Z**2 / (4 * examples**2)
     return _Z / (1 + _Z**2 / examples) * math.sqrt(spread)
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Integer, Select, and_, bindparam, func, or_, select
 
+from rank_search.basics import nearest
 from rank_search.errors import QueryError
 from rank_search.pareto import nondominated
 from rank_search.point import Bound, Chosen, Condition, Objective
 from rank_search.store import names, rows
 from rank_search.store.records import StudyRecord, TrialRow
-from rank_search.store.studies import nearest
 from rank_search.store.tables import claim, measurement, trial
 
 _OF_STUDY: Final = trial.c.study_id == bindparam("study")
@@ -90,14 +90,23 @@ def front(connection: Connection, study: StudyRecord, query: FrontQuery) -> list
     budgets = _members(connection, study, query)
     everything = rows.at_every_budget(connection, list(budgets))
     measured = rows.at_their_own(budgets, everything)
+    kept = meeting(connection, study, query, measured)
+    order = _order(study, query)
+    kept.sort(key=lambda trial_id: (_badness(order, measured[trial_id]), trial_id))
+    return rows.read(connection, study, kept[: query.limit], everything)
+
+
+def meeting(connection: Connection, study: StudyRecord, query: FrontQuery, measured: rows.Measured) -> list[int]:
+    """Those of the measured trials that meet every condition; where a bound's name was not measured, it is not met.
+
+    Raises:
+        QueryError: a name that was never measured.
+    """
     names.require_known(connection, study, query.bound_names, query.measurement_names, measured)
     bounded = names.with_choices(connection, query.bound_names, measured)
     bounds = [bound for bound in query.where if isinstance(bound, Bound)]
     met = names.meeting(connection, study, query.chosen_layers, list(bounded))
-    kept = [trial_id for trial_id in met if all(bound.holds(bounded[trial_id], study.dense) for bound in bounds)]
-    order = _order(study, query)
-    kept.sort(key=lambda trial_id: (_badness(order, measured[trial_id]), trial_id))
-    return rows.read(connection, study, kept[: query.limit], everything)
+    return [trial_id for trial_id in met if all(bound.holds(bounded[trial_id], study.dense) for bound in bounds)]
 
 
 def objectives_of(study: StudyRecord, query: FrontQuery) -> tuple[Objective, ...]:
@@ -148,14 +157,14 @@ def require_answerable(study: StudyRecord, query: FrontQuery) -> None:
         QueryError: they are not, or have not.
     """
     if query.limit is not None and query.limit < 1:
-        raise QueryError(f"A limit is a whole number of at least 1; found {query.limit}.")
+        raise QueryError(f"The limit is {query.limit}; it must be a whole number of at least 1.")
     if query.objectives is not None and not query.objectives:
-        raise QueryError("A front needs at least one objective; found none. Name one, or leave the option out.")
+        raise QueryError("No objective is given; a front needs at least one. Name one, or leave the option out.")
     for bound in query.where:
         if isinstance(bound, Bound) and bound.of_dense and bound.name not in study.dense:
             raise QueryError(
-                f"A bound relative to the dense model needs its measurement; {str(bound)!r} asks for "
-                f"{bound.name!r}, which study {study.name!r} does not have.{nearest(bound.name, study.dense)}"
+                f"{str(bound)!r} is relative to the dense model, for which study {study.name!r} has no {bound.name!r}"
+                f"{nearest(bound.name, study.dense)}"
             )
 
 

@@ -68,7 +68,7 @@ class StudyRecord:
         dense: measurements of the untouched model.
         budget: the full budget, in epochs.
         artifacts: where the files of its trials lie; empty: in the default place, see `artifact_folder`.
-        target: how many trials the drivers are to reach, as far as one has said so: see `Store.aim`.
+        target: how many trials the drivers are to reach, as far as one has said so: see `Store.set_target`.
         uid: the study's own name among all studies of all stores, and the name of the folder of its files; empty in
             one that is older: those files are in a folder of the study's name.
         changes: what the study is made from has changed so often, and was accepted.

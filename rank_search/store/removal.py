@@ -43,15 +43,12 @@ def rename(connection: Connection, name: str, new: str, location: str, heard_sin
         QueryError: there is no such study, a driver works on it, or one has the new name.
     """
     if not new.strip():
-        raise QueryError(f"A study has a name; found {new!r}. Give it one.")
+        raise QueryError(f"{new!r} is no name for a study. Give another one.")
     names = {name: new} | {each: new + each.removeprefix(name) for each in confirmations(connection, name)}
     moved = [_idle(connection, each, location, heard_since) for each in names]
     for study in moved:
         if studies.find(connection, names[study.name]) is not None:
-            raise QueryError(
-                f"Each study of a store has a name of its own; {location} has a study {names[study.name]!r} already. "
-                "Choose another one."
-            )
+            raise QueryError(f"{location} already has a study {names[study.name]!r}. Choose another name.")
         _rename(connection, study, names[study.name])
     return list(names.values())
 
@@ -91,8 +88,8 @@ def _idle(connection: Connection, name: str, location: str, heard_since: datetim
     alive = {each.worker for each in claims.held(connection, study) if each.worker and each.heartbeat >= heard_since}
     if alive:
         raise QueryError(
-            f"A study can be deleted or renamed when nobody works on it; {name!r} has trials in flight, held by "
-            f"{', '.join(sorted(alive))}. End the drivers first, or wait until they are silent: `rank-search status`."
+            f"Study {name!r} has running trials, held by {', '.join(sorted(alive))}; it cannot be deleted or renamed "
+            "now. Stop the drivers first, or wait until they are silent: `rank-search status`."
         )
     return study
 

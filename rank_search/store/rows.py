@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, Select, Text, cast, select
 
 from rank_search.point import Artifact, Point, State
 from rank_search.store.records import StudyRecord, TrialRow
-from rank_search.store.sql_in import among
+from rank_search.store.sql_in import in_values
 from rank_search.store.tables import artifact, measurement, trial
 
 Measured = dict[int, dict[str, float]]
@@ -27,13 +27,13 @@ _BATCH: Final = 10_000
 
 # Nothing is joined here: PostgreSQL cannot foresee how few trials a front has, and would read every measurement.
 _MEASURED: Final = select(measurement.c.trial_id, measurement.c.budget, measurement.c.name, measurement.c.value).where(
-    among(measurement.c.trial_id, "ids")
+    in_values(measurement.c.trial_id, "ids")
 )
-_MEASURED_OF_THAT_NAME: Final = _MEASURED.where(among(measurement.c.name, "names"))
+_MEASURED_OF_THAT_NAME: Final = _MEASURED.where(in_values(measurement.c.name, "names"))
 
 _ARTIFACTS: Final = (
     select(artifact.c.trial_id, artifact.c.kind, artifact.c.location, artifact.c.sha256, artifact.c.bytes)
-    .where(among(artifact.c.trial_id, "ids"))
+    .where(in_values(artifact.c.trial_id, "ids"))
     .order_by(artifact.c.trial_id, artifact.c.kind, artifact.c.location)
 )
 
@@ -55,7 +55,7 @@ _TRIALS: Final[Select[*tuple[Any, ...]]] = (
         _dominator.c.number,
     )
     .outerjoin(_dominator, _dominator.c.id == trial.c.dominated_by)
-    .where(among(trial.c.id, "ids"))
+    .where(in_values(trial.c.id, "ids"))
 )
 
 

@@ -67,6 +67,6 @@ def _require_known(found: str | None, config: Config, location: str) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if found is not None and found not in known:
         raise StoreError(
-            f"A store can be used by the version that wrote it, or a newer one. {location} has schema {found}, "
-            f"this version knows up to {HEAD}. Upgrade rank-search, in its folder: {to_install()}"
+            f"{location} has schema {found}, which a newer version wrote; this one knows schemas up to {HEAD}. "
+            f"Upgrade rank-search, in its folder: {to_install()}"
         )

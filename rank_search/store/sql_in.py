@@ -56,7 +56,7 @@ def _in_array(element: _Among, compiler: SQLCompiler, **how: Any) -> str:
     return f"{column} = ANY ({values})"
 
 
-def among(column: ColumnElement[Any], parameter: str) -> ColumnElement[bool]:
+def in_values(column: ColumnElement[Any], parameter: str) -> ColumnElement[bool]:
     """Whether the column has one of the values of the parameter, an iterable."""
     kind = Integer() if isinstance(column.type, Integer) else Text()
     return _Among(column, bindparam(parameter, type_=Many(kind)))

@@ -105,9 +105,9 @@ class Store:
         self._database.queue(connection)
         return studies.join(connection, record, self.location, accept_changes)
 
-    def aim(self, study: StudyRecord | str, target: int) -> None:
+    def set_target(self, study: StudyRecord | str, target: int) -> None:
         """Note how many trials the drivers are to reach, for whoever watches."""
-        self._database.write(studies.aim, self._record_of(study), target)
+        self._database.write(studies.set_target, self._record_of(study), target)
 
     def amend_dense(self, study: StudyRecord | str, measurements: Mapping[str, float]) -> StudyRecord:
         """Add measurements of the dense model; those that the study has already, from whichever driver, stay."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from rank_search.basics import nearest
 from rank_search.errors import QueryError
 from rank_search.point import Objective
 from rank_search.store import changes, tables
@@ -16,14 +16,6 @@ from rank_search.store.activity import by_state
 from rank_search.store.claims import lock
 from rank_search.store.moments import now
 from rank_search.store.records import PriorRow, StudyRecord, StudySummary
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a name that was not found: the nearest known one, and all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
-    return f"{meant} There are: {', '.join(names) if names else 'none'}."
 
 
 def finite(numbers: Mapping[str, float]) -> dict[str, float]:
@@ -61,11 +53,11 @@ def get(connection: Connection, name: str, location: str) -> StudyRecord:
     found = find(connection, name)
     if found is None:
         names = connection.scalars(select(tables.study.c.name))
-        raise QueryError(f"The store {location} has no study {name!r}.{nearest(name, names)}")
+        raise QueryError(f"The store {location} has no study {name!r}{nearest(name, names)}")
     return found
 
 
-def aim(connection: Connection, study: StudyRecord, target: int) -> None:
+def set_target(connection: Connection, study: StudyRecord, target: int) -> None:
     """Note how many trials are to be reached.
 
     Raises:

@@ -8,15 +8,7 @@ from rank_search.study.factory import load_task
 from rank_search.study.file import Study, load_study
 from rank_search.study.locating import StorePlace, finished_in, store_of
 from rank_search.study.paths import beside, relative_part
-from rank_search.study.problem import (
-    IN_PYTHON,
-    Problem,
-    plugin_code,
-    plugin_version,
-    problem_of,
-    read_problem,
-    study_of,
-)
+from rank_search.study.problem import IN_PYTHON, Problem, problem_of, read_problem, study_of
 
 __all__ = [
     "IN_PYTHON",
@@ -28,8 +20,6 @@ __all__ = [
     "finished_in",
     "load_study",
     "load_task",
-    "plugin_code",
-    "plugin_version",
     "problem_of",
     "read_problem",
     "relative_part",

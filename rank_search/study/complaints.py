@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterator
 from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from rank_search.basics import did_you_mean
 
 _IN_TOML: Final = {
     "model_type": "this is a table",
@@ -35,7 +36,7 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
     path = [part for part in details["loc"] if not _is_tag(part)]
     where = ".".join(str(part) for part in path)
     if details["type"] == "extra_forbidden":
-        return f"{where}: there is no such key{_nearest(path, model)}"
+        return f"{where}: there is no such key{_meant(path, model)}"
     if details["type"] == "missing":
         return f"{where}: this key is needed"
     message = _IN_TOML.get(details["type"], details["msg"].removeprefix("Value error, "))
@@ -48,12 +49,9 @@ def _is_tag(part: int | str) -> bool:
     return isinstance(part, str) and not part.replace("_", "").replace("-", "").isalnum()
 
 
-def _nearest(path: list[int | str], model: type[BaseModel]) -> str:
+def _meant(path: list[int | str], model: type[BaseModel]) -> str:
     keys = _keys_at(path[:-1], model)
-    near = difflib.get_close_matches(str(path[-1]), keys, n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; there are: {', '.join(keys)}" if keys else ""
+    return did_you_mean(str(path[-1]), keys) or (f"; there are: {', '.join(keys)}" if keys else "")
 
 
 def _keys_at(path: list[int | str], model: type[BaseModel]) -> list[str]:

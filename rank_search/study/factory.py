@@ -31,8 +31,8 @@ def load_task(study: Study) -> Task:
         ) from error
     if not isinstance(task, Task):
         raise TaskError(
-            f"task.factory must return a rank_search.Task, for example rank_search.Supervised(…); "
-            f"{study.task.factory!r} returned {type(task).__name__}."
+            f"task.factory {study.task.factory!r} returned {type(task).__name__}; it must return a rank_search.Task, "
+            "such as rank_search.Supervised(…)."
         )
     return task
 
@@ -40,7 +40,7 @@ def load_task(study: Study) -> Task:
 def _factory(reference: str, folder: Path) -> Callable[..., Any]:
     location, separator, name = reference.rpartition(":")
     if not separator or not location or not name:
-        raise TaskError(f"task.factory is 'file.py:function' or 'package.module:function'; found {reference!r}.")
+        raise TaskError(f"task.factory {reference!r} is neither 'file.py:function' nor 'package.module:function'.")
     module = _module(location, folder)
     factory = getattr(module, name, None)
     if not callable(factory):
@@ -67,7 +67,7 @@ def _module(location: str, folder: Path) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     """Import a file as Python runs a script: its folder is searched for what it imports itself."""
     if not path.is_file():
-        raise TaskError(f"task.factory names a file that is not there: there is no file {path}.")
+        raise TaskError(f"task.factory: there is no file {path}.")
     name = f"rank_search_task_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -155,9 +155,9 @@ def load_study(path: str | Path) -> Study:
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StudyFileError(f"A study file must be readable; {path}: {error.strerror}.") from error
+        raise StudyFileError(f"{path} cannot be read: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StudyFileError(f"A study file is TOML in UTF-8; {path}: {error}.") from error
+        raise StudyFileError(f"{path} is not TOML in UTF-8: {error}.") from error
     if "folder" in data:
         raise StudyFileError(f"{path}: there is no key 'folder'.")
     try:

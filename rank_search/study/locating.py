@@ -15,11 +15,12 @@ class StorePlace:
     """A store that a study goes to.
 
     Attributes:
+        url: as given: a path, or a URL that may hold a password.
         earlier: whether it is in the current folder, not beside the study file: from before stores were kept there.
         ignored: a store beside the study file, where the earlier one is taken.
     """
 
-    location: str
+    url: str
     earlier: bool = False
     ignored: str = ""
 
@@ -36,17 +37,21 @@ def store_of(study: Study) -> StorePlace:
     return StorePlace(str(here), earlier=True, ignored=beside if Path(beside).is_file() else "")
 
 
-def finished_in(location: str, name: str) -> int | None:
+def finished_in(url: str, name: str) -> int | None:
     """How many trials of the study have finished there; None if it has not begun.
 
     Raises:
         StoreError: something is there that cannot be read as a store.
     """
-    url = locate(location)
-    if url.get_backend_name() == "sqlite" and "uri" not in url.query and not Path(str(url.database)).exists():
+    found_at = locate(url)
+    if (
+        found_at.get_backend_name() == "sqlite"
+        and "uri" not in found_at.query
+        and not Path(str(found_at.database)).exists()
+    ):
         return None
     try:
-        with Store.open(location) as store:
+        with Store.open(url) as store:
             found = [sum(each.trials.values()) for each in store.studies() if each.name == name]
     except StoreError:
         return None  # whoever opens it to write says what is wrong

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 from torch import Tensor, nn
@@ -16,20 +12,19 @@ from torch import Tensor, nn
 from rank_search.errors import StudyMismatchError, TaskError
 from rank_search.layers import (
     Example,
-    Factorization,
     Inventory,
     Plugins,
     Unfolding,
     counted_on,
-    installed,
     load_plugin,
     require_ordinary,
+    resolved,
     take_inventory,
 )
 from rank_search.store import StudyRecord
 from rank_search.study.factory import load_task
 from rank_search.study.file import Study
-from rank_search.tasks import Task, asked
+from rank_search.tasks import Task, task_errors
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -113,49 +108,21 @@ IN_PYTHON = "(in memory)"
 """Stands for the factory of a task that was handed over from Python."""
 
 
-def resolved(plugin: str, folder: Path) -> str:
-    """A plugin in a file is named relative to the study file."""
-    file, separator, name = plugin.rpartition(".py:")
-    return f"{folder / (file + '.py')}:{name}" if separator else plugin
-
-
-def plugin_version(plugin: str, folder: Path) -> str:
-    """The version of a plugin's package; of a plugin in a file, what the file holds."""
-    file, in_file, _ = resolved(plugin, folder).rpartition(":")
-    if in_file:
-        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    entry = installed().get(plugin)
-    return entry.dist.version if entry is not None and entry.dist is not None else version("rank-search")
-
-
-def plugin_code(name: str, plugin: type[Factorization], folder: Path) -> str:
-    """What a plugin's fits come from: its version and the file that it is written in, and the version of this package.
-
-    A change in what that file imports goes unseen as long as no version changes.
-    """
-    try:
-        source = Path(inspect.getfile(plugin)).read_bytes()
-    except (OSError, TypeError):  # no file, such as a class of an interactive session
-        source = b""
-    code = hashlib.sha256(source).hexdigest()
-    return f"{name} {plugin.__qualname__} {plugin_version(name, folder)} {code} {version('rank-search')}"
-
-
 def _model(task: Task) -> nn.Module:
-    with asked("model()"):
+    with task_errors("model()"):
         model = task.model()
     if not isinstance(model, nn.Module):
-        raise TaskError(f"The task's model() must return a torch.nn.Module; it returned {type(model).__name__}.")
+        raise TaskError(f"The task's model() returned {type(model).__name__}; it must return a torch.nn.Module.")
     require_ordinary(model)
     return model.eval()
 
 
 def _examples(task: Task) -> list[Example]:
-    with asked("example() or examples()"):
+    with task_errors("example() or examples()"):
         examples = list(task.examples())
     if not examples:
-        raise TaskError("The task's examples() must return at least one; it returned none.")
+        raise TaskError("The task's examples() returned none; it must return at least one.")
     parts = [part for each in examples for part in (each if isinstance(each, tuple) else (each,))]
     if strange := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
-        raise TaskError(f"The task's example() must return a tensor, or a tuple of tensors; found {strange[0]}.")
+        raise TaskError(f"The task's example() returned {strange[0]}; it must return a tensor, or a tuple of tensors.")
     return examples

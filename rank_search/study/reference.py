@@ -18,12 +18,42 @@ from rank_search.study.file import Study
 _INTRODUCTION = """# The study file
 
 A study file is TOML. It is data: nothing in it is executed, except that `task.factory` names the Python function that
-makes your task. All complaints about a file come at once, each with its key. Only `[study] name` and `[task] factory`
-must be given. `rank-search space STUDY.toml` shows what a file means before anything is trained.
+makes your task. Only `[study] name` and `[task] factory` are required.
 
-A study in a store goes on only with what it was made from. `[launch]` and the keys `trials`, `test`, `test_share`,
-`store` and `cache` of `[study]` may change from run to run; a change of any other key, of the weights or of a plugin's
-version is refused with what differs.
+```toml
+[study]
+name = "digits"
+trials = 40
+
+[task]
+factory = "digits.py:task"              # your model, data and metric
+
+[layers]
+exclude = ["conv1.*", "output"]
+factorizations = ["tucker2", "svd"]     # dense is always a choice, too
+
+[search]
+sampler = "auto"                        # the default; or tpe, nsga2, nsga3, gp, random
+objectives = ["error", "macs", "bits"]
+constraints = ["macs <= 0.5 * dense"]   # checked before training
+orthogonality = { low = 1e-3, high = 1.0 }
+entropy = { low = 1e-2, high = 1.0 }
+
+[priors]
+rule = "vbmf"                           # the default; or tail, energy
+calibration = 2                         # batches of training data that the fits look at; 0 = the weights alone
+
+[training]
+epochs = 18
+learning_rate = 8e-3
+```
+
+`rank-search space STUDY.toml` shows what a file means before anything is trained. All mistakes in a file are reported
+at once, each with its key.
+
+A study in a store resumes only with what it was made from. `[launch]` and the keys `trials`, `test`, `test_share`,
+`store` and `cache` of `[study]` may change from run to run. A change of any other key, of the weights or of a plugin's
+version is refused, with what differs.
 """
 
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}

@@ -46,7 +46,7 @@ def files_to_ship(study: Study, file: str) -> list[Path]:
         _check_code(study, file, files)
         _check_size(study.folder, files)
     except OSError as error:
-        raise LaunchError(f"The folder of a study is shipped, so it must be readable; {error}.") from error
+        raise LaunchError(f"The study's folder cannot be read, and so not be sent to the cluster: {error}.") from error
     return files
 
 
@@ -79,7 +79,7 @@ def _ignored(file: Path) -> list[str]:
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     globs = [line.strip().strip("/") for line in lines if line.strip() and not line.startswith("#")]
     if kept := [glob for glob in globs if glob.startswith("!")]:
-        raise LaunchError(f"{file} has one glob a line of what is left out; it cannot keep something: {kept[0]!r}.")
+        raise LaunchError(f"{file} cannot keep files: {kept[0]!r}. Each of its lines is a glob of files to leave out.")
     return globs
 
 
@@ -91,8 +91,8 @@ def _check_code(study: Study, file: str, files: Iterable[Path]) -> None:
     for reference, name in {file: file, **code}.items():
         if (study.folder / name).resolve() not in shipped:
             raise LaunchError(
-                f"The code of a study goes along in its folder {study.folder}; {reference!r} is not among the files "
-                f"that are shipped. Put it there, take it out of {IGNORE_FILE}, or install it on every node as a "
+                f"{reference!r} is not among the files in {study.folder} that are sent to the cluster. Put it "
+                f"there, take it out of {IGNORE_FILE}, or install it on every node as a "
                 "package and name it package.module:function."
             )
 
@@ -104,8 +104,8 @@ def _check_size(folder: Path, files: Iterable[Path]) -> None:
     largest = sorted(sizes, key=lambda path: -sizes[path])[:5]
     shown = "".join(f"\n  {sizes[path] / 2**20:8,.0f} MiB  {path.relative_to(folder)}" for path in largest)
     raise LaunchError(
-        f"What is shipped to a cluster has less than {LARGEST >> 20} MiB; {folder} has "
-        f"{sum(sizes.values()) / 2**20:,.0f} MiB in {len(sizes)} files. The largest:{shown}\n"
+        f"{folder} has {sum(sizes.values()) / 2**20:,.0f} MiB in {len(sizes)} files; less than "
+        f"{LARGEST >> 20} MiB can be sent to a cluster. The largest:{shown}\n"
         f"Name what the study does not need in {folder / IGNORE_FILE}, one glob a line. Put large data on every node, "
         "or on storage that all of them share, and let [task.options] say where."
     )
@@ -124,5 +124,5 @@ def pack(folder: Path, files: Iterable[Path], package: Path) -> Path:
                 entry.external_attr = (path.stat().st_mode & 0o777) << 16
                 archive.writestr(entry, path.read_bytes(), ZIP_DEFLATED)
     except (OSError, UnicodeError) as error:
-        raise LaunchError(f"Every file in {folder} is shipped, so it must be readable; {error}.") from error
+        raise LaunchError(f"A file in {folder} cannot be read, and so not be sent to the cluster: {error}.") from error
     return package

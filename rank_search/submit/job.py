@@ -66,8 +66,8 @@ class SubmittedJob:
             raise
         except Exception as error:
             raise LaunchError(
-                f"A job is followed through Ray's dashboard; {self.address} does not answer any more: {_said(error)}. "
-                f"The job may go on. Look for it: {self.command('logs', '--follow')}"
+                f"Ray's dashboard at {self.address} does not answer any more: {_said(error)}. "
+                f"The job may still be running. See: {self.command('logs', '--follow')}"
             ) from error
 
     def command(self, verb: str, *options: str) -> str:
@@ -163,7 +163,7 @@ def _check_address(address: str) -> None:
     """It is a URL, and something answers there: Ray itself would wait for minutes."""
     if not _is_of_a_server(address):
         shown = address.rpartition("@")[2]
-        raise LaunchError(f"A job is submitted to Ray's dashboard, such as http://HEAD:8265; found {shown!r}.")
+        raise LaunchError(f"{shown!r} is no address of Ray's dashboard. Give one such as http://HEAD:8265.")
     try:
         with urlopen(f"{address.rstrip('/')}/api/version", timeout=_ANSWER_SECONDS):  # noqa: S310 (checked above)
             pass
@@ -171,7 +171,7 @@ def _check_address(address: str) -> None:
         pass  # it answers; what it wants is found out by the client
     except (OSError, ValueError, HTTPException) as error:
         raise LaunchError(
-            f"A job is submitted to Ray's dashboard; nothing answers at {address}: {_said(error)}. Is it reachable "
+            f"Ray's dashboard does not answer at {address}: {_said(error)}. Is it reachable "
             "from here? `ray start --head --dashboard-host=0.0.0.0` listens to other machines; a tunnel needs no open "
             "port: `ssh -N -L 8265:localhost:8265 HEAD`, and then --address http://localhost:8265."
         ) from error
@@ -206,12 +206,12 @@ def _blaming(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise LaunchError(
-            f"The cluster at {address} takes jobs only with its token: {error.message.splitlines()[0]}. Set "
+            f"The cluster at {address} asks for its token: {error.message.splitlines()[0]}. Set "
             "RAY_AUTH_MODE=token here, and give the token in RAY_AUTH_TOKEN, in a file that RAY_AUTH_TOKEN_PATH names, "
             "or in ~/.ray/auth_token. `ray get-auth-token` shows it on the head node."
         ) from None
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise LaunchError(f"A job could not be submitted to Ray's dashboard at {address}: {_said(error)}.") from error
+        raise LaunchError(f"The job could not be submitted to Ray's dashboard at {address}: {_said(error)}.") from error
 
 
 def _said(error: BaseException) -> str:

@@ -35,26 +35,26 @@ def _is_on_head(store: str) -> bool:
         return False
     if not Path(str(url.database)).is_absolute():
         raise LaunchError(
-            f"A job's own folder is temporary, so a store on the cluster is a server or an absolute path; {store!r} "
-            "is neither. Give --store postgresql://USER@HOST/DATABASE, or the absolute path of an SQLite file on the "
-            "head node."
+            f"The store {store!r} would be in the job's folder, which is temporary; on a cluster it is a server or an "
+            "absolute path. Give --store postgresql://USER@HOST/DATABASE, or the absolute path of an SQLite file on "
+            "the head node."
         )
     return True
 
 
 def _check_artifacts(place: str, needed: bool) -> None:
     if (not place and needed) or (place and "://" not in place and not Path(place).is_absolute()):
-        found = repr(place) if place else "there is none"
+        found = f"{place!r} in [study] artifacts is" if place else "Without [study] artifacts the files of trials are"
         raise LaunchError(
-            "A job's own folder is temporary, so the files of its trials go to a URL or to an absolute path; found in "
-            f"[study] artifacts: {found}. Give s3://BUCKET/FOLDER, or a folder that every node has at the same path."
+            f"{found} in the job's folder, which is temporary; they go to a URL or to an absolute path. "
+            "Give s3://BUCKET/FOLDER, or a folder that every node has at the same path."
         )
 
 
 def _refuse_secret(where: str, value: str) -> None:
     if has_credentials(value):
         raise LaunchError(
-            f"A job shows its command and its files to everybody who sees Ray's dashboard; the URL in {where} holds a "
-            "password. Leave it out, and give it on the head node: in ~/.pgpass, in PGPASSFILE or PGPASSWORD, or as "
+            f"The URL in {where} holds a password, and everybody who sees Ray's dashboard sees a job's command and "
+            "files. Leave it out, and give it on the head node: in ~/.pgpass, in PGPASSFILE or PGPASSWORD, or as "
             f"the whole URL in {STORE_VARIABLE} (for s3:// in the AWS_ variables, on every node). See docs/cluster.md."
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rank_search.tasks.calibration import input_moments, patches, wide
+from rank_search.tasks.calibration import input_moments, moments_of_inputs, patches, run_on, wide
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
@@ -10,11 +10,11 @@ from rank_search.tasks.supervised import Supervised, error_rate
 from rank_search.tasks.task import (
     Batch,
     Task,
-    asked,
     checked_batches,
     has_test,
     not_finite,
     task_distilled_loss,
+    task_errors,
     task_loss,
     task_measurements,
 )
@@ -28,20 +28,22 @@ __all__ = [
     "Supervised",
     "Task",
     "as_for_loss",
-    "asked",
     "checked_batches",
     "error_rate",
     "generators",
     "has_test",
     "input_moments",
     "is_lone",
+    "moments_of_inputs",
     "not_finite",
     "patches",
+    "run_on",
     "seeded",
     "selection_examples",
     "set_generators",
     "set_random_states",
     "task_distilled_loss",
+    "task_errors",
     "task_loss",
     "task_measurements",
     "watched",

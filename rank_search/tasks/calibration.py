@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final
@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rank_search.layers import Layer, input_of
-from rank_search.tasks.modes import as_for_loss
+from rank_search.errors import RankSearchError, TaskError
+from rank_search.layers import Example, Layer, forward, in_evaluation, input_of, layer_by_layer
+from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import seeded
-from rank_search.tasks.task import Task, asked, checked_batches
+from rank_search.tasks.task import Task, checked_batches, task_errors
 
 MOST_PATCHES: Final = 8192
 """Of a layer, from one batch: neighboring patches say nearly the same."""
@@ -44,7 +45,13 @@ def input_moments(
         TaskError: the task raises, or has no training data.
     """
     sums = {name: _Moment(layer) for name, layer in layers.items()}
-    with seeded(rng_seed), torch.no_grad(), _watched(model, sums), asked("training() or loss()"):
+    with (
+        seeded(rng_seed),
+        torch.no_grad(),
+        _hooked(model, sums),
+        as_for_loss(model),
+        task_errors("training() or loss()"),
+    ):
         for number, batch in enumerate(islice(checked_batches(task.training(), "training data"), batches * _LONGER)):
             if number >= batches:
                 for each in sums.values():
@@ -53,6 +60,39 @@ def input_moments(
                     break
             task.loss(model, batch)
     return _usable({name: each.mean() for name, each in sums.items()})
+
+
+def moments_of_inputs(model: nn.Module, layers: Mapping[str, Layer], batches: Iterable[Example]) -> dict[str, Tensor]:
+    """The same for a model without a task: all batches are its own inputs, and it runs in evaluation mode.
+
+    Raises:
+        TaskError: the model does not run on a batch.
+    """
+    sums = {name: _Moment(layer) for name, layer in layers.items()}
+    with torch.no_grad(), in_evaluation(model), layer_by_layer(), _hooked(model, sums):
+        for number, batch in enumerate(batches):
+            run_on(model, batch, number)
+    return _usable({name: each.mean() for name, each in sums.items()})
+
+
+def run_on(model: nn.Module, inputs: Example, number: int) -> None:
+    """Run the model on the inputs of a batch, as they are counted.
+
+    Raises:
+        ValueError: a norm in training mode refuses a batch of one example.
+        TaskError: the model raises anything else.
+    """
+    try:
+        forward(model, inputs)
+    except RankSearchError:
+        raise
+    except Exception as error:
+        if is_lone(error):
+            raise
+        raise TaskError(
+            f"The model does not run on the inputs of batch {number}; its forward raised {type(error).__name__}: "
+            f"{error}. Batches are inputs, or pairs of inputs and targets."
+        ) from error
 
 
 def _usable(found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
@@ -120,13 +160,12 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]
 
 
 @contextmanager
-def _watched(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
-    """The model as for its loss, each of these layers watched."""
+def _hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
+    """Each of these layers watched."""
     found = {name: model.get_submodule(name) for name in hooks}
     handles = [found[name].register_forward_pre_hook(hook, with_kwargs=True) for name, hook in hooks.items()]
     try:
-        with as_for_loss(model):
-            yield
+        yield
     finally:
         for handle in handles:
             handle.remove()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from rank_search.tasks.randomness import seeded
-from rank_search.tasks.task import Batch, Task, asked
+from rank_search.tasks.task import Batch, Task, task_errors
 
 
 def selection_examples(task: Task) -> int | None:
@@ -14,7 +14,7 @@ def selection_examples(task: Task) -> int | None:
     Raises:
         TaskError: the task raises.
     """
-    with seeded(0), asked("selection_examples() or selection()"):
+    with seeded(0), task_errors("selection_examples() or selection()"):
         said = task.selection_examples()
         if said is not None:
             return int(said)

@@ -81,7 +81,7 @@ class Supervised(Task):
             TaskError: the network is no module, or a loader cannot be iterated more than once.
         """
         if not isinstance(self.network, nn.Module):
-            raise TaskError(f"A task's network is an nn.Module; found {type(self.network).__name__}. Pass one.")
+            raise TaskError(f"The task's network is {type(self.network).__name__}; pass an nn.Module.")
         for name in ("training_batches", "selection_batches", "test_batches"):
             if (loader := getattr(self, name)) is not None or name != "test_batches":
                 _check_loader(name, loader)
@@ -144,11 +144,11 @@ class Supervised(Task):
 
 def _check_loader(name: str, loader: object) -> None:
     if not isinstance(loader, Iterable):
-        raise TaskError(f"{name} is iterated for batches; found {type(loader).__name__}. Pass a DataLoader or a list.")
+        raise TaskError(f"{name} is {type(loader).__name__}, which yields no batches. Pass a DataLoader or a list.")
     if isinstance(loader, Iterator):
         raise TaskError(
-            f"{name} is iterated once for every epoch of every trial; {type(loader).__name__} can be iterated "
-            "only once. Pass a DataLoader or a list of batches."
+            f"{name} is {type(loader).__name__}, which can be iterated only once; it is iterated for every epoch of "
+            "every trial. Pass a DataLoader or a list of batches."
         )
 
 
@@ -157,7 +157,7 @@ def _pair(batch: Batch) -> tuple[Tensor, Tensor]:
         return batch[0], batch[1]
     found = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
     raise TaskError(
-        f"A loader yields pairs of tensors (input, target); found a {found}. "
+        f"A loader yielded a {found}; pairs of tensors (input, target) are expected. "
         "For other batches write a class derived from rank_search.Task."
     )
 
@@ -166,7 +166,7 @@ def _check_classes(outputs: object) -> None:
     if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.shape[-1] < 2:
         found = f"a tensor of shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
         raise TaskError(
-            f"Distillation compares classes in the last dimension of the outputs; found {found}. For other outputs "
+            f"The outputs are {found}; distillation compares classes in their last dimension. For other outputs "
             "write a class derived from rank_search.Task with its own distilled_loss, or leave out [training] "
             "distillation."
         )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from rank_search.errors import RankSearchError, TaskError
+from rank_search.basics import attributing
+from rank_search.errors import TaskError
 from rank_search.layers import Example
 from rank_search.tasks.randomness import seeded
 
@@ -97,8 +98,8 @@ class Task(ABC):
             TaskError: not written.
         """
         raise TaskError(
-            f"A task whose models are distilled says how; {type(self).__name__} does not. Write its method "
-            "distilled_loss (see rank_search.Task), or leave out [training] distillation."
+            f"{type(self).__name__} does not say how its models are distilled. Write its method distilled_loss (see "
+            "rank_search.Task), or leave out [training] distillation."
         )
 
 
@@ -111,25 +112,14 @@ def has_test(task: Task) -> bool:
     Raises:
         TaskError: the task raises.
     """
-    with seeded(0), asked("test()"):
+    with seeded(0), task_errors("test()"):
         batches = task.test()
         return batches is not None and any(True for _ in batches)
 
 
-@contextmanager
-def asked(what: str) -> Iterator[None]:
-    """Whatever the task raises when it is asked for this, as an error that says so.
-
-    Raises:
-        TaskError: instead of anything that is not an error of ours already.
-    """
-    try:
-        yield
-    except RankSearchError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise TaskError(f"The task's {what} raised {type(error).__name__}: {said}. Correct the task.") from error
+def task_errors(what: str) -> AbstractContextManager[None]:
+    """What the task raises inside becomes a `TaskError` that names the method."""
+    return attributing(TaskError, f"The task's {what}", "Correct the task.")
 
 
 def checked_batches(batches: Iterable[Batch], name: str) -> Iterator[Batch]:
@@ -144,7 +134,7 @@ def checked_batches(batches: Iterable[Batch], name: str) -> Iterator[Batch]:
         yield batch
     if empty:
         raise TaskError(
-            f"Each pass over the data yields at least one batch; {name} yielded none. Is the data set empty, or "
+            f"{name} yielded no batch; each pass over the data must yield one. Is the data set empty, or "
             "an iterator that was used up by the pass before?"
         )
 
@@ -172,7 +162,7 @@ def task_distilled_loss(
 def _one_number(loss: object) -> Tensor:
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-        raise TaskError(f"A task's loss is one number as a tensor; found {found}. Average it over the batch.")
+        raise TaskError(f"The task's loss is {found}; it must be one number as a tensor. Average it over the batch.")
     return loss.reshape(())
 
 
@@ -185,9 +175,9 @@ def task_measurements(task: Task, model: nn.Module, batches: Iterable[Batch], na
     with torch.no_grad():
         found = task.evaluate(model, checked_batches(batches, name))
     if not isinstance(found, Mapping) or not found:
-        raise TaskError(f"evaluate gives named numbers such as {{'error': 0.02}}; found {found!r} on {name}.")
+        raise TaskError(f"evaluate gave {found!r} on {name}; it must give named numbers, such as {{'error': 0.02}}.")
     if taken := sorted(set(found) & set(MEASURED_HERE)):
-        raise TaskError(f"{', '.join(taken)} is measured for every trial; evaluate must use another name.")
+        raise TaskError(f"evaluate gave {', '.join(taken)}, which is measured for every trial. Use another name.")
     return {key: _number(key, value) for key, value in found.items()}
 
 
@@ -195,7 +185,9 @@ def _number(name: str, value: object) -> float:
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError):
-        raise TaskError(f"The measurement {name!r} is one number; found {type(value).__name__} {value!r}.") from None
+        raise TaskError(
+            f"The measurement {name!r} is {type(value).__name__} {value!r}; it must be one number."
+        ) from None
 
 
 def not_finite(measurements: Mapping[str, float]) -> list[str]:

@@ -96,8 +96,8 @@ def by_position(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     for name, value in given:
         if not isinstance(value, Tensor) and value is not None:
             raise ExportError(
-                f"A model is written for tensors as inputs; evaluate() calls it with a {type(value).__name__} as "
-                f"{name}. Give such values to the model when it is made."
+                f"evaluate() calls the model with a {type(value).__name__} as {name}; inputs must be tensors. "
+                "Give such values to the model when it is made."
             )
     return tuple(value for _, value in given if value is not None)
 

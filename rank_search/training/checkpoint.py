@@ -30,6 +30,7 @@ class Checkpoint:
     parts: Mapping[str, Mapping[str, Tensor]]
 
     def to_bytes(self) -> bytes:
+        """All of it in one safetensors file, which `from_bytes` reads."""
         text = json.dumps(self.about, sort_keys=True).encode()
         tensors = {f"{part}/{name}": tensor for part, named in self.parts.items() for name, tensor in named.items()}
         return to_safetensors({_ABOUT: torch.frombuffer(bytearray(text), dtype=torch.uint8), **tensors})

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rank_search.basics import Float
 from rank_search.layers import Factorization
 from rank_search.training.settings import OrthogonalityKind
 
@@ -16,12 +17,16 @@ Penalty = Callable[[Tensor], Tensor]
 
 
 def factor_ids(model: nn.Module) -> set[int]:
-    """The `id` of every parameter of every factorization in the model, its bias included."""
+    """The `id` of every parameter of every factorization in the model, its bias included.
+
+    >>> factor_ids(nn.Linear(2, 2))
+    set()
+    """
     modules = (module for module in model.modules() if isinstance(module, Factorization))
     return {id(parameter) for module in modules for parameter in module.parameters()}
 
 
-def frobenius(model: nn.Module) -> Tensor:
+def frobenius(model: nn.Module) -> Float[Tensor, ""]:
     """½ Σ ‖W‖²_F over the weights W that the model's factorizations stand for (`dense()`); 0 when there is none.
 
     Formula: Frobenius decay, Khodak, Tenenholtz, Mackey, Fusi, "Initialization and Regularization of Factorized Neural
@@ -41,13 +46,17 @@ def frobenius(model: nn.Module) -> Tensor:
 
 
 def frames(model: nn.Module) -> Iterator[Tensor]:
-    """The frames of every factorization in the model."""
+    """The frames of every factorization in the model.
+
+    >>> list(frames(nn.Linear(2, 2)))
+    []
+    """
     for module in model.modules():
         if isinstance(module, Factorization):
             yield from module.frames()
 
 
-def orthogonality(model: nn.Module, kind: OrthogonalityKind) -> Tensor:
+def orthogonality(model: nn.Module, kind: OrthogonalityKind) -> Float[Tensor, ""]:
     """Sum of the penalty over all frames of the model; 0 when there is none.
 
     A sum, not a mean, so that the pull on one frame does not depend on how many others there are (Yang et al.,
@@ -62,7 +71,7 @@ def orthogonality(model: nn.Module, kind: OrthogonalityKind) -> Tensor:
     return total
 
 
-def soft_orthogonality(frame: Tensor) -> Tensor:
+def soft_orthogonality(frame: Float[Tensor, "m ..."]) -> Float[Tensor, ""]:
     """‖QᵀQ − I‖²_F / r²: soft orthogonality, comparable across shapes.
 
     Symbols: Q is m × r. Formula: Yang et al. 2020 (arXiv:2004.09031), eq. 3. For r > m, where no frame can
@@ -76,7 +85,7 @@ def soft_orthogonality(frame: Tensor) -> Tensor:
     return deviation.square().sum() / max(1, deviation.shape[0]) ** 2
 
 
-def double_soft_orthogonality(frame: Tensor) -> Tensor:
+def double_soft_orthogonality(frame: Float[Tensor, "m ..."]) -> Float[Tensor, ""]:
     """(‖QᵀQ − I‖²_F + ‖QQᵀ − I‖²_F) / r²: both Gram matrices at once.
 
     Symbols: Q is m × r. Formula: DSO of Bansal, Chen, Wang (2018, see `srip`), over r² like `soft_orthogonality`
@@ -91,7 +100,7 @@ def double_soft_orthogonality(frame: Tensor) -> Tensor:
     return 2 * soft_orthogonality(frame) + abs(rows - columns) / max(1, min(rows, columns)) ** 2
 
 
-def mutual_coherence(frame: Tensor) -> Tensor:
+def mutual_coherence(frame: Float[Tensor, "m ..."]) -> Float[Tensor, ""]:
     """max |QᵀQ − I|: the largest entry, between two columns or of one column with itself.
 
     Symbols: Q is m × r. Formula: MC of Bansal, Chen, Wang (2018, see `srip`); it needs no division to be comparable
@@ -105,7 +114,7 @@ def mutual_coherence(frame: Tensor) -> Tensor:
     return deviation.abs().amax() if deviation.numel() else deviation.sum()
 
 
-def srip(frame: Tensor, iterations: int = 2) -> Tensor:
+def srip(frame: Float[Tensor, "m ..."], iterations: int = 2) -> Float[Tensor, ""]:
     """σ(QᵀQ − I): the largest deviation from orthonormality in any direction, by power iteration.
 
     Symbols: Q is m × r; σ the spectral norm. Formula: Bansal, Chen, Wang, "Can We Gain More from Orthogonality
@@ -126,7 +135,7 @@ def srip(frame: Tensor, iterations: int = 2) -> Tensor:
     return norm
 
 
-def _deviation(frame: Tensor) -> Tensor:
+def _deviation(frame: Float[Tensor, "m ..."]) -> Float[Tensor, "r r"]:
     """The smaller Gram matrix minus the identity, in float32 or wider."""
     if frame.dim() != 2:
         frame = frame.flatten(1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.layers import copied
-from rank_search.tasks import Batch, Task, asked, checked_batches, is_lone, seeded, task_distilled_loss, task_loss
+from rank_search.tasks import Batch, Task, checked_batches, is_lone, seeded, task_distilled_loss, task_errors, task_loss
 from rank_search.training.settings import TrainingSettings
 from rank_search.training.thawing import thaw
 
@@ -53,14 +53,14 @@ def check_test(task: Task) -> None:
     Raises:
         TaskError: it yields none.
     """
-    with seeded(0), asked("test() or evaluate()"):
+    with seeded(0), task_errors("test() or evaluate()"):
         if (batches := task.test()) is not None:
             next(checked_batches(batches, "test data"))
 
 
 def _loss(task: Task, model: nn.Module, training: TrainingSettings) -> Tensor:
     trainable, distilled = _trainable(model), training.distillation > 0
-    with seeded(0), asked("training(), loss() or distilled_loss()" if distilled else "training() or loss()"):
+    with seeded(0), task_errors("training(), loss() or distilled_loss()" if distilled else "training() or loss()"):
         return _first_loss(task, trainable, model if distilled else None, task.training(), training)
 
 

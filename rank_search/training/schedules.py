@@ -7,7 +7,7 @@ from typing import Final
 
 from rank_search.training.settings import TrainingSettings
 
-_ONE_CYCLE_WARMUP: Final = 0.3
+_ONE_CYCLE_WARMUP: Final = 0.3  # of the training, as in PyTorch's OneCycleLR (pct_start)
 _SETTLING: Final = 0.25  # of the training; with a cosine, learning rates are down to 15 % when it begins
 _LOWEST: Final = {"cosine": 0.0, "one-cycle": 1e-4}
 
@@ -53,11 +53,19 @@ def relaxed(settings: TrainingSettings, step: int, total: int) -> float:
 
 
 def warmed_up(settings: TrainingSettings, step: int, total: int) -> float:
-    """The share of the entropy penalty in this step."""
+    """The share of the entropy penalty in this step: on a line to 1, which it reaches after the warm-up; 1 without one.
+
+    >>> [warmed_up(TrainingSettings(entropy_warmup=0.5), step, 4) for step in range(3)]
+    [0.5, 1.0, 1.0]
+    """
     rise = settings.entropy_warmup * total
     return min(1.0, (step + 1) / rise) if rise > 0 else 1.0
 
 
 def steps_are_final(step: int, total: int) -> bool:
-    """Whether the steps of the entropy penalty are learned no more, so that weights settle on what will be stored."""
+    """Whether the steps of the entropy penalty are learned no more, so that weights settle on what will be stored.
+
+    >>> [steps_are_final(step, 4) for step in range(4)]
+    [False, False, False, True]
+    """
     return step >= total - _SETTLING * total

@@ -13,8 +13,12 @@ from rank_search.errors import TrialError
 
 def to_safetensors(state: Mapping[str, Tensor]) -> bytes:
     """A state dict as safetensors; tensors that share memory are written out one by one."""
-    alone = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    return safetensors.torch.save(alone)
+    return safetensors.torch.save(own_copies(state))
+
+
+def own_copies(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each tensor in memory of its own on the CPU, as a file of tensors wants them."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
 
 def from_safetensors(data: bytes) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Final
 from torch import nn
 
 from rank_search.layers import Example, count_params, mean_macs
-from rank_search.tasks import Task, asked, task_measurements
+from rank_search.tasks import Task, task_errors, task_measurements
 
 _TEST: Final = "test_"
 
@@ -38,7 +38,7 @@ def test_measurements(task: Task, model: nn.Module) -> dict[str, float]:
         TaskError: the task raises, or its answers cannot be used.
     """
     model.eval()
-    with asked("test() or evaluate()"):
+    with task_errors("test() or evaluate()"):
         batches = task.test()
         found: Mapping[str, float] = {}
         if batches is not None:

@@ -22,7 +22,7 @@ from rank_search.quantization import (
     reestimate_batchnorm,
     weight_count,
 )
-from rank_search.tasks import asked, not_finite, seeded
+from rank_search.tasks import not_finite, seeded, task_errors
 from rank_search.training import (
     MODEL,
     Checkpoint,
@@ -120,7 +120,7 @@ def dense_measurements(context: TrialContext) -> dict[str, float]:
         TrialError: the model's tensors cannot be coded.
     """
     coded = encode(_state(context.dense))
-    with asked("selection() or evaluate()"):
+    with task_errors("selection() or evaluate()"):
         found = _measured(context, Point({}), coded).measurements
     if said := _not_finite(found):
         raise TaskError(

@@ -114,6 +114,8 @@ class Disk:
             def undo(path: Path) -> None:
                 if path.exists():
                     real(path, old)
+                for each in self._undo:
+                    each.path = _moved(each.path, path, old)
                 if before is not None:
                     path.write_bytes(before)
 

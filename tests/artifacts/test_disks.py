@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rank_search.artifacts import PART, ArtifactStore, Tenant
+from rank_search.artifacts import ArtifactStore, Tenant
+from rank_search.basics import PART
 from rank_search.coding import encode
 from rank_search.errors import ArtifactError, ExportError
 from rank_search.export.packed_file import Packed, read_packed, write_packed
@@ -41,7 +42,7 @@ def write_some(folder: Path) -> list[Artifact]:
     return [store.write("model", f"{number}", ".bin", bytes([number]) * 999) for number in range(3)]
 
 
-def test_what_an_artifact_store_has_written_is_there(tmp_path: Path) -> None:
+def test_written_artifacts_survive_any_fault_of_the_disk(tmp_path: Path) -> None:
     for folder, fault in faults(tmp_path, write_some):
         store, written = ArtifactStore(folder / "files" / "study", TENANT), list[Artifact]()
         with Disk(folder, fault) as disk, contextlib.suppress(ArtifactError, PowerLossError):

@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rank_search.artifacts import PART, ArtifactStore, artifacts_at
+from rank_search.artifacts import ArtifactStore, artifacts_at
+from rank_search.basics import PART
 from rank_search.errors import ArtifactError
 from rank_search.point import Artifact
 
@@ -35,7 +36,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_what_is_read_is_what_was_written(store: ArtifactStore) -> None:
+def test_an_artifact_is_read_as_it_was_written(store: ArtifactStore) -> None:
     assert store.names() == []
     artifact = store.write("model", KEY, ".bin", b"content")
     digest = hashlib.sha256(b"content").hexdigest()
@@ -60,7 +61,7 @@ def test_any_content_comes_back_under_a_name_of_its_own(
     assert store.names() == []
 
 
-def test_deleting_what_is_not_there_is_fine(store: ArtifactStore) -> None:
+def test_deleting_a_missing_artifact_is_fine(store: ArtifactStore) -> None:
     store.delete("nothing.bin")
     artifact = store.write("model", KEY, ".bin", b"content")
     store.delete(artifact.location)
@@ -69,7 +70,9 @@ def test_deleting_what_is_not_there_is_fine(store: ArtifactStore) -> None:
         store.read(artifact)
 
 
-def test_it_can_be_sent_to_a_worker(store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_artifact_store_can_be_sent_to_a_worker(
+    store: ArtifactStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     artifact = ArtifactStore("beside").write("model", KEY, ".bin", b"content")
@@ -167,7 +170,7 @@ def test_a_full_disk_leaves_nothing_and_keeps_what_was_there(
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match=r"kept in .*file; .* could not be written: File exists"):
+    with pytest.raises(ArtifactError, match=r"file: .* could not be written: File exists"):
         ArtifactStore(tmp_path / "file").write("model", KEY, ".bin", b"")
 
 
@@ -247,7 +250,7 @@ def test_a_folder_that_is_read_only_is_named(public_folder: Path) -> None:
     assert names(public_folder) == ["there.bin"]
 
 
-def test_killed_in_the_middle_it_leaves_no_half_file_under_a_final_name(tmp_path: Path) -> None:
+def test_a_writer_killed_in_the_middle_leaves_no_half_file_under_a_final_name(tmp_path: Path) -> None:
     code = """
     import itertools, sys
     from rank_search.artifacts import ArtifactStore

@@ -30,7 +30,7 @@ def test_a_bucket_is_written_read_listed_and_cleaned(s3: str) -> None:
     assert store.names() == sorted(artifact.location for artifact in written[1:])
 
 
-def test_another_process_sees_it_at_once(s3: str) -> None:
+def test_another_process_sees_a_new_artifact_at_once(s3: str) -> None:
     code = """
     import sys
     from rank_search.artifacts import ArtifactStore
@@ -44,7 +44,7 @@ def test_another_process_sees_it_at_once(s3: str) -> None:
     assert store.names() == sorted([before, written])
 
 
-def test_a_worker_gets_it_by_pickle_and_threads_share_it(s3: str) -> None:
+def test_a_server_store_is_pickled_and_shared_by_threads(s3: str) -> None:
     store: ArtifactStore = pickle.loads(pickle.dumps(ArtifactStore("s3://bucket/prefix")))
     with ThreadPoolExecutor(4) as threads:
         written = list(threads.map(lambda number: store.write("model", "same", ".bin", bytes([number % 3])), range(12)))
@@ -52,7 +52,7 @@ def test_a_worker_gets_it_by_pickle_and_threads_share_it(s3: str) -> None:
     assert {store.read(artifact) for artifact in written} == {b"\0", b"\1", b"\2"}
 
 
-def test_what_was_changed_or_removed_is_noticed(s3: str) -> None:
+def test_changed_or_removed_artifacts_are_noticed(s3: str) -> None:
     store = ArtifactStore("s3://bucket/prefix")
     artifact = store.write("model", "point", ".bin", b"content")
     files = fsspec.filesystem("s3")
@@ -66,7 +66,7 @@ def test_what_was_changed_or_removed_is_noticed(s3: str) -> None:
 
 def test_a_bucket_that_is_not_there_is_not_made(s3: str) -> None:
     store = ArtifactStore("s3://elsewhere/prefix")
-    with pytest.raises(ArtifactError, match=r"kept in s3://elsewhere/prefix; .* could not be written: .*bucket"):
+    with pytest.raises(ArtifactError, match=r"s3://elsewhere/prefix: .* could not be written: .*bucket"):
         store.write("model", "point", ".bin", b"content")
     assert fsspec.filesystem("s3").ls("") == ["bucket"]
 
@@ -118,7 +118,7 @@ def test_credentials_in_a_url_are_used_and_never_shown(
         ("some/a:b@c", "some/a:b@c"),
     ],
 )
-def test_what_is_shown_of_an_address(given: str, shown: str) -> None:
+def test_the_location_of_an_address_has_no_credentials(given: str, shown: str) -> None:
     assert ArtifactStore(given).location == shown
 
 
@@ -130,13 +130,13 @@ def test_a_driver_that_is_not_installed_is_named() -> None:
     ArtifactStore("s3://KEY:SECRET@bucket").names()
     """
     said = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=False).stderr
-    assert "ArtifactError: Artifacts at s3://bucket need a package that is not installed" in said
+    assert "ArtifactError: The package that artifacts at s3://bucket need is not installed" in said
     assert said.splitlines()[-1].endswith("Run, in the folder of rank-search: pip install '.[s3]'.")
     assert "SECRET" not in said.replace(dedent(code), "")
 
 
 def test_a_place_that_nobody_knows_is_named() -> None:
-    with pytest.raises(ArtifactError, match=r"kept in nowhere://host; .*Protocol not known: nowhere"):
+    with pytest.raises(ArtifactError, match=r"nowhere://host: .*Protocol not known: nowhere"):
         ArtifactStore("nowhere://host").names()
 
 

@@ -9,15 +9,14 @@ from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.basics import has_credentials, is_secret, masked
+from rank_search.basics import has_credentials, is_secret, masked, split_credentials
 from rank_search.errors import RankSearchError
 from rank_search.observe import logs
-from rank_search.store import Store, locate
-from rank_search.store import masked as masked_url
+from rank_search.store import Store, locate, location_of
 from rank_search.store.address import without_secrets
 from rank_search.study import Study
 from rank_search.submit.reachable import check_places
@@ -47,6 +46,12 @@ KEYS = (
     ),
 )
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg", "mysql+pyodbc", "mssql", "s3", "gs", "abfs", "ray", "https")
+WORD = st.text(st.characters(exclude_categories=["Cs"]), max_size=8).filter(
+    lambda text: not any(map(str.isspace, text))
+)
+PROSE = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+USER = WORD.filter(lambda text: not set(text) & set(":/"))
+quick = settings(deadline=None)
 AROUND = st.text(st.sampled_from("abcXYZ0159_-.!$*+~'\"\\äß%/?#@:&= "), max_size=6)
 
 
@@ -77,7 +82,7 @@ def told(act: Callable[[], object]) -> str:
 
 @settings(deadline=None, max_examples=300)
 @given(urls(), st.sampled_from(("", "could not reach ", "{'url': '")))
-def test_in_any_text(url: str, before: str) -> None:
+def test_no_credential_of_a_url_in_any_text(url: str, before: str) -> None:
     assert SECRET not in masked(f"{before}{url}")
     assert SECRET not in masked(repr({"url": url}))
     assert SECRET not in masked(json.dumps({"url": url}))
@@ -87,11 +92,11 @@ def test_in_any_text(url: str, before: str) -> None:
 
 @settings(deadline=None, max_examples=100)
 @given(urls())
-def test_of_a_place_for_files_and_of_a_store(url: str) -> None:
+def test_no_credential_in_the_location_of_artifacts_or_of_a_store(url: str) -> None:
     assert SECRET not in repr(ArtifactStore(url))
     assert SECRET not in ArtifactStore(url).location
     assert SECRET not in told(lambda: ArtifactStore(url.replace("://", "-nowhere://", 1)).names())
-    assert SECRET not in told(lambda: masked_url(locate(url)))
+    assert SECRET not in told(lambda: location_of(locate(url)))
     assert SECRET not in told(lambda: Store.open(url.replace("host", "host:port", 1)))
     if url.startswith("postgres"):
         found = locate(url)
@@ -100,7 +105,7 @@ def test_of_a_place_for_files_and_of_a_store(url: str) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(urls())
-def test_a_job_is_not_submitted_with_it(url: str) -> None:
+def test_no_job_is_submitted_with_a_credential(url: str) -> None:
     study = Study.model_validate({"study": {"name": "x", "artifacts": url}, "task": {"factory": "a.py:b"}})
     said = told(lambda: check_places(study, None))
     assert "holds a password" in said
@@ -109,14 +114,14 @@ def test_a_job_is_not_submitted_with_it(url: str) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(urls())
-def test_in_what_is_logged(url: str) -> None:
+def test_no_credential_in_a_log_record(url: str) -> None:
     record = logging.LogRecord("rank_search.x", logging.ERROR, "", 0, "away: %s", (url,), None)
     record.where = {"store": url, "list": [url]}
     assert SECRET not in logs._People(logging.INFO).format(record)
 
 
 @pytest.mark.parametrize("name", KEYS)
-def test_names_of_secrets(name: str) -> None:
+def test_names_of_secrets_are_known(name: str) -> None:
     assert is_secret(name)
     assert SECRET not in masked(f"{name}={SECRET}") or name in ("key", "sig", "pass", "sas")
     assert SECRET not in masked(f"https://host/?{name}={SECRET}&more")
@@ -134,5 +139,119 @@ def test_names_of_secrets(name: str) -> None:
         "a path with # and ? and %: /data/50%/what?/key=3",
     ],
 )
-def test_what_is_no_secret_is_shown(text: str) -> None:
+def test_harmless_text_is_shown_as_it_is(text: str) -> None:
     assert masked(text) == text
+
+
+# ---- the four places that hide: logs, stores, artifacts, submitted jobs ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:Hunter2Hunter2@h/db",
+        "postgresql://me@h/db?password=Hunter2Hunter2",
+        "postgresql://me@h/db?scram_client_key=Hunter2Hunter2",
+        "postgresql://me@h/db?sslmode=require&sslpassword=Hunter2Hunter2",
+        "postgres://:Hunter2Hunter2@h/db",
+        "postgresql://me:x/Hunter2Hunter2@h/db",
+        "s3://KEY:Hunter2Hunter2@bucket/prefix",
+        "s3://KEY:x/Hunter2Hunter2+@bucket/pre@fix",
+        "s3://KEY:x@Hunter2Hunter2@bucket",
+        "https://host/file?X-Amz-Signature=Hunter2Hunter2",
+        "abfs://container/?sas=Hunter2Hunter2",
+    ],
+)
+def test_every_room_hides_the_credential_of(url: str) -> None:
+    assert SECRET not in masked(url)
+    record = logging.LogRecord("rank_search.x", logging.ERROR, "", 0, "away: %s", (url,), None)
+    assert SECRET not in logs._People(logging.INFO).format(record)
+    assert SECRET not in told(lambda: location_of(locate(url)))
+    assert SECRET not in ArtifactStore(url).location
+    study = Study.model_validate({"study": {"name": "x", "artifacts": url}, "task": {"factory": "a.py:b"}})
+    assert SECRET not in told(lambda: check_places(study, None))
+
+
+@pytest.mark.parametrize("name", ["password", "scram_client_key"])
+def test_text_keeps_all_but_the_value_of_an_option(name: str) -> None:
+    assert masked(f"postgresql://me@h/db?{name}=hunter2") == f"postgresql://me@h/db?{name}=***"
+
+
+def test_split_credentials_of_a_url_without_any() -> None:
+    assert split_credentials("webdav://host:8080/a@b") == ("webdav://host:8080/a@b", ())
+
+
+@quick
+@given(PROSE, USER, WORD, WORD, PROSE)
+def test_no_credential_in_a_url_within_prose(before: str, user: str, left: str, right: str, after: str) -> None:
+    text = f"{before}postgresql://{user}:{left}{SECRET}{right}@host/db {after}"
+    assert SECRET not in masked(text)
+    assert masked(masked(text)) == masked(text)
+
+
+@quick
+@given(
+    PROSE,
+    st.sampled_from(["password=", "PGPASSWORD = ", "&password=", "'password': ", '\\"password\\":', "secret_key="]),
+    WORD.filter(lambda text: text[:1] not in ("'", '"') and "\\" not in text),
+    WORD,
+    PROSE,
+)
+def test_no_assigned_credential(before: str, name: str, left: str, right: str, after: str) -> None:
+    assert SECRET not in masked(f"{before} {name}{left}{SECRET}{right} {after}")
+
+
+@quick
+@given(PROSE, st.sampled_from("'\""), PROSE, PROSE)
+def test_no_quoted_credential(before: str, quote: str, left: str, right: str) -> None:
+    assume("\\" not in left + right and quote not in left + right)
+    assert SECRET not in masked(f"{before} password={quote}{left}{SECRET} {right}{quote} host=here")
+
+
+@quick
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_text_without_a_url_is_left_alone(text: str) -> None:
+    assume(not is_secret(text))
+    assert masked(text.replace("@", "")) == text.replace("@", "")
+    assert masked(text.replace("://", "")) == text.replace("://", "")
+
+
+ODD = "s3 cr/et'%@?#ß\\x"  # with everything that has another form in a URL
+FORMS = (ODD, quote(ODD), quote(ODD, safe=""), quote_plus(ODD), repr(ODD)[1:-1])
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "postgresql://u:s3cret@host:port/db",
+        "postgresql://u:s3cret@host:port/db?password=s3cret",
+        "postgresql://u@host:port/db?password=s3@cret&sslpassword=s3cret",
+        "postgresql://u:s3@cret@host/db",
+        "postgresql://u:x@s3cret@host/db",
+        "postgresql://u:x?s3cret@host:port/db",
+        "postgresql://u:x#s3cret@host:port/db",
+        "postgresql://u:a/s3cret@host:port/db",
+        "mysql://u:s3cret@h/db?password=s3cret",
+        "postgresql+nodriver://u:s3cret@h/db?password=s3cret",
+    ],
+)
+def test_an_address_that_cannot_be_used_hides_its_password(where: str) -> None:
+    with pytest.raises(RankSearchError) as caught:
+        Store.open(where)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "s3cret" not in str(caught.value)
+    assert "cret@" not in str(caught.value)
+    assert "@cret" not in str(caught.value)
+    assert "s3cret" not in shown.replace(where, "")  # the line of this test may be quoted
+
+
+@pytest.mark.parametrize("name", ["password", "sslpassword"])
+def test_every_form_of_every_secret_is_hidden(name: str) -> None:
+    for url in (
+        locate(f"postgresql://u:{quote(ODD, safe='')}@h/d"),
+        locate(f"postgresql://h/d?{name}={quote(ODD, safe='')}"),
+    ):
+        said = " and ".join(FORMS)
+        assert without_secrets(f"{said}.\n  twice:   {said}", url) == " and ".join(
+            ["***"] * 5
+        ) + ". twice: " + " and ".join(["***"] * 5)

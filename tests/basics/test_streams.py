@@ -14,7 +14,7 @@ from rank_search.basics import unbroken
 
 ALL_OPEN = """
 import os
-from rank_search.streams import stand_in_for_closed
+from rank_search.basics.streams import stand_in_for_closed
 stand_in_for_closed()
 opened = os.open(os.devnull, os.O_RDONLY)
 assert opened > 2, "what is opened next must not be taken for a standard stream"
@@ -25,7 +25,7 @@ os._exit(0)
 """
 SAID = """
 import sys
-from rank_search.streams import unbroken
+from rank_search.basics.streams import unbroken
 with unbroken("stdout"), unbroken("stderr"):
     for stream in (sys.stdout, sys.stderr, sys.stdout.buffer):
         for _ in range(100):

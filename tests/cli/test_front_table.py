@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from rank_search.basics import number
 from rank_search.cli import front_table
 from rank_search.cli.main import app
 from rank_search.errors import ExportError
-from rank_search.figures import in_terminal, panels_of
+from rank_search.figures import drawn_panels, in_terminal
 from rank_search.point import Objective, Outcome, State
 from rank_search.store import EXAMPLES, Store
 from tests.store.store_tools import a_record, complete, finish
@@ -59,7 +60,7 @@ def test_no_number_is_broken_in_eighty_columns(path: Path, monkeypatch: pytest.M
     shown = run("front", path, "s")
     assert max(map(len, shown.splitlines())) <= 80
     for k in range(1, 8):
-        assert front_table.number(123_456_789 / 2**k) in shown
+        assert number(123_456_789 / 2**k) in shown
     assert "too wide for" in shown
     assert "--format csv has all" in shown
     assert shown.index("error") < shown.index("macs")
@@ -111,21 +112,21 @@ def test_nothing_is_replaced_unasked(path: Path, tmp_path: Path, name: str) -> N
 
 def test_a_report_is_a_page(path: Path, tmp_path: Path) -> None:
     refused = CliRunner().invoke(app, ["report", str(path), "s", "-o", str(tmp_path / "x.pdf")])
-    assert "A report is an HTML page" in str(refused.exception)
+    assert "a report is an HTML page" in str(refused.exception)
     assert list(tmp_path.iterdir()) == []
     unknown = ["report", str(path), "s", "-o", str(tmp_path / "x.html"), "--reference", "he:eror=0.1"]
-    assert "Did you mean 'error'" in str(CliRunner().invoke(app, unknown).exception)
+    assert "did you mean 'error'" in str(CliRunner().invoke(app, unknown).exception)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_axis_that_spans_decades_is_logarithmic(path: Path) -> None:
     with Store.open(path) as store:
-        panel = panels_of(store, store.study("s"))[0]
+        panel = drawn_panels(store, store.study("s"))[0]
     drawn = in_terminal(panel, 90, 24, color=False)
     columns = sorted({line.index("●") for line in drawn.splitlines() if "●" in line})
     steps = [right - left for left, right in itertools.pairwise(columns)]
     assert max(steps) - min(steps) <= 2, "each member has half the MACs of the one before"
 
 
-def test_a_terminal_is_what_stdout_says() -> None:
+def test_stdout_decides_whether_there_is_a_terminal() -> None:
     assert front_table._is_terminal() is sys.stdout.isatty()

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.text import Text
 
+from rank_search.basics import number
 from rank_search.cli.output import OutputFormat, choices_in_short, print_rows
-from rank_search.store import number
 
 Capture = pytest.CaptureFixture[str]
 
@@ -38,7 +38,7 @@ def printed(capsys: Capture, rows: list[dict[str, Any]], format: OutputFormat, *
     return out
 
 
-def test_json_is_what_was_given(capsys: Capture) -> None:
+def test_json_output_is_the_rows_given(capsys: Capture) -> None:
     assert json.loads(printed(capsys, ROWS, OutputFormat.JSON)) == ROWS
     assert printed(capsys, [], OutputFormat.JSON) == "[]\n"
     assert "é" in printed(capsys, [{"name": "é"}], OutputFormat.JSON)

@@ -99,7 +99,7 @@ def test_lines_without_a_terminal(capsys: Capture) -> None:
         (0, 2, 0, "no workers · 2 in flight"),
     ],
 )
-def test_who_is_at_work(capsys: Capture, workers: int, in_flight: int, elsewhere: int, said: str) -> None:
+def test_progress_names_the_workers(capsys: Capture, workers: int, in_flight: int, elsewhere: int, said: str) -> None:
     alone = progress({State.COMPLETE: 4, State.STOPPED: 5})
     crowd = replace(alone, workers=workers, in_flight=in_flight, elsewhere=elsewhere, rate=12.345)
     assert shown(capsys, crowd) == (
@@ -108,7 +108,7 @@ def test_who_is_at_work(capsys: Capture, workers: int, in_flight: int, elsewhere
 
 
 @pytest.mark.usefixtures("_terminal")
-def test_who_is_at_work_on_a_terminal(capsys: Capture) -> None:
+def test_progress_on_a_terminal_names_the_workers(capsys: Capture) -> None:
     crowd = replace(progress({State.STOPPED: 4}), workers=12, in_flight=8, elsewhere=3, rate=0.5)
     out = " ".join(shown(capsys, crowd).split())
     assert "(4 stopped)" in out
@@ -125,7 +125,7 @@ def test_warnings_appear_above_the_table(capsys: Capture) -> None:
     assert out.index("worker died") < out.rindex("1/9 trials")
 
 
-def test_what_is_left_to_be_tested(capsys: Capture) -> None:
+def test_progress_counts_the_models_left_to_test(capsys: Capture) -> None:
     over = progress({State.COMPLETE: 9})
     lines = shown(capsys, replace(over, untested=12), replace(over, untested=11), over).splitlines()
     assert [line.rpartition(" · ")[2] for line in lines] == ["12 of the front to be tested", "left ?"]

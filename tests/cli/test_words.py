@@ -59,7 +59,7 @@ def several(store: str) -> list[str]:
         (DELETE, "digits", SERVER, f"{SERVER} digits"),
     ],
 )
-def test_what_was_left_out_is_filled_in(shape: Shape, words: str, default: str | None, found: str) -> None:
+def test_a_store_or_name_left_out_is_filled_in(shape: Shape, words: str, default: str | None, found: str) -> None:
     assert complete(words.split(), shape, default, one) == found.split()
 
 
@@ -75,7 +75,7 @@ def test_a_file_that_is_there_is_the_store(tmp_path: Path) -> None:
 
 def test_a_study_may_be_named_as_a_number() -> None:
     assert complete(["a.db", "30", "4"], CONFIRM, None, several) == ["a.db", "30", "4"]
-    with pytest.raises(QueryError, match=r"a store has one study; a\.db has 2: first, 30"):
+    with pytest.raises(QueryError, match=r"a\.db has 2 studies: first, 30"):
         complete(["a.db", "31", "4"], CONFIRM, None, several)
 
 

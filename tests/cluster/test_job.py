@@ -91,6 +91,6 @@ def test_without_the_token_nothing_is_submitted(head: Head, tmp_path: Path, envi
     out, err = (process := head.submit(study.file, **environment)).communicate(timeout=SECONDS)
     assert process.returncode == 2
     assert out == ""
-    assert "takes jobs only with its token" in err
+    assert "asks for its token" in err
     assert "RAY_AUTH_TOKEN" in err
     assert "Traceback" not in err

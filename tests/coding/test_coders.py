@@ -65,7 +65,7 @@ def test_any_bytes_are_read_or_refused(stream: bytes) -> None:
 
 @given(numbers, st.integers(1, 5), st.booleans())
 @settings(deadline=None)
-def test_the_estimate_is_what_the_coder_writes(values: list[int], rows: int, near: bool) -> None:
+def test_the_estimate_is_the_size_that_the_coder_writes(values: list[int], rows: int, near: bool) -> None:
     matrix = np.array(values * rows * 10, dtype=np.int32).reshape(rows, -1)
     neighbours = thirds([matrix]) if near else ALONE
     stream, contexts = adaptive([matrix], neighbours)
@@ -117,14 +117,14 @@ def test_the_adaptive_coder_needs_little_more_than_the_entropy(
         (np.repeat(np.arange(200, dtype=np.int32)[:, None] % 40, 50, 1) * laplace(1.0, (200, 50)), {ADAPTIVE}),
     ],
 )
-def test_each_way_is_taken_where_it_is_the_smallest_and_comes_back(matrix: Integers, ways: set[int]) -> None:
+def test_the_smallest_way_of_coding_is_taken_and_comes_back(matrix: Integers, ways: set[int]) -> None:
     writer = Writer()
     writer.add("a", matrix, [3])
     writer.add("b", matrix.T.copy(), [-5, 7])
     plans, _, adaptive_stream, ranged = writer.finish()
     assert {plan.way for plan in plans} <= ways
     reader = Reader(plans, adaptive_stream, ranged)
-    assert reader.notches([1, 2]) == [[3], [-5, 7]]
+    assert reader.exponents([1, 2]) == [[3], [-5, 7]]
     for group, expected in enumerate((matrix, matrix.T)):
         reader.begin(group, matrix.size)
         assert np.array_equal(reader.read(group, expected.shape), expected)

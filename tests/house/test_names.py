@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import re
 import tomllib
 from collections import Counter
@@ -14,12 +15,14 @@ import typer
 
 import rank_search
 from rank_search.cli.main import app
+from rank_search.cli.verb_reference import reference as verb_reference
 from rank_search.errors import RankSearchError
 from rank_search.layers import installed
 from rank_search.study.reference import reference
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+VERBS = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 ROOMS = sorted(path.parent.name for path in (ROOT / "rank_search").glob("*/__init__.py"))
 
 
@@ -31,9 +34,15 @@ def test_every_public_name_loads() -> None:
         rank_search.nothing  # noqa: B018
 
 
-def test_no_public_name_is_that_of_a_module() -> None:
+def test_a_public_name_that_is_a_room_can_be_called_whatever_was_imported_before() -> None:
+    """Importing a room puts it in the place of any function of its name: so the room itself is the function."""
     modules = {path.stem for path in (ROOT / "rank_search").iterdir()}
-    assert not modules & set(rank_search.__all__)  # importing the module would replace the name
+    called = modules & set(rank_search.__all__)
+    assert called == {"layers", "options"}
+    for name in called:
+        room = importlib.import_module(f"rank_search.{name}")
+        assert getattr(rank_search, name) is room
+        assert inspect.signature(room) == inspect.signature(getattr(room, name))
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -42,7 +51,7 @@ def test_a_room_declares_what_it_exports(room: str) -> None:
     imported = {
         alias.asname or alias.name
         for node in ast.walk(ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.module not in ("__future__", "typing")
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(f"rank_search.{room}.")
         for alias in node.names
     }
     assert set(module.__all__) == imported
@@ -62,6 +71,21 @@ def test_no_two_public_classes_have_one_name() -> None:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert [name for name, count in classes.items() if count > 1] == []
+
+
+def test_every_class_of_the_glossary_is_there_and_every_word_is_explained_once() -> None:
+    classes = {
+        node.name
+        for path in (ROOT / "rank_search").rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| .+ \|(?: `(\w+)`)? \|$", page, flags=re.MULTILINE)
+    assert len(rows) == page.count("\n| ") - 2  # the head and the rule below it
+    assert {name for _, name in rows if name} - classes == set()
+    words = Counter(word for names, _ in rows for word in names.split(", "))
+    assert [word for word, count in words.items() if count > 1] == []
 
 
 def test_every_room_has_a_docstring() -> None:
@@ -91,7 +115,8 @@ def verbs() -> dict[str, str]:
 
 @pytest.mark.parametrize("verb", sorted(verbs()))
 def test_each_verb_is_documented_with_an_example(verb: str) -> None:
-    assert f"rank-search {verb}" in README
+    assert f"\n## {verb}\n" in VERBS
+    assert f"\nrank-search {verb} " in VERBS
     assert f"Example: rank-search {verb}" in verbs()[verb]
 
 
@@ -106,6 +131,16 @@ def test_each_built_in_plugin_is_documented() -> None:
 def test_the_study_file_reference_is_the_generated_one() -> None:
     page = (ROOT / "docs" / "study-file.md").read_text(encoding="utf-8")
     assert page == reference(), "run `make docs`"
+
+
+def test_the_page_of_the_verbs_is_the_generated_one() -> None:
+    assert verb_reference() == VERBS, "run `make docs`"
+
+
+def test_every_option_of_a_verb_says_what_it_means() -> None:
+    rows = re.findall(r"^\| `(-[^|]*)\|[^|]*\|([^|]*)\|$", verb_reference().replace("\\|", "/"), flags=re.MULTILINE)
+    assert len(rows) > 60
+    assert [option for option, meaning in rows if not meaning.strip()] == []
 
 
 def test_no_key_of_a_study_file_is_without_a_description() -> None:

@@ -15,7 +15,6 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError, StoreAwayError, TaskError
 from rank_search.launch import InProcess, Job, SearchDriver, claiming, driver, executors
 from rank_search.launch import heartbeats as pulses
-from rank_search.launch.driver import hypervolume_of
 from rank_search.observe import SearchProgress, TrialCallback, status_of
 from rank_search.point import Bound, Execution, Outcome, Point, State
 from rank_search.search import Rungs, SearchTrial
@@ -659,12 +658,3 @@ def test_a_damaged_checkpoint_costs_a_fresh_start(
     made.run()
     assert any(job.budget > 1 and job.checkpoint is None and job.attempt == 2 for job in jobs)
     assert not any(row.state is State.FAILED for row in store.trials(long_study))
-
-
-# ---- small questions -------------------------------------------------------------------------------------
-
-
-def test_hypervolume_is_a_share_of_the_box(study: StudyRecord) -> None:
-    assert hypervolume_of(study, []) == 0
-    assert hypervolume_of(study, [[0.5, 5.0]]) == pytest.approx(0.25)
-    assert hypervolume_of(study, [[0.0, 0.0]]) == pytest.approx(1)

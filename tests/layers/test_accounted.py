@@ -164,7 +164,7 @@ def test_parameters_beside_each_other_in_one_memory_are_not_tied() -> None:
         (lambda layer: setattr(layer, "forward", lambda x: x), "its forward has been set"),
     ],
 )
-def test_what_hangs_on_a_layer_is_not_lost(change: Callable[[nn.Module], object], reason: str) -> None:
+def test_modules_inside_a_layer_are_accounted_for(change: Callable[[nn.Module], object], reason: str) -> None:
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2)).eval()
     change(model[0])
     inventory = take_inventory(model, X)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from functools import partial
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rank_search.errors import ContractError
-from rank_search.layers import DirectBases, bases, decompose
+from rank_search.layers import DirectBases, decompose
 
 
 def matrix(rows: int, columns: int, rank: int, seed: int = 0) -> Tensor:
@@ -27,7 +26,7 @@ def identity_error(frame: Tensor) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 12), st.integers(0, 1000))
-def test_it_is_a_singular_value_decomposition(rows: int, columns: int, rank: int, seed: int) -> None:
+def test_decompose_is_a_singular_value_decomposition(rows: int, columns: int, rank: int, seed: int) -> None:
     given_matrix = matrix(rows, columns, rank, seed)
     basis, full = decompose(given_matrix), min(rows, columns)
     expected = torch.linalg.svdvals(given_matrix)
@@ -57,7 +56,7 @@ def test_a_matrix_of_zeros_has_a_basis(rows: int, columns: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_it_keeps_the_dtype_and_leaves_its_argument_alone(dtype: torch.dtype) -> None:
+def test_decompose_keeps_the_dtype_and_its_argument(dtype: torch.dtype) -> None:
     given_matrix = matrix(5, 8, 5).to(dtype).requires_grad_()
     before = given_matrix.detach().clone()
     basis = decompose(given_matrix)
@@ -109,7 +108,3 @@ def test_memo_computes_once_per_key() -> None:
     assert direct.memo("core", compute) is direct.memo("core", compute)
     assert direct.memo("other", compute) is made[1]
     assert len(made) == 2
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(bases).failed == 0

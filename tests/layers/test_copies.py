@@ -72,7 +72,7 @@ def test_a_weight_that_is_computed_before_each_forward(computed: str) -> None:
     assert torch.equal(copied(model)(X), model(X))
 
 
-def test_what_cannot_be_copied_is_said() -> None:
+def test_a_model_that_cannot_be_copied_is_named() -> None:
     model = nn.Linear(2, 2)
     model.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(TaskError, match="cannot be copied"):

@@ -32,7 +32,7 @@ SEQUENCE = torch.randn(2, 5, 8)  # 2 of 5 steps with 8 features
         ),
     ],
 )
-def test_where_pytorch_has_a_formula_it_is_pytorchs(run: Callable[[], Tensor]) -> None:
+def test_counts_agree_with_pytorch_where_it_has_a_formula(run: Callable[[], Tensor]) -> None:
     with torch.no_grad(), FlopCounterMode(display=False) as theirs:
         run()
     assert multiply_adds(run)[WHOLE] == theirs.get_total_flops() // 2 > 0
@@ -322,7 +322,7 @@ def test_on_the_meta_device_shapes_and_counts_are_those_of_real_tensors(run: Cal
         lambda x: F.pad(x(1, 3, 5, 5), (5, 5, 0, 0), mode="reflect"),
     ],
 )
-def test_what_does_not_fit_is_refused_on_the_meta_device_too(run: Callable[..., Tensor]) -> None:
+def test_shapes_that_do_not_fit_are_refused_on_the_meta_device_too(run: Callable[..., Tensor]) -> None:
     for device in ("cpu", "meta"):
         with pytest.raises(RuntimeError):
             multiply_adds(lambda: run(lambda *shape: torch.ones(*shape, device=device)))  # noqa: B023 - run at once

@@ -68,7 +68,7 @@ def test_weight_is_dense_and_lets_gradients_through() -> None:
     assert scaled.scale.grad is not None
 
 
-def test_it_introduces_itself() -> None:
+def test_repr_of_a_factorization_names_its_values() -> None:
     assert repr(fitted(nn.Conv2d(3, 4, 3))) == "Scaled((4, 3, 3, 3), digits=4.0)"
     assert fitted(nn.Conv2d(3, 4, 3)).values == {"digits": 4.0}
 

@@ -167,7 +167,7 @@ def costs(inventory: Inventory, model: nn.Module) -> int:
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_recorded_is_what_runs_eagerly_and_exported(name: str, frozen: bool, tmp_path: Path) -> None:
+def test_recorded_operations_are_those_that_run_eagerly_and_exported(name: str, frozen: bool, tmp_path: Path) -> None:
     make, example = NETWORKS[name][0]().eval().requires_grad_(not frozen), NETWORKS[name][1]()
     inventory = take_inventory(make, example)
     model = low_rank(make, inventory).eval()

@@ -28,7 +28,7 @@ def test_a_weight_is_dense_wherever_its_numbers_are_used() -> None:
     assert str(layer.weight) == str(dense)
 
 
-def test_gradients_flow_through_it() -> None:
+def test_gradients_flow_through_a_lazy_weight() -> None:
     layer, x = made(), torch.randn(3, 6)
     F.linear(x, layer.weight).square().sum().backward()
     found = [parameter.grad for parameter in (layer.left, layer.right)]
@@ -37,7 +37,7 @@ def test_gradients_flow_through_it() -> None:
     assert all(torch.equal(a, b.grad) for a, b in zip(found, (layer.left, layer.right), strict=True))  # type: ignore[arg-type]
 
 
-def test_what_it_is_is_known_without_making_it() -> None:
+def test_shape_and_dtype_of_a_lazy_weight_need_no_numbers() -> None:
     layer = made()
     layer.dense = None  # type: ignore[method-assign, assignment]
     weight = layer.weight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rank_search.layers import (
-    bases,
     fit_closer,
-    metric,
     nested_span,
     outer_fit,
     outer_fits,
@@ -55,7 +52,7 @@ def test_the_output_error_is_the_mean_over_the_inputs(drawn: tuple[int, int, int
     assert output_error(W, other, second_moment(X)) == pytest.approx(by_hand, rel=1e-9, abs=1e-12)
 
 
-def test_without_a_moment_it_is_the_squared_frobenius_norm() -> None:
+def test_the_output_error_without_a_moment_is_the_squared_frobenius_norm() -> None:
     W, other = normal(4, 3, 2, 2), normal(4, 3, 2, 2, seed=1)
     assert output_error(W, other) == pytest.approx(float((W - other).norm() ** 2))
     assert output_error(W, other, torch.eye(12)) == pytest.approx(output_error(W, other))
@@ -76,7 +73,7 @@ def cut(W: Tensor, C: Tensor, rank: int) -> Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(sizes, st.integers(0, 7))
-def test_what_an_output_basis_drops_is_the_output_error(drawn: tuple[int, int, int, int], rank: int) -> None:
+def test_dropped_values_of_an_output_basis_are_the_output_error(drawn: tuple[int, int, int, int], rank: int) -> None:
     out, size, samples, seed = drawn
     W, C = normal(out, size, seed=seed), second_moment(inputs(samples, size, seed))
     basis = output_basis(W, C)
@@ -101,7 +98,7 @@ def test_no_other_weight_of_that_rank_is_better(drawn: tuple[int, int, int, int]
 
 
 @pytest.mark.parametrize("rank", [1, 3, 5])
-def test_it_is_the_truncation_of_svd_llm(rank: int) -> None:
+def test_the_output_basis_truncates_as_svd_llm_does(rank: int) -> None:
     # Wang et al. 2024: the truncated SVD of W·S, taken back by S⁻¹, where S·Sᵀ = C (Cholesky).
     W, C = normal(6, 8), second_moment(inputs(200, 8))
     S = torch.linalg.cholesky(C)
@@ -148,7 +145,7 @@ def test_the_outer_fit_is_that_of_least_squares_on_the_samples(out: int, size: i
     np.testing.assert_allclose(found.numpy(), solution.T, rtol=0, atol=allowed * (1 + np.abs(solution).max()) + 1e-9)
 
 
-def test_a_prefix_is_what_solving_anew_would_give() -> None:
+def test_a_prefix_of_the_outer_fit_equals_solving_anew() -> None:
     W, P, C = normal(5, 9), normal(9, 6, seed=1), second_moment(inputs(50, 9))
     fits = outer_fits(W, P, C)
     ridged = C + RIDGE * float(C.diagonal().mean()) * torch.eye(9, dtype=torch.float64)
@@ -169,7 +166,7 @@ def test_seen_outputs_tell_the_error_without_the_weight() -> None:
     assert errors == sorted(errors, reverse=True)
 
 
-def test_with_a_frame_it_is_the_projection_and_the_leading_frame_is_the_best() -> None:
+def test_the_fit_for_a_frame_is_the_projection_and_the_leading_frame_is_best() -> None:
     W, P, C = normal(6, 9), normal(9, 5, seed=1), second_moment(inputs(500, 9))
     fits = outer_fits(W, P, C)
     Z = seen_outputs(fits, 5)
@@ -246,11 +243,6 @@ def test_a_span_knows_neither_scale_nor_the_other_modes_order() -> None:
         for rank in range(1, 6):
             ours, theirs = span[:, :rank], other[:, :rank]
             torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T, rtol=0, atol=1e-6)
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(metric).failed == 0
-    assert doctest.testmod(bases).failed == 0
 
 
 class Fitted:

@@ -190,7 +190,7 @@ def test_a_weight_that_is_read_beside_its_layer_is_skipped(also: Callable[[nn.Li
         lambda a, x: x.reshape(-1, a.in_features),
     ],
 )
-def test_asking_a_weight_what_it_is_is_no_reading(also: Callable[[nn.Linear, Tensor], object]) -> None:
+def test_asking_for_the_shape_of_a_weight_is_no_reading(also: Callable[[nn.Linear, Tensor], object]) -> None:
     net = Both(also).eval()
     assert list(inventory_of(net).layers) == ["a", "out"]
     assert count_macs(at_rank(net, 2), [X]) == 3 * (6 * 2 + 2 * 8 + 8 * 2)

@@ -47,7 +47,7 @@ def written(model: nn.Module, plugin: str, share: float) -> tuple[nn.Module, dic
 @pytest.mark.parametrize("plugin", BUILT_IN)
 @given(seed=st.integers(0, 2**20), channels=st.integers(1, 6), dilation=st.integers(1, 2), bias=st.booleans())
 @settings(max_examples=8, deadline=None)
-def test_it_computes_what_the_factorized_model_does(
+def test_a_recomposed_model_computes_the_same_as_the_factorized_one(
     plugin: str, seed: int, channels: int, dilation: int, bias: bool
 ) -> None:
     torch.manual_seed(seed)
@@ -65,7 +65,7 @@ def test_it_computes_what_the_factorized_model_does(
 @pytest.mark.parametrize("plugin", [name for name in BUILT_IN if name != "cp"])
 @given(seed=st.integers(0, 2**20), channels=st.integers(1, 6), bias=st.booleans())
 @settings(max_examples=8, deadline=None)
-def test_of_full_rank_it_is_the_model_that_it_was_made_from(plugin: str, seed: int, channels: int, bias: bool) -> None:
+def test_recomposing_full_ranks_gives_the_original_model(plugin: str, seed: int, channels: int, bias: bool) -> None:
     torch.manual_seed(seed)
     model = network(channels, 1, bias)
     factorized, layers = written(model, plugin, 1.0)
@@ -77,7 +77,7 @@ def test_of_full_rank_it_is_the_model_that_it_was_made_from(plugin: str, seed: i
     torch.testing.assert_close(put_together(x), model(x), rtol=1e-4, atol=1e-4)
 
 
-def test_what_was_trained_beside_the_factors_comes_with_it() -> None:
+def test_recomposing_keeps_the_other_trained_parameters() -> None:
     torch.manual_seed(0)
     model = network(4, 1, bias=True)
     factorized, layers = written(model, "svd", 0.5)

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from rank_search.cli import status_verb
 from rank_search.errors import QueryError, StoreAwayError
 from rank_search.observe import DriverStatus, Status, status_of
-from rank_search.pareto import hypervolume
+from rank_search.pareto import ReferenceBox
 from rank_search.point import Execution, Outcome, State
 from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord, tables
 from tests.store.store_tools import a_point, a_record
@@ -118,7 +118,7 @@ def store(where: str) -> Iterator[Store]:
 def study(store: Store) -> StudyRecord:
     """Two trials of worker `there:7`, one of `there:8` an hour ago; one in flight, and one given up."""
     study = store.join(a_record(name="[b]mine[/b]"))
-    store.aim(study, 12)
+    store.set_target(study, 12)
     for worker, a, b, ago in (("there:8", 1.0, 1.0, 60), ("there:7", 0.0, 2.0, 0), ("there:7", 2.0, 3.0, 0)):
         record(store, study, Outcome(State.COMPLETE, {"a": a, "b": b}), worker, ago)
     assert store.claim(study, a_point(), "driver:1", budget=1.0)
@@ -142,7 +142,7 @@ def test_look(store: Store, study: StudyRecord) -> None:
     assert dict(found.activity.by_worker) == {"there:7": 2}
     assert [(claim.number, claim.worker) for claim in found.activity.claims] == [(3, "driver:1"), (4, "")]
     assert found.on_front == 2
-    assert found.hypervolume == hypervolume([[1.0, 1.0], [0.0, 2.0]], [10.0, 10.0], [-10.0, -10.0])
+    assert found.hypervolume == ReferenceBox((-10.0, -10.0), (10.0, 10.0)).hypervolume([[1.0, 1.0], [0.0, 2.0]])
     with pytest.raises(QueryError):
         status_of(store, "none", TEN_MINUTES)
 
@@ -154,7 +154,7 @@ def test_rates_of_a_young_study_are_over_its_age(store: Store, study: StudyRecor
 
 def test_a_complete_study_keeps_its_rate(store: Store) -> None:
     study = store.join(a_record())
-    store.aim(study, 2)
+    store.set_target(study, 2)
     for minutes_ago in (70, 60):
         record(store, study, Outcome(State.COMPLETE, {"a": 1.0, "b": 1.0}), "there:7", minutes_ago)
     execute(store, study, datetime.now(UTC) - timedelta(minutes=90))
@@ -162,7 +162,7 @@ def test_a_complete_study_keeps_its_rate(store: Store) -> None:
     assert found.complete
     assert (found.period, found.rate) == (timedelta(minutes=15), 2 / 15)
     assert dict(found.rates) == {"there:7": 2 / 15}
-    store.aim(study, 3)  # it is to go on, and nobody does
+    store.set_target(study, 3)  # it is to go on, and nobody does
     assert status_of(store, study.name, timedelta(minutes=15)).rate == 0
 
 
@@ -202,7 +202,7 @@ def test_json(where: str, study: StudyRecord) -> None:
         "complete": False,
         "in_flight": 2,
         "on_front": 2,
-        "hypervolume": pytest.approx(hypervolume([[1, 1], [0, 2]], [10, 10], [-10, -10])),
+        "hypervolume": pytest.approx(ReferenceBox((-10.0, -10.0), (10.0, 10.0)).hypervolume([[1, 1], [0, 2]])),
     }
     assert 0 <= driver.pop("heard_of") < 60
     assert driver == {"driver": "driver:1", "alive": "alive", "holds": 1}
@@ -231,7 +231,7 @@ def test_tables(where: str, study: StudyRecord) -> None:
 
 def test_tables_of_a_complete_study(where: str, store: Store) -> None:
     study = store.join(a_record())
-    store.aim(study, 1)
+    store.set_target(study, 1)
     record(store, study, Outcome(State.DIVERGED, reason="x"), "there:7", 0)
     printed = shown(where, study)
     assert "│ 1 of 1 (1 diverged): complete │" in " ".join(printed.split())
@@ -242,7 +242,7 @@ def test_tables_of_a_complete_study(where: str, store: Store) -> None:
 def test_watch_is_for_people(where: str, study: StudyRecord) -> None:
     result = CliRunner().invoke(APP, ["status", where, study.name, "--watch", "--format", "json"])
     assert result.exit_code == 2
-    assert "leave --format out" in result.output
+    assert "Leave --format out" in result.output
 
 
 def test_it_imports_neither_torch_nor_optuna(where: str, study: StudyRecord) -> None:
@@ -264,7 +264,7 @@ class _Breaks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.away = False
-        monkeypatch.setattr(status_verb, "status_of", self.look)
+        monkeypatch.setattr(status_verb, "status_of", self.status_of)
 
     def status_of(self, *arguments: Any) -> Status:
         if self.away:

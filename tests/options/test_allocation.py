@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import itertools
 import math
 
@@ -10,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rank_search.options import Option, allocation, cost_shares, lagrangian_front, mean_shares, price_of, spread
+from rank_search.options import Option, allocation, cost_shares, mean_shares, spread
+from rank_search.options.allocation import lagrangian_front, price_of
 
 # Small whole numbers, as floats: sums are exact, and ties are frequent.
 NUMBERS = st.integers(0, 6).map(float)
@@ -18,7 +18,7 @@ MENUS = st.lists(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=5), 
 Menus = list[list[tuple[float, float]]]
 
 
-def front_of(menus: Menus) -> list[allocation.Allocation]:
+def front_of(menus: Menus) -> list[allocation.HullPoint]:
     return lagrangian_front(
         [[cost for cost, _ in each] for each in menus], [[error for _, error in each] for each in menus]
     )
@@ -47,7 +47,7 @@ def best_for_some_price(sums: set[tuple[float, float]]) -> list[tuple[float, flo
 
 
 @given(MENUS)
-def test_its_corners_are_those_of_all_combinations(menus: Menus) -> None:
+def test_lagrangian_front_corners_are_those_of_all_combinations(menus: Menus) -> None:
     """Steps of equal price lie on one line: of these only the ends are corners."""
     front = front_of(menus)
     prices = [*(each.price for each in front[1:]), math.inf]
@@ -56,7 +56,7 @@ def test_its_corners_are_those_of_all_combinations(menus: Menus) -> None:
 
 
 @given(MENUS)
-def test_each_is_best_at_its_price(menus: Menus) -> None:
+def test_allocations_are_best_at_their_price(menus: Menus) -> None:
     sums = all_sums(menus)
     for each in front_of(menus):
         least = min(error + each.price * cost for cost, error in sums)
@@ -64,7 +64,7 @@ def test_each_is_best_at_its_price(menus: Menus) -> None:
 
 
 @given(MENUS)
-def test_costs_fall_and_errors_rise_and_both_are_those_of_what_was_chosen(menus: Menus) -> None:
+def test_allocation_costs_fall_and_errors_rise_and_are_those_of_the_chosen_options(menus: Menus) -> None:
     front = front_of(menus)
     for before, after in itertools.pairwise(front):
         assert before.cost > after.cost
@@ -95,7 +95,7 @@ def test_equal_prices_go_in_the_order_of_the_groups() -> None:
 
 
 @given(MENUS, st.integers(1, 6), st.integers(0, 5))
-def test_a_handful_is_of_the_front_and_never_more_than_asked_for(menus: Menus, count: int, fixed: int) -> None:
+def test_spread_is_of_the_front_and_never_more_than_asked_for(menus: Menus, count: int, fixed: int) -> None:
     front = front_of(menus)
     chosen = spread(front, count, fixed)
     assert len(chosen) == len({each.chosen for each in chosen}) <= min(count, len(front) - 1)
@@ -103,12 +103,12 @@ def test_a_handful_is_of_the_front_and_never_more_than_asked_for(menus: Menus, c
     assert len(front) < 2 or len(chosen) >= 1
 
 
-def test_a_handful_has_even_ratios_of_costs_and_ends_with_the_least() -> None:
+def test_spread_has_even_ratios_of_costs_and_ends_with_the_least() -> None:
     front = lagrangian_front([[2.0 ** (10 - k) for k in range(11)]], [[k**2 * 3.0**k for k in range(11)]])
     assert [each.cost for each in spread(front, 5)] == [256.0, 64.0, 16.0, 4.0, 1.0]
 
 
-def test_nothing_of_nothing() -> None:
+def test_spread_of_an_empty_front_is_empty() -> None:
     assert spread([], 3) == []
     assert spread(lagrangian_front([[1.0]], [[0.0]]), 3) == []
 
@@ -123,7 +123,7 @@ def test_nothing_of_nothing() -> None:
         (["error"], [(0.5, 0.5)]),
     ],
 )
-def test_what_costs_are_worth(objectives: list[str], shares: list[tuple[float, float]]) -> None:
+def test_cost_shares_follow_the_objectives(objectives: list[str], shares: list[tuple[float, float]]) -> None:
     found = [(each["params"], each["macs"]) for each in cost_shares(objectives)]
     assert found == shares
     mean = mean_shares(objectives)
@@ -131,12 +131,8 @@ def test_what_costs_are_worth(objectives: list[str], shares: list[tuple[float, f
     assert mean["params"] + mean["macs"] == pytest.approx(1)
 
 
-def test_the_price_of_an_option_is_a_share_of_the_dense_model() -> None:
+def test_price_of_an_option_is_a_share_of_the_dense_model() -> None:
     option = Option({}, params=10, macs=30, error=0.0)
     dense = {"params": 100, "macs": 60}
     assert price_of(option, {"params": 0.5, "macs": 0.5}, dense) == pytest.approx(0.3)
     assert price_of(option, {"params": 1.0, "macs": 0.0}, {"params": 100, "macs": 0}) == pytest.approx(0.1)
-
-
-def test_the_examples_hold() -> None:
-    assert doctest.testmod(allocation).failed == 0

@@ -35,7 +35,7 @@ POINTS = [
 
 
 @pytest.mark.parametrize("layers", POINTS, ids=range(len(POINTS)))
-def test_counted_as_the_real_factorized_model(model: nn.Module, layers: dict[str, Choice]) -> None:
+def test_cost_model_counts_as_the_real_factorized_model(model: nn.Module, layers: dict[str, Choice]) -> None:
     example = torch.zeros(1, 3, 12, 12)
     model(example)
     inventory = take_inventory(model, (example,))

@@ -32,7 +32,7 @@ pairs = st.lists(st.tuples(st.floats(0, 1e12), st.floats(0.01, 100)), min_size=1
 
 
 @given(st.dictionaries(st.text(), st.dictionaries(st.text(), pairs.map(sorted).map(tuple))))
-def test_it_comes_back_from_json_as_it_was(measured: dict[str, Any]) -> None:
+def test_form_speeds_come_back_from_json_as_they_were(measured: dict[str, Any]) -> None:
     forms = Forms(measured)
     assert Forms.from_json(json.loads(json.dumps(forms.to_json(), sort_keys=True))) == forms
 
@@ -40,18 +40,18 @@ def test_it_comes_back_from_json_as_it_was(measured: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("macs", "ratio"), [(50, 0.5), (100, 0.5), (150, 0.75), (200, 1.0), (250, 1.5), (300, 2.0), (1e9, 2.0)]
 )
-def test_a_time_is_read_off_linearly(macs: float, ratio: float) -> None:
+def test_form_speeds_interpolate_linearly(macs: float, ratio: float) -> None:
     forms = Forms({"conv": {"svd": ((100, 0.5), (200, 1.0), (300, 2.0))}})
     assert forms.ratio("conv", "svd", macs) == ratio
 
 
-def test_nothing_is_known_of_what_was_not_measured() -> None:
+def test_form_speeds_of_what_was_not_measured_are_unknown() -> None:
     forms = Forms({"conv": {"svd": ((100, 0.5),)}})
     assert forms.ratio("conv", "cp", 100) is None
     assert forms.ratio("fc", "svd", 100) is None
 
 
-def test_what_saves_no_macs_is_not_timed(make: Make) -> None:
+def test_forms_that_save_no_macs_are_not_timed(make: Make) -> None:
     space, costs, _ = make()
     timed: list[Choice] = []
     forms = measure_forms(space.groups, costs, lambda layer, choice: timed.append(choice) or 0.5)
@@ -73,7 +73,7 @@ def test_layers_of_one_geometry_are_timed_once(make: Make) -> None:
     assert forms.measured["one"] == forms.measured["two"]
 
 
-def test_what_cannot_be_timed_counts_as_faster(make: Make) -> None:
+def test_forms_that_cannot_be_timed_count_as_faster(make: Make) -> None:
     space, costs, _ = make()
     forms = measure_forms(space.groups, costs, lambda layer, choice: None)
     assert forms == Forms()
@@ -95,7 +95,7 @@ def test_a_slower_form_becomes_dense(make: Make) -> None:
         assert all(choice.factorization != "tucker2" for choice in seed.point.layers.values())
 
 
-def test_it_is_the_rank_that_decides(make: Make) -> None:
+def test_slower_forms_depend_on_the_rank(make: Make) -> None:
     space, costs, _ = make()
     slower = costs.with_forms(measure_forms(space.groups, costs, by_macs(0.1)))  # faster below rank 10
     assert slower.saves("neck", Choice("svd", {"rank": 9}))

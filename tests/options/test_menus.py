@@ -8,7 +8,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from rank_search.options import OptionArrays, OptionTable, price_of
+from rank_search.options import OptionArrays, OptionTable
+from rank_search.options.allocation import price_of
 from rank_search.options.arrays import ABOUT, EVEN
 from rank_search.point import Choice, Point
 from rank_search.search import Space
@@ -32,7 +33,7 @@ def drawn_places(both: Both, count: int) -> np.ndarray:
     return np.stack([rng.integers(0, len(both[1].of[group.name]), count) for group in both[0].groups], axis=1)
 
 
-def test_costs_errors_and_kinds_are_those_of_the_options(both: Both) -> None:
+def test_option_arrays_hold_the_costs_errors_and_kinds_of_the_options(both: Both) -> None:
     _, options, menus = both
     places = drawn_places(both, 20)
     costs = menus.costs(places)
@@ -43,7 +44,7 @@ def test_costs_errors_and_kinds_are_those_of_the_options(both: Both) -> None:
         assert menus.take(menus.kinds, places)[row].tolist() == [int(o.factorization == "tucker2") for o in chosen]
 
 
-def test_what_is_solved_is_best_of_all(both: Both) -> None:
+def test_solved_allocation_is_the_best_of_all(both: Both) -> None:
     """Every group by itself, by brute force, under weights that differ by group and factorization."""
     space, options, menus = both
     weights = np.random.default_rng(1).uniform(0.1, 3.0, (len(space.groups), 2))
@@ -60,7 +61,7 @@ def test_what_is_solved_is_best_of_all(both: Both) -> None:
             assert values[place] == pytest.approx(min(values))
 
 
-def test_at_prices_something_changes_and_in_between_nothing(both: Both) -> None:
+def test_allocations_change_at_the_prices_and_nowhere_between(both: Both) -> None:
     space, _, menus = both
     share, prices = menus.share(EVEN), menus.prices(EVEN)
     assert (np.diff(prices) >= 0).all()
@@ -78,7 +79,7 @@ def test_at_prices_something_changes_and_in_between_nothing(both: Both) -> None:
                 assert menus.solved(weights, price, share).tolist() == places.tolist()
 
 
-def test_what_is_on_the_menu_is_its_own_nearest(both: Both) -> None:
+def test_nearest_option_of_a_listed_one_is_itself(both: Both) -> None:
     _, _, menus = both
     for places in drawn_places(both, 20):
         nearest = menus.nearest(menus.of(places))
@@ -86,14 +87,14 @@ def test_what_is_on_the_menu_is_its_own_nearest(both: Both) -> None:
             assert (mine.params, mine.macs, mine.error) == (found.params, found.macs, found.error)
 
 
-def test_what_is_not_on_the_menu_has_a_near_one_beside_it(both: Both) -> None:
+def test_nearest_option_of_an_unlisted_one_is_close(both: Both) -> None:
     _, options, menus = both
     described = options.describe(Point({"head": Choice("svd", {"rank": 13})}))
     head = menus.of(menus.nearest(described))[-1]
     assert abs(head.choices["head"].values["rank"] - 13) <= 1
 
 
-def test_moves_change_one_to_three_groups_and_stay_on_the_menus(both: Both) -> None:
+def test_moves_change_one_to_three_groups_and_stay_in_the_table(both: Both) -> None:
     space, options, menus = both
     rng, seen, jumps = np.random.default_rng(0), set(), 0
     share = menus.share(EVEN)
@@ -117,7 +118,7 @@ def test_moves_change_one_to_three_groups_and_stay_on_the_menus(both: Both) -> N
     assert jumps > 0
 
 
-def test_one_group_with_nothing_but_dense_stays(make: Make) -> None:
+def test_moves_leave_a_group_that_is_always_dense(make: Make) -> None:
     """Groups of one option beside others: what fills the arrays up is never chosen."""
     space, costs, _ = make(("svd",), {name: LAYERS[name] for name in ("body", "head")})
     options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)

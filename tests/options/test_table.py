@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rank_search.errors import PluginError
 from rank_search.layers import DirectBases, Factorization, load_plugin
-from rank_search.options import Fits, Forms, OptionTable
+from rank_search.options import Forms, OptionTable
+from rank_search.options.fits import Fits
 from rank_search.options.table import COARSE, LADDER
 from rank_search.point import Choice, Point
 from rank_search.priors import SpectraCache
@@ -55,7 +56,7 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("layer", "choice"), CHOICES)
-def test_an_error_is_that_of_the_outputs(
+def test_option_errors_are_those_of_the_outputs(
     weights: dict[str, Tensor], moments: dict[str, Tensor], layer: str, choice: Choice
 ) -> None:
     """‖(W − W')·C^½‖² / ‖W·C^½‖², C^½ by an eigendecomposition."""
@@ -69,19 +70,19 @@ def test_an_error_is_that_of_the_outputs(
     assert fits_of(weights, moments)(layer, choice) == pytest.approx(expected, rel=1e-4)
 
 
-def test_without_data_an_error_is_that_of_the_weights(weights: dict[str, Tensor]) -> None:
+def test_option_errors_without_data_are_those_of_the_weights(weights: dict[str, Tensor]) -> None:
     lost = torch.linalg.svdvals(weights["head"].to(torch.float64)).square()
     expected = float(lost[11:].sum() / lost.sum())
     assert fits_of(weights)("head", Choice("svd", {"rank": 11})) == pytest.approx(expected, rel=1e-4)
 
 
-def test_dense_has_no_error_and_neither_has_what_is_zero(weights: dict[str, Tensor]) -> None:
+def test_option_errors_of_dense_and_of_zero_weights_are_zero(weights: dict[str, Tensor]) -> None:
     zero = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     assert fits_of(weights)("head", Choice()) == 0
     assert fits_of(zero)("head", Choice("svd", {"rank": 2})) == 0
 
 
-def test_a_plugin_that_raises_is_named(weights: dict[str, Tensor]) -> None:
+def test_option_table_names_a_plugin_that_raises(weights: dict[str, Tensor]) -> None:
     class Lazy(load_plugin("svd")):  # type: ignore[misc]
         def fit(self, weight: Tensor, bases: object) -> None:
             raise ArithmeticError("not today")
@@ -103,7 +104,7 @@ class Counted:
         return self.error_of(layer, choice)
 
 
-def test_each_fit_is_made_once(make: Make, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fits_are_made_once(make: Make, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     plugin: type[Factorization] = load_plugin("svd")
     made, fit = Counter[str](), plugin.fit
 
@@ -125,7 +126,7 @@ def test_each_fit_is_made_once(make: Make, weights: dict[str, Tensor], monkeypat
 
 
 @pytest.mark.parametrize("groups", [None, TIED])
-def test_the_grid_is_dense_and_what_is_smaller(make: Make, groups: dict[str, tuple[str, ...]] | None) -> None:
+def test_option_grid_is_dense_and_what_is_smaller(make: Make, groups: dict[str, tuple[str, ...]] | None) -> None:
     space, costs, _ = make(groups=groups)
     options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     for group in space.groups:
@@ -146,7 +147,7 @@ def test_the_grid_is_dense_and_what_is_smaller(make: Make, groups: dict[str, tup
                     assert axis.low <= value <= axis.high
 
 
-def test_costs_add_up_to_those_of_the_point(make: Make) -> None:
+def test_option_costs_add_up_to_those_of_the_point(make: Make) -> None:
     space, costs, _ = make(groups=TIED)
     options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     for place in (0, 1, 3, -1):
@@ -158,7 +159,7 @@ def test_costs_add_up_to_those_of_the_point(make: Make) -> None:
     assert options.factorizations == ("svd", "tucker2")
 
 
-def test_tied_layers_have_the_sum_of_their_errors(make: Make) -> None:
+def test_option_errors_of_tied_layers_are_summed(make: Make) -> None:
     space, costs, _ = make(groups=TIED)
     error_of = made_up_error(space)
     options = OptionTable(space.groups, costs, error_of, space.round_to)
@@ -198,7 +199,7 @@ def test_forms_that_are_not_faster_are_left_out(make: Make) -> None:
     assert slow.of["body"] == options.of["body"]
 
 
-def test_a_second_run_makes_no_fit_again(
+def test_fits_are_kept_between_runs(
     make: Make, weights: dict[str, Tensor], moments: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space, costs, _ = make(("svd",))
@@ -212,7 +213,7 @@ def test_a_second_run_makes_no_fit_again(
             plugins,
             weights.__getitem__,
             bases.__getitem__,
-            lambda layer, name: cache.numbers(bases[layer], f"{name} {version}"),
+            lambda layer, name: bases[layer].numbers(f"{name} {version}"),
         )
         made = OptionTable(space.groups, costs, fits, space.round_to)
         fits.save()

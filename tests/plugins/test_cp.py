@@ -48,14 +48,14 @@ def decaying(out: int, inner: int) -> Tensor:
 
 
 @pytest.mark.parametrize("layer", [Layer("x", "linear", (5, 4)), Layer("x", "conv2d", (5, 4, 1, 1), stride=(2, 2))])
-def test_a_matrix_is_left_to_the_svd(layer: Layer) -> None:
+def test_cp_leaves_matrices_to_the_svd(layer: Layer) -> None:
     assert CP.axes(layer) == ()
 
 
 @pytest.mark.parametrize(
     ("shape", "high"), [((64, 64, 3, 3), 269), ((8, 6, 3, 3), 18), ((1, 1, 3, 3), 1), ((1, 12, 1, 3), 2)]
 )
-def test_ranks_go_up_to_where_the_parameters_break_even(shape: tuple[int, ...], high: int) -> None:
+def test_cp_ranks_go_up_to_where_the_parameters_break_even(shape: tuple[int, ...], high: int) -> None:
     layer = Layer("x", "conv2d", shape, bias=False)
     (axis,) = CP.axes(layer)
     assert (axis.low, axis.high, len(axis.unfoldings)) == (1, high, 3)
@@ -67,18 +67,18 @@ def test_ranks_go_up_to_where_the_parameters_break_even(shape: tuple[int, ...], 
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_planted_components_are_found(rank: int, seed: int) -> None:
+def test_cp_finds_planted_components(rank: int, seed: int) -> None:
     weight = planted(rank, seed=seed)
     assert relative_error(weight, fitted(weight, rank)) < 0.02
 
 
-def test_rank_one_is_found_exactly() -> None:
+def test_cp_of_rank_one_is_exact() -> None:
     weight = planted(1)
     assert relative_error(weight, fitted(weight, 1)) < 1e-5
 
 
 @pytest.mark.parametrize("rank", [4, 16, 40])
-def test_hardly_worse_than_twice_as_many_sweeps_from_random_starts(rank: int) -> None:
+def test_cp_is_hardly_worse_than_twice_as_many_sweeps_from_random_starts(rank: int) -> None:
     weight = decaying(24, 16)
     errors = []
     with tensorly.backend_context("pytorch", local_threadsafe=True):
@@ -88,7 +88,7 @@ def test_hardly_worse_than_twice_as_many_sweeps_from_random_starts(rank: int) ->
     assert relative_error(weight, fitted(weight, rank)) <= 1.05 * min(errors)
 
 
-def test_the_error_falls_with_the_rank() -> None:
+def test_cp_error_falls_with_the_rank() -> None:
     weight = decaying(16, 12)
     bases = DirectBases(weight)
     errors = [relative_error(weight, fitted(weight, rank, bases)) for rank in (1, 2, 4, 8, 16, 32)]
@@ -96,7 +96,7 @@ def test_the_error_falls_with_the_rank() -> None:
     assert errors[-1] < 0.5 * errors[0]
 
 
-def test_the_start_is_near_unit_vectors_and_always_the_same() -> None:
+def test_cp_start_is_near_unit_vectors_and_always_the_same() -> None:
     core = torch.randn(6, 5, 4, dtype=torch.float64)
     for factor, size in zip(leading_start(core, 5), core.shape, strict=True):
         assert factor.shape == (size, 5)
@@ -106,7 +106,7 @@ def test_the_start_is_near_unit_vectors_and_always_the_same() -> None:
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
 
 
-def test_a_tensor_without_a_best_approximation_does_not_blow_up() -> None:
+def test_cp_of_a_tensor_without_a_best_approximation_does_not_diverge() -> None:
     # a∘a∘b + a∘b∘a + b∘a∘a has rank three, and rank-two tensors come as close as one likes, but
     # only with two components that grow without end and cancel (De Silva and Lim, 2008).
     a, b = torch.eye(4, dtype=torch.float64)[:2]
@@ -117,7 +117,7 @@ def test_a_tensor_without_a_best_approximation_does_not_blow_up() -> None:
     assert max(float(parameter.detach().abs().max()) for parameter in (module.outer, module.inner, module.space)) < 10
 
 
-def test_each_component_has_its_norm_in_equal_parts() -> None:
+def test_cp_components_share_their_norm_evenly() -> None:
     module = fitted(decaying(12, 8), 6)
     norms = torch.stack([factor.detach().norm(dim=0) for factor in (module.outer, module.inner, module.space)])
     torch.testing.assert_close(norms, norms[:1].expand(3, -1))
@@ -131,7 +131,7 @@ def test_balancing_keeps_the_sum_and_the_zeros() -> None:
     assert all(factor[:, 1].eq(0).all() for factor in even)
 
 
-def test_each_rank_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cp_solves_each_rank_once(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = planted(3)
     bases = DirectBases(weight)
     first = fitted(weight, 5, bases)
@@ -141,7 +141,7 @@ def test_each_rank_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
         fitted(weight, 6, bases)
 
 
-def test_no_chance_is_involved_and_no_backend_is_left_behind() -> None:
+def test_cp_fit_is_deterministic_and_leaves_no_backend_behind() -> None:
     weight, backend = decaying(16, 12), tensorly.get_backend()
     torch.manual_seed(1)
     first = fitted(weight, 9)
@@ -150,7 +150,7 @@ def test_no_chance_is_involved_and_no_backend_is_left_behind() -> None:
     assert tensorly.get_backend() == backend
 
 
-def test_single_precision_is_solved_in_double() -> None:
+def test_cp_of_single_precision_is_solved_in_double() -> None:
     weight = decaying(16, 12)
     single = fitted(weight.float(), 9)
     assert single.dense().dtype == torch.float32

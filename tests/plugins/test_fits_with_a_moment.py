@@ -66,7 +66,7 @@ def choices(name: str, shape: tuple[int, ...]) -> list[dict[str, float]]:
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=30, deadline=None)
 @given(shape=st.sampled_from(SHAPES), kind=st.sampled_from(KINDS), seed=st.integers(0, 1000))
-def test_it_comes_closer_to_the_outputs(name: str, shape: tuple[int, ...], kind: str, seed: int) -> None:
+def test_fit_with_a_moment_comes_closer_to_the_outputs(name: str, shape: tuple[int, ...], kind: str, seed: int) -> None:
     weight, moment = weight_of(shape, seed), moment_of(shape, kind, seed)
     before = weight.clone(), moment.clone()
     informed, plain = DirectBases(weight, moment), DirectBases(weight)
@@ -80,7 +80,7 @@ def test_it_comes_closer_to_the_outputs(name: str, shape: tuple[int, ...], kind:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_on_smooth_images_it_comes_much_closer_at_some_rank(name: str) -> None:
+def test_fit_with_a_moment_comes_much_closer_on_smooth_images(name: str) -> None:
     shape = (8, 6, 3, 3)
     weight, moment = weight_of(shape, 1), moment_of(shape, "smooth", 1)
     values = choices(name, shape)[-1]  # the middle of every axis
@@ -93,7 +93,7 @@ def test_on_smooth_images_it_comes_much_closer_at_some_rank(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("scale", [1.0, 1e-4, 1e6])
-def test_inputs_that_are_all_alike_make_it_no_worse_than_the_plain_fit(name: str, scale: float) -> None:
+def test_fit_with_a_moment_of_isotropic_inputs_is_no_worse_than_the_plain_fit(name: str, scale: float) -> None:
     shape = (8, 6, 3, 3)
     weight = weight_of(shape, 2)
     informed, plain = DirectBases(weight, scale * torch.eye(54)), DirectBases(weight)
@@ -109,7 +109,7 @@ def test_inputs_that_are_all_alike_make_it_no_worse_than_the_plain_fit(name: str
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_layer_that_saw_nothing_is_fitted_as_well_as_without(name: str, shape: tuple[int, ...]) -> None:
+def test_fit_with_a_zero_moment_is_as_good_as_the_plain_fit(name: str, shape: tuple[int, ...]) -> None:
     weight, size = weight_of(shape, 3), shape[1] * shape[2] * shape[3]
     informed, plain = DirectBases(weight, torch.zeros(size, size)), DirectBases(weight)
     for values in choices(name, shape):
@@ -121,7 +121,7 @@ def test_a_layer_that_saw_nothing_is_fitted_as_well_as_without(name: str, shape:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["few", "dead"])
-def test_singular_moments_give_finite_factors_of_modest_size(name: str, kind: str) -> None:
+def test_fit_with_a_singular_moment_gives_finite_factors_of_modest_size(name: str, kind: str) -> None:
     for shape in SHAPES:
         weight, moment = weight_of(shape, 4), moment_of(shape, kind, 4)
         for each in (weight, torch.zeros_like(weight)):
@@ -133,7 +133,7 @@ def test_singular_moments_give_finite_factors_of_modest_size(name: str, kind: st
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("name", NAMES)
-def test_factors_keep_their_dtype_and_memory_formats_do_not_matter(name: str, dtype: torch.dtype) -> None:
+def test_fit_with_a_moment_keeps_dtypes_and_ignores_memory_formats(name: str, dtype: torch.dtype) -> None:
     shape = (8, 6, 3, 3)
     weight, moment = weight_of(shape, 5).to(dtype), moment_of(shape, "smooth", 5).float()
     last = weight.contiguous(memory_format=torch.channels_last)
@@ -145,7 +145,7 @@ def test_factors_keep_their_dtype_and_memory_formats_do_not_matter(name: str, dt
 
 
 @pytest.mark.parametrize("name", ["svd", "tucker2"])
-def test_half_precision_weights_are_fitted_in_double(name: str) -> None:
+def test_fit_of_half_precision_weights_is_computed_in_double(name: str) -> None:
     shape = (8, 6, 3, 3)
     weight, moment = weight_of(shape, 5).to(torch.bfloat16), moment_of(shape, "smooth", 5).float()
     values = choices(name, shape)[-1]
@@ -183,7 +183,7 @@ class Decompositions(TorchDispatchMode):
         ("tucker2", {"rank_out": 3, "rank_in": 2}, {"rank_out": 5, "rank_in": 4}, [("_linalg_eigh", 8)]),
     ],
 )
-def test_the_next_rank_decomposes_nothing_large(
+def test_fit_of_the_next_rank_decomposes_nothing_large(
     name: str, cold: dict[str, float], warm: dict[str, float], left: list[tuple[str, int]]
 ) -> None:
     shape = (8, 6, 3, 3)

@@ -252,11 +252,11 @@ class AppliesNowhere(ChannelSVD):
         return ()
 
 
-def test_an_honest_one_breaks_nothing() -> None:
+def test_laws_hold_for_an_honest_factorization() -> None:
     assert broken(ChannelSVD, equality=True) == []
 
 
-def test_a_fit_may_look_at_the_weight_alone() -> None:
+def test_laws_allow_a_fit_that_looks_at_the_weight_alone() -> None:
     assert broken(IgnoresMoments, equality=True) == []
 
 
@@ -290,7 +290,7 @@ def test_a_fit_may_look_at_the_weight_alone() -> None:
         (EmptyRange, "Life", "low <= high"),
     ],
 )
-def test_a_broken_law_is_found_and_told(factorization: type[Factorization], law: str, found: str) -> None:
+def test_laws_report_the_law_that_is_broken(factorization: type[Factorization], law: str, found: str) -> None:
     details = [result.detail for result in broken(factorization) if result.law == law]
     assert any(found in detail for detail in details), details
 
@@ -309,25 +309,25 @@ def test_a_broken_law_is_found_and_told(factorization: type[Factorization], law:
         (SharesBases, {"Life"}),
     ],
 )
-def test_no_other_law_is_reported(factorization: type[Factorization], laws: set[str]) -> None:
+def test_laws_report_no_law_that_holds(factorization: type[Factorization], laws: set[str]) -> None:
     assert broken_laws(factorization) <= laws
 
 
-def test_only_the_layers_where_it_is_broken_are_reported() -> None:
+def test_laws_report_only_the_layers_where_they_are_broken() -> None:
     (result,) = [result for result in broken(IgnoresDilation) if result.law == "Agreement"]
     assert result.layer == DILATED.name
     assert "with rank=1: forward(x) is" in result.detail
     assert str(result).startswith(f"Agreement is broken on {DILATED.name}")
 
 
-def test_equality_is_only_asked_of_those_who_claim_it() -> None:
+def test_spectrum_law_asks_for_equality_only_where_it_is_claimed() -> None:
     assert broken(FitsLoosely) == []
     (first, *_) = broken(FitsLoosely, equality=True)
     assert broken_laws(FitsLoosely, equality=True) == {"Spectrum bound"}
     assert "equality claims the tail" in first.detail
 
 
-def test_what_is_raised_is_told_with_its_place() -> None:
+def test_laws_report_exceptions_with_their_place() -> None:
     (result, *_) = broken(RaisesOnLinear)
     assert (result.layer, result.ok) == (LINEAR.name, False)
     assert "(test_laws.py:" in result.detail
@@ -335,13 +335,13 @@ def test_what_is_raised_is_told_with_its_place() -> None:
     assert result.detail.endswith(", axes)")
 
 
-def test_one_that_applies_nowhere_is_not_called_lawful() -> None:
+def test_laws_fail_for_a_factorization_that_applies_nowhere() -> None:
     (result,) = [result for result in check_factorization(AppliesNowhere) if not result.ok]
     assert result.law == "Life"
     assert "axes gives () for each of" in result.detail
 
 
-def test_every_law_is_tried_on_every_layer_and_on_ones_own() -> None:
+def test_laws_are_tried_on_every_layer_and_on_given_ones() -> None:
     own = replace(LINEAR, name="mine", shape=(3, 4), inputs=((2, 4),))
     results = check_factorization(ChannelSVD, layers=(own,))
     assert {(result.law, result.layer) for result in results} == {
@@ -350,7 +350,7 @@ def test_every_law_is_tried_on_every_layer_and_on_ones_own() -> None:
     assert [result.detail for result in results if result.layer == "mine"] == ["rank=1 | rank=3 | rank=2"] * 5
 
 
-def test_the_geometries_differ_and_hold_every_kind() -> None:
+def test_law_geometries_differ_and_hold_every_kind() -> None:
     assert len({layer.name for layer in GEOMETRIES}) == len(GEOMETRIES)
     assert {layer.padding_mode for layer in GEOMETRIES} == {"zeros", "reflect", "replicate", "circular"}
     assert {layer.kind for layer in GEOMETRIES} == {"conv2d", "linear"}
@@ -359,7 +359,7 @@ def test_the_geometries_differ_and_hold_every_kind() -> None:
     assert any(top != bottom for layer in GEOMETRIES for top, bottom in layer.padding)
 
 
-def test_the_pytest_class_fails_with_the_same_words() -> None:
+def test_laws_under_pytest_fail_with_the_same_words() -> None:
     class Suite(FactorizationLaws):
         factorization = IgnoresDilation
 
@@ -369,6 +369,6 @@ def test_the_pytest_class_fails_with_the_same_words() -> None:
         Suite().test_agreement(DILATED)
 
 
-def test_it_works_without_pytest() -> None:
+def test_laws_work_without_pytest() -> None:
     code = "import sys; sys.modules['pytest'] = None; from rank_search.testing import check_factorization"
     subprocess.run([sys.executable, "-c", code], check=True)

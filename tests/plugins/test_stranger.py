@@ -38,20 +38,20 @@ def visit(stranger_python: Path) -> dict[str, Any]:
     return answer
 
 
-def test_it_is_listed_beside_the_built_in_ones(visit: dict[str, Any]) -> None:
+def test_installed_plugins_list_a_strangers_beside_the_built_in_ones(visit: dict[str, Any]) -> None:
     assert visit["installed"] == sorted({*installed(), "stranger"})
     assert (visit["distribution"], visit["version"]) == ("rank-search-stranger", "1.2.3")
 
 
-def test_it_loads_by_its_name(visit: dict[str, Any]) -> None:
+def test_strangers_plugin_loads_by_its_name(visit: dict[str, Any]) -> None:
     assert visit["class"] == "rank_search_stranger:InputSVD"
 
 
-def test_the_laws_hold_for_it(visit: dict[str, Any]) -> None:
+def test_strangers_plugin_obeys_the_laws(visit: dict[str, Any]) -> None:
     assert visit["broken"] == []
     assert visit["laws"] == ["Agreement", "Life", "Rank law", "Skeleton", "Spectrum bound"]
 
 
-def test_it_is_not_here() -> None:
+def test_strangers_plugin_is_not_installed_by_default() -> None:
     with pytest.raises(UnknownPluginError, match="No factorization 'stranger' is installed"):
         load_plugin("stranger")

@@ -15,7 +15,7 @@ class TestLaws(FactorizationLaws):
     equality = True
 
 
-def test_full_rank_is_the_layer_itself() -> None:
+def test_channel_svd_of_full_rank_is_the_layer_itself() -> None:
     module = nn.Conv2d(5, 7, 3, stride=2, padding=1, dtype=torch.float64)
     (axis,) = ChannelSVD.axes(Layer.of(module))
     svd = ChannelSVD(Layer.of(module), rank=int(axis.high))
@@ -25,7 +25,7 @@ def test_full_rank_is_the_layer_itself() -> None:
     torch.testing.assert_close(svd(x), module(x))
 
 
-def test_the_frame_is_orthonormal_and_the_other_factor_carries_the_values() -> None:
+def test_channel_svd_frame_is_orthonormal_and_the_other_factor_carries_the_values() -> None:
     weight = torch.randn(7, 5, 3, 3, dtype=torch.float64)
     svd = ChannelSVD(Layer("x", "conv2d", (7, 5, 3, 3), dtype=torch.float64), rank=3)
     svd.fit(weight, DirectBases(weight))

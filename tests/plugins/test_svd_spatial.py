@@ -20,11 +20,11 @@ class TestLaws(FactorizationLaws):
     "layer",
     [Layer("x", "linear", (5, 4)), Layer("x", "conv2d", (5, 4, 1, 1), stride=(2, 2))],
 )
-def test_nothing_to_separate(layer: Layer) -> None:
+def test_spatial_svd_does_not_apply_to_kernels_of_one_pixel(layer: Layer) -> None:
     assert SpatialSVD.axes(layer) == ()
 
 
-def test_the_unfolding_has_rows_of_the_column_filters() -> None:
+def test_spatial_unfolding_has_rows_of_the_column_filters() -> None:
     weight = torch.arange(2 * 3 * 4 * 5.0).view(2, 3, 4, 5)
     unfolded = matrix(weight)
     assert unfolded.shape == (3 * 4, 2 * 5)
@@ -39,7 +39,7 @@ def test_a_separable_kernel_has_rank_one() -> None:
     torch.testing.assert_close(spatial.dense(), weight)
 
 
-def test_full_rank_is_the_layer_itself() -> None:
+def test_spatial_svd_of_full_rank_is_the_layer_itself() -> None:
     module = nn.Conv2d(4, 6, (3, 2), (2, 1), (1, 2), (1, 2), padding_mode="circular", dtype=torch.float64)
     (axis,) = SpatialSVD.axes(Layer.of(module))
     assert axis.high == 12
@@ -50,7 +50,7 @@ def test_full_rank_is_the_layer_itself() -> None:
     torch.testing.assert_close(spatial(x), module(x))
 
 
-def test_the_frame_is_orthonormal() -> None:
+def test_spatial_svd_frame_is_orthonormal() -> None:
     weight = torch.randn(6, 4, 3, 3)
     spatial = SpatialSVD(Layer("x", "conv2d", (6, 4, 3, 3)), rank=5)
     spatial.fit(weight, DirectBases(weight))

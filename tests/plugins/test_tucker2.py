@@ -39,12 +39,12 @@ def planted(out: int, inner: int, rank_out: int, rank_in: int) -> Tensor:
 @pytest.mark.parametrize(
     "layer", [Layer("x", "linear", (5, 4)), Layer("x", "conv2d", (5, 4, 1, 1), padding=((1, 1), (1, 1)))]
 )
-def test_a_matrix_is_left_to_the_svd(layer: Layer) -> None:
+def test_tucker2_leaves_matrices_to_the_svd(layer: Layer) -> None:
     assert Tucker2.axes(layer) == ()
 
 
 @pytest.mark.parametrize(("shape", "full"), [((8, 6, 3, 3), (8, 6)), ((20, 2, 3, 3), (18, 2)), ((1, 12, 1, 3), (1, 3))])
-def test_full_rank_is_the_weight_itself(shape: tuple[int, ...], full: tuple[int, int]) -> None:
+def test_tucker2_of_full_rank_is_the_weight_itself(shape: tuple[int, ...], full: tuple[int, int]) -> None:
     axes = Tucker2.axes(Layer("x", "conv2d", shape))
     assert tuple(axis.high for axis in axes) == full
     weight = torch.randn(*shape, dtype=torch.float64)
@@ -53,7 +53,7 @@ def test_full_rank_is_the_weight_itself(shape: tuple[int, ...], full: tuple[int,
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 8), st.integers(1, 6))
-def test_the_error_is_between_the_larger_tail_and_both(rank_out: int, rank_in: int) -> None:
+def test_tucker2_error_is_between_the_larger_tail_and_both(rank_out: int, rank_in: int) -> None:
     weight = torch.randn(8, 6, 3, 3, dtype=torch.float64)
     tails = [
         float(torch.linalg.svdvals(unfolding(weight))[rank:].norm())
@@ -63,20 +63,20 @@ def test_the_error_is_between_the_larger_tail_and_both(rank_out: int, rank_in: i
     assert max(tails) - 1e-9 <= error <= (tails[0] ** 2 + tails[1] ** 2) ** 0.5 + 1e-9
 
 
-def test_what_the_core_holds_is_what_the_weight_loses() -> None:
+def test_tucker2_core_norm_and_error_add_up_to_the_weight() -> None:
     weight = torch.randn(8, 6, 3, 3, dtype=torch.float64)
     tucker = fitted(weight, 5, 3)
     lost = weight.norm() ** 2 - tucker.core.detach().norm() ** 2
     assert distance(weight, tucker) ** 2 == pytest.approx(float(lost))
 
 
-def test_planted_ranks_are_enough() -> None:
+def test_tucker2_of_planted_ranks_is_exact() -> None:
     weight = planted(12, 10, 4, 3)
     assert distance(weight, fitted(weight, 4, 3)) < 1e-10 * float(weight.norm())
     assert distance(weight, fitted(weight, 3, 3)) > 1e-3 * float(weight.norm())
 
 
-def test_frames_are_both_matrices_and_orthonormal() -> None:
+def test_tucker2_frames_are_both_matrices_and_orthonormal() -> None:
     tucker = fitted(torch.randn(8, 6, 3, 3, dtype=torch.float64), 5, 4)
     outer, inner = tucker.frames()
     for frame, shape in ((outer, (8, 5)), (inner, (6, 4))):
@@ -85,7 +85,7 @@ def test_frames_are_both_matrices_and_orthonormal() -> None:
 
 
 @pytest.mark.parametrize("ranks", [(4, 4), (8, 12), (16, 16)])
-def test_hardly_worse_than_alternating_least_squares(ranks: tuple[int, int]) -> None:
+def test_tucker2_is_hardly_worse_than_alternating_least_squares(ranks: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     core = torch.randn(32, 24, 3, 3, generator=generator, dtype=torch.float64)
     decay = torch.arange(1, 33, dtype=torch.float64) ** -0.7

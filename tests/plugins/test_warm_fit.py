@@ -53,7 +53,7 @@ def operations_of_fit(name: str, weight: Tensor, bases: DirectBases, values: dic
         ("cp", {"rank": 4}, {"rank": 4}),
     ],
 )
-def test_a_warm_fit_computes_nothing(name: str, cold: dict[str, int], warm: dict[str, int]) -> None:
+def test_warm_fits_decompose_nothing(name: str, cold: dict[str, int], warm: dict[str, int]) -> None:
     weight = torch.randn(LAYER.shape)
     bases = DirectBases(weight)
     assert operations_of_fit(name, weight, bases, cold) - MOVES  # the first fit does compute

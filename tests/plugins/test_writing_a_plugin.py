@@ -39,12 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("file", ["slow.py", "kronecker.py"])
-def test_the_class_obeys_the_laws_before_and_after_section_2(folder: Path, file: str) -> None:
+def test_documented_class_obeys_the_laws_before_and_after_section_2(folder: Path, file: str) -> None:
     plugin = load_plugin(f"{folder / file}:Kronecker")
     assert [str(result) for result in check_factorization(plugin, equality=True) if not result.ok] == []
 
 
-def test_the_fit_that_knows_the_inputs_obeys_the_laws_and_comes_closer(folder: Path) -> None:
+def test_documented_fit_that_knows_the_inputs_obeys_the_laws_and_comes_closer(folder: Path) -> None:
     plain, scaled = (load_plugin(f"{folder / 'informed.py'}:{name}") for name in ("Kronecker", "Scaled"))
     assert [str(result) for result in check_factorization(scaled, equality=True) if not result.ok] == []
     layer = Layer("x", "linear", (8, 6))
@@ -58,7 +58,7 @@ def test_the_fit_that_knows_the_inputs_obeys_the_laws_and_comes_closer(folder: P
     assert errors[0] < errors[1]
 
 
-def test_only_the_faster_forward_saves_anything(folder: Path) -> None:
+def test_documented_faster_forward_saves_macs(folder: Path) -> None:
     layer = Layer("x", "conv2d", (64, 64, 3, 3), padding=((1, 1), (1, 1)), inputs=((1, 64, 8, 8),))
 
     def cost(plugin: type[Factorization] | None) -> Cost:
@@ -70,7 +70,7 @@ def test_only_the_faster_forward_saves_anything(folder: Path) -> None:
     assert fast.macs < dense.macs < slow.macs
 
 
-def test_its_tests_pass(folder: Path) -> None:
+def test_documented_plugin_passes_its_tests(folder: Path) -> None:
     chosen = ["-k", "agreement or some_layer", "test_kronecker.py"]  # the others were tried above
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *chosen]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -78,13 +78,13 @@ def test_its_tests_pass(folder: Path) -> None:
     assert f"{len(GEOMETRIES) + 1} passed" in done.stdout
 
 
-def test_its_project_file_registers_the_class() -> None:
+def test_documented_project_file_registers_the_class() -> None:
     project = tomllib.loads(PROJECT)
     assert project["project"]["entry-points"][plugins.GROUP] == {"kronecker": "kronecker:Kronecker"}
     assert project["tool"]["setuptools"]["py-modules"] == ["kronecker"]
 
 
-def test_it_names_every_law_and_every_method() -> None:
+def test_plugin_page_names_every_law_and_every_method() -> None:
     assert re.findall(r"^\| (\w[\w ]*\w) \|", PAGE, re.MULTILINE)[1:] == list(LAWS)
     methods = [
         name for name in ("axes", "__init__", "fit", "dense", "forward", "frames", "stored") if f"**`{name}(" in PAGE
@@ -92,7 +92,7 @@ def test_it_names_every_law_and_every_method() -> None:
     assert len(methods) == 7
 
 
-def test_it_is_one_page_and_counts_right() -> None:
+def test_plugin_page_is_one_page_and_counts_right() -> None:
     assert len(PAGE.splitlines()) < 200
     assert "five laws on thirty layers" in PAGE
     assert len(GEOMETRIES) == 30

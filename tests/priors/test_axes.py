@@ -26,7 +26,7 @@ def tucker(rank_out: int, rank_in: int, noise: float = 0.1) -> Tensor:
 
 def priors(layer: Layer, weight: Tensor, *names: str) -> dict[tuple[str, str], AxisPrior]:
     plugins = {name: load_plugin(name) for name in names}
-    found = axis_priors(layer, weight, plugins, SpectraCache())
+    found = axis_priors(layer, plugins, SpectraCache().bases(layer.name, weight))
     return {(prior.factorization, prior.axis): prior for prior in found}
 
 
@@ -61,14 +61,14 @@ class Odd(Factorization):
 
 
 def odd(weight: Tensor) -> Mapping[str, AxisPrior]:
-    return {prior.axis: prior for prior in axis_priors(CONV, weight, {"odd": Odd}, SpectraCache())}
+    return {prior.axis: prior for prior in axis_priors(CONV, {"odd": Odd}, SpectraCache().bases("conv", weight))}
 
 
 def test_tucker_ranks_of_both_modes_are_found() -> None:
     found = priors(CONV, tucker(6, 4), "tucker2")
     rank_out, rank_in = found["tucker2", "rank_out"], found["tucker2", "rank_in"]
-    assert (rank_out.vbmf_rank, rank_out.prior, rank_out.full, rank_out.low) == (6, 6, 32, 1)
-    assert (rank_in.vbmf_rank, rank_in.prior, rank_in.full, rank_in.low) == (4, 4, 24, 1)
+    assert (rank_out.vbmf_rank, rank_out.prior, rank_out.high, rank_out.low) == (6, 6, 32, 1)
+    assert (rank_in.vbmf_rank, rank_in.prior, rank_in.high, rank_in.low) == (4, 4, 24, 1)
     assert rank_out.noise_variance == pytest.approx(0.01, rel=0.1)
     assert rank_out.energy_kept == pytest.approx(1 / 1.01, abs=0.01)
 
@@ -83,12 +83,12 @@ def test_a_factorization_that_does_not_apply_has_no_axes() -> None:
     assert list(priors(LINEAR, normal(40, 60), "tucker2", "svd")) == [("svd", "rank")]
 
 
-def test_pure_noise_starts_from_rank_one() -> None:
+def test_prior_of_pure_noise_is_rank_one() -> None:
     found = priors(LINEAR, normal(40, 60), "svd")["svd", "rank"]
     assert (found.vbmf_rank, found.prior) == (0, 1)
 
 
-def test_of_several_unfoldings_the_largest_rank_counts() -> None:
+def test_prior_of_several_unfoldings_is_the_largest_rank() -> None:
     weight = tucker(6, 4)
     both, single = odd(weight)["both"], priors(CONV, weight, "tucker2")
     assert (both.vbmf_rank, both.prior) == (6, 6)
@@ -134,7 +134,7 @@ def cheaper(rank_out: int, rank_in: int) -> bool:
     return 24 * rank_in + 9 * rank_in * rank_out + 32 * rank_out < 32 * 24 * 9
 
 
-def test_strides_make_the_macs_decide() -> None:
+def test_break_even_of_a_strided_layer_is_decided_by_its_macs() -> None:
     # Tucker-2's first convolution runs before the stride, on four times as many pixels as the dense one.
     strided = Layer("conv", "conv2d", (32, 24, 3, 3), True, (2, 2), ((1, 1), (1, 1)), inputs=((1, 24, 10, 10),))
     plain = priors(CONV, tucker(6, 4), "tucker2")["tucker2", "rank_out"].break_even
@@ -151,41 +151,41 @@ def test_break_even_is_none_where_nothing_is_saved() -> None:
     assert odd(tucker(6, 4))["buckets"].break_even is None  # fewer parameters, but every MAC of the dense layer
 
 
-def test_without_a_seen_input_the_parameters_decide() -> None:
+def test_break_even_of_a_layer_without_inputs_is_decided_by_its_parameters() -> None:
     unseen = Layer("fc", "linear", (40, 60))
     assert priors(unseen, normal(40, 60), "svd")["svd", "rank"].break_even == 23
 
 
-def test_weights_that_are_not_finite_name_their_layer() -> None:
+def test_axis_priors_of_weights_that_are_not_finite_name_the_layer() -> None:
     with pytest.raises(LayerError, match="layer 'fc'"):
         priors(LINEAR, torch.full((40, 60), float("nan")), "svd")
 
 
-def test_the_weight_is_not_changed() -> None:
+def test_axis_priors_leave_the_weight_unchanged() -> None:
     weight = tucker(6, 4)
     before = weight.clone()
     priors(CONV, weight, "tucker2", "svd")
     assert torch.equal(weight, before)
 
 
-def test_a_rule_changes_the_prior_and_nothing_else() -> None:
+def test_rank_rule_changes_the_prior_and_nothing_else() -> None:
     weight, plugins = tucker(6, 4, noise=1.0), {"tucker2": load_plugin("tucker2")}
     cache = SpectraCache()
-    plain = axis_priors(CONV, weight, plugins, cache)
-    ruled = axis_priors(CONV, weight, plugins, cache, PriorSettings(rule="tail", level=0.2))
+    plain = axis_priors(CONV, plugins, cache.bases("conv", weight))
+    ruled = axis_priors(CONV, plugins, cache.bases("conv", weight), PriorSettings(rule="tail", level=0.2))
     for before, after, unfolding in zip(plain, ruled, (rows, columns), strict=True):
         expected = tail_rank(cache.bases("conv", weight).spectrum(unfolding), 0.2)
         assert after == replace(before, prior=expected)
         assert expected != before.prior
 
 
-def test_spectra_of_the_outputs_look_at_the_inputs() -> None:
+def test_output_spectra_depend_on_the_inputs() -> None:
     # Two inputs are all that ever come: two directions are all that the outputs have.
     weight, known = normal(40, 60), torch.zeros(60, 60)
     known[3, 3] = known[7, 7] = 1.0
     settings = PriorSettings(rule="energy", level=0.999, spectra="outputs")
     plugins = {"svd": load_plugin("svd")}
-    (blind,) = axis_priors(LINEAR, weight, plugins, SpectraCache(), settings)
-    (seeing,) = axis_priors(LINEAR, weight, plugins, SpectraCache(), settings, known)
+    (blind,) = axis_priors(LINEAR, plugins, SpectraCache().bases("fc", weight), settings)
+    (seeing,) = axis_priors(LINEAR, plugins, SpectraCache().bases("fc", weight, known), settings)
     assert (seeing.prior, seeing.vbmf_rank) == (2, blind.vbmf_rank)
     assert blind.prior > 35

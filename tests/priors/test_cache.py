@@ -53,7 +53,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
     return Spy(monkeypatch)
 
 
-def test_bases_are_those_of_the_weight() -> None:
+def test_cached_bases_are_those_of_the_weight() -> None:
     weight = kernel()
     found = SpectraCache().bases("conv", weight)(rows)
     expected = DirectBases(weight)(rows)
@@ -108,7 +108,7 @@ def test_a_weight_that_changes_later_does_not_change_its_bases() -> None:
     assert torch.equal(bases(rows).values, expected)
 
 
-def test_memos_are_computed_once() -> None:
+def test_cached_memos_are_computed_once() -> None:
     bases = SpectraCache().bases("conv", kernel())
     computed = [bases.memo("core", lambda: torch.ones(2)) for _ in range(2)]
     assert computed[0] is computed[1]
@@ -148,7 +148,7 @@ def test_spectra_come_back_from_disk_as_they_were(tmp_path: Path, spy: Spy) -> N
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, -1])
-def test_damaged_files_are_rebuilt(tmp_path: Path, spy: Spy, length: int) -> None:
+def test_damaged_cache_files_are_rebuilt(tmp_path: Path, spy: Spy, length: int) -> None:
     expected = SpectraCache(tmp_path).bases("conv", kernel())(rows)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
@@ -159,7 +159,7 @@ def test_damaged_files_are_rebuilt(tmp_path: Path, spy: Spy, length: int) -> Non
     assert path.read_bytes() == whole
 
 
-def test_a_folder_that_cannot_be_written_to_leaves_the_memory(tmp_path: Path, spy: Spy) -> None:
+def test_cache_falls_back_on_memory_where_its_folder_cannot_be_written(tmp_path: Path, spy: Spy) -> None:
     (tmp_path / "file").write_text("in the way")
     bases = SpectraCache(tmp_path / "file").bases("conv", kernel())
     assert bases(rows) is bases(rows)
@@ -167,7 +167,7 @@ def test_a_folder_that_cannot_be_written_to_leaves_the_memory(tmp_path: Path, sp
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_name_their_layer(bad: float) -> None:
+def test_cache_names_the_layer_of_weights_that_are_not_finite(bad: float) -> None:
     weight = kernel()
     weight[1, 2, 0, 0] = bad
     with pytest.raises(LayerError, match=r"layer 'stage\.conv' has 1 NaN or infinite entries out of 432"):
@@ -175,7 +175,7 @@ def test_weights_that_are_not_finite_name_their_layer(bad: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_bases_have_the_dtype_of_the_weight(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_cached_bases_have_the_dtype_of_the_weight(tmp_path: Path, dtype: torch.dtype) -> None:
     for _ in range(2):
         basis = SpectraCache(tmp_path).bases("fc", torch.eye(4, dtype=dtype))(rows)
         assert basis.left.dtype == basis.projected.dtype == dtype
@@ -186,7 +186,7 @@ def fill(folder: Path) -> float:
     return float(sum(bases(partial(mode, index=index)).values.sum() for index in range(4)))
 
 
-def test_several_processes_may_fill_one_folder(tmp_path: Path, spy: Spy) -> None:
+def test_cache_folder_is_filled_by_several_processes(tmp_path: Path, spy: Spy) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         first, second = pool.map(fill, [tmp_path, tmp_path], chunksize=1)
     spy.forbidden = True
@@ -203,7 +203,7 @@ def moment(seed: int = 0, samples: int = 200) -> Tensor:
     return X.T @ X / samples
 
 
-def test_the_outputs_have_a_basis_of_their_own() -> None:
+def test_output_basis_is_cached_apart_from_that_of_the_weight() -> None:
     weight, known = kernel(), moment()
     bases, direct = SpectraCache().bases("conv", weight, known), DirectBases(weight, known)
     expected = output_basis(weight, known)
@@ -218,7 +218,7 @@ def test_the_outputs_have_a_basis_of_their_own() -> None:
     assert torch.equal(plain.outputs().left, plain(rows).left)
 
 
-def test_other_inputs_are_other_bases(spy: Spy) -> None:
+def test_output_basis_changes_with_the_inputs(spy: Spy) -> None:
     cached, weight = SpectraCache(), kernel()
     first = cached.bases("conv", weight, moment())
     assert cached.bases("conv", weight, moment()) is first
@@ -240,12 +240,12 @@ def test_tails_of_an_output_spectrum_are_errors_of_the_best_outputs(rank: int) -
     assert found.energy == pytest.approx(total, rel=1e-5)
 
 
-def test_without_a_moment_it_is_the_spectrum_of_the_weight() -> None:
+def test_output_spectrum_without_a_moment_is_that_of_the_weight() -> None:
     bases = SpectraCache().bases("conv", kernel())
     assert bases.output_spectrum(rows) is bases.spectrum(rows)
 
 
-def test_inputs_that_are_all_alike_leave_the_spectrum(tmp_path: Path) -> None:
+def test_output_spectrum_of_isotropic_inputs_is_that_of_the_weight(tmp_path: Path) -> None:
     bases = SpectraCache(tmp_path).bases("conv", kernel(), 4 * torch.eye(54))
     for unfolding in (rows, partial(mode, index=1), partial(mode, index=2)):
         expected = bases.spectrum(unfolding)
@@ -254,6 +254,6 @@ def test_inputs_that_are_all_alike_leave_the_spectrum(tmp_path: Path) -> None:
         assert (found.rows, found.columns) == (expected.rows, expected.columns)
 
 
-def test_a_moment_that_is_not_finite_names_its_layer() -> None:
+def test_cache_names_the_layer_of_a_moment_that_is_not_finite() -> None:
     with pytest.raises(LayerError, match="'conv'"):
         SpectraCache().bases("conv", kernel(), torch.full((54, 54), float("nan")))

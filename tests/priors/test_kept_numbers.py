@@ -14,7 +14,7 @@ def refuse() -> float:
 
 
 @pytest.mark.parametrize("key", [(), (3.0,), (1.5, 7.0)])
-def test_a_number_is_computed_once(tmp_path: Path, key: tuple[float, ...]) -> None:
+def test_kept_numbers_are_computed_once(tmp_path: Path, key: tuple[float, ...]) -> None:
     kept = KeptNumbers(TensorFiles(tmp_path), "some")
     assert kept.get(key, lambda: 0.1) == 0.1
     assert kept.get(key, refuse) == 0.1
@@ -23,7 +23,7 @@ def test_a_number_is_computed_once(tmp_path: Path, key: tuple[float, ...]) -> No
     assert KeptNumbers(TensorFiles(tmp_path), "others").get(key, lambda: 0.2) == 0.2
 
 
-def test_later_numbers_stand_beside_earlier_ones(tmp_path: Path) -> None:
+def test_kept_numbers_add_to_those_on_disk(tmp_path: Path) -> None:
     for key in ((1.0,), (2.0,)):
         kept = KeptNumbers(TensorFiles(tmp_path), "some")
         kept.get(key, lambda key=key: 10 * key[0])  # type: ignore[misc]
@@ -32,7 +32,7 @@ def test_later_numbers_stand_beside_earlier_ones(tmp_path: Path) -> None:
     assert [last.get((float(each),), refuse) for each in (1, 2)] == [10, 20]
 
 
-def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_kept_numbers_rebuild_a_damaged_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     kept = KeptNumbers(TensorFiles(tmp_path), "some")
     kept.get((1.0,), lambda: 0.1)
     kept.save()
@@ -42,7 +42,7 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "made anew" in caplog.text
 
 
-def test_without_files_numbers_are_kept_in_memory() -> None:
+def test_kept_numbers_without_files_stay_in_memory() -> None:
     kept = KeptNumbers()
     assert kept.get((1.0,), lambda: 0.1) == 0.1
     kept.save()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from rank_search.priors import PriorSettings, rules
+from rank_search.priors import PriorSettings
 from rank_search.priors.rules import energy_rank, tail_rank, vbmf_rank
 from rank_search.priors.spectrum import Spectrum
 from rank_search.priors.vbmf import vbmf
@@ -31,7 +30,7 @@ def tails(found: list[float]) -> list[float]:
 
 
 @given(values, levels)
-def test_the_tail_rule_takes_the_first_rank_that_is_good_enough(found: list[float], level: float) -> None:
+def test_tail_rank_is_the_first_rank_that_is_good_enough(found: list[float], level: float) -> None:
     rank = tail_rank(spectrum(found), level)
     if math.fsum(g * g for g in found) == 0:
         assert rank == 0
@@ -42,7 +41,7 @@ def test_the_tail_rule_takes_the_first_rank_that_is_good_enough(found: list[floa
 
 
 @given(values, levels)
-def test_the_energy_rule_keeps_the_share(found: list[float], level: float) -> None:
+def test_energy_rank_keeps_the_share(found: list[float], level: float) -> None:
     rank = energy_rank(spectrum(found), level)
     total = math.fsum(g * g for g in found)
     if total == 0:
@@ -54,29 +53,29 @@ def test_the_energy_rule_keeps_the_share(found: list[float], level: float) -> No
 
 
 @given(values, st.tuples(levels, levels))
-def test_a_stricter_level_never_asks_for_less(found: list[float], two: tuple[float, float]) -> None:
+def test_stricter_levels_never_give_a_smaller_rank(found: list[float], two: tuple[float, float]) -> None:
     low, high = sorted(two)
     assert tail_rank(spectrum(found), low) >= tail_rank(spectrum(found), high)
     assert energy_rank(spectrum(found), high) >= energy_rank(spectrum(found), low)
 
 
 @pytest.mark.parametrize("found", [[3.0, 2.0, 1.0], [5.0], [1.0, 1.0, 1.0, 1.0]])
-def test_the_ends_are_everything_and_nothing(found: list[float]) -> None:
+def test_tail_rank_at_the_ends_of_its_level_is_full_or_zero(found: list[float]) -> None:
     assert (tail_rank(spectrum(found), 0.0), tail_rank(spectrum(found), 1.0)) == (len(found), 0)
     assert (energy_rank(spectrum(found), 1.0), energy_rank(spectrum(found), 0.0)) == (len(found), 0)
 
 
-def test_values_of_zero_need_no_rank() -> None:
+def test_rank_rules_ignore_singular_values_of_zero() -> None:
     assert tail_rank(spectrum([2.0, 1.0, 0.0, 0.0]), 0.0) == 2
 
 
-def test_a_zero_matrix_has_rank_zero() -> None:
+def test_rank_rules_give_zero_for_a_zero_matrix() -> None:
     for empty in (Spectrum(np.zeros(0), 0, 0), spectrum([0.0, 0.0])):
         assert (tail_rank(empty, 0.4), energy_rank(empty, 0.84), tail_rank(empty, 0.0)) == (0, 0, 0)
 
 
 @given(values, st.integers(-20, 20), levels)
-def test_the_unit_of_the_weights_does_not_matter(found: list[float], exponent: int, level: float) -> None:
+def test_rank_rules_do_not_depend_on_the_scale_of_the_weights(found: list[float], exponent: int, level: float) -> None:
     whole = [float(round(g)) for g in found]  # of which powers of two make other units without rounding
     assert tail_rank(spectrum(whole), level) == tail_rank(spectrum([2.0**exponent * g for g in whole]), level)
 
@@ -86,13 +85,13 @@ def test_the_unit_of_the_weights_does_not_matter(found: list[float], exponent: i
 DRAWN = spectrum([float(g) for g in np.linspace(9, 1, 9) ** 2])
 
 
-def test_the_default_is_vbmf_on_the_weights_with_two_batches() -> None:
+def test_prior_settings_default_to_vbmf_on_the_weights_with_two_batches() -> None:
     settings = PriorSettings()
     assert (settings.rule, settings.level, settings.spectra, settings.calibration) == ("vbmf", None, "weights", 2)
     assert settings.rank(DRAWN) == vbmf(DRAWN).rank == vbmf_rank(DRAWN)
 
 
-def test_each_rule_has_a_level_of_its_own() -> None:
+def test_prior_settings_have_a_default_level_for_each_rule() -> None:
     assert PriorSettings(rule="tail").rank(DRAWN) == tail_rank(DRAWN, 0.4)
     assert PriorSettings(rule="energy").rank(DRAWN) == energy_rank(DRAWN, 0.84)
     assert PriorSettings(rule="tail", level=0.1).rank(DRAWN) == tail_rank(DRAWN, 0.1) > tail_rank(DRAWN, 0.4)
@@ -111,10 +110,6 @@ def test_each_rule_has_a_level_of_its_own() -> None:
         {"batches": 2},
     ],
 )
-def test_what_is_no_setting_is_refused(wrong: dict[str, object]) -> None:
+def test_prior_settings_refuse_unknown_values(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PriorSettings.model_validate(wrong)
-
-
-def test_the_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(rules).failed == 0

@@ -11,7 +11,7 @@ def normal(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (5, 5), (8, 72), (72, 8), (40, 2500), (2500, 40)])
-def test_values_are_those_of_a_full_svd(shape: tuple[int, int]) -> None:
+def test_spectrum_is_that_of_a_full_svd(shape: tuple[int, int]) -> None:
     matrix = normal(*shape)
     spectrum = Spectrum.of(matrix, "here")
     expected = np.linalg.svd(matrix.numpy(), compute_uv=False)
@@ -20,7 +20,7 @@ def test_values_are_those_of_a_full_svd(shape: tuple[int, int]) -> None:
     assert spectrum.energy == pytest.approx(float(matrix.square().sum()))
 
 
-def test_the_matrix_is_not_changed() -> None:
+def test_spectrum_leaves_the_matrix_unchanged() -> None:
     matrix = normal(20, 30).requires_grad_()
     before = matrix.detach().clone()
     Spectrum.of(matrix, "here")
@@ -28,19 +28,19 @@ def test_the_matrix_is_not_changed() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_low_precision_weights_are_read_in_float64(dtype: torch.dtype) -> None:
+def test_spectrum_of_low_precision_weights_is_computed_in_float64(dtype: torch.dtype) -> None:
     matrix = normal(16, 40).to(dtype)
     expected = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
     np.testing.assert_allclose(Spectrum.of(matrix, "here").values, expected, rtol=1e-9)
 
 
-def test_any_memory_layout_gives_the_same() -> None:
+def test_spectrum_does_not_depend_on_the_memory_layout() -> None:
     matrix = normal(12, 30)
     strided = torch.empty(12, 60, dtype=torch.float64)[:, ::2].copy_(matrix)
     np.testing.assert_allclose(Spectrum.of(strided, "").values, Spectrum.of(matrix, "").values, rtol=1e-12)
 
 
-def test_dead_rows_and_columns_are_left_out() -> None:
+def test_spectrum_leaves_out_dead_rows_and_columns() -> None:
     living = normal(14, 60)
     matrix = torch.zeros(16, 64, dtype=torch.float64)
     matrix[:14, :60] = living
@@ -51,20 +51,20 @@ def test_dead_rows_and_columns_are_left_out() -> None:
     np.testing.assert_allclose(spectrum.values, Spectrum.of(living, "here").values, rtol=1e-9)
 
 
-def test_weak_rows_that_are_not_dead_stay() -> None:
+def test_spectrum_keeps_weak_rows_that_are_not_dead() -> None:
     matrix = normal(16, 64)
     matrix[3] *= 0.07
     assert Spectrum.of(matrix, "here").rows == 16
 
 
-def test_a_layer_with_most_filters_pruned_away_still_has_a_scale() -> None:
+def test_spectrum_of_a_layer_with_most_filters_pruned_away_still_has_a_scale() -> None:
     matrix = torch.zeros(16, 64, dtype=torch.float64)
     matrix[:5] = normal(5, 64)
     matrix[5] = 1e-3 * normal(1, 64, seed=1)
     assert Spectrum.of(matrix, "here").rows == 5
 
 
-def test_what_is_left_is_oriented_again() -> None:
+def test_spectrum_orients_what_is_left_without_dead_rows() -> None:
     matrix = torch.zeros(50, 60, dtype=torch.float64)
     matrix[:, :20] = normal(50, 20)
     spectrum = Spectrum.of(matrix, "here")
@@ -73,34 +73,34 @@ def test_what_is_left_is_oriented_again() -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (3, 4), (1, 1)])
-def test_nothing_to_see_gives_no_values(shape: tuple[int, int]) -> None:
+def test_spectrum_of_zero_and_empty_matrices_has_no_values(shape: tuple[int, int]) -> None:
     spectrum = Spectrum.of(torch.zeros(shape), "here")
     assert (spectrum.rows, spectrum.columns, len(spectrum.values), spectrum.energy) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("rank", [1, 3])
-def test_rounding_noise_is_exactly_zero(dtype: torch.dtype, rank: int) -> None:
+def test_spectrum_clips_rounding_noise_to_zero(dtype: torch.dtype, rank: int) -> None:
     matrix = (normal(64, rank) @ normal(rank, 576, seed=1)).to(dtype)
     values = Spectrum.of(matrix, "here").values
     assert np.count_nonzero(values) == rank
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-6, 1e6, 1e30])
-def test_values_scale_with_the_matrix(scale: float) -> None:
+def test_spectrum_scales_with_the_matrix(scale: float) -> None:
     matrix = normal(16, 40)
     expected = Spectrum.of(matrix, "here").values * scale
     np.testing.assert_allclose(Spectrum.of(matrix * scale, "here").values, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_not_finite_are_an_error_that_says_where(bad: float) -> None:
+def test_spectrum_of_weights_that_are_not_finite_is_an_error_that_says_where(bad: float) -> None:
     matrix = normal(6, 8)
     matrix[2, 3] = bad
     with pytest.raises(LayerError, match="layer 'conv1' has 1 NaN or infinite entries out of 48"):
         Spectrum.of(matrix, "layer 'conv1'")
 
 
-def test_an_unfolding_that_is_no_matrix_breaks_the_contract() -> None:
+def test_spectrum_of_an_unfolding_that_is_no_matrix_breaks_the_contract() -> None:
     with pytest.raises(ContractError, match=r"layer 'conv1' has the shape \(2, 3, 4\)"):
         Spectrum.of(torch.ones(2, 3, 4), "layer 'conv1'")

@@ -17,7 +17,7 @@ def same(found: dict[str, torch.Tensor] | None) -> bool:
     return found is not None and digest(found) == digest(TENSORS)
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_tensor_files_load_what_was_saved(tmp_path: Path) -> None:
     files = TensorFiles(tmp_path / "made" / "on demand")
     assert files.load("basis") is None
     files.save("basis", TENSORS)
@@ -26,7 +26,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
-def test_dtypes_and_empty_tensors_survive(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_tensor_files_keep_dtypes_and_empty_tensors(tmp_path: Path, dtype: torch.dtype) -> None:
     tensors = {"a": torch.ones(2, 2, dtype=dtype), "b": torch.zeros(0, dtype=dtype)}
     TensorFiles(tmp_path).save("x", tensors)
     found = TensorFiles(tmp_path).load("x")
@@ -34,7 +34,7 @@ def test_dtypes_and_empty_tensors_survive(tmp_path: Path, dtype: torch.dtype) ->
     assert digest(found) == digest(tensors)
 
 
-def test_half_written_files_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tensor_files_notice_a_half_written_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     files = TensorFiles(tmp_path)
     files.save("basis", TENSORS)
     path = tmp_path / "basis.safetensors"
@@ -47,7 +47,7 @@ def test_half_written_files_are_noticed(tmp_path: Path, caplog: pytest.LogCaptur
     assert same(files.load("basis"))
 
 
-def test_altered_bytes_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_tensor_files_notice_altered_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     files = TensorFiles(tmp_path)
     files.save("basis", TENSORS)
@@ -62,14 +62,14 @@ def test_altered_bytes_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixt
         assert found is None or same(found)  # some bytes of the header are mere spaces
 
 
-def test_another_valid_file_without_a_digest_is_noticed(tmp_path: Path) -> None:
+def test_tensor_files_notice_a_valid_file_without_a_digest(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(TENSORS, tmp_path / "basis.safetensors")
     assert TensorFiles(tmp_path).load("basis") is None
 
 
-def test_a_full_disk_costs_the_cache_and_nothing_else(
+def test_tensor_files_survive_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: object) -> None:
@@ -83,7 +83,7 @@ def test_a_full_disk_costs_the_cache_and_nothing_else(
     assert caplog.text.count("No space left") == 1
 
 
-def test_a_folder_that_cannot_be_is_given_up_after_one_warning(
+def test_tensor_files_give_up_an_impossible_folder_after_one_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("in the way")

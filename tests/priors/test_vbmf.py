@@ -39,7 +39,7 @@ def rank_of(matrix: torch.Tensor) -> int:
         (64, 576, 1 + 10 * np.exp(-(INDEX_64 - 1) / 10), 2.91113e-3, 1.878237, 25),
     ],
 )
-def test_golden_spectra(
+def test_vbmf_of_golden_spectra(
     rows: int, columns: int, values: list[float], noise_variance: float, threshold: float, rank: int
 ) -> None:
     prior = vbmf(Spectrum(np.array(values, dtype=np.float64), rows, columns))
@@ -48,13 +48,13 @@ def test_golden_spectra(
     assert prior.threshold == pytest.approx(threshold, rel=1e-4)
 
 
-def test_the_global_minimum_is_taken_where_a_local_one_lies_nearer_to_the_upper_end() -> None:
+def test_vbmf_takes_the_global_minimum_where_a_local_one_lies_nearer_to_the_upper_end() -> None:
     prior = vbmf(Spectrum(np.array([10, 5, 1, 0.9]), 4, 10))
     assert prior.minima > 1
     assert prior.noise_variance < 0.2  # the local minimum at 1.05 would give rank 1
 
 
-def test_energy_kept_is_the_share_of_the_kept_values() -> None:
+def test_vbmf_energy_kept_is_the_share_of_the_kept_values() -> None:
     assert vbmf(Spectrum(np.array([10, 5, 1, 0.9]), 4, 10)).energy_kept == pytest.approx(125 / 126.81)
 
 
@@ -62,12 +62,12 @@ def test_energy_kept_is_the_share_of_the_kept_values() -> None:
     ("ratio", "expected"),
     [(1, 4.9108), (0.75, 4.2719), (0.5, 3.5631), (0.25, 2.7191), (1 / 9, 2.1039), (0.05, 1.7283), (0.001, 1.1102)],
 )
-def test_threshold_equation(ratio: float, expected: float) -> None:
+def test_relative_threshold_solves_its_equation(ratio: float, expected: float) -> None:
     assert relative_threshold(ratio) == pytest.approx(expected, abs=6e-5)
 
 
 @given(st.floats(1e-7, 1))
-def test_the_threshold_lies_just_above_the_marchenko_pastur_edge(ratio: float) -> None:
+def test_relative_threshold_lies_just_above_the_marchenko_pastur_edge(ratio: float) -> None:
     edge = (1 + math.sqrt(ratio)) ** 2
     assert edge < relative_threshold(ratio) < 1.25 * edge
 
@@ -81,14 +81,14 @@ PLANTED_NEARLY_SQUARE = [(128, 128, 8), (300, 200, 15), (20, 24, 2)]
     [(*sizes, ratio) for sizes in PLANTED for ratio in (0.3, 1, 30, 1e6)]
     + [(*sizes, ratio) for sizes in PLANTED_NEARLY_SQUARE for ratio in (2, 30, 1e6)],
 )
-def test_planted_ranks_are_recovered(rows: int, columns: int, rank: int, signal_to_noise: float) -> None:
+def test_vbmf_recovers_planted_ranks(rows: int, columns: int, rank: int, signal_to_noise: float) -> None:
     prior = vbmf(Spectrum.of(planted(rows, columns, rank, signal_to_noise), "here"))
     assert prior.rank == rank
     assert prior.noise_variance == pytest.approx(1 / signal_to_noise, rel=0.2)
 
 
 @pytest.mark.parametrize("shape", [(64, 576), (128, 128), (256, 30), (3, 100)])
-def test_pure_noise_has_rank_zero(shape: tuple[int, int]) -> None:
+def test_vbmf_rank_of_pure_noise_is_zero(shape: tuple[int, int]) -> None:
     prior = vbmf(Spectrum.of(5 * normal(*shape, seed=0), "here"))
     assert (prior.rank, prior.energy_kept) == (0, 0)
     assert prior.noise_variance == pytest.approx(25, rel=0.1)
@@ -96,26 +96,26 @@ def test_pure_noise_has_rank_zero(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("rank", [1, 3, 20, 57])  # the limit LM/(L+M) is 57.6
-def test_noiseless_ranks_are_exact(rank: int, dtype: torch.dtype) -> None:
+def test_vbmf_rank_of_noiseless_matrices_is_exact(rank: int, dtype: torch.dtype) -> None:
     assert rank_of((normal(64, rank, 0) @ normal(rank, 576, 1)).to(dtype)) == rank
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 50), (50, 1), (2, 2)])
-def test_too_few_rows_to_tell_signal_from_noise_give_zero(shape: tuple[int, int]) -> None:
+def test_vbmf_rank_of_too_few_rows_is_zero(shape: tuple[int, int]) -> None:
     assert rank_of(normal(*shape, seed=0)) == 0
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (1, 1), (4, 9)])
-def test_a_zero_matrix_has_rank_zero(shape: tuple[int, int]) -> None:
+def test_vbmf_rank_of_a_zero_matrix_is_zero(shape: tuple[int, int]) -> None:
     prior = vbmf(Spectrum.of(torch.zeros(shape), "here"))
     assert (prior.rank, prior.noise_variance, prior.threshold, prior.energy_kept) == (0, 0, 0, 0)
 
 
-def test_identity_matrices_have_no_signal() -> None:
+def test_vbmf_rank_of_identity_matrices_is_zero() -> None:
     assert rank_of(torch.eye(30)) == 0
 
 
-def test_dead_filters_do_not_change_the_rank() -> None:
+def test_vbmf_rank_does_not_depend_on_dead_filters() -> None:
     matrix = planted(16, 144, 5, 2)
     dead = torch.cat([matrix, 0.012 * normal(2, 144, 7)])
     assert rank_of(dead) == rank_of(matrix) == 5
@@ -131,7 +131,7 @@ def test_dead_filters_do_not_change_the_rank() -> None:
     st.floats(-6, 6).map(lambda exponent: 10**exponent),
     st.integers(0, 1000),
 )
-def test_scaling_transposing_and_shuffling_do_not_change_the_rank(
+def test_vbmf_rank_does_not_depend_on_scale_transposition_or_order(
     rows: int, columns: int, rank: int, signal_to_noise: float, scale: float, seed: int
 ) -> None:
     matrix = planted(rows, columns, rank, signal_to_noise, seed)
@@ -146,7 +146,7 @@ def test_scaling_transposing_and_shuffling_do_not_change_the_rank(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=24), st.integers(0, 200))
-def test_the_noise_is_a_global_minimum_of_the_free_energy(values: list[float], extra: int) -> None:
+def test_vbmf_noise_is_a_global_minimum_of_the_free_energy(values: list[float], extra: int) -> None:
     """A dense grid of the formula as the literature writes it finds nothing lower."""
     spectrum = Spectrum(np.sort(values)[::-1].astype(np.float64), len(values), len(values) + extra)
     prior = vbmf(spectrum)
@@ -177,7 +177,7 @@ def free_energy(spectrum: Spectrum, noise: np.ndarray) -> np.ndarray:
     return total
 
 
-def test_free_energies_of_the_two_minima() -> None:
+def test_free_energy_at_its_two_minima() -> None:
     spectrum = Spectrum(np.array([10, 5, 1, 0.9]), 4, 10)
     levels = free_energy(spectrum, np.array([vbmf(spectrum).noise_variance, 1.0512]))
     assert levels == pytest.approx([8.534792, 9.221821], abs=1e-5)

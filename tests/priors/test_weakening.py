@@ -1,83 +1,53 @@
 import math
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rank_search.priors import value_at
-from rank_search.priors.weakening import weakening_of
 
 weakenings = st.floats(0, 2)
 ranks = st.floats(1, 4096)
 
 
 @pytest.mark.parametrize(("weakening", "rank"), [(0, 64), (0.5, 32), (1, 16), (1.5, 4), (2, 1)])
-def test_full_at_zero_the_prior_at_one_and_one_at_two(weakening: float, rank: float) -> None:
+def test_value_at_is_full_at_zero_the_prior_at_one_and_one_at_two(weakening: float, rank: float) -> None:
     assert value_at(weakening, 64, 16) == pytest.approx(rank)
 
 
-def test_the_ends_are_met_exactly() -> None:
+def test_value_at_meets_its_ends_exactly() -> None:
     assert [value_at(w, 577, 13, 3) for w in (0, 1, 2)] == [577, 13, 3]
 
 
-def test_a_prior_of_zero_is_read_as_one() -> None:
+def test_value_at_reads_a_prior_of_zero_as_one() -> None:
     assert value_at(1, 64, 0) == 1
     assert value_at(0.5, 64, 0) == pytest.approx(8)
 
 
-def test_a_prior_above_full_is_read_as_full() -> None:
+def test_value_at_reads_a_prior_above_full_as_full() -> None:
     assert value_at(1, 64, 80) == 64
 
 
-def test_weakenings_outside_count_as_the_nearer_end() -> None:
+def test_value_at_clamps_the_weakening() -> None:
     assert value_at(-1, 64, 16) == 64
     assert value_at(3, 64, 16) == 1
 
 
-def test_nan_gives_nan() -> None:
+def test_value_at_of_nan_is_nan() -> None:
     assert math.isnan(value_at(math.nan, 64, 16))
-    assert math.isnan(weakening_of(math.nan, high=64, prior=16))
 
 
-def test_without_a_positive_low_the_way_is_straight() -> None:
+def test_value_at_is_linear_where_low_is_not_positive() -> None:
     assert value_at(0.5, high=4, prior=2, low=0) == pytest.approx(3)
     assert value_at(1.5, high=4, prior=2, low=0) == pytest.approx(1)
-    assert weakening_of(1, high=4, prior=2, low=0) == pytest.approx(1.5)
-
-
-def test_flat_stretches_are_inverted_to_their_smallest_weakening() -> None:
-    assert weakening_of(64, high=64, prior=64) == 0
-    assert weakening_of(1, high=64, prior=1) == 1
-    assert weakening_of(1, high=1, prior=1) == 0
-    assert weakening_of(8, high=64, prior=64) == pytest.approx(1.5)
-
-
-def test_values_outside_count_as_the_nearer_end() -> None:
-    assert weakening_of(100, high=64, prior=16) == 0
-    assert weakening_of(0.1, high=64, prior=16) == 2
-
-
-@given(weakenings, ranks, ranks, ranks)
-def test_the_inverse_undoes_it(weakening: float, a: float, b: float, c: float) -> None:
-    low, prior, high = sorted((a, b, c))
-    assume(low * 1.01 < prior and prior * 1.01 < high)
-    value = value_at(weakening, high, prior, low)
-    assert weakening_of(value, high, prior, low) == pytest.approx(weakening, abs=1e-9)
-
-
-@given(st.floats(0, 1), ranks, ranks, ranks)
-def test_every_value_is_reached_flat_or_not(fraction: float, a: float, b: float, c: float) -> None:
-    low, prior, high = sorted((a, b, c))
-    value = low + fraction * (high - low)
-    assert value_at(weakening_of(value, high, prior, low), high, prior, low) == pytest.approx(value)
 
 
 @given(weakenings, weakenings, ranks, ranks, st.sampled_from([0.0, 1.0]))
-def test_more_weakening_never_gives_a_larger_value(w: float, v: float, full: float, prior: float, low: float) -> None:
+def test_value_at_falls_with_the_weakening(w: float, v: float, full: float, prior: float, low: float) -> None:
     less, more = sorted((w, v))
     assert value_at(less, full, prior, low) >= value_at(more, full, prior, low) * (1 - 1e-12)
 
 
 @given(weakenings, ranks, ranks)
-def test_values_stay_in_range(weakening: float, full: float, prior: float) -> None:
+def test_value_at_stays_in_range(weakening: float, full: float, prior: float) -> None:
     assert 1 - 1e-12 <= value_at(weakening, full, prior) <= full * (1 + 1e-12)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from itertools import product
 
@@ -38,7 +37,9 @@ def rate(reach: int, seed: int = 0) -> Rate:
 
 @settings(max_examples=80, deadline=None)
 @given(drawn)
-def test_no_row_is_worse_than_its_nearest_whole_numbers(given: tuple[int, int, int, float, float]) -> None:
+def test_compensated_rows_are_never_worse_than_their_nearest_whole_numbers(
+    given: tuple[int, int, int, float, float],
+) -> None:
     out, size, seed, width, slope = given
     W, H, bits = normal(out, size, seed=seed), moment(size, seed), rate(200, seed)
     slopes = torch.full((out, 1), slope, dtype=torch.float64)
@@ -51,7 +52,9 @@ def test_no_row_is_worse_than_its_nearest_whole_numbers(given: tuple[int, int, i
 
 @settings(max_examples=60, deadline=None)
 @given(drawn)
-def test_a_diagonal_curvature_is_rounding_weight_by_weight(given: tuple[int, int, int, float, float]) -> None:
+def test_compensation_under_a_diagonal_curvature_rounds_weight_by_weight(
+    given: tuple[int, int, int, float, float],
+) -> None:
     out, size, seed, width, slope = given
     W, H, bits = normal(out, size, seed=seed), torch.diag(normal(size, seed=seed).square() + 0.1), rate(200, seed)
     slopes = torch.full((out, 1), slope, dtype=torch.float64)
@@ -61,7 +64,7 @@ def test_a_diagonal_curvature_is_rounding_weight_by_weight(given: tuple[int, int
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_close_to_the_best_of_all_whole_numbers(seed: int) -> None:
+def test_compensation_comes_close_to_the_best_of_all_whole_numbers(seed: int) -> None:
     """Against every choice of three whole numbers: never below the best one, and far below the nearest on the whole."""
     W, H, bits, slopes = normal(1, 3, seed=seed), moment(3, seed), Rate.of(torch.zeros(9), 4), step(0.1)
     choices = torch.tensor([*product(range(-4, 5), repeat=3)], dtype=torch.float64)
@@ -80,7 +83,7 @@ def test_compensation_is_exact_where_one_column_repeats_another() -> None:
     assert whole.sum(1).tolist() == [1, 2, 1]
 
 
-def test_bits_that_are_free_give_the_nearest_and_dear_ones_give_zero() -> None:
+def test_compensation_gives_the_nearest_where_bits_are_free_and_zero_where_they_are_dear() -> None:
     W, H, flat = normal(4, 5, seed=3), torch.eye(5), Rate.of(torch.arange(-9, 10), 20)
     none, all_of_it = torch.zeros(4, 1, dtype=torch.float64), torch.full((4, 1), 1e9, dtype=torch.float64)
     assert torch.equal(round_compensated(W, step(0.5), H, flat, none, pivots(H)), (W / 0.5).round())
@@ -90,7 +93,7 @@ def test_bits_that_are_free_give_the_nearest_and_dear_ones_give_zero() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(-6, 6), min_size=1, max_size=6), st.floats(0, 5), st.integers(0, 1000))
-def test_the_cheapest_is_never_dearer_than_the_nearest(values: list[float], weight: float, seed: int) -> None:
+def test_cheapest_is_never_dearer_than_the_nearest(values: list[float], weight: float, seed: int) -> None:
     exact, bits, dear = torch.tensor(values, dtype=torch.float64), rate(8, seed), torch.tensor(weight)
     chosen, nearest = cheapest(exact, dear, bits), exact.round()
     ours, theirs = ((whole - exact).square() + dear * bits(whole) for whole in (chosen, nearest))
@@ -99,14 +102,14 @@ def test_the_cheapest_is_never_dearer_than_the_nearest(values: list[float], weig
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(-5, 5), max_size=50), st.integers(0, 7))
-def test_bits_are_those_of_a_distribution(values: list[int], reach: int) -> None:
+def test_rate_bits_are_those_of_a_distribution(values: list[int], reach: int) -> None:
     bits = Rate.of(torch.tensor(values, dtype=torch.float64), reach)
     assert len(bits.bits) == 2 * reach + 1
     assert bool(bits.bits.isfinite().all())
     assert float((2.0**-bits.bits).sum()) == pytest.approx(1)
 
 
-def test_bits_of_many_numbers_come_close_to_their_entropy() -> None:
+def test_rate_bits_of_many_numbers_come_close_to_their_entropy() -> None:
     whole = torch.cat([torch.zeros(75_000), torch.ones(25_000)])
     entropy = -0.75 * math.log2(0.75) - 0.25 * math.log2(0.25)
     assert float(Rate.of(whole, 3)(whole).mean()) == pytest.approx(entropy, rel=1e-3)
@@ -127,7 +130,7 @@ def test_pivots_are_what_the_later_columns_cannot_make_up_for(size: int, seed: i
         assert float(U[column, column] ** -2) == pytest.approx(float(left), rel=1e-6)
 
 
-def test_inputs_that_never_occur_cost_nothing_and_break_nothing() -> None:
+def test_compensation_with_inputs_that_never_occur_is_finite() -> None:
     H = torch.zeros(3, 3)
     H[0, 0] = 1.0
     whole = round_layer(torch.tensor([[1.0, 1.0, 1.0]]), step(0.5), H, step(0.01), pivots(H))
@@ -136,7 +139,7 @@ def test_inputs_that_never_occur_cost_nothing_and_break_nothing() -> None:
     assert bool(round_layer(torch.ones(2, 3), step(0.5), flat, torch.ones(2, 1), pivots(flat)).isfinite().all())
 
 
-def test_a_refit_is_least_squares() -> None:
+def test_refit_is_least_squares() -> None:
     X, W = normal(200, 4, seed=1), normal(3, 4, seed=2)
     Z = X + 0.3 * normal(200, 4, seed=3)
     found = refit(W, Z.T @ Z / 200, X.T @ Z / 200, damping=0.0)
@@ -144,13 +147,9 @@ def test_a_refit_is_least_squares() -> None:
     assert torch.allclose(found, best)
 
 
-def test_the_step_is_where_a_bit_less_costs_the_slope_on_a_fine_grid() -> None:
+def test_step_for_is_where_a_bit_less_costs_the_slope_on_a_fine_grid() -> None:
     """dD/dR of a uniform quantizer, D = hΔ²/12, at the factor 6/ln 2."""
     h, slope = 3.0, 0.01
     width = rounding.step_for(slope, h) * math.sqrt(6 / math.log(2) / rounding.STEP_FACTOR)
     more, less = h * (width * 2**0.01) ** 2 / 12, h * (width * 2**-0.01) ** 2 / 12
     assert (more - less) / 0.02 == pytest.approx(slope, rel=1e-3)
-
-
-def test_the_examples_run() -> None:
-    assert doctest.testmod(rounding).failed == 0

@@ -56,7 +56,7 @@ def exact_laplace_bits(x: Tensor, scale: Tensor) -> Tensor:
 
 @settings(deadline=None)
 @given(st.floats(-40, 40), st.floats(0.06, 500))
-def test_bits_and_derivatives_of_the_logistic_are_those_of_its_distribution(x: float, scale: float) -> None:
+def test_logistic_bits_and_their_derivatives_are_those_of_the_distribution(x: float, scale: float) -> None:
     points = torch.tensor([x], dtype=torch.float64, requires_grad=True)
     scales = torch.tensor([scale], dtype=torch.float64, requires_grad=True)
     bits, by_x, by_scale = logistic_bits(points.detach(), scales.detach())
@@ -74,13 +74,13 @@ def test_bits_and_derivatives_of_the_logistic_are_those_of_its_distribution(x: f
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scale", [0.2, 3.0, 50.0])
-def test_masses_of_whole_numbers_add_up_to_one(kind: PriorKind, scale: float) -> None:
+def test_entropy_model_masses_of_whole_numbers_add_up_to_one(kind: PriorKind, scale: float) -> None:
     k = torch.arange(-20_000.0, 20_001.0, dtype=torch.float64)[None]
     masses = torch.exp2(-density_of(kind, scale=scale).bits(k).detach())
     assert float(masses[masses > 1e-8].sum()) == pytest.approx(1, abs=1e-3)
 
 
-def test_the_learned_distribution_rises_from_zero_to_one() -> None:
+def test_learned_distribution_rises_from_zero_to_one() -> None:
     density = density_of("density", groups=4)
     assert isinstance(density, Learned)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_the_learned_distribution_rises_from_zero_to_one() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_costs_and_their_derivatives_are_those_of_the_bits(kind: PriorKind) -> None:
+def test_entropy_model_costs_and_their_derivatives_are_those_of_the_bits(kind: PriorKind) -> None:
     """Against autograd; the learned density is read from a table, which is close, not equal."""
     density, sizes = density_of(kind, groups=2), [400, 100]
     x = (4 * torch.randn(500, dtype=torch.float64)).requires_grad_()
@@ -111,7 +111,7 @@ def test_costs_and_their_derivatives_are_those_of_the_bits(kind: PriorKind) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_all_begin_near_the_same_distribution(kind: PriorKind) -> None:
+def test_entropy_models_begin_near_the_same_distribution(kind: PriorKind) -> None:
     torch.manual_seed(0)
     sample = torch.distributions.Laplace(0.0, 3.0).sample((1, 20_000)).round()
     entropy = math.log2(2 * math.e * 3.0)
@@ -119,7 +119,7 @@ def test_all_begin_near_the_same_distribution(kind: PriorKind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_learns_its_numbers_to_near_their_entropy(kind: PriorKind) -> None:
+def test_entropy_models_learn_numbers_to_near_their_entropy(kind: PriorKind) -> None:
     torch.manual_seed(0)
     sample = torch.distributions.Laplace(0.0, 1.0).sample((5000,)).round()
     _, counts = sample.unique(return_counts=True)

@@ -79,7 +79,7 @@ def test_looking_for_frozen_norms_changes_no_mode() -> None:
     assert [module.training for module in net.modules()] == modes
 
 
-def test_no_batches_means_never() -> None:
+def test_no_statistics_are_reestimated_on_zero_batches() -> None:
     net = Net(lambda net: None).train()
     before = copy.deepcopy(net.state_dict())
     reestimate_batchnorm(Supervised(net, BATCHES, BATCHES, BATCHES), net, batches=0)

@@ -47,7 +47,7 @@ def lost(model: nn.Module, packed: nn.Module) -> float:
     return float((before - after).square().sum() / before.square().sum())
 
 
-def test_the_model_is_exactly_what_its_bytes_decode_to() -> None:
+def test_packed_model_is_exactly_what_its_bytes_decode_to() -> None:
     packed = rs.pack_model(network(), data(), example=data()[0][:1])
     state = packed.model.state_dict()
     decoded = rs.decode(packed.payload)
@@ -70,7 +70,7 @@ def test_a_larger_slope_is_a_smaller_file_and_a_larger_error() -> None:
     assert errors[0] < 0.01
 
 
-def test_the_given_model_stays_as_it_was() -> None:
+def test_packing_leaves_the_given_model_unchanged() -> None:
     model = network()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rs.pack_model(model, data(), example=data()[0][:1])
@@ -78,17 +78,17 @@ def test_the_given_model_stays_as_it_was() -> None:
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_size_is_kept_and_nearly_used() -> None:
+def test_packing_to_a_size_keeps_it_and_nearly_uses_it() -> None:
     packed = rs.pack_model(network(), data(), example=data()[0][:1], size=1000)
     assert 800 < packed.size <= 1000
 
 
-def test_the_same_model_and_data_give_the_same_bytes() -> None:
+def test_packing_the_same_model_and_data_gives_the_same_bytes() -> None:
     first, second = (rs.pack_model(network(), data(), example=data()[0][:1]).payload for _ in range(2))
     assert first == second
 
 
-def test_without_data_random_inputs_stand_in() -> None:
+def test_packing_without_data_uses_random_inputs() -> None:
     model = network()
     packed = rs.pack_model(model, example=data()[0][:1], slope=1e-4)
     assert lost(model, packed.model) < 0.02
@@ -112,7 +112,7 @@ def test_parameters_of_other_modules_are_rounded_by_how_far_the_outputs_feel_the
     assert 0 < near < 0.01 < far
 
 
-def test_a_written_model_is_loaded_without_its_class(tmp_path: Path) -> None:
+def test_packed_model_is_loaded_without_its_class(tmp_path: Path) -> None:
     packed = rs.pack_model(network(), data(), example=data()[0][:1])
     packed.write(tmp_path / "small.rsz")
     with torch.no_grad():
@@ -126,24 +126,24 @@ def test_a_written_model_is_loaded_without_its_class(tmp_path: Path) -> None:
     [
         ({"slope": 0.0}, "slope of a packed model is a positive number; found 0.0"),
         ({"size": -3}, "size of a packed model is a positive number; found -3"),
-        ({"slope": 1.0, "size": 9}, "a slope or a size, not both"),
+        ({"slope": 1.0, "size": 9}, "Both a slope and a size"),
         ({"size": 20}, "at most 20 bytes"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(changes: dict[str, float], message: str) -> None:
+def test_pack_model_refuses_impossible_arguments(changes: dict[str, float], message: str) -> None:
     with pytest.raises(TrialError, match=message):
         rs.pack_model(network(), data(1), example=data()[0][:1], **changes)  # type: ignore[arg-type]
 
 
 def test_calibration_needs_batches_that_the_model_takes() -> None:
-    with pytest.raises(TaskError, match="at least one batch"):
+    with pytest.raises(TaskError, match="no batch to calibrate with"):
         rs.pack_model(network(), [], example=data()[0][:1])
     with pytest.raises(TaskError, match="floating-point"):
         rs.pack_model(nn.Sequential(nn.Embedding(4, 2), nn.Linear(2, 2)), example=torch.tensor([[1]]))
     dead = nn.Sequential(nn.Linear(2, 2))
     nn.init.zeros_(dead[0].weight)
     nn.init.zeros_(dead[0].bias)
-    with pytest.raises(TaskError, match="not all zero"):
+    with pytest.raises(TaskError, match="outputs are all zero on the calibration batches"):
         rs.pack_model(dead, [torch.ones(2, 2)], example=torch.ones(1, 2))
 
 

@@ -34,7 +34,7 @@ def test_tensors_of_a_kind_share_a_group_and_stand_beside_each_other() -> None:
     assert [*found][:2] == ["a.weight", "c.weight"]
 
 
-def test_each_tensor_may_be_alone() -> None:
+def test_grouping_by_tensor_gives_each_tensor_its_own_group() -> None:
     assert {lattice.group for lattice in of(grouping="tensor").values()} == {*tensors()}
 
 
@@ -47,7 +47,7 @@ def test_each_tensor_may_be_alone() -> None:
         ("frequency", {"a.weight": (1, 1, 3, 3), "a.bias": (1,), "b.left": (1, 1)}),
     ],
 )
-def test_what_has_a_step_of_its_own(steps: StepsKind, expected: dict[str, tuple[int, ...]]) -> None:
+def test_step_shapes_of_each_kind(steps: StepsKind, expected: dict[str, tuple[int, ...]]) -> None:
     found = of(steps=steps)
     assert {name: found[name].steps for name in expected} == expected
 
@@ -60,7 +60,7 @@ def test_what_has_a_step_of_its_own(steps: StepsKind, expected: dict[str, tuple[
         ("tucker2", {"rank_out": 3, "rank_in": 2}, {"outer": 1, "core": 0, "inner": 1}),
     ],
 )
-def test_components_are_where_a_higher_rank_would_add_some(
+def test_component_modes_are_where_a_higher_rank_would_add_some(
     plugin: str, values: dict[str, int], expected: dict[str, int]
 ) -> None:
     model = nn.Sequential(load_plugin(plugin)(CONVOLUTION, **values))
@@ -98,7 +98,9 @@ def plainly(quantizer: Quantizer, named: dict[str, Tensor], noise: Tensor) -> tu
 @pytest.mark.parametrize("prior", ["laplace", "logistic", "density"])
 @pytest.mark.parametrize("steps", ["tensor", "channel", "component", "frequency"])
 @pytest.mark.parametrize("grouping", ["kind", "tensor"])
-def test_it_is_what_autograd_makes_of_its_pieces(prior: PriorKind, steps: StepsKind, grouping: Any) -> None:
+def test_quantizer_gradients_are_those_of_autograd_on_its_pieces(
+    prior: PriorKind, steps: StepsKind, grouping: Any
+) -> None:
     named = {name: tensor.requires_grad_() for name, tensor in tensors().items()}
     coding = CodingSettings(prior=prior, steps=steps, grouping=grouping)
     quantizer = Quantizer(named, 4, coding, {"b.left": 1}).double()
@@ -124,7 +126,7 @@ def test_it_is_what_autograd_makes_of_its_pieces(prior: PriorKind, steps: StepsK
 
 
 @pytest.mark.parametrize("steps", ["tensor", "channel", "component", "frequency"])
-def test_rounded_in_place_they_lie_on_their_grids(steps: StepsKind) -> None:
+def test_tensors_rounded_in_place_lie_on_their_grids(steps: StepsKind) -> None:
     named = {name: tensor.float() for name, tensor in tensors().items()}
     quantizer = Quantizer(named, 4, CodingSettings(steps=steps), {"b.left": 1})
     before = {name: tensor.clone() for name, tensor in named.items()}
@@ -133,4 +135,4 @@ def test_rounded_in_place_they_lie_on_their_grids(steps: StepsKind) -> None:
         whole = grid.round(named[name])
         assert torch.equal(grid.values(whole, torch.float32), named[name])
         assert torch.equal(whole, quantizer.exact(before)[name].round())
-        assert grid.notches.dim() == named[name].dim()
+        assert grid.exponents.dim() == named[name].dim()

@@ -27,7 +27,7 @@ def exact_bits(x: Tensor, scale: Tensor) -> Tensor:
 
 
 @given(st.floats(-40, 40), st.floats(0.05, 500))
-def test_bits_and_their_derivatives_are_those_of_the_distribution(x: float, scale: float) -> None:
+def test_laplace_bits_and_their_derivatives_are_those_of_the_distribution(x: float, scale: float) -> None:
     points = torch.tensor([x], dtype=torch.float64, requires_grad=True)
     scales = torch.tensor([scale], dtype=torch.float64, requires_grad=True)
     expected = exact_bits(points, scales)
@@ -45,7 +45,7 @@ def test_bits_and_their_derivatives_are_those_of_the_distribution(x: float, scal
 
 
 @pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 100.0, 1e4])
-def test_bits_of_whole_numbers_add_up_to_a_probability_of_one(scale: float) -> None:
+def test_laplace_masses_of_whole_numbers_add_up_to_one(scale: float) -> None:
     k = torch.arange(-200_000.0, 200_001.0)
     bits, _, _ = laplace_bits(k, torch.full_like(k, scale))
     assert float(torch.exp2(-bits.double()).sum()) == pytest.approx(1, abs=2e-3)
@@ -63,7 +63,7 @@ def steps_of(quantizer: Quantizer) -> dict[str, float]:
     return dict(zip(names, quantizer.log_step.detach().exp().tolist(), strict=True))
 
 
-def test_weights_come_out_rounded_to_whole_steps() -> None:
+def test_quantizer_rounds_weights_to_whole_steps() -> None:
     quantizer, named = quantizer_of(torch.randn(7, 5), 0.01 * torch.randn(3, 4, 2, 2))
     rounded, _ = quantizer(named)
     for name, step in steps_of(quantizer).items():
@@ -73,7 +73,7 @@ def test_weights_come_out_rounded_to_whole_steps() -> None:
         assert float((rounded[name].detach() - named[name]).abs().max()) <= step / 2 * 1.0001
 
 
-def test_gradients_pass_straight_through_and_reach_the_steps() -> None:
+def test_quantizer_gradients_pass_straight_through_and_reach_the_steps() -> None:
     weight = torch.randn(6, 4, requires_grad=True)
     quantizer, named = quantizer_of(weight)
     toward = torch.randn(6, 4)
@@ -87,7 +87,7 @@ def test_gradients_pass_straight_through_and_reach_the_steps() -> None:
     assert float(quantizer.prior.log_scale.grad.abs().sum()) == 0  # type: ignore[union-attr]
 
 
-def test_the_rate_has_the_gradients_of_its_finite_differences() -> None:
+def test_quantizer_bits_have_the_gradients_of_finite_differences() -> None:
     weights = [torch.randn(5, 3, dtype=torch.float64), 3 * torch.randn(2, 4, dtype=torch.float64)]
     quantizer, named = quantizer_of(*weights)
     quantizer.double()
@@ -120,7 +120,7 @@ def _difference(rate: object, parameter: Tensor, index: int, width: float = 1e-6
 
 
 @pytest.mark.parametrize("start_bits", [2.0, 4.0, 8.0])
-def test_it_starts_at_the_bits_asked_for(start_bits: float) -> None:
+def test_quantizer_starts_at_the_bits_asked_for(start_bits: float) -> None:
     weight = torch.distributions.Laplace(0.0, 0.03).sample((200, 100))
     quantizer, named = quantizer_of(weight, start_bits=start_bits)
     _, bits = quantizer(named)
@@ -128,24 +128,24 @@ def test_it_starts_at_the_bits_asked_for(start_bits: float) -> None:
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e4])
-def test_no_tensor_collapses_to_zero_at_the_start(size: float) -> None:
+def test_quantizer_rounds_no_tensor_to_zero_at_the_start(size: float) -> None:
     quantizer, named = quantizer_of(size * torch.randn(20, 20))
     assert float((quantizer(named)[0]["w0"] != 0).float().mean()) > 0.7
 
 
-def test_a_tensor_of_zeros_stays_zero() -> None:
+def test_quantizer_leaves_a_tensor_of_zeros_zero() -> None:
     quantizer, named = quantizer_of(torch.zeros(3, 3))
     rounded, bits = quantizer(named)
     assert torch.equal(rounded["w0"], torch.zeros(3, 3))
     assert bits.isfinite()
 
 
-def test_weights_that_are_not_finite_are_refused_by_name() -> None:
+def test_quantizer_refuses_weights_that_are_not_finite_by_name() -> None:
     with pytest.raises(TrialError, match="w0 holds NaN"):
         quantizer_of(torch.tensor([[float("nan")]]))
 
 
-def test_steps_and_scales_learn_the_cost_of_a_distribution() -> None:
+def test_quantizer_steps_and_scales_learn_the_cost_of_a_distribution() -> None:
     """With weights fixed and a price on squared error, the step moves to the optimum D'(Δ) = −λR'(Δ)."""
     torch.manual_seed(1)
     weight = torch.distributions.Laplace(0.0, 1.0).sample((100, 100))
@@ -162,7 +162,7 @@ def test_steps_and_scales_learn_the_cost_of_a_distribution() -> None:
     assert steps_of(quantizer)["w0"] == pytest.approx(math.sqrt(6 * price / math.log(2)), rel=0.02)
 
 
-def test_noise_is_uniform_and_new_in_each_call() -> None:
+def test_quantizer_noise_is_uniform_and_new_in_each_call() -> None:
     quantizer, _ = quantizer_of(torch.randn(100, 100))
     first, second = quantizer._noise(), quantizer._noise()
     assert not torch.equal(first, second)

@@ -104,7 +104,7 @@ def test_layers_behind_what_has_no_gradient_are_kept_and_named(between: Callable
 
 
 @pytest.mark.parametrize("between", WITHOUT.values(), ids=WITHOUT)
-def test_without_any_gradient_all_is_kept_and_named(between: Callable[[Net, Tensor], Tensor]) -> None:
+def test_packing_without_any_gradient_keeps_and_names_every_layer(between: Callable[[Net, Tensor], Tensor]) -> None:
     model = Net(between).eval()
     found = packed(between)
     assert {"enter", "inner"} <= found.safe.keys()
@@ -136,7 +136,7 @@ def test_a_gate_that_is_felt_by_its_weight_alone_is_seen_by_what_it_does() -> No
 
 
 def test_outputs_that_are_no_tensor_are_refused() -> None:
-    with pytest.raises(TaskError, match="found none"):
+    with pytest.raises(TaskError, match="returned no tensor"):
         packed(lambda net, h: None)
     with pytest.raises(TaskError, match="forward raised ValueError: no such thing"):
         rs.pack_model(Net(raising), [X], example=X[:1])
@@ -148,7 +148,7 @@ def raising(net: Net, h: Tensor) -> Tensor:
     return h
 
 
-def test_the_error_is_that_of_the_outputs_and_a_large_one_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_packing_error_is_that_of_the_outputs_and_a_large_one_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
     for slope, is_large in ((1e-4, False), (10.0, True)):
@@ -181,7 +181,7 @@ INPUTS = {
 
 @pytest.mark.parametrize("x", INPUTS.values(), ids=INPUTS)
 @pytest.mark.parametrize("bias", [True, False])
-def test_inputs_that_vary_little_beside_their_mean(x: Tensor, bias: bool) -> None:
+def test_packing_layers_whose_inputs_vary_little_beside_their_mean(x: Tensor, bias: bool) -> None:
     model = plain()
     if not bias:
         model[2] = nn.Linear(64, 64, bias=False)
@@ -199,7 +199,7 @@ def test_a_single_example_does_not_ruin_the_others() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_precisions(dtype: torch.dtype) -> None:
+def test_packing_models_of_other_precisions(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layers = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 4)
     model = nn.Sequential(*layers).eval().to(dtype)
@@ -209,7 +209,7 @@ def test_other_precisions(dtype: torch.dtype) -> None:
     assert all(each.dtype == dtype for each in found.model.parameters())
 
 
-def test_layers_without_inputs_or_outputs_and_zero_weights() -> None:
+def test_packing_layers_without_inputs_or_outputs_and_with_zero_weights() -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -268,7 +268,7 @@ def test_a_wide_layer_is_taken_in_blocks(monkeypatch: pytest.MonkeyPatch) -> Non
     assert blocked.size < 1.2 * whole.size
 
 
-def test_what_a_wide_layer_takes_is_said_before(caplog: pytest.LogCaptureFixture) -> None:
+def test_expense_of_a_wide_layer_is_logged_before(caplog: pytest.LogCaptureFixture) -> None:
     head = Layer("head", "linear", (4096, 25088))
     with caplog.at_level(logging.WARNING):
         say_expense([Layer("small", "linear", (64, 512)), head])
@@ -309,7 +309,7 @@ def test_a_model_that_is_never_the_same_has_noise() -> None:
     assert Closeness.of(Net(KNOWN["sampled"]).eval(), forward, [X]).noise == 0
 
 
-def test_what_a_forward_overwrites_is_kept_for_the_gradient() -> None:
+def test_sensitivity_keeps_what_a_forward_overwrites() -> None:
     def copied(net: Net, h: Tensor) -> Tensor:
         y = (h + net.codes[0]).sigmoid()
         return net.head(torch.cat([y[:, :3] * 2 - 0.5, y[:, 3:]], 1))  # type: ignore[no-any-return]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rank_search.basics import is_logarithmic, short_number
 from rank_search.report import write_report
 from rank_search.report.contents import contents
 from rank_search.report.page import render
@@ -68,13 +70,13 @@ def opened(browser: BrowserContext, page_file: Path) -> Iterator[Opened]:
     found.page.close()
 
 
-def test_it_loads_without_a_network_or_a_complaint(opened: Opened, page_file: Path) -> None:
+def test_the_page_loads_without_a_network_or_a_complaint(opened: Opened, page_file: Path) -> None:
     assert opened.complaints == []
     assert [url for url in opened.requests if not url.startswith(("data:", "blob:"))] == [page_file.as_uri()]
     assert opened.page.locator(".plot .main-svg").count() > 5
 
 
-def test_names_are_text_whatever_is_in_them(opened: Opened) -> None:
+def test_hostile_names_are_shown_as_text(opened: Opened) -> None:
     assert opened.page.evaluate("window.broken") is None
     assert opened.page.locator("h1").text_content() == HOSTILE
     assert opened.page.title().startswith(HOSTILE)
@@ -126,7 +128,7 @@ def test_every_view_follows_a_click_on_the_heat_map(opened: Opened) -> None:
     assert opened.page.input_value("#layer") == "2"  # the lowest row
 
 
-def test_keys_alone_do(opened: Opened) -> None:
+def test_the_page_is_usable_by_keyboard_alone(opened: Opened) -> None:
     before = opened.figures()
     opened.page.focus("#front input:checked")
     opened.page.keyboard.press("ArrowDown")
@@ -228,7 +230,7 @@ def test_ten_thousand_trials_are_few_marks(browser: BrowserContext, tmp_path: Pa
     assert opened.complaints == []
 
 
-def test_a_study_without_trials_is_no_trouble(browser: BrowserContext, tmp_path: Path) -> None:
+def test_the_page_of_a_study_without_trials_has_no_complaint(browser: BrowserContext, tmp_path: Path) -> None:
     with Store.open(tmp_path / "s.sqlite", create=True) as store:
         store.join(study_record(name="new"))
         write_report(store, "s.sqlite", "new", tmp_path / "new.html")
@@ -236,3 +238,20 @@ def test_a_study_without_trials_is_no_trouble(browser: BrowserContext, tmp_path:
     assert opened.complaints == []
     assert opened.page.locator("#trial").text_content() == "No trial is selected."
     opened.page.close()
+
+
+def test_the_scripts_write_numbers_and_choose_axes_as_python_does(browser: BrowserContext, tmp_path: Path) -> None:
+    values = [0.0, 0.00012345, -0.5, 1 / 3, 12.0, 9999.4, 9999.6, 12346.0, 999_951.0, -29_639_296.0, 2.5e12, 9.999e14]
+    pairs = [(1.0, 19.9), (1.0, 20.1), (0.0, 50.0), (-1.0, 40.0), (0.001, 0.03)]
+    with Store.open(tmp_path / "s.sqlite", create=True) as store:
+        store.join(study_record(name="s"))
+        look = contents(store, str(tmp_path / "s.sqlite"), "s")["look"]
+    shown = {"trials": {"number": [], "member": []}, "study": {"objectives": []}, "look": look}
+    page = browser.new_page()
+    page.set_content(f'<script type="application/json" id="contents">{json.dumps(shown)}</script>')
+    page.add_script_tag(content=resources.files("rank_search.report").joinpath("page", "state.js").read_text("utf-8"))
+    assert page.evaluate("(values) => values.map(short)", values) == [short_number(value) for value in values]
+    assert page.evaluate("(pairs) => pairs.map(([low, high]) => isLogarithmic(low, high))", pairs) == [
+        is_logarithmic(pair) for pair in pairs
+    ]
+    page.close()

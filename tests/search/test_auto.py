@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from rank_search.layers import Layer
-from rank_search.options import OptionTable, lagrangian_front
+from rank_search.options import OptionTable
+from rank_search.options.allocation import lagrangian_front
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.search import AutoSearcher, OptunaSearcher, Searcher, seed_points
 from rank_search.search.auto import Auto
@@ -86,7 +87,7 @@ def drawn_points(problem: Problem, count: int) -> list[Point]:
     ],
     ids=str,
 )
-def test_points_are_new_and_of_the_space(make: Make, settings: dict[str, Any]) -> None:
+def test_auto_proposes_new_points_of_the_space(make: Make, settings: dict[str, Any]) -> None:
     problem = Problem(make(**settings))
     points = problem.drive(25)
     assert len({point.key for point in points}) == 25
@@ -104,7 +105,7 @@ def test_points_are_new_and_of_the_space(make: Make, settings: dict[str, Any]) -
             assert strength.allows(point.penalties[name])
 
 
-def test_penalties_are_tried_all_over_their_ranges_and_off(make: Make) -> None:
+def test_auto_tries_penalties_all_over_their_ranges_and_off(make: Make) -> None:
     found = [point.penalties["entropy"] for point in Problem(make(**PENALTIES)).drive(40)]
     assert 0.0 in found
     on = np.log10([each for each in found if each > 0])
@@ -112,13 +113,13 @@ def test_penalties_are_tried_all_over_their_ranges_and_off(make: Make) -> None:
     assert on.max() > -2
 
 
-def test_the_same_rng_proposes_the_same(make: Make) -> None:
+def test_auto_proposes_the_same_with_the_same_rng(make: Make) -> None:
     problem = Problem(make(**PENALTIES))
     assert problem.drive(12) == problem.drive(12)
     assert problem.drive(12) != problem.drive(12, rng_seed=1)
 
 
-def test_the_order_of_learning_makes_no_difference(make: Make) -> None:
+def test_auto_does_not_depend_on_the_order_of_learning(make: Make) -> None:
     problem = Problem(make(**PENALTIES))
     points = problem.drive(14)
     flying, known = points[12:], points[:12]
@@ -134,7 +135,7 @@ def test_the_order_of_learning_makes_no_difference(make: Make) -> None:
     assert proposed[0] == proposed[1] == proposed[2]
 
 
-def test_the_newest_of_what_came_of_a_point_counts(make: Make) -> None:
+def test_auto_counts_the_newest_outcome_of_a_point(make: Make) -> None:
     problem = Problem(make())
     points = problem.drive(8)
     often, once, keys = problem.auto(), problem.auto(), {point.key for point in points}
@@ -149,7 +150,7 @@ def test_the_newest_of_what_came_of_a_point_counts(make: Make) -> None:
     assert often.propose(np.random.default_rng(0), keys) == once.propose(np.random.default_rng(0), keys)
 
 
-def test_what_is_in_flight_is_not_proposed_again_nor_the_like_of_it(make: Make) -> None:
+def test_auto_avoids_points_in_flight_and_their_like(make: Make) -> None:
     problem = Problem(make(layers=EIGHT), COUNTS)
     auto, known = problem.auto(), {point.key: point for point in problem.drive(15)}
     for point in known.values():
@@ -179,13 +180,13 @@ def test_what_is_in_flight_is_not_proposed_again_nor_the_like_of_it(make: Make) 
         ),
     ],
 )
-def test_bounds_on_counted_costs_are_kept(make: Make, bounds: list[str], holds: Callable[..., bool]) -> None:
+def test_auto_keeps_bounds_on_counted_costs(make: Make, bounds: list[str], holds: Callable[..., bool]) -> None:
     problem = Problem(make(constraints=bounds))
     assert all(holds(problem.costs.cost(point), problem.costs.dense) for point in problem.drive(25))
 
 
 @pytest.mark.parametrize("bound", ["error <= 0.03", "error <= 3 * dense"])
-def test_a_bound_on_an_objective_is_kept_once_it_is_learned(make: Make, bound: str) -> None:
+def test_auto_keeps_a_bound_on_an_objective_once_it_is_learned(make: Make, bound: str) -> None:
     def late(**settings: Any) -> int:
         problem = Problem(make(layers=EIGHT, **settings), COUNTS)
         return sum(problem.measure(point)["error"] <= 0.03 for point in problem.drive(30)[15:])
@@ -194,7 +195,7 @@ def test_a_bound_on_an_objective_is_kept_once_it_is_learned(make: Make, bound: s
     assert late(constraints=[bound]) > late() + 3
 
 
-def test_what_breaks_a_bound_is_not_on_the_front_but_is_learned_from(make: Make) -> None:
+def test_auto_learns_from_a_point_that_breaks_a_bound_but_keeps_it_off_the_front(make: Make) -> None:
     """A point that is infeasible covers nothing, so the like of it is still worth trying."""
     problem = Problem(make(layers=EIGHT), COUNTS)
     points = problem.drive(12)
@@ -212,7 +213,7 @@ def test_what_breaks_a_bound_is_not_on_the_front_but_is_learned_from(make: Make)
     assert gain > 0.9 * max((0.11 - each["error"]) * (problem.dense["macs"] - each["macs"]) for each in others)
 
 
-def test_small_budgets_teach_what_counts(make: Make) -> None:
+def test_auto_learns_from_small_budgets(make: Make) -> None:
     """At a tenth of the budget every loss is three times as large; which errors count is the same."""
     problem = Problem(make(layers=EIGHT), COUNTS)
     auto = problem.auto()
@@ -228,7 +229,7 @@ def test_small_budgets_teach_what_counts(make: Make) -> None:
     assert weights[6:].min() > 2 * weights[:6].max()
 
 
-def test_losses_that_are_all_equal_are_no_trouble(make: Make) -> None:
+def test_auto_copes_with_equal_losses(make: Make) -> None:
     for losses in ((0.01, 5e5), (0.0, 0.0), (1e30, 5e5), (-1.0, 5e5)):
         problem, tried = Problem(make(**PENALTIES)), set[str]()
         auto = problem.auto()
@@ -239,7 +240,7 @@ def test_losses_that_are_all_equal_are_no_trouble(make: Make) -> None:
             auto.learn(point, losses)
 
 
-def test_dense_alone_teaches_nothing_and_is_no_trouble(make: Make) -> None:
+def test_auto_copes_with_the_dense_model_alone(make: Make) -> None:
     problem = Problem(make())
     auto, dense = problem.auto(), Point({layer: Choice() for layer in problem.layers})
     auto.learn(dense, problem.losses(dense))
@@ -248,7 +249,7 @@ def test_dense_alone_teaches_nothing_and_is_no_trouble(make: Make) -> None:
     assert point.key != dense.key
 
 
-def test_a_single_group_is_searched_until_nothing_is_left(make: Make) -> None:
+def test_auto_searches_a_single_group_until_nothing_is_left(make: Make) -> None:
     made = make(("svd",), {"head": LAYERS["head"]}, round_to=8)
     problem = Problem(made)
     auto, tried = problem.auto(), dict[str, Point]()
@@ -259,7 +260,7 @@ def test_a_single_group_is_searched_until_nothing_is_left(make: Make) -> None:
     assert {tuple(each.layers["head"].values.values()) for each in tried.values()} == {(), (8,), (16,), (24,)}
 
 
-def test_when_nothing_is_left_the_search_falls_back_on_random_points_and_ends(make: Make) -> None:
+def test_auto_falls_back_on_random_points_when_nothing_is_left_and_ends(make: Make) -> None:
     space, costs, settings = made = make(("svd",), {"head": LAYERS["head"]}, round_to=4, seeds=NO_SEEDS)
     options = OptionTable(space.groups, costs, made_up_error(space), space.round_to)
     options.of["head"] = options.of["head"][:4]
@@ -275,7 +276,7 @@ def test_when_nothing_is_left_the_search_falls_back_on_random_points_and_ends(ma
     assert len(labels) == 7  # dense, and the multiples of 4 up to 24
 
 
-def test_what_diverged_is_told_again_when_something_worse_is_seen(make: Make) -> None:
+def test_diverged_trials_are_told_again_when_something_worse_is_seen(make: Make) -> None:
     """However late it is fed: as if it had been known from the start."""
     problem = Problem(make(seeds=NO_SEEDS, constraints=["error <= 0.05"]))
     space, costs, settings = problem.made
@@ -327,7 +328,7 @@ def best_points(problem: Problem) -> list[Point]:
 
 
 @pytest.mark.parametrize("rng_seed", [0, 1, 2])
-def test_it_finds_more_than_random_points_and_than_allocations_that_know_nothing(make: Make, rng_seed: int) -> None:
+def test_auto_finds_more_than_random_points_and_unlearned_allocations(make: Make, rng_seed: int) -> None:
     counts = np.random.default_rng(rng_seed).permutation(COUNTS).tolist()
     problem = Problem(make(layers=EIGHT), counts)
     found = hypervolume(problem, problem.drive(60, rng_seed))

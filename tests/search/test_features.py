@@ -15,7 +15,7 @@ def rows(errors: np.ndarray, kinds: np.ndarray | None = None, kinds_of: int = 1,
     return features.rows(errors, kinds, np.full((len(errors), 2), 0.5), np.empty((len(errors), 0)), budget)
 
 
-def test_a_row_spelled_out() -> None:
+def test_feature_row_of_an_example() -> None:
     features = Features(groups=2, kinds=2, penalties=1)
     kinds, kept = np.array([[1, 0]]), np.array([[0.5, 0.25]])
     (row,) = features.rows(np.array([[0.1, 0.3]]), kinds, kept, np.array([[0.4]]), 0.1)
@@ -28,13 +28,13 @@ def test_a_row_spelled_out() -> None:
     assert np.flatnonzero(features.flexible).tolist() == [3, 4, 5, 6]
 
 
-def test_no_error_and_nothing_kept_are_finite() -> None:
+def test_features_of_no_error_and_nothing_kept_are_finite() -> None:
     features = Features(2, 1, 0)
     found = features.rows(np.zeros((1, 2)), np.zeros((1, 2), np.intp), np.zeros((1, 2)), np.empty((1, 0)), 0.0)
     assert np.isfinite(found).all()
 
 
-def test_weights_recover_the_order_in_which_errors_count() -> None:
+def test_feature_weights_recover_the_order_in_which_errors_count() -> None:
     rng = np.random.default_rng(0)
     counts = np.array([0.2, 3.0, 1.0, 0.6, 2.0])
     errors = rng.uniform(0.0, 1.0, (600, 5)) * rng.uniform(0.05, 1.0, (600, 1))
@@ -47,7 +47,7 @@ def test_weights_recover_the_order_in_which_errors_count() -> None:
     assert relative == pytest.approx(counts / counts.mean(), abs=0.35)
 
 
-def test_a_factorization_whose_errors_count_more_is_told_apart() -> None:
+def test_feature_weights_tell_a_factorization_whose_errors_count_more() -> None:
     rng = np.random.default_rng(1)
     errors, kinds = rng.uniform(0.01, 1.0, (500, 4)), rng.integers(0, 2, (500, 4))
     features = Features(4, 2, 0)
@@ -57,7 +57,7 @@ def test_a_factorization_whose_errors_count_more_is_told_apart() -> None:
     assert (weights[:, 1] > 1.5 * weights[:, 0]).all()
 
 
-def test_weights_are_one_before_any_data_and_never_negative() -> None:
+def test_feature_weights_are_one_before_any_data_and_never_negative() -> None:
     features = Features(3, 2, 1)
     learned = np.zeros((2, features.scale.size))
     learned[1, 3] = -100.0

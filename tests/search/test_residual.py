@@ -29,7 +29,7 @@ def kernel(some: np.ndarray, others: np.ndarray, reach: float, amplitude: float)
 
 
 @pytest.mark.parametrize("count", [1, 3, 12, 60])
-def test_it_is_the_likeliest_process_and_the_textbook_mean(count: int) -> None:
+def test_residual_is_the_likeliest_process_and_its_mean_the_textbook_one(count: int) -> None:
     """Rasmussen and Williams, equations 2.25 and 5.8."""
     positions, residuals = data(count)
 
@@ -46,7 +46,7 @@ def test_it_is_the_likeliest_process_and_the_textbook_mean(count: int) -> None:
     assert found.mean(NEW) == pytest.approx(across @ np.linalg.inv(covariance(*best)) @ residuals, abs=1e-8)
 
 
-def test_without_trials_nothing_is_expected() -> None:
+def test_residual_without_trials_expects_zero() -> None:
     assert Residual.fitted(np.empty((0, 3)), np.empty(0)).mean(NEW).tolist() == [0.0] * 7
 
 
@@ -55,7 +55,7 @@ def test_residuals_that_are_not_finite_are_refused() -> None:
         Residual.fitted(np.zeros((1, 3)), np.array([np.nan]))
 
 
-def test_both_together_know_what_neither_does_alone() -> None:
+def test_corrected_surrogate_predicts_what_neither_part_does_alone() -> None:
     positions, bump = data(60)
     X = np.column_stack([np.ones(60), positions])
     z = 2.0 + positions @ np.array([1.0, -1.0, 0.5]) + 3 * bump
@@ -68,7 +68,7 @@ def test_both_together_know_what_neither_does_alone() -> None:
 
 
 @given(st.integers(0, 30), st.integers(0, 5), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_the_nearest_are_nearer_than_the_others(some: int, others: int, count: int, rng_seed: int) -> None:
+def test_nearest_positions_are_nearer_than_the_others(some: int, others: int, count: int, rng_seed: int) -> None:
     rng = np.random.default_rng(rng_seed)
     positions, to = rng.standard_normal((some, 2)), rng.standard_normal((others, 2))
     found = nearest(positions, to, count).tolist()
@@ -79,7 +79,7 @@ def test_the_nearest_are_nearer_than_the_others(some: int, others: int, count: i
         assert max(distance[found]) <= min(np.delete(distance, found)) + 1e-9
 
 
-def test_positions_spelled_out() -> None:
+def test_feature_positions_of_an_example() -> None:
     features = Features(groups=2, kinds=2, penalties=2)
     errors, penalties = np.array([[0.04, 0.25]]), np.array([[0.4, 0.7]])
     rows = features.rows(errors, np.array([[1, 0]]), np.array([[0.5, 0.25]]), penalties, 0.1)

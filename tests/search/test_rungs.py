@@ -16,10 +16,11 @@ from pydantic import ValidationError
 
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.search import Rungs, SearchSettings, require_rungs_fit
-from rank_search.search.ranks import farthest
+from rank_search.search.epsilon_net import farthest
 from rank_search.search.rungs import RungSettings
 from rank_search.study import load_study
-from tests.search.test_ranks import dominates, peeled
+from tests.pareto.test_dominance import peeled
+from tests.store.store_tools import beats
 
 Measured = tuple[int, ...] | None
 many = settings(max_examples=60, deadline=None)
@@ -91,7 +92,7 @@ def test_a_rung_lets_its_share_go_on_and_only_its_best(facts: list[Measured], fa
             assert number not in before[target]
             assert own is not None
             stayed = [losses for each, losses in before[target - 1].items() if losses and each not in before[target]]
-            assert not any(dominates(losses, own) for losses in stayed)
+            assert not any(beats(losses, own) for losses in stayed)
         for lower, higher in zip(stream.at[:-1], stream.at[1:], strict=True):
             assert higher.keys() <= lower.keys()
             assert len(higher) <= math.floor(len(lower) / factor)

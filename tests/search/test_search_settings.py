@@ -54,14 +54,17 @@ def test_every_key_is_described(model: type[BaseModel]) -> None:
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        ({"sampler": "tpee"}, "no sampler 'tpee'; there are auto, tpe, nsga2, nsga3, gp, random; did you mean 'tpe'"),
+        (
+            {"sampler": "tpee"},
+            "did you mean 'tpe'\\? There are: auto, gp, nsga2, nsga3, random, tpe",
+        ),
         (
             {"sampler": "tpe", "options": {"n_startup": 3}},
             "'tpe' has no option 'n_startup'; did you mean 'n_startup_trials'",
         ),
-        ({"options": {"n_startup_trials": 3}}, "'auto' has no option 'n_startup_trials'.*It takes: none"),
+        ({"options": {"n_startup_trials": 3}}, "'auto' has no option 'n_startup_trials'.*There are: none"),
         ({"seeds": {"allocations": -1}}, "greater than or equal to 0"),
-        ({"sampler": "random", "options": {"depth": 3}}, "'random' has no option 'depth'.*It takes: none"),
+        ({"sampler": "random", "options": {"depth": 3}}, "'random' has no option 'depth'.*There are: none"),
         (
             {"sampler": "nsga2", "options": {"population_size": 1}},
             "'nsga2' refuses its options.*greater than",
@@ -78,10 +81,10 @@ def test_every_key_is_described(model: type[BaseModel]) -> None:
         ({"weakening": [0, 2.5]}, "weakenings range from low to high"),
         ({"multiplier": -1}, "greater than or equal to 0"),
         ({"round_to": 0}, "greater than or equal to 1"),
-        ({"entropy": "on"}, "a strength is .*found 'on'"),
-        ({"entropy": {"low": 1, "high": 0.1}}, "0 < low < high; found {'low': 1, 'high': 0.1}"),
-        ({"entropy": True}, "a strength is .*found True"),
-        ({"orthogonality": -1}, "a strength is .*found -1"),
+        ({"entropy": "on"}, "'on' is no strength"),
+        ({"entropy": {"low": 1, "high": 0.1}}, "{'low': 1, 'high': 0.1} is no strength; .*0 < low < high"),
+        ({"entropy": True}, "True is no strength"),
+        ({"orthogonality": -1}, "-1 is no strength"),
         ({"seeds": {"fractions": [0.5, 1.5]}}, "less than or equal to 1"),
         (
             {"seeds": {"points": [{"name": "a"}, {"name": "a"}]}},

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rank_search.errors import StudyFileError
-from rank_search.options import CostModel, lagrangian_front
+from rank_search.options import CostModel
+from rank_search.options.allocation import lagrangian_front
 from rank_search.point import Choice
 from rank_search.search import SearchSettings, Seed, Space, check_counted, seed_points
 from tests.small_space import LADDERS, options_of

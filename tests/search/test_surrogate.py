@@ -29,7 +29,7 @@ def log_likelihood(X: np.ndarray, z: np.ndarray, scale: np.ndarray, noise: float
 
 
 @pytest.mark.parametrize("count", [1, 3, 12, 60])
-def test_the_posterior_is_the_textbook_one(count: int) -> None:
+def test_surrogate_posterior_is_the_textbook_one(count: int) -> None:
     """Bishop, "Pattern recognition and machine learning", 2006, equations 3.53 and 3.54."""
     X, z = data(count)
     found = Surrogate.fitted(X, z, SCALE, FLEXIBLE)
@@ -43,7 +43,7 @@ def test_the_posterior_is_the_textbook_one(count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 4, 25])
-def test_evidence_is_the_marginal_likelihood_up_to_one_constant(count: int) -> None:
+def test_surrogate_evidence_is_the_marginal_likelihood_up_to_one_constant(count: int) -> None:
     X, z = data(count)
     gram, products = X.T @ X, X.T @ z
     differences = [
@@ -57,7 +57,7 @@ def test_evidence_is_the_marginal_likelihood_up_to_one_constant(count: int) -> N
 @pytest.mark.parametrize(
     ("noise", "weights"), [(0.4, (1.0, 0.5, 0.0, 0.0, 0.0)), (0.1, (1.0, 0.5, 1.5, -1.0, 0.8)), (0.2, (0.0,) * 5)]
 )
-def test_the_scales_are_the_likeliest_ones(noise: float, weights: tuple[float, ...]) -> None:
+def test_surrogate_scales_are_the_likeliest_ones(noise: float, weights: tuple[float, ...]) -> None:
     X, z = data(40, noise, weights)
     found = Surrogate.fitted(X, z, SCALE, FLEXIBLE)
     scale, noise = max(candidates(), key=lambda pair: log_likelihood(X, z, *pair))
@@ -66,7 +66,7 @@ def test_the_scales_are_the_likeliest_ones(noise: float, weights: tuple[float, .
     assert found.noise == pytest.approx(noise)
 
 
-def test_without_data_it_is_the_prior() -> None:
+def test_surrogate_without_data_is_the_prior() -> None:
     found = Surrogate.fitted(np.empty((0, 5)), np.empty(0), SCALE, FLEXIBLE)
     assert found.weights().tolist() == [0.0] * 5
     _, deviation = found.predict(np.eye(5))
@@ -74,7 +74,7 @@ def test_without_data_it_is_the_prior() -> None:
     assert found.scale[~FLEXIBLE] == pytest.approx(SCALE[~FLEXIBLE])
 
 
-def test_draws_have_the_mean_and_the_covariance_of_the_posterior() -> None:
+def test_surrogate_draws_have_the_mean_and_the_covariance_of_the_posterior() -> None:
     X, z = data(6, 0.4)
     found = Surrogate.fitted(X, z, SCALE, FLEXIBLE)
     covariance = np.linalg.inv(np.diag(found.scale**-2.0) + X.T @ X / found.noise**2)

@@ -19,7 +19,7 @@ def test_a_study_without_trials(store: Store, study: StudyRecord) -> None:
     assert store.activity(study, BEGIN) == Activity({}, (), 0, {}, None)
 
 
-def test_what_goes_on(store: Store, study: StudyRecord) -> None:
+def test_activity_counts_trials_and_lists_claims(store: Store, study: StudyRecord) -> None:
     end(store, study, END, "w1", complete(a=1, b=1))
     end(store, study, END + MINUTE, "w1", complete(a=1, b=1))
     end(store, study, END + 2 * MINUTE, "w2", Outcome(State.FAILED))
@@ -54,10 +54,10 @@ def test_studies_have_activities_of_their_own(store: Store, study: StudyRecord) 
     assert store.activity(study, BEGIN).trials == {}
 
 
-def test_what_the_drivers_aim_at_is_kept(store: Store, study: StudyRecord) -> None:
+def test_the_target_of_the_drivers_is_kept(store: Store, study: StudyRecord) -> None:
     assert study.target is None
     for target in (100, 50):
-        store.aim(study, target)
+        store.set_target(study, target)
         assert store.study(study.name).target == target
 
 

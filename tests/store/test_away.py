@@ -351,7 +351,7 @@ def test_other_answers_that_are_lost_change_nothing(lossy: Store, proxy: Proxy) 
     proxy.lose_answer()
     assert lossy.amend(study, row.number, {"test_error": 1.0}).measurements == {"a": 1.0, "b": 1.0, "test_error": 1.0}
     proxy.lose_answer()
-    lossy.aim(study, 12)
+    lossy.set_target(study, 12)
     assert lossy.study(study.name).target == 12
     assert (len(lossy.trials(study)), lossy.claims(study), lossy.check(study)) == (1, [], [])
     assert proxy.lost == 4

@@ -36,7 +36,7 @@ def test_a_choice_is_read_as_it_was_written(layer: str, factorization: str, nega
 
 
 @given(finite.filter(lambda value: abs(value) < 1e100), st.floats(0.01, 100), st.floats(0.001, 1000))
-def test_what_is_relative_follows_the_dense_model(dense: float, factor: float, offset: float) -> None:
+def test_a_relative_bound_follows_the_dense_model(dense: float, factor: float, offset: float) -> None:
     def of(text: str) -> float:
         return Amount.parse(text, "error").of({"error": dense}, "error")
 
@@ -66,7 +66,7 @@ def test_a_percentage_of_a_cost_is_of_the_dense_models(name: str) -> None:
 
 @pytest.mark.parametrize("text", ["error", "error <= ", "error <= nan", "error <= 5m", "a <= dense / 0", "", "<= 3"])
 @pytest.mark.parametrize("more", ["", " x", " + dense"])
-def test_what_is_no_bound_is_refused(text: str, more: str) -> None:
+def test_text_that_is_no_bound_is_refused(text: str, more: str) -> None:
     with pytest.raises(QueryError, match=r"is no bound|A bound is NAME"):
         parse_condition(text + more)
 
@@ -119,13 +119,13 @@ def test_a_front_within_bounds(store: Store, study: StudyRecord, where: list[str
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ("conv = dense", "no layer 'conv'.*Did you mean '0.conv'"),
+        ("conv = dense", "no layer 'conv'.*did you mean '0.conv'"),
         ("a = dense", "It is a measurement: write 'a <= dense'"),
-        ("0.conv = svdd", "cannot become 'svdd'.*Did you mean 'svd'"),
+        ("0.conv = svdd", "cannot become 'svdd'.*did you mean 'svd'"),
         ("speed <= dense + 1", "needs its measurement"),
         ("0.conv.rnk <= 3", "no measurement or axis of a layer"),
     ],
 )
-def test_what_a_study_does_not_have_is_said(store: Store, study: StudyRecord, where: str, said: str) -> None:
+def test_unknown_layers_and_factorizations_are_named(store: Store, study: StudyRecord, where: str, said: str) -> None:
     with pytest.raises(QueryError, match=said):
         store.front(study, where=[where])

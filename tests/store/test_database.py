@@ -48,7 +48,7 @@ def test_a_store_may_share_a_database(tmp_path: Path) -> None:
             "postgresql://u:s3cret@127.0.0.1:1/db?password=s3cret",
             r"postgresql://u:\*\*\*@127\.0\.0\.1:1/db could not",
         ),
-        ("postgresql://u:s3cret@host:port/db", "is neither. Check the port"),
+        ("postgresql://u:s3cret@host:port/db", "is neither a path nor a URL"),
         ("postgres://u:s3cret@host:port/db", "is neither"),
         ("mysql://u:s3cret@h/db", "An? .*SQLite file or a PostgreSQL database; found mysql://u"),
         ("postgresql+nodriver://u:s3cret@h/db", "needs a driver"),
@@ -86,7 +86,10 @@ def test_a_newer_schema_is_refused(new_url) -> None:
         connection.execute(text("UPDATE rs_version SET version_num = '9999'"))
     engine.dispose()
     for create in (False, True):
-        with pytest.raises(StoreError, match=r"has schema 9999, this version knows up to 0003\. Upgrade rank-search"):
+        with pytest.raises(
+            StoreError,
+            match=r"has schema 9999, .*this one knows schemas up to 0003\. Upgrade rank-search",
+        ):
             Store.open(url, create=create)
 
 

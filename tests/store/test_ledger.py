@@ -181,7 +181,7 @@ def test_later_measurements_are_added_once(store: Store, study: StudyRecord) -> 
 
 def test_a_measurement_is_never_overwritten(store: Store, study: StudyRecord) -> None:
     row = finish(store, study, complete(a=1, b=1))
-    with pytest.raises(StoreError, match=r"Trial 0 .* has a = 1\.0 already, and 2\.0 was to be added"):
+    with pytest.raises(StoreError, match=r"Trial 0 .* already has a = 1\.0; .* by 2\.0"):
         store.amend(study, 0, {"new": 5.0, "a": 2.0})
     assert store.trial(study, 0) == row
 

@@ -143,7 +143,7 @@ def test_an_old_store_goes_on(old_url: str) -> None:
         row = finish(store, study, stopped(a=0, b=0), budget=2.5)
         assert row.number == 4
         go_on(store, study, row.number, complete(a=0.1, b=0.1), budget=7.5)
-        store.aim(study, 9)
+        store.set_target(study, 9)
         assert store.study("old").target == 9
         assert numbers(store.front(study)) == [4]
         assert store.check(study) == []

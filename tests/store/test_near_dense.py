@@ -60,12 +60,12 @@ def test_a_maximized_objective_has_its_limit_below(store: Store) -> None:
     assert "accuracy at least 0.8" in front.knee_in_words()
 
 
-def test_where_no_member_is_near_all_are_looked_at(store: Store) -> None:
+def test_the_knee_is_one_of_all_members_where_none_is_near_dense(store: Store) -> None:
     front = _front(store, _record(), CHANCE[3:])
     assert front.near_dense() == ()
     assert front.knee() in front
     assert "all 2 members (none has error at most" in front.knee_in_words()
-    with pytest.raises(QueryError, match="A tolerance is a share"):
+    with pytest.raises(QueryError, match="it is a share"):
         front.knee(-1)
 
 
@@ -98,7 +98,7 @@ def test_a_name_stands_for_a_study(store: Store) -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 400), st.integers(1, 400))
-def test_an_error_bar_is_that_of_wilson(wrong: int, examples: int) -> None:
+def test_half_width_is_that_of_the_wilson_interval(wrong: int, examples: int) -> None:
     from scipy.stats import binomtest
 
     share = min(wrong, examples) / examples
@@ -106,7 +106,7 @@ def test_an_error_bar_is_that_of_wilson(wrong: int, examples: int) -> None:
     assert half_width(share, examples) == pytest.approx((interval.high - interval.low) / 2, abs=1e-9)
 
 
-def test_an_error_on_a_thousand_images_is_known_to_one_point_two() -> None:
+def test_only_shares_of_the_selection_examples_have_error_bars() -> None:
     assert half_width(0.04, 1000) == pytest.approx(0.012, abs=3e-4)
     assert error_bar("macs", 0.5, 1000) is None
     assert error_bar("test_error", 0.5, 1000) is None
@@ -114,5 +114,5 @@ def test_an_error_on_a_thousand_images_is_known_to_one_point_two() -> None:
     study = _record(space={EXAMPLES: 1000})
     assert set(study.error_bars({"error": 0.04, "macs": 0.5, "loss": 0.3})) == {"error"}
     assert _record().error_bars({"error": 0.04}) == {}
-    with pytest.raises(ValueError, match="A share is from 0 to 1"):
+    with pytest.raises(ValueError, match="is no share: it is from 0 to 1"):
         half_width(2.0, 3)

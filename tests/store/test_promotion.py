@@ -67,7 +67,7 @@ def test_a_stopped_trial_is_claimed_again_as_it_was(store: Store, rungs: StudyRe
     assert store.check(rungs) == []
 
 
-def test_what_cannot_go_on_is_not_promoted(store: Store, rungs: StudyRecord) -> None:
+def test_finished_failed_and_unknown_trials_are_not_promoted(store: Store, rungs: StudyRecord) -> None:
     row = a_stopped(store, rungs, budget=3.0)
     for outcome in (complete(a=1, b=1), *(Outcome(state) for state in (State.FAILED, State.DIVERGED))):
         other = finish(store, rungs, outcome, budget=3.0)

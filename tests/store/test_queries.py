@@ -84,9 +84,9 @@ def test_a_past_front_obeys_the_same_options(store: Store, filled: StudyRecord) 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sort": "sise"}, r"no measurement 'sise'\. Did you mean 'size'\?"),
+        ({"sort": "sise"}, r"no measurement 'sise'; did you mean 'size'\?"),
         ({"objectives": ["a", "c"]}, r"no measurement 'c'"),
-        ({"where": bounds("tset_error <= 1")}, r"Did you mean 'test_error'\?"),
+        ({"where": bounds("tset_error <= 1")}, r"did you mean 'test_error'\?"),
         ({"where": bounds("test_error <= 0.5 * dense")}, r"does not have.* There are: a, b, size\."),
         ({"objectives": []}, "at least one objective"),
         ({"limit": 0}, "at least 1; found 0"),
@@ -158,11 +158,11 @@ def test_a_measurement_of_the_same_name_wins(store: Store) -> None:
     [
         (
             "features.1.rank <= 8",
-            r"no measurement or axis of a layer 'features.1.rank'\. Did you mean 'features.0.rank'",
+            r"no measurement or axis of a layer 'features.1.rank'; did you mean 'features.0.rank'",
         ),
         (
             "features.0.rnk <= 8",
-            r"Did you mean 'features.0.rank'\? There are: a, b, classifier.rank, features.0.rank, ",
+            r"did you mean 'features.0.rank'\? There are: a, b, classifier.rank, features.0.rank, ",
         ),
         ("rank <= 8", r"no measurement or axis of a layer 'rank'"),
         ("features.0.rank <= 0.5 * dense", r"does not have\. There are: a, b, size\."),
@@ -186,7 +186,7 @@ def test_a_name_that_only_an_old_trial_has_is_known(store: Store, monkeypatch: p
     fill(store, study, [[1, 1], [2, 2]])
     assert [*store.front(study, where=bounds("rare <= 1"))] == []
     assert numbers(store.front(study, objectives=["rare"])) == [0]
-    with pytest.raises(QueryError, match=r"Did you mean 'rare'\?"):
+    with pytest.raises(QueryError, match=r"did you mean 'rare'\?"):
         store.front(study, where=bounds("raer <= 1"))
 
 

@@ -111,7 +111,7 @@ def test_a_study_and_its_confirmations_are_renamed_together(store: Store) -> Non
     assert len(store.trials(store.study(f"new {name}"))) == 4
 
 
-def test_what_a_study_keeps_of_its_file_has_the_new_name(store: Store) -> None:
+def test_the_study_file_kept_in_the_store_has_the_new_name(store: Store) -> None:
     parts = {"study.name": "old", "weights": "00aa"}
     study = store.join(
         a_record(fingerprint=parts, space={"study": {"study": {"name": "old", "seed": 1}}, "folder": "f"})
@@ -126,7 +126,7 @@ def test_what_a_study_keeps_of_its_file_has_the_new_name(store: Store) -> None:
 @pytest.mark.parametrize("new", ["", "  "])
 def test_a_name_is_needed(store: Store, new: str) -> None:
     study = store.join(a_record())
-    with pytest.raises(QueryError, match="A study has a name"):
+    with pytest.raises(QueryError, match="is no name for a study"):
         store.rename(study.name, new, LONG_AGO)
 
 

@@ -70,7 +70,7 @@ def test_many_may_join_at_once(store: Store) -> None:
 
 def test_an_unknown_study_is_an_error_that_names_the_nearest(store: Store) -> None:
     store.join(a_record(name="digits of the sun"))
-    with pytest.raises(QueryError, match=r"no study 'digits of the son'\. Did you mean 'digits of the sun'\?"):
+    with pytest.raises(QueryError, match=r"no study 'digits of the son'; did you mean 'digits of the sun'\?"):
         store.study("digits of the son")
 
 

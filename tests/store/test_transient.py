@@ -195,7 +195,7 @@ def test_without_patience_only_conflicts_are_tried_again(clock: Clock) -> None:
     assert clock.tried(waiting, ConflictError("deadlock"))[-1] == pytest.approx(10)
 
 
-def test_who_is_told_to_wait_no_longer_does_not() -> None:
+def test_waiting_ends_when_patience_is_ended() -> None:
     waiting, tries = Patience("here", 600), 0
     waiting.until_done(lambda: None)
 
@@ -353,7 +353,7 @@ def test_a_server_that_became_read_only_is_waited_for(server: Server, monkeypatc
         assert len(pauses) >= 3
         become("on")
         with Store.open(url, patience=600) as other, pytest.raises(StoreError, match="only lets you read") as caught:
-            other.aim(other.study(study.name), 7)
+            other.set_target(other.study(study.name), 7)
         assert not isinstance(caught.value, StoreAwayError), "it never let write, as far as can be seen from there"
 
 

@@ -97,13 +97,13 @@ def test_an_option_without_its_value(small: Small, command: Command) -> None:
         (["front", "FOLDER"], ["could not be read", "Check that it is a file"]),
         (["front", "."], ["could not be read", "Check that it is a file"]),
         (["show", "STORE", "9" * 30], ["a number is too large"]),
-        (["front"], ["A store is needed", "RANK_SEARCH_STORE"]),
+        (["front"], ["No store is given", "RANK_SEARCH_STORE"]),
         (["delete", "STORE", "none", "--yes"], ["no study 'none'"]),
-        (["delete", "STORE", "stripes"], ["nobody is here to answer", "9 trials", "Say --yes"]),
+        (["delete", "STORE", "stripes"], ["no terminal to ask on", "9 trials", "Give --yes"]),
         (["rename", "STORE", "none", "new"], ["no study 'none'"]),
-        (["rename", "STORE", "stripes", ""], ["A study has a name"]),
+        (["rename", "STORE", "stripes", ""], ["is no name for a study"]),
         (["rename", "STORE", "stripes", "stripes"], ["a name of its own"]),
-        (["trials", "STORE", "--where", "eror<1"], ["'eror'", "Did you mean 'error'?"]),
+        (["trials", "STORE", "--where", "eror<1"], ["'eror'", "did you mean 'error'?"]),
         (["trials", "STORE", "--where", "error"], ["A bound is"]),
     ],
     ids=lambda each: " ".join(each)[:30],
@@ -229,12 +229,12 @@ def test_a_store_of_another_study_in_the_current_folder_is_let_be(
     monkeypatch.chdir(other.folder)
     command.fine("run", other.file)
     command.fine("run", mine.file)
-    assert store_of(rs.load_study(mine.file)).location == mine.store
+    assert store_of(rs.load_study(mine.file)).url == mine.store
     assert len(numbers(command, "trials", mine.store)) == 3
     (tmp_path / "else").mkdir()
     monkeypatch.chdir(tmp_path / "else")
     Path("stripes.sqlite").write_text("no store")
-    assert store_of(rs.load_study(mine.file)).location == mine.store
+    assert store_of(rs.load_study(mine.file)).url == mine.store
 
 
 @pytest.mark.parametrize("given", ["kept/mine.db", "sqlite:///kept/mine.db", "../mine.db"])

@@ -167,9 +167,7 @@ def test_killed_again_and_again_it_finds_the_same(copied: Small, forks: Forks, t
 def test_worker_processes_confirm_the_same(copied: Small) -> None:
     numbers = [row.number for row in front(copied)[-2:]]
     here = rs.confirm(copied.store, "stripes", numbers, epochs=1)
-    there = rs.confirm(
-        copied.store, "stripes", numbers, epochs=1.5, context=rs.RunContext(launch=LaunchSettings(workers=2))
-    )
+    there = rs.confirm(copied.store, "stripes", numbers, epochs=1.5, workers=2)
     assert [each.after.point for each in there.trials] == [each.after.point for each in here.trials]
     assert {each.after.worker for each in here.trials}.isdisjoint(each.after.worker for each in there.trials)
 
@@ -255,7 +253,7 @@ def test_a_study_made_in_python_is_confirmed_from_python(tmp_path: Path, command
     found = compressed(tmp_path)
     message = command.refused("confirm", found.store, found.name)
     assert "made in Python" in message
-    confirmed = rs.confirm(found.store, found.name, context=rs.RunContext(found.task, LaunchSettings(max_retries=0)))
+    confirmed = rs.confirm(found.store, found.name, task=found.task, launch=LaunchSettings(max_retries=0))
     assert confirmed.study.name == "compressed@1", "at least one epoch"
     assert [each.before.number for each in confirmed.trials] == [row.number for row in found.front]
     with rs.Store.open(found.store) as store:

@@ -80,7 +80,8 @@ def test_a_study_that_was_begun_with_another_count_says_so(tmp_path: Path, caplo
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"), [([], "at least one; it returned none"), ([torch.zeros(1, 8), "x"], "a tuple of tensors")]
+    ("given", "complaint"),
+    [([], "must return at least one"), ([torch.zeros(1, 8), "x"], "a tuple of tensors")],
 )
 def test_examples_that_cannot_be_used_are_refused(given: list[Any], complaint: str, tmp_path: Path) -> None:
     batches = [(torch.zeros(4, 8), torch.zeros(4, dtype=torch.long))]

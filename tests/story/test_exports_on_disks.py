@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import rank_search as rs
-from rank_search.artifacts import PART
+from rank_search.basics import PART
 from rank_search.errors import ExportError
 from rank_search.export import packed, trial_model
 from rank_search.export.formats import FORMATS

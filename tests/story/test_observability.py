@@ -77,7 +77,7 @@ def study(url: str) -> Iterator[Study]:
     """A study on PostgreSQL with one trial; ten are wanted."""
     with Store.open(url, create=True, patience=60) as store:
         record = store.join(a_record(name="mine", space={"coordinates": Space(()).to_json()}))
-        store.aim(record, 10)
+        store.set_target(record, 10)
         begun = Study(store, record)
         begun.finish(begun.claim(), State.COMPLETE, a=1.0, b=2.0)
         yield begun

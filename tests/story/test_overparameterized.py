@@ -203,7 +203,7 @@ def test_worker_processes_begin_from_the_same(tmp_path: Path) -> None:
     measured = []
     for workers in (1, 2):
         small = begun(tmp_path / str(workers), search={"constraints": []})
-        rs.run_study(rs.load_study(small.file).launched({"workers": workers}), trials=4)
+        rs.run_study(rs.load_study(small.file), workers=workers, trials=4)
         with rs.Store.open(small.store) as store:
             rows = store.trials(store.study("stripes"))
         measured.append({row.number: (row.point.key, dict(row.measurements)) for row in rows})
@@ -219,7 +219,7 @@ def test_worker_processes_read_the_file(tmp_path: Path) -> None:
         model.get_submodule("last").get_parameter("weight").neg_()
     (file,) = (tmp_path / "spectra").glob("overparameterized-*.safetensors")
     TensorFiles(tmp_path / "spectra").save(file.stem, model.state_dict())
-    rs.run_study(study.launched({"workers": 2}), trials=1)
+    rs.run_study(study, workers=2, trials=1)
     with rs.Store.open(small.store) as store:
         (row,) = store.trials(store.study("stripes"))
     assert row.measurements["error"] == error(model) > 0.5

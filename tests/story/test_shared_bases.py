@@ -50,10 +50,10 @@ def test_priors_and_fits_are_the_same_here_and_there(
 
     priors, arrays = cluster._read_layer(CONV, weight, moment, plugins, unfoldings, settings)
     cache = SpectraCache()
-    assert priors == axis_priors(CONV, weight, plugins, cache, settings, moment)
+    here = cache.bases("conv", weight, moment)
+    assert priors == axis_priors(CONV, plugins, here, settings)
 
     there = cluster._SharedBases(model, {"conv": cast("Any", Sent(arrays))})("conv")
-    here = cache.bases("conv", weight, moment)
     assert (there.moment is None) == (moment is None)
     for name, plugin in plugins.items():
         values = {axis.name: max(1, int(axis.high) // 3) for axis in plugin.axes(CONV)}

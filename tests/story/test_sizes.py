@@ -161,7 +161,7 @@ def test_what_a_branch_took_for_granted_is_checked(
 
 
 def test_a_dimension_that_cannot_be_dynamic_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"dimension 1 of input 'x' cannot: torch\.export fixes it at 10"):
+    with pytest.raises(ExportError, match=r"Dimension 1 of input 'x' cannot be dynamic: torch\.export fixes it at 10"):
         loaded(Ten(), torch.randn(1, 10, 8), tmp_path, "1")
     for word in ("y:1", "3", "x:9", "x:one", "one", ""):
         with pytest.raises(ExportError, match=r"INPUT:DIMENSION or none; found .* The inputs are x \(1, 10, 8\)"):

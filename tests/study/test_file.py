@@ -147,7 +147,7 @@ def test_a_study_is_frozen(tmp_path: Path) -> None:
         ("[search]\nobjectives = [{ name = 'a', direction = 'up' }]", "search.objectives.0: an objective is the name"),
         ("[search]\nconstraints = ['macs']", "search.constraints.0: a bound is NAME <= NUMBER"),
         ("[search]\nreference = { bits = 3 }", "search: reference is given for objectives: error, macs; found bits"),
-        ("[search]\nentropy = { low = 0, high = 1 }", 'search.entropy: a strength is "off"'),
+        ("[search]\nentropy = { low = 0, high = 1 }", "search.entropy: {'low': 0, 'high': 1} is no strength"),
     ],
 )
 def test_a_complaint_names_key_rule_and_what_was_found(tables: str, line: str, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_misspelt_key_is_recognized(table: str, key: str, tmp_path: Path) -> N
     assert found == f"{table}.{misspelt}: there is no such key; did you mean {key!r}?"
 
 
-def test_what_is_no_study_file(tmp_path: Path) -> None:
+def test_a_file_that_is_no_study_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StudyFileError, match="No such file"):
         load_study(tmp_path / "absent.toml")
     with pytest.raises(StudyFileError, match="Is a directory"):

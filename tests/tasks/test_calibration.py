@@ -123,7 +123,7 @@ def seen(model: Net, batches: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("batches", [1, 2, 5])
-def test_it_is_the_mean_over_all_patches_of_the_first_batches(batches: int) -> None:
+def test_the_moment_is_the_mean_over_all_patches_of_the_first_batches(batches: int) -> None:
     model, data = net(), Shuffled()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
@@ -176,7 +176,7 @@ class Fails(Supervised):
         raise ValueError("no labels here")
 
 
-def test_what_the_task_raises_is_its_own_error_and_nothing_stays_behind() -> None:
+def test_errors_of_the_task_are_attributed_and_hooks_removed() -> None:
     model, data = net(), Shuffled()
     with pytest.raises(TaskError, match="raised ValueError: no labels here"):
         input_moments(Fails(model, data, data, data), model, LAYERS, 1)
@@ -184,7 +184,7 @@ def test_what_the_task_raises_is_its_own_error_and_nothing_stays_behind() -> Non
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_without_training_data_it_says_so() -> None:
+def test_calibration_without_training_data_is_refused() -> None:
     model = net()
-    with pytest.raises(TaskError, match="training data yielded none"):
+    with pytest.raises(TaskError, match="training data yielded no batch"):
         input_moments(task(model, []), model, LAYERS, 1)

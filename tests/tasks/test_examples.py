@@ -64,7 +64,7 @@ def _seeded() -> None:
 )
 @pytest.mark.parametrize("shape", [(STEPS, SEQUENCES), (STEPS, 1), (1, SEQUENCES), (SEQUENCES, SEQUENCES)])
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor:UserWarning")
-def test_what_comes_to_a_module_that_takes_time_first_says_what_is_first(
+def test_the_batch_dimension_follows_modules_that_take_time_first(
     network: Callable[[], nn.Module], dimension: int, shape: tuple[int, int]
 ) -> None:
     model = network().train()

@@ -34,7 +34,7 @@ def normal(*shape: int, seed: int) -> Tensor:
 
 
 @given(st.integers(1, 4), st.integers(1, 5), st.floats(0.3, 20), st.integers(0, 99))
-def test_the_distance_is_the_divergence_by_its_definition(count: int, classes: int, T: float, seed: int) -> None:
+def test_distillation_loss_is_the_divergence_by_its_definition(count: int, classes: int, T: float, seed: int) -> None:
     outputs, aims = normal(count, classes, seed=seed), normal(count, classes, seed=seed + 100)
     total = 0.0
     for ours, theirs in zip(outputs.tolist(), aims.tolist(), strict=True):
@@ -43,14 +43,14 @@ def test_the_distance_is_the_divergence_by_its_definition(count: int, classes: i
     assert float(teacher_distance(outputs, aims, T)) == pytest.approx(T * T * total / count, rel=1e-9, abs=1e-12)
 
 
-def test_its_gradient_is_that_of_finite_differences_and_of_the_paper() -> None:
+def test_distillation_gradient_is_that_of_finite_differences_and_of_the_paper() -> None:
     outputs, aims, T = normal(4, 3, seed=1).requires_grad_(), normal(4, 3, seed=2), 4.0
     assert torch.autograd.gradcheck(lambda z: teacher_distance(z, aims, T), outputs)
     (slope,) = torch.autograd.grad(teacher_distance(outputs, aims, T), outputs)
     assert torch.allclose(slope, T * ((outputs / T).softmax(-1) - (aims / T).softmax(-1)) / 4)
 
 
-def test_dimensions_before_the_last_are_averaged_and_half_precision_is_computed_in_single() -> None:
+def test_distillation_averages_leading_dimensions_and_computes_half_precision_in_single() -> None:
     outputs, aims = normal(2, 3, 4, seed=1), normal(2, 3, 4, seed=2)
     assert torch.equal(
         teacher_distance(outputs, aims, 2), teacher_distance(outputs.flatten(0, 1), aims.flatten(0, 1), 2)
@@ -73,7 +73,7 @@ class Watched(nn.Linear):
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])
-def test_both_terms_come_from_one_forward(share: float) -> None:
+def test_distilled_loss_runs_the_model_once(share: float) -> None:
     model, teacher = Watched(0), Watched(1).eval()
     task = Supervised(model, [BATCH], [BATCH], [BATCH])
     settings = TrainingSettings(distillation=share, distillation_temperature=3)
@@ -106,7 +106,7 @@ def distilled(share: float, **effort: Any) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("effort", [{}, {"price": 1e-9}])
-def test_outputs_are_pulled_towards_the_teacher(effort: dict[str, Any]) -> None:
+def test_distillation_pulls_outputs_towards_the_teacher(effort: dict[str, Any]) -> None:
     first, last = distilled(1.0, **effort)
     assert last < 0.01 * first
     _, without = distilled(1e-9, **effort)
@@ -158,7 +158,7 @@ class Own(Task):
         return {"error": 0.0}
 
 
-def test_a_task_that_does_not_say_how_is_told_before_the_search() -> None:
+def test_distillation_with_a_task_without_a_distilled_loss_fails_before_the_search() -> None:
     check_task(Own(), Own().model(), TrainingSettings())
     with pytest.raises(TaskError, match=r"Own does not\. Write its method distilled_loss"):
         check_task(Own(), Own().model(), DISTILLED)
@@ -172,7 +172,7 @@ def test_a_task_that_does_not_say_how_is_told_before_the_search() -> None:
         (lambda: 1 / 0, r"loss\(\) or distilled_loss\(\) raised ZeroDivisionError"),
     ],
 )
-def test_a_distilled_loss_that_cannot_be_used(answer: Callable[[], Any], message: str) -> None:
+def test_distilled_losses_that_cannot_be_used_are_refused(answer: Callable[[], Any], message: str) -> None:
     class Wrong(Own):
         def distilled_loss(self, *_: Any) -> Any:
             return answer()
@@ -181,7 +181,7 @@ def test_a_distilled_loss_that_cannot_be_used(answer: Callable[[], Any], message
         check_task(Wrong(), Own().model(), DISTILLED)
 
 
-def test_outputs_without_classes_are_refused() -> None:
+def test_distillation_refuses_outputs_without_classes() -> None:
     batch = (INPUTS, torch.zeros(12, 1))
     task = Supervised(nn.Linear(5, 1), [batch], [batch], [batch], F.mse_loss)
     with pytest.raises(TaskError, match=r"classes in the last dimension.*found a tensor of shape \(12, 1\)"):

@@ -30,7 +30,7 @@ from rank_search.trials import TrialContext, build, run_trial, trial
 
 @settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 100), st.sampled_from(["laplace", "logistic", "density"]))
-def test_no_choice_of_neighbour_costs_more_bits(seed: int, price: float, prior: PriorKind) -> None:
+def test_cheaper_neighbours_never_cost_more_bits(seed: int, price: float, prior: PriorKind) -> None:
     torch.manual_seed(seed)
     exact = {"w": 3 * torch.randn(8, 5, dtype=torch.float64)}
     curvature = {"w": torch.rand(8, 5, dtype=torch.float64)}
@@ -42,7 +42,7 @@ def test_no_choice_of_neighbour_costs_more_bits(seed: int, price: float, prior: 
     assert price > 0 or torch.equal(chosen, nearest)
 
 
-def test_at_a_high_price_everything_goes_towards_zero_and_at_high_curvature_nothing_moves() -> None:
+def test_cheaper_neighbours_go_towards_zero_at_a_high_price_and_stay_at_high_curvature() -> None:
     exact = {"w": torch.tensor([[0.6, -1.7, 2.2, 0.0]], dtype=torch.float64)}
     quantizer = Quantizer({"w": torch.randn(4, 4)[:1]}, 3)
     free = cheaper_neighbours(exact, {"w": torch.zeros(1, 4, dtype=torch.float64)}, quantizer, 1.0)["w"]
@@ -69,7 +69,7 @@ def test_rounding_by_rate_takes_fewer_bytes_and_ends_on_the_grids(task: Supervis
     assert lengths[1] < lengths[0]
 
 
-def test_without_a_price_rounding_by_rate_is_to_the_nearest(task: Supervised) -> None:
+def test_rounding_by_rate_without_a_price_is_to_the_nearest(task: Supervised) -> None:
     models = [copy.deepcopy(task.network) for _ in range(2)]
     for model, kind in zip(models, ("nearest", "rate"), strict=True):
         round_latents(task, model, penalty(model, 0.0), kind)  # type: ignore[arg-type]
@@ -101,7 +101,7 @@ def norms() -> nn.Sequential:
     return model
 
 
-def test_the_canonical_form_computes_nearly_the_same() -> None:
+def test_canonical_batch_norms_compute_nearly_the_same() -> None:
     model, x = norms(), torch.randn(4, 3, 5, 5)
     before = model(x)
     grids = canonize(model)
@@ -121,7 +121,7 @@ def test_a_norm_of_zeros_has_a_canonical_form() -> None:
     assert torch.equal(model[1].weight, torch.zeros(6))  # type: ignore[arg-type]
 
 
-def test_statistics_of_batches_are_not_kept(task: Supervised) -> None:
+def test_batch_statistics_are_not_kept(task: Supervised) -> None:
     model = copy.deepcopy(task.network)
     before = {name: each.clone() for name, each in model.state_dict().items()}
     batch = next(iter(task.training()))

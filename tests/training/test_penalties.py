@@ -64,7 +64,7 @@ def test_mutual_coherence_is_the_largest_entry(shape: tuple[int, int], seed: int
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (4, 4), (5, 1)])
 @pytest.mark.parametrize("kind", sorted(PENALTIES))
-def test_gradients_are_those_of_finite_differences(kind: str, shape: tuple[int, int]) -> None:
+def test_penalty_gradients_are_those_of_finite_differences(kind: str, shape: tuple[int, int]) -> None:
     def penalty(frame: Tensor) -> Tensor:
         with seeded(0):
             return srip(frame, 2000) if kind == "srip" else PENALTIES[kind](frame)  # type: ignore[index]
@@ -75,7 +75,7 @@ def test_gradients_are_those_of_finite_differences(kind: str, shape: tuple[int, 
 
 
 @pytest.mark.parametrize("penalty", [soft_orthogonality, mutual_coherence, srip])
-def test_an_orthonormal_frame_costs_nothing_and_feels_nothing(penalty: object) -> None:
+def test_penalties_of_an_orthonormal_frame_and_their_gradients_are_zero(penalty: object) -> None:
     frame = torch.eye(6, 3).requires_grad_()
     value = penalty(frame)  # type: ignore[operator]
     value.backward()
@@ -83,7 +83,7 @@ def test_an_orthonormal_frame_costs_nothing_and_feels_nothing(penalty: object) -
     assert torch.equal(frame.grad, torch.zeros(6, 3))  # type: ignore[arg-type]
 
 
-def test_an_orthonormal_frame_feels_nothing_of_the_double_penalty() -> None:
+def test_double_penalty_of_an_orthonormal_frame_has_gradient_zero() -> None:
     frame = torch.eye(6, 3).requires_grad_()
     value = double_soft_orthogonality(frame)
     value.backward()
@@ -92,7 +92,7 @@ def test_an_orthonormal_frame_feels_nothing_of_the_double_penalty() -> None:
 
 
 @pytest.mark.parametrize("penalty", [soft_orthogonality, double_soft_orthogonality, mutual_coherence, srip])
-def test_descent_makes_a_frame_orthonormal(penalty: object) -> None:
+def test_descent_on_a_penalty_makes_a_frame_orthonormal(penalty: object) -> None:
     torch.manual_seed(0)
     frame = random_frame(10, 4, 0).requires_grad_()
     optimizer = torch.optim.Adam([frame], lr=0.02)
@@ -103,13 +103,13 @@ def test_descent_makes_a_frame_orthonormal(penalty: object) -> None:
     assert torch.allclose(frame.T @ frame, torch.eye(4), atol=0.1)
 
 
-def test_half_precision_is_computed_in_single() -> None:
+def test_penalties_of_half_precision_frames_are_computed_in_single() -> None:
     frame = random_frame(20, 5, 1).to(torch.bfloat16)
     assert soft_orthogonality(frame).dtype == torch.float32
     assert float(soft_orthogonality(frame)) == pytest.approx(float(soft_orthogonality(frame.float())))
 
 
-def test_an_empty_frame_costs_nothing() -> None:
+def test_penalties_of_an_empty_frame_are_zero() -> None:
     assert float(soft_orthogonality(torch.zeros(4, 0))) == 0
     assert float(mutual_coherence(torch.zeros(4, 0))) == 0
 
@@ -159,6 +159,6 @@ def test_frobenius_of_an_svd_by_hand() -> None:
     assert torch.allclose(by_right, left.T @ W)  # type: ignore[operator, union-attr]
 
 
-def test_a_model_without_frames_costs_nothing() -> None:
+def test_penalty_of_a_model_without_frames_is_zero() -> None:
     assert float(frobenius(nn.Linear(3, 3))) == 0
     assert float(orthogonality(nn.Linear(3, 3), "srip")) == 0

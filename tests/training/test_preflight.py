@@ -21,7 +21,7 @@ def rehearsed(task: Supervised, **changes: object) -> None:
     check_task(replace(task, **changes), task.network, TRAINING)
 
 
-def test_nothing_changes(task: Supervised) -> None:
+def test_preflight_changes_nothing(task: Supervised) -> None:
     before = {name: tensor.clone() for name, tensor in task.network.state_dict().items()}
     generator = torch.get_rng_state()
     rehearsed(task)
@@ -30,7 +30,7 @@ def test_nothing_changes(task: Supervised) -> None:
     assert not task.network.training
 
 
-def test_a_frozen_model_can_be_rehearsed(task: Supervised) -> None:
+def test_preflight_passes_a_frozen_model(task: Supervised) -> None:
     asked = [parameter.requires_grad for parameter in task.network.parameters()]
     try:
         task.network.requires_grad_(False)
@@ -55,15 +55,17 @@ def raising(outputs: Tensor, targets: Tensor) -> Tensor:
         (lambda outputs, targets: F.cross_entropy(outputs * torch.inf, targets), "batch it is nan"),
     ],
 )
-def test_a_loss_that_cannot_be_used(loss: Callable[[Tensor, Tensor], Tensor], message: str, task: Supervised) -> None:
+def test_preflight_refuses_losses_that_cannot_be_used(
+    loss: Callable[[Tensor, Tensor], Tensor], message: str, task: Supervised
+) -> None:
     with pytest.raises(TaskError, match=message):
         rehearsed(task, loss_function=loss)
 
 
-def test_no_data(task: Supervised) -> None:
+def test_preflight_refuses_a_task_without_data(task: Supervised) -> None:
     with pytest.raises(TaskError, match="training data yielded none"):
         rehearsed(task, training_batches=[])
 
 
-def test_without_training_there_is_nothing_to_rehearse(task: Supervised) -> None:
+def test_preflight_without_training_asks_for_no_loss(task: Supervised) -> None:
     check_task(replace(task, training_batches=[], loss_function=raising), task.network, TrainingSettings(epochs=0))

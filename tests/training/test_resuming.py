@@ -116,7 +116,7 @@ rungs = st.lists(st.integers(1, 17).map(lambda steps: steps * EPOCHS / 18), max_
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(budgets=rungs, training=ways, penalties=strengths, factorized=st.booleans(), noisy=st.booleans())
-def test_left_and_gone_on_with_it_ends_the_same(
+def test_training_resumed_from_a_checkpoint_ends_the_same(
     bench: Callable[..., TrialContext],
     artifacts: ArtifactStore,
     budgets: list[float],
@@ -144,7 +144,7 @@ EVERYTHING = {
 
 
 @pytest.mark.parametrize("penalties", [{}, {"entropy": 0.3, "orthogonality": 0.1}])
-def test_all_that_a_training_has_goes_on_bit_for_bit(
+def test_training_with_every_feature_resumes_bit_for_bit(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore, penalties: dict[str, float]
 ) -> None:
     made, point = bench(Noisy(150), **EVERYTHING), Point(POINT, penalties)
@@ -155,7 +155,7 @@ def test_all_that_a_training_has_goes_on_bit_for_bit(
     assert without.artifacts != whole.artifacts
 
 
-def test_the_average_is_kept_as_it_was_and_the_weights_beside_it(
+def test_checkpoint_keeps_the_average_beside_the_weights(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore
 ) -> None:
     kept = [
@@ -169,7 +169,7 @@ def test_the_average_is_kept_as_it_was_and_the_weights_beside_it(
 
 
 @pytest.mark.parametrize("penalties", [{}, {"entropy": 0.3, "orthogonality": 0.1}])
-def test_a_rung_is_the_same_however_it_was_reached(
+def test_rung_results_do_not_depend_on_how_it_was_reached(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore, penalties: dict[str, float]
 ) -> None:
     made, point = bench(), Point(POINT, penalties)
@@ -195,7 +195,9 @@ def test_a_rung_under_the_entropy_penalty_is_coded(bench: Callable[..., TrialCon
     assert coded.measurements["bits"] < plain.measurements["bits"] / 2
 
 
-def test_the_schedule_is_that_of_the_full_budget(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> None:
+def test_schedule_of_a_rung_is_that_of_the_full_budget(
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
+) -> None:
     made = [bench(), bench(epochs=1.5), bench(schedule="constant"), bench(schedule="constant", epochs=1.5)]
     left = [run_trial(each, Point(POINT), 3, artifacts, budget=1.0).artifacts[0] for each in made]
     longer, shorter, *constant = [from_safetensors(artifacts.read(each))["model/10.left"] for each in left]
@@ -204,7 +206,7 @@ def test_the_schedule_is_that_of_the_full_budget(bench: Callable[..., TrialConte
 
 
 @pytest.mark.parametrize("budget", [3.0, 4.0, None])
-def test_the_full_budget_and_beyond_is_all_of_it(
+def test_budgets_beyond_the_full_one_are_the_full_one(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore, budget: float | None
 ) -> None:
     outcome = run_trial(bench(), Point(POINT), 3, artifacts, budget=budget)
@@ -212,7 +214,9 @@ def test_the_full_budget_and_beyond_is_all_of_it(
     assert [artifact.kind for artifact in outcome.artifacts] == ["model", "coded"]
 
 
-def test_a_layer_that_is_frozen_stays_so(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> None:
+def test_frozen_layers_stay_frozen_when_a_training_resumes(
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
+) -> None:
     made = bench()
     frozen = dataclasses.replace(made, dense=small_network())
     frozen.dense.load_state_dict(made.dense.state_dict())
@@ -223,7 +227,7 @@ def test_a_layer_that_is_frozen_stays_so(bench: Callable[..., TrialContext], art
     assert torch.equal(state["0.weight"], made.dense.get_parameter("0.weight"))
 
 
-def test_the_batches_that_were_taken_are_not_trained_on_again(
+def test_resumed_training_skips_the_batches_already_taken(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore
 ) -> None:
     trained: list[Tensor] = []
@@ -243,7 +247,7 @@ def test_the_batches_that_were_taken_are_not_trained_on_again(
 
 
 @pytest.mark.parametrize(("batches", "taken"), [(None, 10), (2, 4)])
-def test_statistics_are_taken_from_as_many_batches_as_asked_for(
+def test_resumed_trials_take_statistics_from_the_batches_asked_for(
     bench: Callable[..., TrialContext], batches: int | None, taken: int
 ) -> None:
     seen: list[int] = []
@@ -259,7 +263,7 @@ def test_statistics_are_taken_from_as_many_batches_as_asked_for(
     assert len(seen) == taken
 
 
-def test_only_the_pass_it_was_left_in_is_read_again(
+def test_resumed_training_reads_again_only_the_pass_that_was_interrupted(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore
 ) -> None:
     class Counting(list[Any]):
@@ -298,14 +302,14 @@ def test_a_checkpoint_is_data_that_says_what_it_is(artifacts: ArtifactStore, lef
     assert left.location.endswith(".checkpoint")
 
 
-def test_a_damaged_or_missing_checkpoint_is_said(
+def test_damaged_or_missing_checkpoints_are_reported(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore, left: Artifact, tmp_path: Path
 ) -> None:
     file = tmp_path / "artifacts" / left.location
     whole = file.read_bytes()
     for damaged in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1]), b""):
         file.write_bytes(damaged)
-        with pytest.raises(ArtifactError, match="stays as it was written"):
+        with pytest.raises(ArtifactError, match="has changed since it was written"):
             run_trial(bench(), Point(POINT), 3, artifacts, checkpoint=left)
     file.unlink()
     with pytest.raises(ArtifactError, match=r"could not be read: No such file.*run the trial again"):
@@ -313,7 +317,7 @@ def test_a_damaged_or_missing_checkpoint_is_said(
 
 
 @pytest.mark.parametrize("data", [b"", b"nonsense", b'{"step": 3}'])
-def test_other_bytes_are_no_checkpoint(
+def test_checkpoint_refuses_other_bytes(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore, data: bytes
 ) -> None:
     other = artifacts.write("checkpoint", "a", ".checkpoint", data)
@@ -321,7 +325,7 @@ def test_other_bytes_are_no_checkpoint(
         run_trial(bench(), Point(POINT), 3, artifacts, checkpoint=other)
 
 
-def test_a_model_is_no_checkpoint(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> None:
+def test_checkpoint_refuses_the_file_of_a_model(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> None:
     model = run_trial(bench(epochs=0.2), Point(POINT), 3, artifacts).artifacts[0]
     with pytest.raises(ArtifactError, match="no checkpoint of a trial"):
         run_trial(bench(), Point(POINT), 3, artifacts, checkpoint=model)
@@ -354,7 +358,9 @@ def test_a_checkpoint_from_before_there_were_some_keys_is_gone_on_with(
         run_trial(bench(distillation=0.5), Point(POINT), 3, artifacts, checkpoint=older)
 
 
-def test_there_is_no_way_back(bench: Callable[..., TrialContext], artifacts: ArtifactStore, left: Artifact) -> None:
+def test_training_does_not_go_back_to_a_smaller_budget(
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore, left: Artifact
+) -> None:
     with pytest.raises(ArtifactError, match=r"left after 1 epochs, and 0\.5 are asked for"):
         run_trial(bench(), Point(POINT), 3, artifacts, checkpoint=left, budget=0.5)
 
@@ -364,7 +370,9 @@ def test_a_checkpoint_needs_its_store(bench: Callable[..., TrialContext], left: 
         run_trial(bench(), Point(POINT), 3, checkpoint=left)
 
 
-def test_data_that_shrank_is_noticed(bench: Callable[..., TrialContext], artifacts: ArtifactStore) -> None:
+def test_resumed_training_notices_data_that_shrank(
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
+) -> None:
     outcome = run_trial(bench(), Point(POINT), 3, artifacts, budget=1.8)
     with pytest.raises(ArtifactError, match="a pass has fewer"):
         run_trial(bench(loader(60, 1, 30)), Point(POINT), 3, artifacts, checkpoint=outcome.artifacts[0])

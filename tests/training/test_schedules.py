@@ -21,7 +21,7 @@ def factors(total: int, **given: Any) -> list[float]:
     return [rate_factor(settings, step, total) for step in range(total)]
 
 
-def test_without_a_warm_up_a_cosine_is_that_of_torch() -> None:
+def test_cosine_schedule_without_a_warm_up_is_that_of_torch() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
     for found in factors(10):
@@ -40,7 +40,7 @@ def test_one_cycle_rises_from_a_25th_to_the_peak_and_falls_to_a_10000th() -> Non
     assert factors(100, schedule="one-cycle", warmup=0.3) == found
 
 
-def test_a_warm_up_is_linear_and_the_rest_as_without_it() -> None:
+def test_warm_up_is_linear_and_the_rest_as_without_it() -> None:
     assert factors(8, schedule="constant", warmup=0.5) == [0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
     assert factors(8, warmup=0.5) == [0.25, 0.5, 0.75, 1, *factors(4)]
     assert factors(4, schedule="one-cycle", warmup=0)[0] == 1
@@ -48,7 +48,7 @@ def test_a_warm_up_is_linear_and_the_rest_as_without_it() -> None:
 
 
 @given(st.integers(1, 60), st.sampled_from(["cosine", "one-cycle", "constant"]), st.none() | st.floats(0, 1))
-def test_shares_are_above_zero_and_rise_before_they_fall(total: int, schedule: str, warmup: float | None) -> None:
+def test_rate_factors_are_above_zero_and_rise_before_they_fall(total: int, schedule: str, warmup: float | None) -> None:
     found = factors(total, schedule=schedule, warmup=warmup)
     assert all(0 < factor <= 1 for factor in found)
     top = found.index(max(found))
@@ -57,7 +57,7 @@ def test_shares_are_above_zero_and_rise_before_they_fall(total: int, schedule: s
 
 
 @given(st.integers(1, 60), st.floats(0, 1))
-def test_orthogonality_stays_and_then_falls_on_a_line_to_zero(total: int, decay: float) -> None:
+def test_orthogonality_share_stays_and_then_falls_on_a_line_to_zero(total: int, decay: float) -> None:
     settings, start = TrainingSettings(orthogonality_decay=decay), decay * total
     for step in range(total):
         expected = 1.0 if step <= start else 1 - (step - start) / (total - start)
@@ -65,11 +65,11 @@ def test_orthogonality_stays_and_then_falls_on_a_line_to_zero(total: int, decay:
         assert 0 < relaxed(settings, step, total) <= 1
 
 
-def test_orthogonality_never_falls_unless_asked() -> None:
+def test_orthogonality_share_never_falls_unless_asked() -> None:
     assert {relaxed(TrainingSettings(), step, 7) for step in range(7)} == {1.0}
 
 
-def test_the_weights_move_by_the_shares() -> None:
+def test_weights_move_in_proportion_to_the_rate_factors() -> None:
     model, batch = nn.Linear(1, 1, bias=False), (torch.ones(1, 1), torch.zeros(1))
     seen: list[float] = []
 

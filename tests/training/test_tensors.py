@@ -7,7 +7,7 @@ from rank_search.errors import TrialError
 from rank_search.training import from_safetensors, to_safetensors
 
 
-def test_any_state_dict_goes_through_safetensors() -> None:
+def test_safetensors_round_trip_of_any_state_dict() -> None:
     shared = torch.randn(4, 4)
     state = {"a": shared, "b": shared, "t": shared.T, "n": torch.tensor(3), "e": torch.zeros(0, 2)}
     back = from_safetensors(to_safetensors(state))
@@ -15,6 +15,6 @@ def test_any_state_dict_goes_through_safetensors() -> None:
     assert all(torch.equal(back[name], state[name]) and back[name].dtype == state[name].dtype for name in state)
 
 
-def test_other_bytes_are_no_safetensors() -> None:
+def test_safetensors_refuse_other_bytes() -> None:
     with pytest.raises(TrialError, match="safetensors format"):
         from_safetensors(b"something else")

@@ -63,13 +63,13 @@ def test_epochs_may_be_fractions(task: Supervised, batches: list[Any], epochs: f
     assert counted.taken == steps
 
 
-def test_seven_tenths_of_ten_batches_are_seven(task: Supervised, batches: list[Any]) -> None:
+def test_seven_tenths_of_an_epoch_of_ten_batches_are_seven(task: Supervised, batches: list[Any]) -> None:
     counted = Sized([batches[0]] * 10)
     train(with_training(task, counted), copy.deepcopy(task.network), epochs=0.7)
     assert counted.taken == 7
 
 
-def test_without_a_length_one_pass_counts_the_batches(task: Supervised, batches: list[Any]) -> None:
+def test_batches_of_data_without_a_length_are_counted_in_one_pass(task: Supervised, batches: list[Any]) -> None:
     counted = Counting(batches)
     train(with_training(task, counted), copy.deepcopy(task.network), epochs=0.5)
     assert counted.taken == 4 + 2
@@ -97,7 +97,7 @@ def test_a_seed_leaves_the_global_generator_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "learning_rate": 0.02}, {"schedule": "constant"}])
-def test_it_recovers_a_disturbed_network(task: Supervised, settings: dict[str, Any]) -> None:
+def test_training_recovers_a_disturbed_network(task: Supervised, settings: dict[str, Any]) -> None:
     model = copy.deepcopy(task.network)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -210,7 +210,9 @@ def test_decay_of_the_product_is_a_step_along_its_gradient() -> None:
     ("effort", "dense_decays", "factors_decay"),
     [({}, True, True), ({"orthogonality": 1e-9}, True, True), ({"entropy": 1e-12}, False, False)],
 )
-def test_decay_of_the_product_and_of_the_rest(effort: dict[str, Any], dense_decays: bool, factors_decay: bool) -> None:
+def test_weight_decay_acts_on_products_and_on_the_rest(
+    effort: dict[str, Any], dense_decays: bool, factors_decay: bool
+) -> None:
     ends = []
     for decay in (0.0, 1.0):
         model = nn.Sequential(factorized()[0], nn.Linear(10, 10))
@@ -254,7 +256,7 @@ def looking(task: Supervised, look: Callable[[], None]) -> Supervised:
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9])
-def test_the_average_is_the_weighted_mean_of_the_weights_after_each_step(task: Supervised, decay: float) -> None:
+def test_average_is_the_weighted_mean_of_the_weights_after_each_step(task: Supervised, decay: float) -> None:
     still = with_training(task, [*task.selection_batches, *task.test_batches])
     given = {"epochs": 2, "learning_rate": 1e-2}
     after = trajectory(still, copy.deepcopy(task.network), **given)
@@ -268,7 +270,7 @@ def test_the_average_is_the_weighted_mean_of_the_weights_after_each_step(task: S
 
 
 @pytest.mark.parametrize("batches", [None, 1])
-def test_statistics_go_with_the_averaged_weights(task: Supervised, batches: int | None) -> None:
+def test_batch_norm_statistics_go_with_the_averaged_weights(task: Supervised, batches: int | None) -> None:
     still = with_training(task, [*task.selection_batches, *task.test_batches])
     model = copy.deepcopy(task.network)
     train(still, model, epochs=1, learning_rate=2e-2, average=0.9, batchnorm_batches=batches)
@@ -286,7 +288,7 @@ def test_frozen_weights_stay_frozen_under_an_average(task: Supervised) -> None:
     assert not torch.equal(model.get_parameter("0.weight"), task.network.get_parameter("0.weight"))
 
 
-def test_half_precision_is_averaged_in_single() -> None:
+def test_average_of_half_precision_weights_is_kept_in_single() -> None:
     model = nn.Linear(1, 1, bias=False).bfloat16()
     average, seen = Average(model, 0.999), []
     for step in range(1, 201):
@@ -302,7 +304,7 @@ def test_half_precision_is_averaged_in_single() -> None:
     assert model.weight.dtype == torch.bfloat16
 
 
-def test_a_price_on_bits_buys_fewer_of_them(task: Supervised) -> None:
+def test_entropy_penalty_lowers_the_bits(task: Supervised) -> None:
     spent = []
     for price in (1e-9, 1e-3):
         model = copy.deepcopy(task.network)
@@ -322,7 +324,7 @@ def test_training_with_a_quantizer_leaves_an_ordinary_model(task: Supervised) ->
     assert same(copy.deepcopy(model), model)
 
 
-def test_the_loss_sees_rounded_weights() -> None:
+def test_loss_under_the_entropy_penalty_sees_rounded_weights() -> None:
     model, seen = nn.Linear(12, 10, bias=False), []
 
     def watch(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -347,7 +349,7 @@ def test_frozen_weights_stay_frozen(task: Supervised) -> None:
 # ---- batch norm ----------------------------------------------------------------------------------------
 
 
-def test_statistics_become_the_average_over_one_pass() -> None:
+def test_reestimated_statistics_are_the_average_over_one_pass() -> None:
     norm = nn.BatchNorm1d(3, momentum=0.3)
     batches = [(torch.randn(8, 3) * 4 + 2, torch.zeros(8, dtype=torch.long)) for _ in range(5)]
     reestimate_batchnorm(Supervised(norm, batches, batches, batches), norm)
@@ -360,7 +362,7 @@ def test_statistics_become_the_average_over_one_pass() -> None:
 
 
 @pytest.mark.parametrize(("batches", "taken"), [(1, 1), (3, 3), (9, 5), (None, 5)])
-def test_statistics_of_so_many_batches_are_those_of_exactly_these(batches: int | None, taken: int) -> None:
+def test_statistics_reestimated_on_a_few_batches_are_those_of_these_batches(batches: int | None, taken: int) -> None:
     norm = nn.BatchNorm1d(3)
     made = [(torch.randn(8, 3) * 4 + number, torch.zeros(8, dtype=torch.long)) for number in range(5)]
     counted = Counting(made)
@@ -382,20 +384,20 @@ def test_reestimation_changes_no_weight_and_drops_nothing(task: Supervised) -> N
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), task.network.parameters(), strict=True))
 
 
-def test_momenta_come_back_even_if_the_data_fails(task: Supervised) -> None:
+def test_reestimation_restores_momenta_even_if_the_data_fails(task: Supervised) -> None:
     model = copy.deepcopy(task.network)
     with pytest.raises(TaskError):
         reestimate_batchnorm(with_training(task, []), model)
     assert model.get_submodule("1").momentum == 0.1
 
 
-def test_a_model_without_batch_norm_reads_no_data() -> None:
+def test_reestimation_of_a_model_without_batch_norm_reads_no_data() -> None:
     counted = Counting([BATCH])
     reestimate_batchnorm(Supervised(nn.Linear(12, 10), counted, [BATCH], [BATCH]), nn.Linear(12, 10))
     assert counted.taken == 0
 
 
-def test_statistics_repair_what_a_change_of_weights_broke(task: Supervised) -> None:
+def test_reestimated_statistics_repair_a_change_of_weights(task: Supervised) -> None:
     model = copy.deepcopy(task.network)
     with torch.no_grad():
         model.get_parameter("0.weight").mul_(9)
@@ -405,9 +407,7 @@ def test_statistics_repair_what_a_change_of_weights_broke(task: Supervised) -> N
     assert mean_loss(task, model) == pytest.approx(mean_loss(task, task.network), abs=0.02)
 
 
-def test_steps_are_learned_for_three_quarters_and_then_stay_where_they_are_stored(
-    task: Supervised, batches: list[Any]
-) -> None:
+def test_quantizer_steps_are_learned_for_three_quarters_and_then_settle(task: Supervised, batches: list[Any]) -> None:
     model = copy.deepcopy(task.network)
     quantizer, before = Quantizer(latents(model), 4), list[Tensor]()
     seen = looking(

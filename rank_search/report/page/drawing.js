@@ -3,7 +3,6 @@
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
 // Of factorizations, in the order in which they are met; dense has the quiet colour.
-const HUES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442"];
 const factorizations = [
   ...new Set(report.layers.flatMap((layer) => [
     ...layer.axes.map((axis) => axis.factorization),
@@ -11,7 +10,7 @@ const factorizations = [
   ])),
 ].filter((name) => name !== "dense");
 const SHAPES = ["circle", "square", "triangle-up", "cross", "pentagon", "star", "hexagon"];
-const hue = (name) => (name === "dense" ? style("faint") : bright(HUES[factorizations.indexOf(name) % HUES.length]));
+const hue = (name) => (name === "dense" ? style("faint") : bright(palette[factorizations.indexOf(name) % palette.length]));
 
 /** On dark paper a little lighter. */
 const bright = (colour) => (document.documentElement.dataset.theme === "dark" ? mixed(colour, "#ffffff", 0.15) : colour);
@@ -56,12 +55,12 @@ function axis(title, more = {}) {
   };
 }
 
-/** An axis for measurements: logarithmic where they are positive and span more than a factor of 30. */
+/** An axis for measurements: logarithmic where they are positive and span decades. */
 function measurementAxis(name, values) {
   const known = values.filter((value) => value !== null);
   const [low, high] = known.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
   const title = sign(name) < 0 ? `${name} (more is better)` : name;
-  if (low > 0 && high / low > 30) return axis(title, { type: "log", ...powers(low, high) });
+  if (isLogarithmic(low, high)) return axis(title, { type: "log", ...powers(low, high) });
   return axis(title, { tickformat: Math.max(Math.abs(low), Math.abs(high)) >= 1e4 ? "~s" : "~g", nticks: 8 });
 }
 

@@ -45,7 +45,7 @@ function cellOf(name, places, count) {
   const values = places.map((place) => measured(name, place));
   const low = values.reduce((one, other) => Math.min(one, other), Infinity);
   const high = values.reduce((one, other) => Math.max(one, other), -Infinity);
-  const logarithmic = low > 0 && high / low > 30;
+  const logarithmic = isLogarithmic(low, high);
   const scale = (value) => (logarithmic ? Math.log(value / low) / Math.log(high / low) : (value - low) / (high - low || 1));
   return (place) => Math.floor(scale(measured(name, place)) * count);
 }

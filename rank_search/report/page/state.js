@@ -31,15 +31,20 @@ function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Four significant digits, with k, M, G, T from ten thousand on (numbers.py has the same). */
+const { digits, units, palette, log_span: logSpan } = report.look;
+
+/** A few significant digits, with a unit from ten thousand on: `short_number` in Python. */
 function short(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
-  const rounded = Number(value.toPrecision(4));
+  const rounded = Number(value.toPrecision(digits));
   const size = Math.abs(rounded);
   if (size < 1e4 || size >= 1e15) return String(rounded);
-  const [unit, letter] = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([least]) => size >= least);
-  return Number((rounded / unit).toPrecision(4)) + letter;
+  const [unit, letter] = units.find(([least]) => size >= least);
+  return Number((rounded / unit).toPrecision(digits)) + letter;
 }
+
+/** Whether an axis from the one value to the other is logarithmic: `is_logarithmic` in Python. */
+const isLogarithmic = (low, high) => low > 0 && high > logSpan * low;
 
 /** Text as plotly takes it, which reads some HTML in every text. */
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");

@@ -94,7 +94,7 @@ function importanceTrace(objective, k, names) {
   return {
     type: "bar", orientation: "h", name: plain(objective), y: names.map((_, row) => row),
     x: names.map((name) => found.get(name)?.strength ?? null), text: names.map(plain), textposition: "none",
-    marker: { color: bright(HUES[k % HUES.length]), pattern: { fillmode: "overlay", shape: ["", "/", ".", "x", "-"][k % 5], fgcolor: style("paper"), size: 5, solidity: 0.25 } },
+    marker: { color: bright(palette[k % palette.length]), pattern: { fillmode: "overlay", shape: ["", "/", ".", "x", "-"][k % 5], fgcolor: style("paper"), size: 5, solidity: 0.25 } },
     hovertemplate: `<b>%{text}</b><br>${plain(objective)} %{x:.4g}<extra></extra>`,
   };
 }

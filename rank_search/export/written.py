@@ -1,0 +1,123 @@
+"""A model becomes a folder: traced, written, read back, compared; there whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from rank_search.basics import nearest, publish
+from rank_search.errors import ExportError
+from rank_search.export.asked import places_asked
+from rank_search.export.compared import Beside, wide
+from rank_search.export.formats import FORMATS, Format
+from rank_search.export.loading import CODED, MANIFEST, files_in
+from rank_search.export.sizes import Sizes
+from rank_search.export.tracing import parts_of, trace
+from rank_search.export.whole import check_free, made_whole
+from rank_search.layers import Example, copied, fuse
+from rank_search.tasks import Seen, Task
+
+
+@final
+@dataclass(frozen=True)
+class Deployable:
+    """A model to be written, and what is known of it.
+
+    Attributes:
+        task: has the example that it is traced with, and the data that it is compared on.
+        seen: what the selection data gave its forward, whose dimensions may vary.
+        about: what the manifest says of where it comes from.
+        coded: the bytes that decode to its state, if it was coded.
+    """
+
+    model: nn.Module
+    task: Task
+    seen: Seen
+    about: Mapping[str, Any]
+    coded: bytes | None = None
+
+
+def form_of(folder: Path, format: str) -> Format:
+    """The form of a folder that is to be made.
+
+    Raises:
+        ExportError: something of that name is there, or there is no such format.
+    """
+    check_free(folder, "an export makes a new folder")
+    if format not in FORMATS:
+        raise ExportError(f"There is no format {format!r}{nearest(format, FORMATS)}")
+    return FORMATS[format]
+
+
+def write_model(
+    source: Deployable, folder: Path, format: str, *, fused: bool = False, dynamic: Iterable[str] | None = None
+) -> dict[str, Any]:
+    """Write a model into a new folder, and return its manifest: what was written gives the model's outputs.
+
+    Args:
+        fused, dynamic: as in `export_trial`.
+
+    Raises:
+        ExportError: the folder exists already, the model cannot be fused or traced, or gives other outputs once it is
+            written; nothing is left then.
+    """
+    form, model, example = form_of(folder, format), source.model, source.task.example()
+    plain = _fused(model, example) if fused else model
+    written = form.prepared(plain)
+    asked = places_asked(dynamic, model, parts_of(example), source.seen)
+    with made_whole(folder) as temporary:
+        if source.coded is not None:
+            (temporary / CODED).write_bytes(source.coded)
+        traced = trace(copied(written), _like(written, plain, example), asked)
+        form.write(traced, temporary)
+        manifest = manifest_of(source, format, traced.sizes) | {"fused": fused, "widened": written is not plain}
+        beside = Beside.of(
+            model,
+            form.read(temporary, manifest),
+            traced.sizes,
+            same_draws=form.same_draws or not source.seen.draws,
+            wide=None if written is plain else written,
+        )
+        beside.check(example, source.task)
+        manifest |= {"files": files_in(temporary)}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        publish(temporary, folder)
+    return manifest
+
+
+def manifest_of(source: Deployable, format: str, sizes: Sizes) -> dict[str, Any]:
+    """What is known of a model."""
+    return {
+        "rank_search": version("rank-search"),
+        "format": format,
+        **source.about,
+        "draws": source.seen.draws,
+        **about_inputs(source.task.example(), sizes),
+    }
+
+
+def about_inputs(example: Example, sizes: Sizes) -> dict[str, Any]:
+    """The inputs of a model, and the sizes that it takes."""
+    inputs = [list(each.shape) for each in parts_of(example)]
+    return {"any_batch": sizes.any_batch, "inputs": inputs, "sizes": sizes.to_json()}
+
+
+def _like(written: nn.Module, model: nn.Module, example: Example) -> Example:
+    """The example as what is written takes it."""
+    return example if written is model else tuple(map(wide, parts_of(example)))
+
+
+def _fused(model: nn.Module, example: Example) -> nn.Module:
+    found = fuse(model, example)
+    if found is None:
+        raise ExportError(
+            "This model cannot be fused: torch.fx cannot trace it, or it gives other outputs afterwards. "
+            "Export it without --fuse."
+        )
+    return found

@@ -1,0 +1,178 @@
+"""The option table of a model in memory: what each layer may become, with its cost and its error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from rank_search.errors import LayerError, TaskError
+from rank_search.layers import (
+    Example,
+    Layer,
+    LayersSettings,
+    Plugins,
+    load_plugin,
+    plugin_code,
+    take_inventory,
+    weight_of,
+)
+from rank_search.options.cost_model import CostModel
+from rank_search.options.fits import Fits
+from rank_search.options.grouping import build_groups
+from rank_search.options.ranges import Group
+from rank_search.options.table import OptionTable
+from rank_search.priors import CachedBases, KeptNumbers, SpectraCache, user_cache_folder
+from rank_search.tasks import moments_of_inputs
+
+LOOKED_AT: Final = 16
+"""Batches that are looked at, at most: to know the inputs of the layers, and to take batch norms' statistics again."""
+
+
+def options(
+    model: nn.Module,
+    batches: Iterable[Any] | None = None,
+    *,
+    example: Example,
+    layers: LayersSettings | Mapping[str, Any] | None = None,
+    round_to: int = 1,
+    cache: str | Path | bool = False,
+) -> OptionTable:
+    """What each layer of a model may become: forms on a grid, each with its counted cost and its output error.
+
+    Every weight is decomposed once; all fits are slices of that. The error of a form is E‖Wx − W'x‖² / E‖Wx‖² over the
+    inputs x that the layer sees in the batches, without batches ‖W − W'‖² / ‖W‖². Seconds for a network of some million
+    parameters. Nothing is trained, and no label is looked at.
+
+    Args:
+        model: the trained model; it is not changed.
+        batches: inputs, or pairs of inputs and targets as a DataLoader gives them; the first `LOOKED_AT` of them are
+            run through the model in evaluation mode. Some hundred examples are enough.
+        example: what one forward takes, as a batch of 1: a tensor, or a tuple of tensors.
+        layers: the table `[layers]` of a study file as a dictionary: `include` and `exclude` globs, `factorizations`,
+            `rules`, `tie`. Default: every layer as `svd` or `tucker2`.
+        round_to: ranks are multiples of this, for hardware.
+        cache: a folder in which decompositions and errors are kept for the next call; True: the one of the studies.
+
+    Raises:
+        LayerError: nothing can be factorized, a glob matches no layer, or a weight holds NaN or infinity.
+        TaskError: the model does not run on the example or the batches.
+        PluginError: a factorization cannot be used.
+
+    >>> import torch
+    >>> table = options(nn.Sequential(nn.Linear(64, 64), nn.ReLU()), example=torch.zeros(1, 64))
+    >>> [option.params for option in table][:3], len(table.of)
+    ([4160, 192, 320], 1)
+    """
+    settings = _settings(layers)
+    plugins = {name: load_plugin(name) for name in settings.plugin_names()}
+    inventory = take_inventory(model, example, settings.include, settings.exclude)
+    inventory.require_layers()
+    choices = settings.choices(inventory.layers, plugins)
+    groups = build_groups(inventory.layers, plugins, settings.groups(inventory.layers), choices)
+    chosen = {name: inventory.layers[name] for group in groups for name in group.layers}
+    seen = {} if batches is None else moments_of_inputs(model, chosen, inputs_of(batches, example))
+    spectra = SpectraCache(_folder(cache))
+    bases = {name: spectra.bases(name, weight_of(model, name), seen.get(name)) for name in chosen}
+    fits = fits_of(inventory.layers, plugins, bases, Path.cwd(), example)
+    costs = CostModel(inventory.layers, plugins, inventory.rest)
+    return measured_table(groups, costs, fits, round_to, stored_bits(model))
+
+
+def fits_of(
+    layers: Mapping[str, Layer],
+    plugins: Plugins,
+    bases: Mapping[str, CachedBases],
+    folder: Path,
+    example: Example | None = None,
+) -> Fits:
+    """The fits of these layers, whose errors are kept beside the spectra.
+
+    Args:
+        folder: relative to which plugins in files are named.
+    """
+    made_by = {name: plugin_code(name, plugin, folder) for name, plugin in plugins.items()}
+
+    def kept(layer: str, factorization: str) -> KeptNumbers:
+        return bases[layer].numbers(f"errors {layers[layer]} {made_by[factorization]}")
+
+    def weights(layer: str) -> Tensor:
+        return bases[layer].weight
+
+    return Fits(layers, plugins, weights, bases.__getitem__, kept, example)
+
+
+def measured_table(
+    groups: Iterable[Group], costs: CostModel, fits: Fits, round_to: int, dense_bits: int
+) -> OptionTable:
+    """The table with every error measured, and kept for the next time."""
+    table = OptionTable(groups, costs, fits, round_to, dense_bits)
+    fits.save()
+    return table
+
+
+def stored_bits(model: nn.Module) -> int:
+    """Of all parameters as they are stored, each tensor once."""
+    return sum(8 * each.numel() * each.element_size() for each in model.parameters())
+
+
+def inputs_of(batches: Iterable[Any], example: Example | None) -> Iterator[Example]:
+    """The inputs of the first `LOOKED_AT` batches, without the targets.
+
+    A batch is what forward takes, or a sequence that begins with it: the inputs themselves, or a tuple of them.
+
+    Raises:
+        TaskError: a batch is something else, or there is none.
+    """
+    empty = True
+    for batch in islice(batches, LOOKED_AT):
+        empty = False
+        yield _inputs(batch, example)
+    if empty:
+        raise TaskError("The batches are empty. Are they an iterator that was used up before? Hand over a list.")
+
+
+def _inputs(batch: Any, example: Example | None) -> Example:
+    several = len(example) if isinstance(example, tuple) else 0
+    first = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    if several and not isinstance(first, Tensor):
+        batch = first
+    if several and isinstance(batch, tuple | list) and len(batch) >= several:
+        first = tuple(batch[:several])
+    parts = first if isinstance(first, tuple) else (first,)
+    if len(parts) == max(1, several) and all(isinstance(part, Tensor) for part in parts):
+        return first  # type: ignore[no-any-return]
+    wanted = f"{several} tensors" if several else "a tensor"
+    raise TaskError(
+        f"A batch is no input of the model: found {_kind(batch)}. A batch is {wanted}, as the example is, or a pair of "
+        "that and the targets. Take the inputs out of the batches first."
+    )
+
+
+def _kind(batch: Any) -> str:
+    if isinstance(batch, tuple | list):
+        return f"a {type(batch).__name__} of {', '.join(type(each).__name__ for each in batch) or 'nothing'}"
+    return f"a {type(batch).__name__}"
+
+
+def _folder(cache: str | Path | bool) -> Path | None:
+    if isinstance(cache, bool):
+        return user_cache_folder() if cache else None
+    return Path(cache)
+
+
+def _settings(layers: LayersSettings | Mapping[str, Any] | None) -> LayersSettings:
+    if isinstance(layers, LayersSettings):
+        return layers
+    try:
+        return LayersSettings.model_validate(dict(layers or {}))
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise LayerError(
+            f"layers= is wrong: {lines}. It takes the keys of [layers] (docs/study-file.md): "
+            f"{', '.join(LayersSettings.model_fields)}."
+        ) from None

@@ -1,0 +1,74 @@
+"""How a front grew: its share of the box after so many trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rank_search.pareto.dominance import loss_table, nondominated
+from rank_search.pareto.reference_box import ReferenceBox
+
+MOMENTS: Final = 160
+"""The front is looked at after so many trials at most: half of them spread evenly, half by factors."""
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """The share of a box that the front dominated after some of the trials.
+
+    Attributes:
+        trials: how many had been recorded.
+        shares: the hypervolume of the front then, as a share of the box.
+        members: how many trials are on the front at the end.
+    """
+
+    trials: tuple[int, ...]
+    shares: tuple[float, ...]
+    members: int
+
+    def after(self, trials: int) -> float:
+        """The share at the last moment with at most so many trials; 0 before the first."""
+        found = [share for count, share in zip(self.trials, self.shares, strict=True) if count <= trials]
+        return found[-1] if found else 0.0
+
+
+def convergence(losses: Sequence[Sequence[float] | None], box: ReferenceBox, also: Iterable[int] = ()) -> Convergence:
+    """How the share of the box that the front dominates grew.
+
+    Symbols: F_k the front of the first k of n trials. The result has k and `box.hypervolume(F_k)` for every k, or from
+    161 trials on for the first, the last, and others spread evenly and by factors between.
+
+    Args:
+        losses: of the trials, m each, in the order in which they were recorded; None for one that takes no part in the
+            front, which counts as a trial all the same.
+        also: numbers of trials k to look at in any case, as far as there are so many.
+
+    Edge cases: no trials have no moments; a front outside the box has the share 0.
+    Complexity: that of a hypervolume for each moment; about a second for 10,000 trials of two objectives.
+
+    >>> convergence([(0.5, 0.5), None, (0.0, 0.5)], ReferenceBox((0.0, 0.0), (1.0, 1.0))).shares
+    (0.25, 0.25, 0.5)
+    """
+    import numpy as np
+
+    counts = sorted({*_moments(len(losses)), *(count for count in also if 1 <= count <= len(losses))})
+    front, last, share, shares = np.empty((0, len(box.ideal))), 0, 0.0, []
+    for count in counts:
+        new = [row for row in losses[last:count] if row is not None]
+        if new:
+            front = np.concatenate([front, loss_table(new)])
+            front = front[nondominated(front)]
+            share = box.hypervolume(front)
+        shares.append(share)
+        last = count
+    return Convergence(tuple(counts), tuple(shares), len(front))
+
+
+def _moments(count: int) -> list[int]:
+    if count <= MOMENTS:
+        return list(range(1, count + 1))
+    import numpy as np
+
+    places = np.concatenate([np.linspace(1, count, MOMENTS // 2), np.geomspace(1, count, MOMENTS // 2)])
+    return [int(place) for place in np.unique(places.round())]

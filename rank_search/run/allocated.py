@@ -1,0 +1,91 @@
+"""A task's model within bounds on its cost: allocated from its option table, fitted, measured; no search, no store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from torch import nn
+
+from rank_search.export import Deployable, measured, write_model
+from rank_search.layers import count_params, mean_macs
+from rank_search.options import Allocation, allocate, build_groups, factorize
+from rank_search.quantization import reestimate_batchnorm
+from rank_search.run.preparation import begin, layer_bases, layer_moments, option_table
+from rank_search.study import Problem, Study
+from rank_search.tasks import Seen, Task, seeded, task_errors
+
+Bounds = Mapping[str, float | int | str]
+"""The most that a cost may be, by `params`, `macs` or `bits`: as in `allocate`."""
+
+
+@final
+@dataclass(frozen=True)
+class AllocatedModel:
+    """A model whose layers were chosen within bounds.
+
+    Attributes:
+        model: in evaluation mode.
+        dense, measurements: of the dense model and of this one: params and macs, and what the task measures on its
+            selection data, if that was asked for.
+        seen: what the selection data gave the model's forward; nothing if it was not measured.
+    """
+
+    problem: Problem
+    allocation: Allocation
+    model: nn.Module
+    dense: Mapping[str, float]
+    measurements: Mapping[str, float]
+    seen: Seen
+
+    def write(
+        self, folder: Path, format: str = "safetensors", *, dynamic: Iterable[str] | None = None
+    ) -> dict[str, Any]:
+        """Write it into a new folder as `export_trial` does, without coded bytes; returns the manifest.
+
+        Raises:
+            ExportError: as `export_trial`; nothing is left then.
+        """
+        about = {
+            "study": self.problem.study.name,
+            "measurements": dict(self.measurements),
+            "dense": dict(self.dense),
+            **self.allocation.point.to_json(),
+        }
+        source = Deployable(self.model, self.problem.task, self.seen, about)
+        return write_model(source, folder, format, dynamic=dynamic)
+
+
+def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, measure: bool = True) -> AllocatedModel:
+    """The model of least Σ error of its layers' outputs within the bounds.
+
+    Layers, factorizations, ties, calibration and rounding are those of the study file; trials, objectives and training
+    play no part. Batch norms take their statistics again, as in a trial.
+
+    Args:
+        measure: whether both models are measured on the selection data.
+
+    Raises:
+        LayerError: nothing can be factorized, or no allocation keeps the bounds.
+        QueryError: a bound is no amount.
+        TaskError, PluginError: the task or a factorization cannot be used.
+    """
+    problem = begin(study, task)
+    problem.inventory.require_layers()
+    groups = build_groups(problem.inventory.layers, problem.plugins, problem.groups, problem.choices)
+    table = option_table(problem, groups, layer_bases(problem, layer_moments(problem)))
+    allocation = allocate(table, params=bounds.get("params"), macs=bounds.get("macs"), bits=bounds.get("bits"))
+    model = factorize(problem.model, allocation, table)
+    with seeded(study.study.seed), task_errors("training() or loss()"):
+        reestimate_batchnorm(problem.task, model, study.training.norm_batches)
+    found, seen = measured(problem.task, model) if measure else ({}, Seen())
+    dense = measured(problem.task, problem.original)[0] if measure else {}
+    return AllocatedModel(
+        problem, allocation, model, dense | _counted(problem, problem.original), found | _counted(problem, model), seen
+    )
+
+
+def _counted(problem: Problem, model: nn.Module) -> dict[str, float]:
+    return {"params": float(count_params(model)), "macs": float(mean_macs(model, problem.examples))}
