@@ -128,7 +128,7 @@ def test_a_package_that_a_node_lacks_is_named(tmp_path: Path, command: Command) 
     said = command("run", small.file, "--on", "ray", "--workers", 1)
     assert said.code == 2
     assert "only_on_the_driver" in said.err
-    assert "Install what is missing on every node" in said.err
+    assert "install what is missing on every node" in said.err
     assert "Traceback" not in said.err
 
 

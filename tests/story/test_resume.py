@@ -112,7 +112,7 @@ def uninterrupted(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dic
     ("sampler", "what", "most"),
     [
         ("auto", "launch/driver.py", 90),
-        ("auto", "launch/claiming.py", 40),
+        ("auto", "launch/claiming.py", 25),
         ("auto", "commit", 28),
         ("auto", "training/trainer.py", 40),
         ("tpe", "launch/driver.py", 90),
