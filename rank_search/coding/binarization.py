@@ -130,7 +130,7 @@ NEVER: Final = 1 << 20
 ALONE: Final = Neighbours(NEVER, NEVER, NEVER)
 
 
-def thirds(matrices: list[Int[Integers, "rows columns"]]) -> Neighbours:
+def thirds(matrices: list[Int[Integers, "_rows _columns"]]) -> Neighbours:
     """Bounds that part zero from the rest, and the rest into three equal shares; all 0 where all numbers are.
 
     >>> thirds([np.array([[1, 2, 3, 4]], dtype=np.int32)])  # 2·|previous| + |the one before| is 0, 2, 5, 8

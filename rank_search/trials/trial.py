@@ -99,11 +99,16 @@ def run_trial(
     except Exception as error:  # noqa: BLE001  the one place where any error becomes an outcome
         _log.warning("The trial of point %s failed.", point.key[:12], exc_info=True)
         return Outcome(State.FAILED, reason=_one_line(error))
+    return _outcome(result, artifacts, point.key, target == full)
+
+
+def _outcome(result: _Result | Diverged, artifacts: ArtifactStore | None, stem: str, is_full: bool) -> Outcome:
+    """What came of a training; its files are kept if every measurement is finite."""
     if isinstance(result, Diverged):
         return Outcome(State.DIVERGED, reason=result.reason)
     if said := _not_finite(result.measurements):
         return Outcome(State.DIVERGED, reason=f"measured after training: {said}")
-    kept = () if artifacts is None else _keep(result, artifacts, point.key, target == full)
+    kept = () if artifacts is None else _keep(result, artifacts, stem, is_full)
     return Outcome(State.COMPLETE, result.measurements, artifacts=kept)
 
 

@@ -13,9 +13,8 @@ from zipfile import ZipFile
 
 import pytest
 
-from rank_search.submit.folder import pack
 from rank_search.study import load_study
-from rank_search.submit.folder import IGNORE_FILE, LARGEST, files_to_ship
+from rank_search.submit.folder import IGNORE_FILE, LARGEST, files_to_ship, pack
 from rank_search.submit.job import entrypoint
 from tests.story.small import Command, Small, write_study
 

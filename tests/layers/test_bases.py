@@ -94,7 +94,7 @@ def test_direct_bases_decompose_once_per_unfolding() -> None:
 
 
 def test_an_unfolding_that_makes_no_matrix_is_refused() -> None:
-    with pytest.raises(ContractError, match=r"made \[4, 3, 4\]"):
+    with pytest.raises(ContractError, match=r"returned a tensor of shape \[4, 3, 4\]"):
         DirectBases(torch.randn(4, 3, 2, 2))(partial(torch.flatten, start_dim=2))
 
 

@@ -117,15 +117,15 @@ def test_packed_model_is_loaded_without_its_class(tmp_path: Path) -> None:
     packed.write(tmp_path / "small.rsz")
     with torch.no_grad():
         assert torch.allclose(rs.load(tmp_path / "small.rsz")(data()[0]), packed.model(data()[0]), atol=1e-5)
-    with pytest.raises(ExportError, match="exists"):
+    with pytest.raises(ExportError, match="already exists"):
         packed.write(tmp_path / "small.rsz")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"slope": 0.0}, "The slope is 0.0; it must be a positive number"),
-        ({"size": -3}, "The size is -3; it must be a positive number"),
+        ({"slope": 0.0}, "slope is 0.0; it must be a positive number"),
+        ({"size": -3}, "size is -3; it must be a positive number"),
         ({"slope": 1.0, "size": 9}, "Both a slope and a size"),
         ({"size": 20}, "does not fit into 20 bytes"),
     ],

@@ -122,7 +122,7 @@ def test_a_front_within_bounds(store: Store, study: StudyRecord, where: list[str
         ("conv = dense", "no layer 'conv'.*did you mean '0.conv'"),
         ("a = dense", "It is a measurement: write 'a <= dense'"),
         ("0.conv = svdd", "cannot become 'svdd'.*did you mean 'svd'"),
-        ("speed <= dense + 1", "needs its measurement"),
+        ("speed <= dense + 1", "is relative to the dense model"),
         ("0.conv.rnk <= 3", "no measurement or axis of a layer"),
     ],
 )

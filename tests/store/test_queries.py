@@ -87,9 +87,9 @@ def test_a_past_front_obeys_the_same_options(store: Store, filled: StudyRecord) 
         ({"sort": "sise"}, r"no measurement 'sise'; did you mean 'size'\?"),
         ({"objectives": ["a", "c"]}, r"no measurement 'c'"),
         ({"where": bounds("tset_error <= 1")}, r"did you mean 'test_error'\?"),
-        ({"where": bounds("test_error <= 0.5 * dense")}, r"does not have.* There are: a, b, size\."),
-        ({"objectives": []}, "at least one objective"),
-        ({"limit": 0}, "at least 1; found 0"),
+        ({"where": bounds("test_error <= 0.5 * dense")}, r"has no 'test_error'.* There are: a, b, size\."),
+        ({"objectives": []}, "No objective is given"),
+        ({"limit": 0}, "limit is 0"),
         ({"as_of": 4}, "Trial 4 .* is still running"),
         ({"as_of": 77}, "no trial 77: there are 0 to 3"),
         ({"as_of": -1}, "no trial -1"),
@@ -165,7 +165,7 @@ def test_a_measurement_of_the_same_name_wins(store: Store) -> None:
             r"did you mean 'features.0.rank'\? There are: a, b, classifier.rank, features.0.rank, ",
         ),
         ("rank <= 8", r"no measurement or axis of a layer 'rank'"),
-        ("features.0.rank <= 0.5 * dense", r"does not have\. There are: a, b, size\."),
+        ("features.0.rank <= 0.5 * dense", r"has no 'features.0.rank'\. There are: a, b, size\."),
     ],
 )
 def test_an_unknown_layer_or_axis(store: Store, layered: StudyRecord, text: str, message: str) -> None:

@@ -72,9 +72,9 @@ def test_nothing_changes_while_a_driver_is_heard_of(store: Store) -> None:
     study = a_study(store)
     assert store.claim(study, a_point(), "host:7")
     before = rows(store)
-    with pytest.raises(QueryError, match="in flight, held by host:7"):
+    with pytest.raises(QueryError, match="running trials, held by host:7"):
         store.delete(study.name, LONG_AGO)
-    with pytest.raises(QueryError, match="in flight, held by host:7"):
+    with pytest.raises(QueryError, match="running trials, held by host:7"):
         store.rename(study.name, f"{study.name} new", LONG_AGO)
     assert rows(store) == before
     assert store.study(study.name) == study
@@ -135,7 +135,7 @@ def test_a_name_that_is_taken_is_refused_and_nothing_is_renamed(store: Store) ->
     store.join(a_record(name=f"{study.name}@2"))
     store.join(a_record(name=f"free {study.name}@2"))
     for new in (other.name, study.name, f"free {study.name}"):
-        with pytest.raises(QueryError, match="a name of its own"):
+        with pytest.raises(QueryError, match="already has a study"):
             store.rename(study.name, new, LONG_AGO)
     assert store.study(study.name) == study
     assert store.study(f"{study.name}@2").name
