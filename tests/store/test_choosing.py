@@ -50,9 +50,9 @@ def test_the_objectives_of_a_front_are_those_it_was_taken_of(store: Store, study
     [
         (lambda front: front.best("a<=-1"), r"No member of the front satisfies a <= -1 \(4 members\)"),
         (lambda front: front.best("latency<=1"), "satisfies latency <= 1"),
-        (lambda front: front.best("speed<=0.5*dense"), "it has no 'speed'"),
-        (lambda front: front.closest("latency=1"), "has no 'latency', only a, b"),
-        (lambda front: front.closest("speed=0.5*dense"), "it has no 'speed'"),
+        (lambda front: front.best("speed<=0.5*dense"), "no measurement 'speed'"),
+        (lambda front: front.closest("latency=1"), "no measurement 'latency'. There are: a, b"),
+        (lambda front: front.closest("speed=0.5*dense"), "no measurement 'speed'"),
     ],
 )
 def test_a_choice_that_no_member_meets_is_refused(store: Store, study: StudyRecord, ask: object, said: str) -> None:
