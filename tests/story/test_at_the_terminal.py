@@ -81,7 +81,7 @@ def test_where_there_are_several_a_name_is_needed(copied: Small, command: Comman
         record = store.study("stripes")
         store.join(type(record)(**{**vars(record), "name": "other", "id": 0}))
     message = command.refused("front", copied.store)
-    assert "has 2: stripes, other. Name the one" in message
+    assert "has 2 studies: stripes, other. Give the NAME of one." in message
     assert command.fine("front", copied.store, "stripes").out
 
 
@@ -102,7 +102,7 @@ def test_an_option_without_its_value(small: Small, command: Command) -> None:
         (["delete", "STORE", "stripes"], ["no terminal to ask on", "9 trials", "Give --yes"]),
         (["rename", "STORE", "none", "new"], ["no study 'none'"]),
         (["rename", "STORE", "stripes", ""], ["is no name for a study"]),
-        (["rename", "STORE", "stripes", "stripes"], ["a name of its own"]),
+        (["rename", "STORE", "stripes", "stripes"], ["already has a study 'stripes'"]),
         (["trials", "STORE", "--where", "eror<1"], ["'eror'", "did you mean 'error'?"]),
         (["trials", "STORE", "--where", "error"], ["A bound is"]),
     ],
@@ -219,7 +219,7 @@ def test_the_store_of_an_earlier_version_is_found_in_the_current_folder(
     assert not Path(study.store).exists()
     assert numbers(command, "trials", "stripes.sqlite") == list(range(4))
     shutil.copy("stripes.sqlite", study.store)
-    assert "study/stripes.sqlite, beside the study file, is left alone" in command.fine("run", study.file).err
+    assert "study/stripes.sqlite, next to the study file, is left alone" in command.fine("run", study.file).err
 
 
 def test_a_store_of_another_study_in_the_current_folder_is_let_be(
