@@ -76,8 +76,7 @@ class Watched(nn.Linear):
 def test_distilled_loss_runs_the_model_once(share: float) -> None:
     model, teacher = Watched(0), Watched(1).eval()
     task = Supervised(model, [BATCH], [BATCH], [BATCH])
-    settings = TrainingSettings(distillation=share, distillation_temperature=3)
-    found = task_distilled_loss(task, model, teacher, BATCH, settings)
+    found = task_distilled_loss(task, model, teacher, BATCH, share, 3)
     assert (model.forwards, teacher.forwards) == ([(True, True)], [(False, False)])
     far = teacher_distance(model(INPUTS), teacher(INPUTS), 3)
     assert torch.allclose(found, (1 - share) * F.cross_entropy(model(INPUTS), BATCH[1]) + share * far)
@@ -160,14 +159,16 @@ class Own(Task):
 
 def test_distillation_with_a_task_without_a_distilled_loss_fails_before_the_search() -> None:
     check_task(Own(), Own().model(), TrainingSettings())
-    with pytest.raises(TaskError, match=r"Own does not\. Write its method distilled_loss"):
+    with pytest.raises(
+        TaskError, match=r"Own does not say how its models are distilled\. Write its method distilled_loss"
+    ):
         check_task(Own(), Own().model(), DISTILLED)
 
 
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda: 0.5, "one number as a tensor; found float"),
+        (lambda: 0.5, "loss is float; it must be one number as a tensor"),
         (lambda: torch.zeros(()), "has a gradient"),
         (lambda: 1 / 0, r"loss\(\) or distilled_loss\(\) raised ZeroDivisionError"),
     ],
@@ -184,5 +185,5 @@ def test_distilled_losses_that_cannot_be_used_are_refused(answer: Callable[[], A
 def test_distillation_refuses_outputs_without_classes() -> None:
     batch = (INPUTS, torch.zeros(12, 1))
     task = Supervised(nn.Linear(5, 1), [batch], [batch], [batch], F.mse_loss)
-    with pytest.raises(TaskError, match=r"classes in the last dimension.*found a tensor of shape \(12, 1\)"):
+    with pytest.raises(TaskError, match=r"a tensor of shape \(12, 1\); distillation compares classes"):
         check_task(task, task.network, DISTILLED)

@@ -49,7 +49,10 @@ def raising(outputs: Tensor, targets: Tensor) -> Tensor:
     ("loss", "message"),
     [
         (raising, r"training\(\) or loss\(\) raised IndexError: no such class\. Correct the task"),
-        (lambda outputs, targets: F.cross_entropy(outputs, targets).item(), "one number as a tensor; found float"),
+        (
+            lambda outputs, targets: F.cross_entropy(outputs, targets).item(),
+            "loss is float; it must be one number as a tensor",
+        ),
         (lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"), r"of shape \(40,\)"),
         (lambda outputs, targets: F.cross_entropy(outputs.detach(), targets), "has a gradient"),
         (lambda outputs, targets: F.cross_entropy(outputs * torch.inf, targets), "batch it is nan"),
@@ -63,7 +66,7 @@ def test_preflight_refuses_losses_that_cannot_be_used(
 
 
 def test_preflight_refuses_a_task_without_data(task: Supervised) -> None:
-    with pytest.raises(TaskError, match="training data yielded none"):
+    with pytest.raises(TaskError, match="training data yielded no batch"):
         rehearsed(task, training_batches=[])
 
 
