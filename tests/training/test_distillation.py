@@ -159,9 +159,7 @@ class Own(Task):
 
 def test_distillation_with_a_task_without_a_distilled_loss_fails_before_the_search() -> None:
     check_task(Own(), Own().model(), TrainingSettings())
-    with pytest.raises(
-        TaskError, match=r"Own does not say how its models are distilled\. Write its method distilled_loss"
-    ):
+    with pytest.raises(TaskError, match=r"Own does not say how .*\. Write its method distilled_loss"):
         check_task(Own(), Own().model(), DISTILLED)
 
 
