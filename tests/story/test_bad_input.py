@@ -21,7 +21,7 @@ Tables = dict[str, dict[str, Any]]
 
 FILES: list[tuple[str, str, list[str]]] = [
     ("empty", "", ["breaks 2 of the rules", "study: this key is needed", "task: this key is needed"]),
-    ("no TOML", "[study\nname = 3", ["is TOML", "line 1"]),
+    ("no TOML", "[study\nname = 3", ["is not TOML", "line 1"]),
     ("tables that are none", "study = 3\ntask = 4", ["study: this is a table; found 3", "task: this is a table"]),
     ("key at the top", "[sarch]", ["sarch: there is no such key; did you mean 'search'?"]),
 ]
@@ -54,7 +54,7 @@ STUDY_FILES: list[tuple[str, Tables, list[str]]] = [
     ("option of auto", {"search": {"options": {"gamma": 0.1}}}, ["'auto' has no option 'gamma'. There are: none"]),
     ("strength", {"search": {"entropy": {"low": 2.0, "high": 1.0}}}, ["search.entropy", "0 < low < high"]),
     ("plugin", {"layers": {"factorizations": ["tuker2"]}}, ["'tuker2'", "did you mean 'tucker2'?"]),
-    ("plugin file", {"layers": {"factorizations": ["no.py:SVD"]}}, ["there is no file", "no.py"]),
+    ("plugin file", {"layers": {"factorizations": ["no.py:SVD"]}}, ["There is no file", "no.py"]),
     ("plugin that breaks", {"layers": {"factorizations": ["broken.py:X"]}}, ["does not import", "no_such_module"]),
     ("plugin that is none", {"layers": {"factorizations": ["stripes.py:task"]}}, ["subclass", "Factorization"]),
     ("plugin class", {"layers": {"factorizations": ["stripes.py:SVD"]}}, ["has no class 'SVD'"]),
@@ -69,12 +69,12 @@ STUDY_FILES: list[tuple[str, Tables, list[str]]] = [
         ["InAxes.axes() for second raised KeyError"],
     ),
     ("include", {"layers": {"include": ["conv*"]}}, ["'conv*' matches none of: first, second, norm, last"]),
-    ("rule", {"layers": {"rules": [{"match": "x", "factorizations": []}]}}, ["'x' matches none of: second, last"]),
-    ("tie", {"layers": {"tie": [["x*"]]}}, ["['x*'] matches none"]),
+    ("rule", {"layers": {"rules": [{"match": "x", "factorizations": []}]}}, ["'x' in [[layers.rules]] matches no layer", "second, last"]),
+    ("tie", {"layers": {"tie": [["x*"]]}}, ["['x*'] in [layers] tie matches no layer"]),
     (
         "nothing allowed",
         {"layers": {"rules": [{"match": "*", "factorizations": []}]}},
-        ["needs a layer to factorize", "any of the 2 layers"],
+        ["None of the 2 layers can be factorized"],
     ),
     (
         "seed point",
@@ -107,7 +107,7 @@ STUDY_FILES: list[tuple[str, Tables, list[str]]] = [
 ]
 
 TASKS: list[tuple[str, list[str]]] = [
-    ("stripes.py", ["'file.py:function'", "found 'stripes.py'"]),
+    ("stripes.py", ["'file.py:function'", "task.factory 'stripes.py' is neither"]),
     ("absent.py:task", ["there is no file", "absent.py"]),
     ("no_such_package.tasks:task", ["does not import", "No module named 'no_such_package'"]),
     ("broken.py:task", ["does not import", "No module named 'no_such_module'"]),
@@ -117,13 +117,13 @@ TASKS: list[tuple[str, list[str]]] = [
     ("faulty.py:wants_an_answer", ["missing 1 required positional argument: 'answer'", "[task.options]"]),
     ("faulty.py:a_list", ["must return a rank_search.Task", "returned list"]),
     ("faulty.py:ModelRaises", ["model() raised FileNotFoundError: weights.pt"]),
-    ("faulty.py:ModelIsADict", ["model() must return a torch.nn.Module", "dict"]),
+    ("faulty.py:ModelIsADict", ["model() returned dict", "must return a torch.nn.Module"]),
     ("faulty.py:ExampleRaises", ["example() or examples() raised RuntimeError: no example at hand"]),
     ("faulty.py:ExampleDoesNotFit", ["does not run on the task's example", "3 channels"]),
-    ("faulty.py:ExampleIsAList", ["example() must return a tensor", "found list"]),
-    ("faulty.py:NoTrainingData", ["yielded no batch", "training data yielded none"]),
-    ("faulty.py:NoSelectionData", ["yielded no batch", "selection data yielded none"]),
-    ("faulty.py:NoTestData", ["yielded no batch", "test data yielded none"]),
+    ("faulty.py:ExampleIsAList", ["example() returned list", "must return a tensor"]),
+    ("faulty.py:NoTrainingData", ["training data yielded no batch"]),
+    ("faulty.py:NoSelectionData", ["selection data yielded no batch"]),
+    ("faulty.py:NoTestData", ["test data yielded no batch"]),
     ("faulty.py:SelectionRaises", ["selection() or evaluate() raised OSError: the data's disk is gone"]),
     ("faulty.py:LossPerExample", ["must be one number as a tensor", "shape (40,)"]),
     ("faulty.py:LossRaises", ["training() or loss() raised KeyError: 'label'"]),
@@ -131,14 +131,14 @@ TASKS: list[tuple[str, list[str]]] = [
     ("faulty.py:LossIsNan", ["on the first training batch it is nan"]),
     ("faulty.py:MetricIsNan", ["dense model", "error is nan"]),
     ("faulty.py:MetricRaises", ["evaluate() raised ZeroDivisionError: no classes"]),
-    ("faulty.py:MetricIsANumber", ["named numbers", "found 0.5"]),
-    ("faulty.py:MetricIsATensor", ["'error' is one number", "Tensor"]),
-    ("faulty.py:MetricOfOurs", ["bits is measured for every trial"]),
+    ("faulty.py:MetricIsANumber", ["named numbers", "gave 0.5"]),
+    ("faulty.py:MetricIsATensor", ["'error' is Tensor", "must be one number"]),
+    ("faulty.py:MetricOfOurs", ["gave bits, which is measured for every trial"]),
     ("faulty.py:TestRaises", ["test() or evaluate() raised PermissionError"]),
     ("faulty.py:WeightsWithNan", ["must be finite", "second.weight holds NaN"]),
     (
         "faulty.py:NothingToFactorize",
-        ["needs a layer to factorize", "Conv1d is not supported, only Linear and Conv2d are (1)"],
+        ["has no layer to factorize", "Conv1d is not supported, only Linear and Conv2d are (1)"],
     ),
 ]
 
@@ -153,17 +153,17 @@ QUERIES: list[tuple[list[str], list[str]]] = [
     (["front", "STORE", "stripes", "--where", "eror<=1"], ["'eror'", "did you mean 'error'?"]),
     (["front", "STORE", "stripes", "--sort", "mac"], ["'mac'", "did you mean 'macs'?"]),
     (["front", "STORE", "stripes", "--objectives", "error,bit"], ["'bit'", "did you mean 'bits'?"]),
-    (["front", "STORE", "stripes", "--objectives", ""], ["at least one objective"]),
+    (["front", "STORE", "stripes", "--objectives", ""], ["No objective is given"]),
     (["export", "STORE", "stripes", "99", "-o", "NEW"], ["no trial 99"]),
-    (["export", "STORE", "stripes", "0", "-o", "NEW"], ["trial 0 (infeasible", "`rank-search front` lists"]),
+    (["export", "STORE", "stripes", "0", "-o", "NEW"], ["trial 0 was not kept", "(infeasible)", "`rank-search front` lists"]),
     (["export", "STORE", "stripes", "DOMINATED", "-o", "NEW"], ["dominated by trial", "`rank-search front` lists"]),
     (["export", "STORE", "stripes", "MEMBER", "-o", "FOLDER"], ["already exists"]),
-    (["export", "STORE", "stripes", "MEMBER", "-o", "NEW", "--format", "keras"], ["safetensors, pt2, onnx", "'keras'"]),
+    (["export", "STORE", "stripes", "MEMBER", "-o", "NEW", "--format", "keras"], ["onnx, pt2, safetensors", "'keras'"]),
     (["export", "STORE", "stripes", "MEMBER", "-o", "/proc/none/new"], ["/proc/none/new could not be made"]),
     (["export", "STORE", "stripes", "MEMBER", "-o", "NEW", "--dynamic", "x:9"], ["INPUT:DIMENSION", "'x:9'"]),
     (["pack", "STORE", "stripes", "MEMBER", "-o", "NEW", "--dynamic", "far"], ["INPUT:DIMENSION", "'far'"]),
     (["plugins", "check", "svdd"], ["'svdd'", "did you mean 'svd'?"]),
-    (["plugins", "check", "none.py:SVD"], ["there is no file", "none.py"]),
+    (["plugins", "check", "none.py:SVD"], ["There is no file", "none.py"]),
 ]
 
 STORES: list[tuple[str, list[str]]] = [
@@ -345,7 +345,7 @@ def test_a_task_that_fails_when_a_study_goes_on(copied: Small, command: Command)
     task = copied.folder / "stripes.py"
     text = task.read_text(encoding="utf-8").replace("training_batches=batches(320, seed=1)", "training_batches=[]")
     task.write_text(text, encoding="utf-8")
-    assert "training data yielded none" in refused(command, copied, "run", copied.file, "--trials", 10)
+    assert "training data yielded no batch" in refused(command, copied, "run", copied.file, "--trials", 10)
 
 
 @pytest.mark.parametrize("damage", ["other", "short", "absent"])
