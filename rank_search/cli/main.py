@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, Final
 
 import typer
 
@@ -74,6 +77,9 @@ for verbs in (
     verbs.add_to(app)
 
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
 def main() -> None:
     """Run the command line and exit."""
     stand_in_for_closed()
@@ -86,7 +92,7 @@ def main() -> None:
 
 def _main() -> None:
     try:
-        app(standalone_mode=True)
+        _to_the_last_word()
     except TrialsFailedError as error:
         _complain(str(error))
         sys.exit(1)
@@ -97,8 +103,28 @@ def _main() -> None:
         _complain("Interrupted.")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        sys.stderr.close()
+        _print_no_more()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _print_no_more()
+        _complain(f"{error.strerror}. Free some and run the same command again.")
+        sys.exit(1)
+
+
+def _to_the_last_word() -> None:
+    try:
+        app(standalone_mode=True)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here what cannot be written is told in a line, at the interpreter's end in several
+
+
+def _print_no_more() -> None:
+    """What still waits to be printed goes nowhere."""
+    with suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _complain(message: str) -> None:

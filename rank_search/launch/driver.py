@@ -85,7 +85,7 @@ class Driver:
         self._again: list[Job] = []
         self._failures = Failures(plan.max_failures)
         self._known = Known(study)
-        self._elsewhere = 0
+        self._elsewhere: set[int] = set()
         self._begun, self._done_here = time.monotonic(), 0
         self._next_look = 0.0  # for claims that nobody keeps alive: all are read for that
         self._exhausted = False
@@ -325,6 +325,7 @@ class Driver:
     def _catch_up(self) -> None:
         """Learn of every trial that was recorded since the last time, by this driver or another."""
         rows = self._store.trials(self._study, after=self._known.last_id)
+        self._elsewhere -= {row.number for row in rows}
         full = self._study.budget
         self._source.feed(
             Past(row.number, row.point, row.sampler, outcome_of(row), min(1.0, row.budget / full) if full else 1.0)
@@ -348,7 +349,7 @@ class Driver:
     def _learn_claims(self) -> None:
         """Learn which trials others have in flight."""
         claims = self._store.claims(self._study)
-        self._elsewhere = sum(each.number not in self._held for each in claims)
+        self._elsewhere = {each.number for each in claims} - self._held.keys()
         self._source.feed(Past(each.number, each.point, each.sampler) for each in claims)
 
     def _drop(self, artifacts: Sequence[Artifact]) -> None:
@@ -371,7 +372,7 @@ class Driver:
             target=self._plan.target,
             states=self._known.states,
             in_flight=len(self._held),
-            elsewhere=self._elsewhere,
+            elsewhere=len(self._elsewhere),
             workers=self._executor.workers,
             front=self._known.front,
             hypervolume=hypervolume_of(self._study, [self._known.losses(row) for row in self._known.front]),

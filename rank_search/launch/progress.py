@@ -21,7 +21,7 @@ class Progress:
         target: finished trials to reach.
         states: finished trials by state.
         in_flight: trials that are running now, in this driver.
-        elsewhere: trials that other drivers had in flight when this one last looked.
+        elsewhere: trials that other drivers had in flight when this one last looked, and have not finished since.
         workers: how many workers of this driver are alive and ready.
         front: the members of the current front.
         hypervolume: of the front, as a share of the box between the ideal and the reference point.

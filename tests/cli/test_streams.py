@@ -37,6 +37,9 @@ with open(sys.argv[1], "w") as file:
 """
 
 
+HELP = "import sys; sys.argv = ['rank-search', '--help']; from rank_search.cli import main; main()"
+
+
 def run(code: str, *arguments: object, redirected: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     shell = ["bash", "-c", f'"$@" {redirected}', "bash"] if redirected else []
@@ -87,3 +90,20 @@ def test_a_stream_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(OSError, match="gone"), unbroken("stdout"):
                 raise OSError("gone")
         assert sys.stdout is own
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize(
+    ("redirected", "said"),
+    [
+        ("> /dev/full", "rank-search: No space left on device. Free some and run the same command again.\n"),
+        ("> >(exec >&- <&-; sleep 0.1)", ""),
+    ],
+    ids=["full disk", "reader gone"],
+)
+def test_a_verb_whose_output_cannot_be_written_says_so_in_a_line_at_most(
+    redirected: str, said: str, unbuffered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    result = run(HELP, redirected=redirected)
+    assert (result.returncode, result.stderr) == (1, said)

@@ -171,6 +171,23 @@ def test_a_point_that_another_driver_has_is_not_tried_twice(
     assert {row.point.key for row in by_number(store, study)} == {a_point(rank).key for rank in range(4)}
 
 
+def test_what_another_driver_has_finished_is_not_in_flight_elsewhere(
+    store: Store, study: StudyRecord, drive: Callable[..., Driver]
+) -> None:
+    theirs = store.claim(study, a_point(700), ELSEWHERE, {"label": "theirs"})
+    assert theirs is not None
+
+    def they_are_faster(job: Job) -> Outcome:
+        if job.number == 2:
+            now = datetime.now(UTC)
+            store.record(study, theirs, complete(0.1, 1.0), budget=1, rng_seed=0, started=now, finished=now)
+        return better_and_better(job)
+
+    told: list[Progress] = []
+    drive(InProcess(they_are_faster), target=4, report=told.append).run()
+    assert [each.elsewhere for each in told] == [1, 1, 0, 0]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("out of luck")])
 def test_interrupted_it_gives_its_claims_up(
     store: Store, study: StudyRecord, drive: Callable[..., Driver], error: BaseException
