@@ -66,7 +66,7 @@ def run_the_commands(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     commands = [line for block in blocks("") for line in block.splitlines() if line.startswith("rank-search front")]
     assert len(commands) == 8
     for command in commands:
-        monkeypatch.setattr(sys, "argv", shlex.split(command))
+        monkeypatch.setattr(sys, "argv", shlex.split(command, comments=True))
         with pytest.raises(SystemExit) as ended:
             main()
         assert not ended.value.code
