@@ -11,7 +11,7 @@ from tests.faults.conftest import Launch, MakeCase
 pytestmark = pytest.mark.faults
 
 COUNT = 18
-LIMITS = {"time_limit": 10.0, "memory_per_trial": 0.5, "max_retries": 1}
+LIMITS = {"time_limit": 20.0, "memory_per_trial": 0.5, "max_retries": 1, "max_failures": 0}
 TROUBLES = ["hangs", "is stuck", "raises", "returns NaN", "eats memory", "doomed", "dies"]
 
 
@@ -26,7 +26,7 @@ def test_each_fails_for_its_reason_and_alone(new_case: MakeCase, launch: Launch)
     case.finish()
     rows = case.assert_sound(COUNT)
     assert {path.stem for path in case.small.folder.glob("*.victim")} == set(TROUBLES)
-    assert len(failed(rows, "it ran past time_limit = 10 s")) == 2
+    assert len(failed(rows, "it ran past time_limit = 20 s")) == 2
     assert len(failed(rows, "RuntimeError: the data's disk is gone")) == 1
     assert len(failed(rows, "MemoryError: ")) == 1
     doomed = failed(rows, "its worker ")
