@@ -69,7 +69,11 @@ STUDY_FILES: list[tuple[str, Tables, list[str]]] = [
         ["InAxes.axes() for second raised KeyError"],
     ),
     ("include", {"layers": {"include": ["conv*"]}}, ["'conv*' matches none of: first, second, norm, last"]),
-    ("rule", {"layers": {"rules": [{"match": "x", "factorizations": []}]}}, ["'x' in [[layers.rules]] matches no layer", "second, last"]),
+    (
+        "rule",
+        {"layers": {"rules": [{"match": "x", "factorizations": []}]}},
+        ["'x' in [[layers.rules]] matches no layer", "second, last"],
+    ),
     ("tie", {"layers": {"tie": [["x*"]]}}, ["['x*'] in [layers] tie matches no layer"]),
     (
         "nothing allowed",
@@ -155,7 +159,10 @@ QUERIES: list[tuple[list[str], list[str]]] = [
     (["front", "STORE", "stripes", "--objectives", "error,bit"], ["'bit'", "did you mean 'bits'?"]),
     (["front", "STORE", "stripes", "--objectives", ""], ["No objective is given"]),
     (["export", "STORE", "stripes", "99", "-o", "NEW"], ["no trial 99"]),
-    (["export", "STORE", "stripes", "0", "-o", "NEW"], ["trial 0 was not kept", "(infeasible)", "`rank-search front` lists"]),
+    (
+        ["export", "STORE", "stripes", "0", "-o", "NEW"],
+        ["trial 0 was not kept", "(infeasible)", "`rank-search front` lists"],
+    ),
     (["export", "STORE", "stripes", "DOMINATED", "-o", "NEW"], ["dominated by trial", "`rank-search front` lists"]),
     (["export", "STORE", "stripes", "MEMBER", "-o", "FOLDER"], ["already exists"]),
     (["export", "STORE", "stripes", "MEMBER", "-o", "NEW", "--format", "keras"], ["onnx, pt2, safetensors", "'keras'"]),
