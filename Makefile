@@ -28,7 +28,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd studies && MYPYPATH=.. ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache *.py ../docs/pictures/*.py
+	cd studies && MYPYPATH=..:../docs/pictures ../$(BIN)/mypy --config-file ../pyproject.toml --cache-dir ../.mypy_cache *.py ../docs/pictures/*.py
 
 wheel: $(VENV)/.installed
 	$(BIN)/python .ci/wheel.py
