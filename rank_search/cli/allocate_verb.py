@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from rank_search.cli.model_verbs import DynamicOption
 from rank_search.cli.output import OutputFormat, Row, print_rows
 from rank_search.cli.pack_verb import study_of_reference
+from rank_search.cli.parameters import DynamicOption
 
 if TYPE_CHECKING:
     from rank_search.run import AllocatedModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rank_search.cli.aside import say
-from rank_search.cli.study_verbs import StudyArgument
+from rank_search.cli.parameters import StudyArgument
 from rank_search.cli.verb import INTERRUPTED
 
 if TYPE_CHECKING:

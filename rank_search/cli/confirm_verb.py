@@ -10,8 +10,15 @@ import typer
 
 from rank_search.cli.aside import say
 from rank_search.cli.output import OutputFormat, Row, print_rows
-from rank_search.cli.store_verbs import NameArgument, StoreArgument
-from rank_search.cli.study_verbs import AddressOption, FormatOption, LauncherOption, LogOption, WorkersOption
+from rank_search.cli.parameters import (
+    AddressOption,
+    FormatOption,
+    LauncherOption,
+    LogOption,
+    NameArgument,
+    StoreArgument,
+    WorkersOption,
+)
 
 if TYPE_CHECKING:
     from rank_search.launch import LaunchSettings

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from rank_search.cli.output import OutputFormat, print_rows
-from rank_search.cli.store_verbs import FormatOption, NameArgument, StoreArgument
-from rank_search.cli.writing import OverwriteOption, require_free
+from rank_search.cli.parameters import FormatOption, NameArgument, OverwriteOption, StoreArgument
+from rank_search.cli.writing import require_free
 from rank_search.store import Store
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Picture to write: .svg, .png or .pdf.")]

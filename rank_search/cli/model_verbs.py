@@ -14,24 +14,13 @@ import typer
 
 from rank_search.cli.aside import say
 from rank_search.cli.output import OutputFormat, print_rows
-from rank_search.cli.store_verbs import NameArgument, StoreArgument, TrialArgument
+from rank_search.cli.parameters import DynamicOption, FormatOption, NameArgument, StoreArgument, TrialArgument
 from rank_search.cli.verb import App
 
 if TYPE_CHECKING:
     from rank_search.testing import LawResult
 
 _FOLLOW: Final = timedelta(seconds=3)
-
-FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
-DynamicOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--dynamic",
-        help="A dimension of the inputs that may have any size: DIM, or INPUT:DIM; can be repeated. The batch may, and "
-        "so are those that differ in the selection data, unless one of them is 'none'.",
-        metavar="[INPUT:]DIM",
-    ),
-]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from rank_search.cli.model_verbs import DynamicOption
 from rank_search.cli.output import OutputFormat, Row, print_rows
+from rank_search.cli.parameters import DynamicOption
 
 if TYPE_CHECKING:
     from rank_search.export import PackedModel
     from rank_search.study import Study
+    from rank_search.tasks import Task
 
 COUNTED: Final = ("params", "macs", "bits")
 
@@ -45,47 +46,43 @@ def pack_model(
     Example: rank-search pack-model studies/digits.toml --size 16 -o digits.rsz
     """
     from rank_search.export import check_free
+    from rank_search.study import load_task
     from rank_search.trials import threads as with_threads
 
     check_free(output, "a packed model is a new file")
     study = study_of_reference(task, "pack-model")
     with with_threads(threads or study.launch.torch_threads):
-        _pack(study, output, calibration, slope, size, dynamic, format)
+        found = load_task(study)
+        packed = _pack(found, calibration, slope, None if size is None else int(size * 1024))
+        packed.write(output, dynamic)
+        print_rows(_rows(packed), format, f"layers of {output}", empty="no layers")
+        for name, reason in packed.safe.items():
+            typer.echo(f"{name} is kept at a safe step: {reason}.", err=True)
+        typer.echo(f"{output}: {_in_words(packed, found)}", err=format is not OutputFormat.TABLE)
 
 
-def _pack(
-    study: Study,
-    output: Path,
-    calibration: int,
-    slope: float | None,
-    size: float | None,
-    dynamic: list[str] | None,
-    format: OutputFormat,
-) -> None:
+def _pack(task: Task, calibration: int, slope: float | None, size: int | None) -> PackedModel:
     from rank_search.export import pack
     from rank_search.quantization import task_inputs
-    from rank_search.study import load_task
     from rank_search.tasks import seeded, task_errors
+
+    with seeded(0), task_errors("training()"):
+        batches = list(islice(task.training(), calibration))
+    return pack(task.model(), *task_inputs(task, batches), task.example(), slope, size)
+
+
+def _in_words(packed: PackedModel, task: Task) -> str:
+    """How small it is, and what became of the measurements."""
+    from rank_search.tasks import task_errors
     from rank_search.trials import measure
 
-    found = load_task(study)
-    with seeded(0), task_errors("training()"):
-        batches = list(islice(found.training(), calibration))
-    most = None if size is None else int(size * 1024)
-    packed = pack(found.model(), *task_inputs(found, batches), found.example(), slope, most)
-    packed.write(output, dynamic)
-    print_rows(_rows(packed), format, f"layers of {output}", empty="no layers")
-    for name, reason in packed.safe.items():
-        typer.echo(f"{name} is kept at a safe step: {reason}.", err=True)
     with task_errors("selection() or evaluate()"):
-        before, after = (measure(found, model, packed.size) for model in (found.model(), packed.model))
+        before, after = (measure(task, model, packed.size) for model in (task.model(), packed.model))
     changes = ", ".join(f"{name} {before[name]:g} → {after[name]:g}" for name in after if name not in COUNTED)
-    weights = int(after["params"])
-    typer.echo(
-        f"{output}: {packed.size:,} bytes coded, {8 * packed.size / weights:.2f} bits a weight, at slope "
+    return (
+        f"{packed.size:,} bytes coded, {8 * packed.size / int(after['params']):.2f} bits a weight, at slope "
         f"{packed.slope:.3g}; {changes} on the selection data; its outputs differ by {packed.error:.2g} "
-        "of their square on the calibration batches.",
-        err=format is not OutputFormat.TABLE,
+        "of their square on the calibration batches."
     )
 
 

@@ -10,7 +10,7 @@ import typer
 
 from rank_search.cli.aside import say
 from rank_search.cli.output import from_here
-from rank_search.cli.store_verbs import StoreArgument
+from rank_search.cli.parameters import StoreArgument
 from rank_search.errors import QueryError
 from rank_search.observe import SILENT
 

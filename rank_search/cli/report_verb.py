@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rank_search.cli.aside import say
-from rank_search.cli.store_verbs import NameArgument, StoreArgument, ToleranceOption
-from rank_search.cli.writing import OverwriteOption, require_free
+from rank_search.cli.parameters import NameArgument, OverwriteOption, StoreArgument, ToleranceOption
+from rank_search.cli.writing import require_free
 from rank_search.store import TOLERANCE, Store
 
 if TYPE_CHECKING:
@@ -47,14 +47,15 @@ def report(
 
     Example: rank-search report digits.sqlite digits -o digits.html --reference "ours:error=0.02,macs=0.3*dense"
     """
-    from rank_search.report import Reference, require_page, write_report
+    from rank_search.report import Reference, ReportOptions, require_page, write_report
 
     require_page(output)
     require_free(output, overwrite)
     references = [Reference.parse(text) for text in reference or ()]
     with Store.open(store) as opened:
         found = _spectra(opened.study(name)) if spectra else None
-        write_report(opened, store, name, output, references, found, tolerance=tolerance)
+        options = ReportOptions(references, found, tolerance=tolerance)
+        write_report(opened, store, name, output, options)
     say(f"The report of {name} is in {output}.")
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from rank_search.basics import clock
 from rank_search.cli.output import OutputFormat, Row, print_rows, table_of
-from rank_search.cli.store_verbs import FormatOption, NameArgument, StoreArgument
+from rank_search.cli.parameters import FormatOption, NameArgument, StoreArgument
 from rank_search.errors import StoreAwayError
 from rank_search.observe import DriverStatus, Status, status_of
 from rank_search.store import Claim, Store

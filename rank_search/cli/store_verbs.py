@@ -12,6 +12,7 @@ import typer
 from rank_search.artifacts import artifacts_at
 from rank_search.cli.front_table import print_front
 from rank_search.cli.output import OutputFormat, Row, print_rows
+from rank_search.cli.parameters import FormatOption, NameArgument, StoreArgument, ToleranceOption, TrialArgument
 from rank_search.cli.trial_output import (
     front_row,
     layer_cost_rows,
@@ -25,21 +26,31 @@ from rank_search.errors import QueryError
 from rank_search.point import State, parse_condition
 from rank_search.store import TOLERANCE, Front, Store, StudyRecord, TrialRow, artifact_folder
 
-StoreArgument = Annotated[
-    str,
-    typer.Argument(help="SQLAlchemy URL, or path of an SQLite file; default: RANK_SEARCH_STORE.", metavar="STORE"),
-]
-NameArgument = Annotated[
-    str, typer.Argument(help="Name of the study; default: the only one in the store.", metavar="NAME")
-]
-TrialArgument = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
-FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
-ToleranceOption = Annotated[
-    float,
+MembersOption = Annotated[
+    list[str] | None,
     typer.Option(
-        min=0.0,
-        help="How far from the dense model the knee is looked for: a share of the way to the reference point.",
-        metavar="SHARE",
+        help="A bound that members must keep: 'error <= dense + 0.01', 'macs <= 17%', 'bits <= 200k', "
+        "'conv2 = dense', 'conv2.rank <= 16'. Can be repeated."
+    ),
+]
+FrontOption = Annotated[str | None, typer.Option(help="Measurements to take the front of, with commas: 'error,bits'.")]
+AsOfOption = Annotated[
+    int | None, typer.Option(help="The front as it was when this trial had been recorded.", metavar="TRIAL")
+]
+KneeOption = Annotated[
+    bool, typer.Option("--knee", help="Only the member near dense from which any gain costs most elsewhere.")
+]
+ClosestOption = Annotated[
+    str | None,
+    typer.Option(help="Only the member closest to this: 'error=dense+0.01,macs=20%'.", metavar="WISH"),
+]
+BudgetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        help="Only the best member within this: 'error <= dense + 1%' finds the smallest within one point. "
+        "Can be repeated.",
+        metavar="BOUND",
     ),
 ]
 
@@ -88,38 +99,15 @@ def trials(
 def front(
     store: StoreArgument,
     name: NameArgument,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A bound that members must keep: 'error <= dense + 0.01', 'macs <= 17%', 'bits <= 200k', "
-            "'conv2 = dense', 'conv2.rank <= 16'. Can be repeated."
-        ),
-    ] = None,
+    where: MembersOption = None,
     sort: Annotated[str | None, typer.Option(help="Measurement to sort by, best first.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Print at most this many.")] = None,
-    objectives: Annotated[
-        str | None, typer.Option(help="Measurements to take the front of, with commas: 'error,bits'.")
-    ] = None,
-    as_of: Annotated[
-        int | None, typer.Option(help="The front as it was when this trial had been recorded.", metavar="TRIAL")
-    ] = None,
-    knee: Annotated[
-        bool, typer.Option("--knee", help="Only the member near dense from which any gain costs most elsewhere.")
-    ] = False,
+    objectives: FrontOption = None,
+    as_of: AsOfOption = None,
+    knee: KneeOption = False,
     tolerance: ToleranceOption = TOLERANCE,
-    closest: Annotated[
-        str | None,
-        typer.Option(help="Only the member closest to this: 'error=dense+0.01,macs=20%'.", metavar="WISH"),
-    ] = None,
-    within: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--budget",
-            help="Only the best member within this: 'error <= dense + 1%' finds the smallest within one point. "
-            "Can be repeated.",
-            metavar="BOUND",
-        ),
-    ] = None,
+    closest: ClosestOption = None,
+    within: BudgetOption = None,
     plot: Annotated[bool, typer.Option("--plot", help="Draw it in the terminal, above the table.")] = False,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,31 +11,20 @@ import typer
 
 from rank_search.cli.aside import say
 from rank_search.cli.output import OutputFormat, Row, from_here, print_rows
+from rank_search.cli.parameters import (
+    AddressOption,
+    FormatOption,
+    LauncherOption,
+    LogOption,
+    StudyArgument,
+    WorkersOption,
+)
 
 if TYPE_CHECKING:
     from rank_search.layers import Skipped
     from rank_search.observe import SearchProgress
-    from rank_search.run import Prepared
+    from rank_search.run import Prepared, Result
     from rank_search.study import Problem, StorePlace, Study
-
-
-class Launcher(StrEnum):
-    """What `--on` takes."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
-StudyArgument = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")]
-FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: the study file's.")]
-LauncherOption = Annotated[Launcher | None, typer.Option(help="Where trials run; default: the study file's.")]
-AddressOption = Annotated[
-    str | None, typer.Option(help="Ray cluster to use: auto, HOST:PORT or ray://HOST:10001.", metavar="ADDRESS")
-]
-LogOption = Annotated[
-    Path | None, typer.Option(help="Append events to this file, one JSON object a line.", metavar="FILE")
-]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -147,22 +135,22 @@ def run(
             display(progress)
 
         result = run_study(
-            loaded.launched(launch),
-            store=place.url,
-            trials=trials,
-            report=report,
-            accept_changes=accept_changes,
+            loaded.launched(launch), store=place.url, trials=trials, report=report, accept_changes=accept_changes
         )
+    _say_what_was_found(result, study, loaded.name)
+    if result.all_failed:
+        typer.echo(f"Every trial has failed; the last: {result.all_failed}", err=True)
+        raise typer.Exit(1)
+
+
+def _say_what_was_found(result: Result, file: Path, name: str) -> None:
     if result.complete and not result.added:
         say("Nothing to do: the study already has that many finished trials. --trials N runs on to N in all.")
     if not result.complete:
         say("Every point of the search space has been tried: the study is complete.")
-    say(_ending(len(result.front), shlex.join([from_here(result.shown), loaded.name])))
+    say(_ending(len(result.front), shlex.join([from_here(result.shown), name])))
     if result.untested:
-        say(result.untested.replace("STUDY.toml", shlex.quote(str(study))))
-    if result.all_failed:
-        typer.echo(f"Every trial has failed; the last: {result.all_failed}", err=True)
-        raise typer.Exit(1)
+        say(result.untested.replace("STUDY.toml", shlex.quote(str(file))))
 
 
 def _directions(study: Study) -> str:

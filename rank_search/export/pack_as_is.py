@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from rank_search.errors import TaskError, TrialError
+from rank_search.export.asked import places_asked
 from rank_search.export.packed import pack_module
+from rank_search.export.tracing import parts_of
 from rank_search.layers import Example, forward
 from rank_search.quantization import Feed, PostTrainingQuantizer, RoundedModel
 from rank_search.tasks import Batch, Seen, seeded, watched
@@ -47,7 +49,8 @@ class PackedModel(RoundedModel):
             ExportError: the file is there already, or cannot be written; the model cannot be traced, or what was
                 written gives other outputs. Nothing is left then.
         """
-        pack_module(self.model, self.example, self.payload, Path(path), {"slope": self.slope}, dynamic, self.seen)
+        asked = places_asked(dynamic, self.model, parts_of(self.example), self.seen)
+        pack_module(self.model, self.example, self.payload, Path(path), {"slope": self.slope}, asked)
 
 
 def pack_model(

@@ -25,7 +25,7 @@ from rank_search.export.written import Deployable, about_inputs, manifest_of
 from rank_search.layers import Example, copied
 from rank_search.store import Store
 from rank_search.study import problem_of
-from rank_search.tasks import Seen, Task
+from rank_search.tasks import Task
 from rank_search.trials import build
 
 
@@ -79,8 +79,7 @@ def pack_module(
     coded: bytes,
     path: Path,
     about: Mapping[str, Any],
-    dynamic: Iterable[str] | None = None,
-    seen: Seen | None = None,
+    asked: set[Place],
 ) -> Packed:
     """Write a module and its coded state into one file, and return its parts.
 
@@ -90,8 +89,7 @@ def pack_module(
     Args:
         coded: must decode to the module's state.
         about: what else the manifest is to say.
-        dynamic: dimensions that are to take several sizes, as in `export_trial`.
-        seen: what the model's forward was given, whose dimensions may vary, too.
+        asked: the dimensions that are to take several sizes.
 
     Raises:
         ExportError: the file exists already, the module cannot be traced, or a verification fails; nothing is left
@@ -99,7 +97,7 @@ def pack_module(
     """
     check_free(path, "a packed model is a new file")
     check_coded(model, coded)
-    packed, sizes = _packed(model, example, coded, places_asked(dynamic, model, parts_of(example), seen))
+    packed, sizes = _packed(model, example, coded, asked)
     manifest = {"rank_search": version("rank-search"), "format": "rsz", **about_inputs(example, sizes)}
     with made_whole(path) as temporary:
         parts = Packed({**manifest, **about, **packed.manifest}, packed.payload, packed.constants)

@@ -141,15 +141,11 @@ class _Study:
             **row.point.to_json(),
             "artifacts": {each.kind: each.location for each in row.artifacts},
         }
-        return self._trial(
-            row.number,
-            _STATES[row.state],
-            row.sampler,
-            attributes,
-            started=row.started,
-            finished=row.finished,
-            values=[row.measurements[name] for name in self.record.objective_names] if complete else None,
-        )
+        trial = self._trial(row.number, _STATES[row.state], row.sampler, attributes, row.started)
+        trial.datetime_complete = _local(row.finished)
+        if complete:
+            trial.values = [row.measurements[name] for name in self.record.objective_names]
+        return trial
 
     def _running(self, claim: Claim) -> FrozenTrial:
         state = TrialState.RUNNING if claim.worker else TrialState.WAITING  # given up by a driver that ended
@@ -161,7 +157,7 @@ class _Study:
             "worker": claim.worker,
             **claim.point.to_json(),
         }
-        return self._trial(claim.number, state, claim.sampler, attributes, started=claim.started)
+        return self._trial(claim.number, state, claim.sampler, attributes, claim.started)
 
     def _unknown(self, number: int) -> FrozenTrial:
         """A trial that was claimed while the others were read."""
@@ -174,8 +170,6 @@ class _Study:
         sampler: Mapping[str, Any],
         attributes: dict[str, Any],
         started: datetime | None = None,
-        finished: datetime | None = None,
-        values: Sequence[float] | None = None,
     ) -> FrozenTrial:
         given = sampler.get("coordinates", {})
         known: dict[str, BaseDistribution] = {
@@ -186,9 +180,8 @@ class _Study:
             trial_id=self._first_id + number,
             state=state,
             value=None,
-            values=values,
             datetime_start=_local(started),
-            datetime_complete=_local(finished),
+            datetime_complete=None,
             params={name: given[name] for name in known},
             distributions=known,
             user_attrs=attributes,

@@ -45,32 +45,40 @@ class _Trials:
     front: Front
 
 
-def contents(
-    store: Store,
-    location: str,
-    name: str,
-    references: Sequence[Reference] = (),
-    spectra: Sequence[SpectrumChart] | None = None,
-    made: datetime | None = None,
-    tolerance: float = TOLERANCE,
-) -> Json:
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report shows beside what the store has, and how.
+
+    Attributes:
+        references: models to compare with.
+        spectra: of the layers, if whoever asks has them; the store has none.
+        made: when; by default now.
+        tolerance: how far from the dense model the knee is looked for, and convergence: see `Front.near_dense`.
+    """
+
+    references: Sequence[Reference] = ()
+    spectra: Sequence[SpectrumChart] | None = None
+    made: datetime | None = None
+    tolerance: float = TOLERANCE
+
+
+def contents(store: Store, location: str, name: str, options: ReportOptions | None = None) -> Json:
     """What the report of a study shows.
 
     Args:
         location: of the store, as it was given; the commands on the page name it, without any password.
-        spectra: of the layers, if whoever asks has them; the store has none.
-        made: when; by default now.
-        tolerance: how far from the dense model the knee is looked for, and convergence: see `Front.near_dense`.
 
     Raises:
         QueryError: there is no such study, or a reference that cannot be placed.
     """
+    options = options or ReportOptions()
+    tolerance, spectra, references = options.tolerance, options.spectra, options.references
     study = store.study(name)
     trials = _read(store, study)
     for each in references:
         each.require_known({*study.dense, *study.objective_names}.union(*(row.measurements for row in trials.rows)))
     return {
-        "study": _study(study, trials, store.location, made or datetime.now(UTC)),
+        "study": _study(study, trials, store.location, options.made or datetime.now(UTC)),
         "trials": _columns(study, trials),
         "layers": layers_of(study, trials.rows),
         "pairs": [

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -14,9 +13,8 @@ from markupsafe import Markup
 
 from rank_search.basics import plus_minus, replace_whole, short_number
 from rank_search.errors import ExportError
-from rank_search.report.contents import SpectrumChart, contents, measured_by_members
-from rank_search.report.references import Reference
-from rank_search.store import TOLERANCE, Store
+from rank_search.report.contents import ReportOptions, contents, measured_by_members
+from rank_search.store import Store
 
 SCRIPTS: Final = ("state", "drawing", "front", "choices", "why", "convergence", "trial", "start")
 """The page's own scripts, in the order in which they need each other."""
@@ -25,24 +23,18 @@ SCRIPTS: Final = ("state", "drawing", "front", "choices", "why", "convergence", 
 SUFFIXES: Final = (".html", ".htm")
 
 
-def write_report(
-    store: Store,
-    location: str,
-    name: str,
-    target: Path,
-    references: Sequence[Reference] = (),
-    spectra: Sequence[SpectrumChart] | None = None,
-    made: datetime | None = None,
-    tolerance: float = TOLERANCE,
-) -> None:
-    """Write the report of a study into a file, in place of what was there. See `contents` for the arguments.
+def write_report(store: Store, location: str, name: str, target: Path, options: ReportOptions | None = None) -> None:
+    """Write the report of a study into a file, in place of what was there.
+
+    Args:
+        location: of the store, as it was given; the commands on the page name it, without any password.
 
     Raises:
         QueryError: there is no such study, or a reference that cannot be placed.
         ExportError: the file's name is not that of a page, or it cannot be written.
     """
     require_page(target)
-    page = render(contents(store, location, name, references, spectra, made, tolerance))
+    page = render(contents(store, location, name, options))
     try:
         replace_whole(target, page.encode())
     except OSError as error:

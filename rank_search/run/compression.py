@@ -113,27 +113,19 @@ def compress(
         metric_name=metric_name,
         one_example=example,
     )
-    study = _study(
-        {
-            "study": {"name": name, "trials": trials, "seed": seed, "method": method, "store": str(store or "")},
-            "task": {"factory": IN_PYTHON},
-            "layers": dict(layers or {}),
-            "priors": dict(priors or {}),
-            "search": {"objectives": (metric_name, "macs"), **(search or {})},
-            "training": dict(training or {}),
-            "coding": dict(coding or {}),
-            "overparameterized": dict(overparameterized or {}),
-            "latency": dict(latency or {}),
-            "launch": dict(launch or {}),
-        }
-    )
-    result = run_study(study, task=task, report=report)
+    study = {"name": name, "trials": trials, "seed": seed, "method": method, "store": str(store or "")}
+    search = {"objectives": (metric_name, "macs"), **(search or {})}
+    tables = {"study": study, "layers": layers, "priors": priors, "search": search, "training": training}
+    tables |= {"coding": coding, "overparameterized": overparameterized, "latency": latency, "launch": launch}
+    result = run_study(_study(tables), task=task, report=report)
     return Compressed(result.front, result.store, name, result.study.dense, task)
 
 
-def _study(tables: dict[str, Any]) -> Study:
+def _study(tables: Mapping[str, Table | None]) -> Study:
+    """The study of these tables and a task in Python; a table that is not given is as in a file without it."""
+    given = {name: dict(table or {}) for name, table in tables.items()}
     try:
-        return Study.from_python({**tables, "folder": Path.cwd()})
+        return Study.from_python({**given, "task": {"factory": IN_PYTHON}, "folder": Path.cwd()})
     except ValidationError as error:
         lines = "\n".join(f"  {line}" for line in complaints(error, Study))
         raise StudyFileError(f"compress() takes the tables of a study file; these are wrong:\n{lines}") from None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rank_search.report import Reference, SpectrumChart, write_report
+from rank_search.report import Reference, ReportOptions, SpectrumChart, write_report
 from rank_search.store import Store
 from tests.report.browser import offline_browser
 from tests.report.report_tools import HOSTILE, LAYERS, fill, study_record
@@ -40,5 +40,5 @@ def page_file(hostile_store: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     values = [0.9**k for k in range(32)]
     spectra = [SpectrumChart(layer, [("svd", "rank"), ("tucker2", "rank_out")], values) for layer in HOSTILE_LAYERS]
     with Store.open(hostile_store) as store:
-        write_report(store, str(hostile_store), HOSTILE, target, references, spectra)
+        write_report(store, str(hostile_store), HOSTILE, target, ReportOptions(references, spectra))
     return target

@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 
 from rank_search.errors import ExportError, QueryError
 from rank_search.pareto import ReferenceBox
-from rank_search.report import Reference, write_report
+from rank_search.report import Reference, ReportOptions, write_report
 from rank_search.report.commands import commands
 from rank_search.report.contents import contents
 from rank_search.report.importance import associations
@@ -31,7 +31,8 @@ def shown_and_rows(tmp_path_factory):
     where = tmp_path_factory.mktemp("contents") / "s.sqlite"
     with Store.open(where, create=True) as store:
         study = fill(store, study_record(("error", "macs", "bits"), name="s"), COUNT)
-        shown = contents(store, str(where), "s", [Reference.parse("ours:error=0.1,macs=0.5*dense")])
+        ours = Reference.parse("ours:error=0.1,macs=0.5*dense")
+        shown = contents(store, str(where), "s", ReportOptions([ours]))
         return shown, store.trials(study), store.front(study), study
 
 
