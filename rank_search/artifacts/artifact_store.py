@@ -188,7 +188,7 @@ class ArtifactStore:
             raise
         except self._place.failures as error:
             raise ArtifactError(
-                f"{self.location}: {what} could not be {done}: {self._place.said(error)}. {advice}"
+                f"In {self.location}, {what} could not be {done}: {self._place.said(error)}. {advice}"
             ) from None
 
 

@@ -134,7 +134,7 @@ def checked_batches(batches: Iterable[Batch], name: str) -> Iterator[Batch]:
         yield batch
     if empty:
         raise TaskError(
-            f"{name} yielded no batch; each pass over the data must yield one. Is the data set empty, or "
+            f"The {name} yielded no batch; each pass over the data must yield one. Is the data set empty, or "
             "an iterator that was used up by the pass before?"
         )
 

@@ -62,7 +62,7 @@ def test_what_cannot_be_is_said_and_leaves_nothing(command: Command, fresh: Smal
     assert "no format 'zip'" in command.refused("allocate", fresh.file, "--macs", 0.5, "--format", "zip", "-o", target)
     assert not target.exists()
     target.mkdir()
-    assert "there already" in command.refused("allocate", fresh.file, "--macs", 0.5, "-o", target)
+    assert "already exists" in command.refused("allocate", fresh.file, "--macs", 0.5, "-o", target)
     assert list(tmp_path.iterdir()) in ([target, fresh.folder], [fresh.folder, target])
 
 

@@ -148,7 +148,7 @@ def test_only_a_front_member_can_be_exported(nets: Nets, tmp_path: Path) -> None
         nets.export("svd", tmp_path / "there")
     with rs.Store.open(nets.store) as store, pytest.raises(rs.RankSearchError, match="99"):
         rs.export_trial(store, "nets", 99, tmp_path / "small")
-    with pytest.raises(ExportError, match="safetensors, pt2, onnx; found 'pickle'"):
+    with pytest.raises(ExportError, match="no format 'pickle'"):
         nets.export("svd", tmp_path / "small", "pickle")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
@@ -168,7 +168,7 @@ def test_a_stopped_trial_is_no_model_to_deploy(nets: Nets, tmp_path: Path) -> No
             lambda: rs.build_model(store, "nets", held.number),
             lambda: rs.export_trial(store, "nets", held.number, tmp_path / "small"),
         ):
-            with pytest.raises(ExportError, match=rf"trial {held.number} was stopped after 0\.5 epochs\. Choose"):
+            with pytest.raises(ExportError, match=rf"Trial {held.number} was stopped after 0\.5 epochs;.* Choose"):
                 attempt()
     assert not (tmp_path / "small").exists()
 
@@ -207,7 +207,7 @@ def test_artifacts_are_found_where_the_store_says_they_are(s3: str, tmp_path: Pa
         assert "s3://" not in json.dumps(manifest)
         assert not {"store", "artifacts", "folder"} & set(manifest)
         artifacts.delete(next(each.location for each in member.artifacts if each.kind == "coded"))
-        with pytest.raises(ArtifactError, match=r"kept in s3://bucket/studies/nets.* could not be read"):
+        with pytest.raises(ArtifactError, match=r"In s3://bucket/studies/nets.* could not be read"):
             rs.export_trial(store, "nets", member.number, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 
@@ -370,18 +370,18 @@ def one_bit(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (cut_short, "model.safetensors in .* did not"),
-        (one_bit, "model.safetensors in .* did not"),
-        (rewritten("graph.json", "{}"), "graph.json in .* did not"),
-        (rewritten("model.coded", ""), "model.coded in .* did not"),
-        (lambda folder: (folder / "graph.json").unlink(), "graph.json in .* did not"),
-        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json; that of .* cannot be read"),
-        (rewritten("manifest.json", "{"), "manifest.json; that of .* cannot be read"),
-        (rewritten("manifest.json", "[]"), "manifest.json; that of .* cannot be read"),
-        (rewritten("manifest.json", "[" * 100_000), "manifest.json; that of .* cannot be read"),
-        (rewritten("manifest.json", '{"format": "safetensors"}'), "manifest.json; that of .* cannot be read"),
+        (cut_short, "Changed since the export: model.safetensors in "),
+        (one_bit, "Changed since the export: model.safetensors in "),
+        (rewritten("graph.json", "{}"), "Changed since the export: graph.json in "),
+        (rewritten("model.coded", ""), "Changed since the export: model.coded in "),
+        (lambda folder: (folder / "graph.json").unlink(), "Changed since the export: graph.json in "),
+        (lambda folder: (folder / "manifest.json").unlink(), "its manifest.json cannot be read"),
+        (rewritten("manifest.json", "{"), "its manifest.json cannot be read"),
+        (rewritten("manifest.json", "[]"), "its manifest.json cannot be read"),
+        (rewritten("manifest.json", "[" * 100_000), "its manifest.json cannot be read"),
+        (rewritten("manifest.json", '{"format": "safetensors"}'), "its manifest.json cannot be read"),
         (rewritten("manifest.json", '{"format": "safetensors", "files": 3}'), "cannot be read"),
-        (rewritten("manifest.json", '{"format": "safetensors", "files": {}}'), "graph.json, model.safe.* did not"),
+        (rewritten("manifest.json", '{"format": "safetensors", "files": {}}'), "the export: graph.json, model.safe"),
         (rewritten("manifest.json", '{"format": "pt2", "files": {}}'), "holds the format 'pt2'"),
     ],
 )
@@ -714,7 +714,7 @@ class Branches(nn.Module):
     ("model", "complaint"),
     [
         (Looks(), "cannot trace the model"),
-        (Branches(), "cannot be written as data; use --format pt2"),
+        (Branches(), "cannot be written as data. Use --format pt2"),
     ],
 )
 def test_a_model_that_cannot_be_data_is_refused(model: nn.Module, complaint: str, tmp_path: Path) -> None:
@@ -728,5 +728,5 @@ def test_a_loaded_model_is_a_module_like_any_other(exported: Path) -> None:
         half = model.to(torch.float64)(BATCHES[1].double())
     assert half.dtype == torch.float64
     assert sum(buffer.numel() for buffer in model.buffers()) > 0
-    with pytest.raises(TypeError, match="takes 1 inputs; it was given 2"):
+    with pytest.raises(TypeError, match="was given 2 inputs; it takes 1"):
         model(BATCHES[0], BATCHES[0])

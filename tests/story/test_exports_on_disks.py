@@ -16,7 +16,7 @@ from torch import Tensor
 import rank_search as rs
 from rank_search.basics import PART
 from rank_search.errors import ExportError
-from rank_search.export import packed, trial_model
+from rank_search.export import packed, written
 from rank_search.export.formats import FORMATS
 from rank_search.export.tracing import Traced, trace
 from tests.artifacts.disk import Disk, PowerLossError
@@ -36,7 +36,7 @@ def _traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
             kept["it"] = trace(*given)
         return kept["it"]
 
-    monkeypatch.setattr(trial_model, "trace", traced)
+    monkeypatch.setattr(written, "trace", traced)
     monkeypatch.setattr(packed, "trace", traced)
 
 

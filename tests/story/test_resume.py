@@ -111,11 +111,11 @@ def uninterrupted(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dic
 @pytest.mark.parametrize(
     ("sampler", "what", "most"),
     [
-        ("auto", "launch/driver.py", 90),
+        ("auto", "launch/driver.py", 40),
         ("auto", "launch/claiming.py", 25),
         ("auto", "commit", 28),
         ("auto", "training/trainer.py", 40),
-        ("tpe", "launch/driver.py", 90),
+        ("tpe", "launch/driver.py", 40),
         ("tpe", "launch/study_feed.py", 60),
         ("nsga2", "store/ledger.py", 50),
         ("tpe", "commit", 28),

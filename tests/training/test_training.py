@@ -76,7 +76,7 @@ def test_batches_of_data_without_a_length_are_counted_in_one_pass(task: Supervis
 
 
 def test_training_without_data_is_an_error(task: Supervised) -> None:
-    with pytest.raises(TaskError, match="training data yielded none"):
+    with pytest.raises(TaskError, match="training data yielded no batch"):
         train(with_training(task, []), copy.deepcopy(task.network))
 
 

@@ -182,7 +182,7 @@ def test_a_trial_never_touches_the_test_data(workbench: MakeWorkbench, task: Sup
     hidden = dataclasses.replace(task, test_batches=[])
     made = workbench(hidden, epochs=0.2)
     assert run_trial(made, point(entropy=0.1), 0).state is State.COMPLETE
-    with pytest.raises(TaskError, match="test data yielded none"):
+    with pytest.raises(TaskError, match="test data yielded no batch"):
         test_measurements(hidden, made.dense)
 
 
@@ -268,5 +268,5 @@ def test_an_entry_of_the_state_dict_that_is_no_tensor_is_named(workbench: MakeWo
             pass
 
     made = dataclasses.replace(workbench(), dense=Extra(*task.network))
-    with pytest.raises(TaskError, match="_extra_state is something else"):
+    with pytest.raises(TaskError, match="has _extra_state, which is no tensor"):
         dense_measurements(made)
