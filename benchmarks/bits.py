@@ -33,13 +33,12 @@ from torch import nn
 from benchmarks.deep_compression import eight_bits, from_eight_bits, from_huffman_coded, huffman_coded, pruned, shared
 from benchmarks.lenets import NETWORKS, task_of
 from rank_search.artifacts import ArtifactStore
-from rank_search.coding import Grid, encode, plans
+from rank_search.coding import Grid, encode, from_safetensors, plans
 from rank_search.point import Choice, Point, State
 from rank_search.run import Prepared, prepare
 from rank_search.run.worker import make_context
 from rank_search.study import IN_PYTHON, Study
 from rank_search.tasks import Supervised
-from rank_search.training import from_safetensors
 from rank_search.trials import TrialContext, build, measure, run_trial, test_measurements, trial
 
 PRICES: Final = (0.3, 1.0, 3.0, 10.0)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from rank_search.coding.grid import STEPS_PER_OCTAVE, Grid, harmonics
 from rank_search.coding.payload import decode, encode
+from rank_search.coding.tensors import from_safetensors, own_copies, to_safetensors
 
 __all__ = [
     "STEPS_PER_OCTAVE",
     "Grid",
     "decode",
     "encode",
+    "from_safetensors",
     "harmonics",
+    "own_copies",
+    "to_safetensors",
 ]

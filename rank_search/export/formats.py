@@ -12,13 +12,13 @@ from typing import Any, Final, final
 import torch
 from torch import nn
 
+from rank_search.coding import to_safetensors
 from rank_search.errors import ExportError
 from rank_search.export.graph import to_json
 from rank_search.export.loading import GRAPH, TENSORS, read_safetensors
 from rank_search.export.onnx_file import read_onnx, widened, write_onnx
 from rank_search.export.quiet import quiet, said
 from rank_search.export.tracing import Traced
-from rank_search.training import to_safetensors
 
 PROGRAM: Final = "model.pt2"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rank_search.basics import publish
+from rank_search.coding import to_safetensors
 from rank_search.export.loading import CODED, GRAPH, MANIFEST, TENSORS, files_in, load
 from rank_search.export.packed_file import LARGEST, read_packed
 from rank_search.export.whole import check_free, made_whole
-from rank_search.training import to_safetensors
 
 
 def unpack_file(path: Path, folder: Path, largest: int = LARGEST) -> dict[str, Any]:

@@ -8,14 +8,13 @@ import torch
 from torch import nn
 
 from rank_search.artifacts import ArtifactStore, artifacts_at
-from rank_search.coding import decode
+from rank_search.coding import decode, from_safetensors
 from rank_search.errors import ExportError
 from rank_search.layers import copied
 from rank_search.point import Artifact, State
 from rank_search.store import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.study import Problem
 from rank_search.tasks import Seen, Task, seeded, task_errors, task_measurements, watched
-from rank_search.training import from_safetensors
 from rank_search.trials import build
 
 

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from rank_search.coding import own_copies
 from rank_search.errors import LayerError, TrialError
 from rank_search.layers import Axis, DirectBases, Factorization, copied, factorize, plugin_version, recompose
 from rank_search.point import Choice, Point
 from rank_search.priors import TensorFiles, digest
 from rank_search.study import Problem, Study
 from rank_search.tasks import seeded, task_errors
-from rank_search.training import Diverged, FineTuning, TrainingSettings, check_task, fine_tune, own_copies
+from rank_search.training import Diverged, FineTuning, TrainingSettings, check_task, fine_tune
 
 _log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from rank_search.artifacts import ArtifactStore
+from rank_search.coding import from_safetensors
 from rank_search.launch import Executor, Job, Runner, WorkerRecipe, this_process
 from rank_search.layers import Bases
 from rank_search.observe import logs
 from rank_search.point import Outcome, Point, State
 from rank_search.run.preparation import Prepared, begin, layer_bases
 from rank_search.study import Problem, Study
-from rank_search.training import from_safetensors
 from rank_search.trials import LATENCY, LATENCY_RATIO, TrialContext, build, on_test, run_trial, test_measurements
 
 ExecutorFor = Callable[[ArtifactStore, Mapping[str, float]], Executor]

@@ -7,7 +7,6 @@ from rank_search.training.fine_tuning import Diverged, EntropyPenalty, FineTunin
 from rank_search.training.latent_rounding import round_latents
 from rank_search.training.preflight import check_task, check_test
 from rank_search.training.settings import OverparameterizedSettings, TrainingSettings
-from rank_search.training.tensors import from_safetensors, own_copies, to_safetensors
 from rank_search.training.trainer import MODEL, Trainer, fine_tune
 
 __all__ = [
@@ -22,8 +21,5 @@ __all__ = [
     "check_task",
     "check_test",
     "fine_tune",
-    "from_safetensors",
-    "own_copies",
     "round_latents",
-    "to_safetensors",
 ]

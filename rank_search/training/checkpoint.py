@@ -10,8 +10,8 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
+from rank_search.coding.tensors import from_safetensors, to_safetensors
 from rank_search.errors import ArtifactError, TrialError
-from rank_search.training.tensors import from_safetensors, to_safetensors
 
 _ABOUT: Final = "about"
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.coding import decode, encode
+from rank_search.coding import decode, encode, to_safetensors
 from rank_search.errors import ArtifactError, TaskError
 from rank_search.layers import factorize
 from rank_search.point import Artifact, Outcome, Point, State
@@ -23,16 +23,7 @@ from rank_search.quantization import (
     weight_count,
 )
 from rank_search.tasks import not_finite, seeded, task_errors
-from rank_search.training import (
-    MODEL,
-    Checkpoint,
-    Diverged,
-    EntropyPenalty,
-    FineTuning,
-    Trainer,
-    round_latents,
-    to_safetensors,
-)
+from rank_search.training import MODEL, Checkpoint, Diverged, EntropyPenalty, FineTuning, Trainer, round_latents
 from rank_search.trials.checkpoints import read_checkpoint
 from rank_search.trials.context import TrialContext, build
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio

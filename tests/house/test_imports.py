@@ -34,7 +34,7 @@ ROWS = (  # from the cellar to the roof: a room imports what lies in a lower row
 )
 LIBRARIES: dict[str, set[str]] = {
     "layers": {"torch", "pandas"},
-    "coding": {"torch", "numpy", "constriction"},
+    "coding": {"torch", "numpy", "constriction", "safetensors"},
     "artifacts": {"fsspec"},
     "pareto": {"numpy", "moocore"},
     "priors": {"torch", "numpy", "scipy", "safetensors"},
@@ -42,7 +42,7 @@ LIBRARIES: dict[str, set[str]] = {
     "testing": {"torch", "pytest"},
     "options": {"numpy", "pandas"},
     "quantization": {"torch", "numpy"},
-    "training": {"torch", "safetensors"},
+    "training": {"torch"},
     "search": {"optuna", "numpy"},
     "trials": {"torch"},
     "store": {"numpy", "pandas", "sqlalchemy", "alembic"},

@@ -52,9 +52,9 @@ def test_it_takes_the_threads_of_the_study_file(command: Command, tmp_path: Path
 
 def test_what_is_wrong_is_said(command: Command, fresh: Small, tmp_path: Path) -> None:
     file = tmp_path / "small.rsz"
-    assert "not both" in command.refused("pack-model", fresh.file, "--size", 1, "--slope", 1, "-o", file)
+    assert "Leave one out" in command.refused("pack-model", fresh.file, "--size", 1, "--slope", 1, "-o", file)
     assert "positive number" in command.refused("pack-model", fresh.file, "--slope", -1, "-o", file)
     assert "factory" in command.refused("pack-model", "nowhere.py:task", "-o", file)
     assert not file.exists()
     file.touch()
-    assert "there already" in command.refused("pack-model", fresh.file, "-o", file)
+    assert "already exists" in command.refused("pack-model", fresh.file, "-o", file)

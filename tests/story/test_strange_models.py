@@ -122,8 +122,8 @@ def exported() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (scripted, "this model has none: Linear is scripted"),
-        (lambda: nn.Sequential(nn.Embedding(12, 4)), "this model has none: Embedding is not supported"),
+        (scripted, "no layer to factorize: Linear is scripted"),
+        (lambda: nn.Sequential(nn.Embedding(12, 4)), "no layer to factorize: Embedding is not supported"),
         (exported, "hand over the module that it was exported from"),
     ],
 )

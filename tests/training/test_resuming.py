@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rank_search.artifacts import ArtifactStore
+from rank_search.coding import from_safetensors
 from rank_search.errors import ArtifactError
 from rank_search.layers import DirectBases, load_plugin, take_inventory
 from rank_search.point import Artifact, Choice, Outcome, Point, State
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.tasks import Supervised, seeded
-from rank_search.training import Checkpoint, TrainingSettings, from_safetensors
+from rank_search.training import Checkpoint, TrainingSettings
 from rank_search.trials import TrialContext, run_trial
 from tests.stripes_task import loader, stripes
 

@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.coding import decode
+from rank_search.coding import decode, from_safetensors
 from rank_search.errors import ArtifactError, TaskError, TrialError
 from rank_search.layers import count_params
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.tasks import Supervised
-from rank_search.training import from_safetensors
 from rank_search.trials import (
     LatencySettings,
     TrialContext,

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rank_search.coding import from_safetensors, to_safetensors
 from rank_search.errors import TrialError
-from rank_search.training import from_safetensors, to_safetensors
 
 
 def test_safetensors_round_trip_of_any_state_dict() -> None:
