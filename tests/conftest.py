@@ -13,7 +13,7 @@ from tests.shapes import check_shapes
 if TYPE_CHECKING:
     from rank_search.launch import Cluster
 
-pytest_plugins = ["tests.small_space", "tests.stripes_task"]
+pytest_plugins = ["tests.report.browser", "tests.small_space", "tests.stripes_task"]
 __all__ = ["s3_server"]
 
 check_shapes()

@@ -8,9 +8,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
+
+import pytest
 
 from tests.required import do_without
 
@@ -40,9 +41,9 @@ def chromium_or_skip() -> str:
     return found
 
 
-@contextmanager
-def offline_browser() -> Iterator[BrowserContext]:
-    """A browser with a profile of its own and no network; its clipboard may be read."""
+@pytest.fixture(scope="session")
+def browser() -> Iterator[BrowserContext]:
+    """The only one of the process, with a profile of its own and no network; its clipboard may be read."""
     program = chromium_or_skip()
     from playwright.sync_api import sync_playwright
 

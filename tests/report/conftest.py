@@ -1,26 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from rank_search.report import Reference, ReportOptions, SpectrumChart, write_report
 from rank_search.store import Store
-from tests.report.browser import offline_browser
 from tests.report.report_tools import HOSTILE, LAYERS, fill, study_record
 
-if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext
-
 HOSTILE_LAYERS = (*LAYERS[:2], f"head.{HOSTILE}")
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[BrowserContext]:
-    with offline_browser() as context:
-        yield context
 
 
 @pytest.fixture(scope="session")

@@ -209,7 +209,7 @@ def test_a_manifest_without_sizes_means_the_example() -> None:
     ],
 )
 def test_damaged_sizes_are_refused(sizes: Any) -> None:
-    with pytest.raises(ExportError, match="sizes in the model.s manifest cannot be read"):
+    with pytest.raises(ExportError, match="sizes in the model's manifest cannot be read"):
         sizes_in({"sizes": sizes})
 
 
