@@ -44,7 +44,8 @@ def print_rows(rows: Sequence[Row], format: OutputFormat, title: str = "", empty
     if format is OutputFormat.CSV:
         flat = [_flatten(row) for row in rows]
         writer = csv.DictWriter(sys.stdout, _columns(flat), lineterminator="\n")
-        writer.writeheader()
+        if flat:  # the columns are those of the rows
+            writer.writeheader()
         writer.writerows(flat)
     elif rows:
         _print_table(rows, title)

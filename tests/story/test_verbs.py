@@ -267,6 +267,7 @@ def test_show_compares_with_the_dense_model(small: Small, command: Command) -> N
 def test_check_finds_nothing(small: Small, command: Command) -> None:
     answer = command.fine("check", small.store, "stripes")
     assert answer.out == "check of stripes: 9 trials, their front and its artifacts are as they should be\n"
+    assert command.fine("check", small.store, "stripes", "--format", "csv").out == ""
 
 
 FILES = {
