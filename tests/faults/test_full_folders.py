@@ -131,7 +131,7 @@ def test_a_folder_that_stays_away_ends_the_run(new_case: MakeCase) -> None:
     trouble.begin()
     case.assert_ends(run, code=2)
     assert run.printed.count("\nrank-search: ") == 1
-    assert f"kept in {trouble.folder}" in run.printed
+    assert f"In {trouble.folder}, " in run.printed
     assert "Traceback" not in run.printed
     trouble.end()
     case.finish()
