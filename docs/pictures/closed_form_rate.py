@@ -153,7 +153,7 @@ def best_for_distortion(spectrum: Spectrum, most: float) -> Coding:
 
 
 def best_for_bits(spectrum: Spectrum, most: float) -> Coding:
-    """The rank and step of the least distortion that take at most so many bits.
+    """The rank and step of the least distortion that take at most the given bits.
 
     By bisection of the distortion in `best_for_distortion`, whose bits fall as it grows, to 15 digits. No bits, and a
     zero matrix, keep nothing. O(L²), fifty times.

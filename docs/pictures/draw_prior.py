@@ -93,7 +93,7 @@ def laplace(pair: Pair, step: float) -> float:
 
 
 def _laplace_bits(zeros: int, others: int, total: float, scale: float) -> float:
-    """−log2 of the mass of so many zeros and others, whose magnitudes add up to `total`."""
+    """−log2 of the mass of the given numbers of zeros and others, whose magnitudes add up to `total`."""
     side = math.log(math.sinh(0.5 / scale)) if scale > 0.01 else 0.5 / scale
     return -(zeros * math.log(-math.expm1(-0.5 / scale)) + others * side - total / scale) / math.log(2)
 

@@ -1,4 +1,4 @@
-"""What fronts are worth after so many trials, as an SVG, from what `benchmarks/front_per_trial.py --out` wrote.
+"""What fronts are worth after each number of trials, as an SVG, from what `benchmarks/front_per_trial.py --out` wrote.
 
 python docs/pictures/draw_worth.py docs/pictures/worth.svg ResNet-20=a.json,b.json Digits=c.json
 """

@@ -41,7 +41,7 @@ class ArtifactStore:
     """The files of one study. It can be pickled, and holds nothing open.
 
     Credentials come from the environment or from fsspec's configuration, on every machine that reads or writes:
-    for S3 `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, a profile or a role; for a server of one's own
+    for S3 `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, a profile or a role; for another server
     `AWS_ENDPOINT_URL` too. Those in a URL (`s3://KEY:SECRET@bucket/prefix`) are used, and shown nowhere.
 
     An object store takes a file whole or not at all. Where another kind of server keeps half of one, reading says
@@ -68,7 +68,7 @@ class ArtifactStore:
         return f"{type(self).__name__}({self.location!r})"
 
     def write(self, kind: str, stem: str, suffix: str, data: bytes) -> Artifact:
-        """Keep the data under a name of its own, and return only when it is there to stay.
+        """Keep the data under a unique name, and return only when it is there to stay.
 
         The name is made of the stem's and the digest's first 16 characters: the same content twice is one file.
 

@@ -106,7 +106,7 @@ class Folder(Place):
 class _Server(Place):
     """A folder or prefix on a server. The connection is fsspec's: opened when needed, one for each process."""
 
-    failures = (Exception,)  # every driver raises errors of its own
+    failures = (Exception,)  # every driver has its own errors
 
     def __init__(self, url: str) -> None:
         shown, self._secrets = split_credentials(url)

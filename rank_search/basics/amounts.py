@@ -31,7 +31,7 @@ FORMS: Final = (
 
 @dataclass(frozen=True)
 class Amount:
-    """A number, or so many times what the dense model measures, with something added.
+    """A number, or a multiple of what the dense model measures, with something added.
 
     Attributes:
         number: the amount itself; of a relative one, how many times the dense model's measurement.

@@ -1,6 +1,6 @@
 """A package that is also the function it is named after: `rank_search.options(model, …)`.
 
-Importing a package puts it into its parent under its own name, whatever function stood there before. So the package
+Importing a package puts it into its parent under its own name, in place of any function of that name. So the package
 itself is made callable, in the way that Python's reference gives for modules that behave otherwise than modules do
 ("Customizing module attribute access": a module's `__class__` may be set to a subclass of `types.ModuleType`).
 """

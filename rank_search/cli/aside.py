@@ -55,7 +55,7 @@ def announced() -> Iterator[None]:
 
 @final
 class _Words(logging.Handler):
-    """A line for each wait, as it begins, on whatever standard error is at that moment."""
+    """A line for each wait, as it begins, on what standard error is at that moment."""
 
     def __init__(self, silent: bool) -> None:
         super().__init__(logging.INFO)

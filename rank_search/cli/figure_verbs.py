@@ -75,7 +75,7 @@ def compare(
             for each in found
             for study in each.without_front
         ]
-    print_rows(rows_of(found), format, "hypervolume after so many trials")
+    print_rows(rows_of(found), format, "hypervolume by number of trials")
     for sentence in empty:
         typer.echo(sentence, err=True)
     if output is not None:

@@ -65,7 +65,7 @@ def rename(
     others = "".join(f", {each!r}" for each in names[1:])
     say(
         f"The study {study!r} is {names[0]!r} now{others and ', its confirmations' + others[1:]}: "
-        f'rank-search front {shlex.join([shown, new])}\nTo go on with it, write name = "{new}" in its study file.'
+        f'rank-search front {shlex.join([shown, new])}\nTo resume it, write name = "{new}" in its study file.'
     )
 
 

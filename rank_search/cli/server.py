@@ -9,6 +9,6 @@ from wsgiref.simple_server import WSGIServer
 
 @final
 class ThreadedServer(ThreadingMixIn, WSGIServer):
-    """Answers each request in a thread of its own, so that no slow reader keeps others, or Ctrl-C, waiting."""
+    """Answers each request in its own thread, so that no slow reader keeps others, or Ctrl-C, waiting."""
 
     daemon_threads = True

@@ -34,7 +34,7 @@ def status(
     name: NameArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Show it every 2 s, until complete or Ctrl-C.")] = False,
     minutes: Annotated[
-        float, typer.Option(min=0.1, max=1e6, help="Rates are over so many minutes.", metavar="N")
+        float, typer.Option(min=0.1, max=1e6, help="Rates are over this many minutes.", metavar="N")
     ] = 10.0,
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:

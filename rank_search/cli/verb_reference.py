@@ -34,7 +34,7 @@ rank-search show 12                # trial 12 of the only study
 rank-search show digits@180 12     # trial 12 of another one
 ```
 
-**A store** is the path of an SQLite file or an SQLAlchemy URL. By default it lies beside the study file, whatever the
+**A store** is the path of an SQLite file or an SQLAlchemy URL. By default it lies beside the study file, not in the
 current folder; `--store`, `[study] store` and `RANK_SEARCH_STORE`, in this order, override that. `run` prints which
 store it uses and where the study stands.
 

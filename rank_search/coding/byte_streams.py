@@ -86,7 +86,7 @@ class Reader:
         self._mass = np.ones(1)
 
     def exponents(self, sizes: Iterable[int]) -> list[list[int]]:
-        """Those of each coded tensor, of whom so many are expected; and the levels of the tables are read, too."""
+        """Those of each coded tensor, of which that many are expected; and the levels of the tables are read, too."""
         sizes = [*sizes]
         exponents = np.cumsum(self._side(sum(sizes)).astype(np.int64))
         if exponents.size and int(np.abs(exponents).max()) > _FURTHEST:
@@ -103,7 +103,7 @@ class Reader:
         return self._adaptive.read((1, count), ALONE, Contexts()).reshape(-1)
 
     def begin(self, group: int, count: int) -> None:
-        """Make ready for a group of so many numbers."""
+        """Make ready for a group of that many numbers."""
         plan = self._plans[group]
         if plan.way == ADAPTIVE:
             _require(count)

@@ -58,7 +58,7 @@ class Wire:
         """The next bytes.
 
         Raises:
-            ValueError: there are not so many.
+            ValueError: there are fewer.
         """
         if count > len(self._data) - self._place:
             raise ValueError(f"{count} bytes are announced, {len(self._data) - self._place} are there")
@@ -69,7 +69,7 @@ class Wire:
         """The next texts in UTF-8, each ended by a zero byte.
 
         Raises:
-            ValueError: there are not so many.
+            ValueError: there are fewer.
         """
         texts = []
         for _ in range(count):

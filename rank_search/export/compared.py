@@ -29,7 +29,7 @@ class Beside:
     """A model, and what was written of it.
 
     Attributes:
-        model: a copy of its own, as a forward may change buffers.
+        model: a separate copy, as a forward may change buffers.
         written: called like the model, its inputs by position.
         sizes: what it takes; inputs of other sizes are not compared.
         same_draws: whether it draws the random numbers that the model draws.
@@ -103,7 +103,7 @@ class Beside:
             return False
         try:
             self.spare(*inputs)
-        except Exception:  # noqa: BLE001 - whatever the reason, it says nothing of what was written
+        except Exception:  # noqa: BLE001 - for any reason; it says nothing of what was written
             return False
         return True
 
@@ -129,7 +129,7 @@ class Beside:
         self.compared |= {shapes}
 
     def _deterministic(self, inputs: Inputs) -> list[bool]:
-        """Which outputs are the same whatever is drawn."""
+        """Which outputs do not depend on what is drawn."""
         outputs = []
         for rng_seed in (1, 2):
             with seeded(rng_seed):

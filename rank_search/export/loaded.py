@@ -46,7 +46,7 @@ def from_json(graph: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: Si
     """The module that a graph and its tensors describe, in evaluation mode.
 
     Args:
-        sizes: those of the inputs that it answers for; None: whatever its operators take.
+        sizes: those of the inputs that it answers for; None: all that its operators take.
 
     Raises:
         ExportError: the graph is malformed or names an operator that is not allowed.

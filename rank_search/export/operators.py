@@ -91,7 +91,7 @@ def operator_named(name: str) -> Callable[..., Any]:
 def is_allowed(found: OpOverload) -> bool:
     """Whether an operator of `aten` gives values, and takes a tensor or makes a new one.
 
-    That leaves out whatever opens files, prints, or changes settings. Of the internal operators only those are
+    That leaves out all that opens files, prints, or changes settings. Of the internal operators only those are
     allowed that every backend of PyTorch has to have, or that its public functions end in and that check their
     arguments.
     """

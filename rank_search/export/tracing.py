@@ -93,7 +93,7 @@ def _tried(model: nn.Module, inputs: tuple[Tensor, ...], asked: set[Place], batc
     """The graph for any batch; None if there is none."""
     try:
         found = _traced(model, inputs, asked, batch)
-    except Exception:  # noqa: BLE001 - whatever the reason, a fixed batch is tried next
+    except Exception:  # noqa: BLE001 - for any reason; a fixed batch is tried next
         return None
     return found if all(found.sizes.varies(*place) for place in batch) else None
 

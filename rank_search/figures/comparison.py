@@ -30,7 +30,7 @@ class Comparison:
     progress: tuple[Convergence, ...]
 
     def after(self, trials: int) -> tuple[float, float, float]:
-        """The median of the studies' hypervolumes after so many trials, the least and the largest."""
+        """The median of the studies' hypervolumes after that many trials, the least and the largest."""
         found = [each.after(trials) for each in self.progress]
         return median(found), min(found), max(found)
 
@@ -50,7 +50,7 @@ def compare_studies(store: Store, names: Sequence[str]) -> list[Comparison]:
     """The studies on shared axes.
 
     Args:
-        names: of studies, each a comparison of its own; `LABEL=NAME,NAME,…` puts several studies under one label.
+        names: of studies, each compared on its own; `LABEL=NAME,NAME,…` puts several studies under one label.
 
     Raises:
         QueryError: fewer than two, an unknown study, a label twice, or studies of different objectives.

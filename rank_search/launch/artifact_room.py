@@ -10,10 +10,10 @@ from rank_search.observe import logs
 
 
 def await_room(artifacts: ArtifactStore, trouble: ArtifactError, patience: float, every: float) -> None:
-    """Wait until files can be written, trying again every so many seconds.
+    """Wait until files can be written, trying again at intervals of seconds.
 
     Raises:
-        ArtifactError: they still cannot after so many seconds of patience; `trouble` is its cause.
+        ArtifactError: they still cannot after the given seconds of patience; `trouble` is its cause.
     """
     deadline = time.monotonic() + patience
     while (reason := _in_the_way(artifacts)) is not None:

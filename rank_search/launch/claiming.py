@@ -53,7 +53,7 @@ class Claims:
         return len(self._feed.known.numbers | self.held.keys()) < self._plan.target
 
     def _take_over(self) -> Claim | None:
-        """A claim that was given up or that nobody keeps alive, or one of its own whose granting it never heard of."""
+        """A claim that was given up or that nobody keeps alive, or one that was granted to this driver unheard."""
         if time.monotonic() < self._next_look:
             return None
         taken = self._store.take_over(self._study, self._worker, self._is_orphaned)

@@ -1,6 +1,6 @@
 """The driver: asks for points, claims them, has them tried, records what came of them, and tells the source.
 
-Recording comes before telling: whatever happens in between, the store has it. A driver that is killed leaves claims
+Recording comes before telling: if anything happens in between, the store has it. A driver that is killed leaves claims
 behind; the next one takes them over under the same numbers.
 """
 

@@ -18,7 +18,7 @@ from rank_search.point import Artifact, Outcome, Point, State
 
 @dataclass(frozen=True)
 class Job:
-    """One trial to run, or to go on with; or a finished one whose model is to be measured on the test data.
+    """One trial to run, or to resume; or a finished one whose model is to be measured on the test data.
 
     Attributes:
         budget: epochs to train to.
@@ -41,7 +41,7 @@ class Finished:
     """A job that ended: when it began and ended (UTC, by its worker's clock as it was at the beginning), and where it
     ran.
 
-    `trouble` is what kept it from being carried out, through no fault of its own: it is worth another try.
+    `trouble` is what kept it from being carried out, not through the trial's fault: it is worth another try.
     """
 
     job: Job
@@ -110,7 +110,7 @@ class InProcess(Executor):
 
 
 def all_of(executor: Executor, jobs: Iterable[Job], max_retries: int) -> Iterator[Finished]:
-    """Have each job carried out, and give it back when it is; one whose worker died is tried again, so many times.
+    """Have each job carried out, and give it back when it is; one whose worker died is tried again.
 
     Raises:
         RankSearchError: a job cannot be carried out.

@@ -37,7 +37,7 @@ class _Seen:
 class Pulses:
     """Who keeps claims alive, as far as can be seen from here.
 
-    Between two looks no more than twice the time between heartbeats counts as silence: whatever kept this driver from
+    Between two looks no more than twice the time between heartbeats counts as silence: what kept this driver from
     looking (an outage of the store, a machine that slept) may have kept the others from beating.
     """
 

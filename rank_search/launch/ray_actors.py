@@ -1,4 +1,4 @@
-"""Workers that are actors on a Ray cluster. Whatever they send back comes through Ray's own channel."""
+"""Workers that are actors on a Ray cluster. What they send back comes through Ray's own channel."""
 
 from __future__ import annotations
 

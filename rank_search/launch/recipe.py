@@ -16,7 +16,7 @@ class WorkerRecipe(ABC, Generic[Loaded, Found]):
 
     @abstractmethod
     def init(self) -> None:
-        """Whatever takes no look at the task yet."""
+        """What takes no look at the task yet."""
 
     @abstractmethod
     def load(self) -> Loaded:

@@ -40,7 +40,7 @@ class StudyFeed:
         return rows
 
     def learn_claims(self, held: Collection[int]) -> None:
-        """Learn which trials others have in flight; `held`: the numbers of one's own."""
+        """Learn which trials others have in flight; `held`: the numbers of this driver's."""
         claims = self._store.claims(self._study)
         self.elsewhere = {each.number for each in claims}.difference(held)
         self._source.feed(SearchTrial(each.number, each.point, each.sampler) for each in claims)

@@ -19,7 +19,7 @@ class Basis:
 
     Symbols: M = U·diag(s)·Vᵀ. `left` is U (m × k, orthonormal columns), `values` is s (k, descending),
     `projected` is UᵀM = diag(s)·Vᵀ (k × n), with k = min(m, n). The best rank-r approximation of M
-    (Eckart–Young) is `left[:, :r] @ projected[:r]`, so no rank needs a decomposition of its own.
+    (Eckart–Young) is `left[:, :r] @ projected[:r]`, so no rank needs its own decomposition.
     """
 
     __slots__ = ("left", "projected", "values")

@@ -37,7 +37,7 @@ class Axis:
 
 
 class Factorization(nn.Module, ABC):
-    """A structured weight for one layer, with a bias of its own when the layer has one.
+    """A structured weight for one layer, with its own bias when the layer has one.
 
     What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
     faster or better: `forward`, `frames`, `stored`. The five laws in `rank_search.testing.FactorizationLaws`

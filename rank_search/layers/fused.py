@@ -42,7 +42,7 @@ def fuse(model: nn.Module, example: Example) -> nn.Module | None:
         inputs = example if isinstance(example, tuple) else (example,)
         found = folded.forward(*inputs)  # called as a module, a graph prints a traceback of its own where it fails
         return folded if distance(expected, found) <= CLOSE else None
-    except Exception:  # noqa: BLE001 - whatever keeps a model from being traced, it can be run as it is
+    except Exception:  # noqa: BLE001 - what cannot be traced can still be run as it is
         return None
 
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 
 def matches(name: str, glob: str) -> bool:
-    """Whether a layer's name is meant by a rule: a glob on dotted names, or the name itself, whatever it holds.
+    """Whether a layer's name is meant by a rule: a glob on dotted names, or the name itself, with any characters.
 
     >>> matches("stage[0]", "stage[0]"), matches("stage0", "stage[0]"), matches("stage[0]", "stage*")
     (True, True, True)

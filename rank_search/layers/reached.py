@@ -39,7 +39,7 @@ def unreached(model: nn.Module, layers: Mapping[str, Layer], run: Run) -> dict[s
         return {}
     try:
         return _tried(model, layers, run)
-    except Exception as error:  # noqa: BLE001 - whatever a model does with a module that is not its own
+    except Exception as error:  # noqa: BLE001 - a model may do anything with a module that is not its own
         return _one_by_one(model, layers, run, error)
 
 

@@ -19,7 +19,7 @@ Shape = Sequence[int]
 def given_on_meta(func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     """The tensor that an operation gives on the meta device; None is for PyTorch to answer.
 
-    That is whatever is not listed here, and whatever does not fit: PyTorch says what is wrong with it.
+    That is all that is not listed here, and all that does not fit: PyTorch says what is wrong with it.
     """
     rule = _RULES.get(str(func))
     tensors = [each for each in args if isinstance(each, Tensor)]

@@ -46,7 +46,7 @@ _ROOT.addHandler(logging.NullHandler())
 
 
 def study_joined(store: str, target: int, finished: int) -> None:
-    """A driver begins or goes on with a study."""
+    """A driver begins or resumes a study."""
     _tell(logging.INFO, "study joined", store=store, target=target, finished=finished)
 
 
@@ -183,7 +183,7 @@ def _opened(path: Path) -> Any:
 
 @final
 class _People(logging.Handler):
-    """Lines on whatever standard error is at that moment: a live display puts itself in its place."""
+    """Lines on what standard error is at that moment: a live display puts itself in its place."""
 
     def __init__(self, level: int | str) -> None:
         super().__init__(level)

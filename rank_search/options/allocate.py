@@ -149,7 +149,7 @@ def _absolute(name: str, limit: Limit, dense: Mapping[str, float]) -> float:
 def _least(
     costs: Sequence[Float[Array, "_ bounds"]], names: Sequence[str], rest: Mapping[str, float]
 ) -> dict[str, float]:
-    """The least that each cost can be, whatever the others are then."""
+    """The least that each cost can be if the others do not matter."""
     least = {name: sum(float(each[:, place].min()) for each in costs) for place, name in enumerate(names)}
     return {name: rest[name] + least[name] for name in names}
 

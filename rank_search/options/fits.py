@@ -12,7 +12,7 @@ from rank_search.layers import Bases, Example, Factorization, Layer, output_erro
 from rank_search.point import Choice
 from rank_search.priors import KeptNumbers
 
-DIGITS: Final = 5  # of a relative error: two machines agree on so many
+DIGITS: Final = 5  # of a relative error: two machines agree on these
 
 ErrorOf = Callable[[str, Choice], float]
 """The relative output error of a layer under a choice."""

@@ -150,7 +150,7 @@ class _PartialSums:
         return cls(kept, costs, errors, excess, rest, limits, sum(least) - float(prices @ limits))
 
     def merged(self, width: int, known: Picked | None) -> tuple[Picked | None, float]:
-        """The best pick found with so many partial sums, and a bound on the error of what was left out for that."""
+        """The best pick found with `width` partial sums, and a bound on the error of what was left out for that."""
         most = np.inf if known is None else known.error - self.bound
         most += _ROUNDING * (1 + abs(self.bound) + (0 if known is None else known.error))
         cost, error, excess = np.zeros((1, len(self.limits))), np.zeros(1), np.zeros(1)

@@ -1,4 +1,4 @@
-"""How a front grew: its share of the box after so many trials."""
+"""How a front grew: its share of the box by number of trials."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rank_search.pareto.dominance import loss_table, nondominated
 from rank_search.pareto.reference_box import ReferenceBox
 
 MOMENTS: Final = 160
-"""The front is looked at after so many trials at most: half of them spread evenly, half by factors."""
+"""The most numbers of trials at which the front is looked at: half of them spread evenly, half by factors."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Convergence:
     members: int
 
     def after(self, trials: int) -> float:
-        """The share at the last moment with at most so many trials; 0 before the first."""
+        """The share at the last moment with at most that many trials; 0 before the first."""
         found = [share for count, share in zip(self.trials, self.shares, strict=True) if count <= trials]
         return found[-1] if found else 0.0
 
@@ -42,7 +42,7 @@ def convergence(losses: Sequence[Sequence[float] | None], box: ReferenceBox, als
     Args:
         losses: of the trials, m each, in the order in which they were recorded; None for one that takes no part in the
             front, which counts as a trial all the same.
-        also: numbers of trials k to look at in any case, as far as there are so many.
+        also: numbers of trials k to look at in any case, as far as there are that many.
 
     Edge cases: no trials have no moments; a front outside the box has the share 0.
     Complexity: that of a hypervolume for each moment; about a second for 10,000 trials of two objectives.

@@ -1,4 +1,4 @@
-"""Measurements against each other, two at a time, each pair with a front of its own."""
+"""Measurements against each other, two at a time, each pair with its own front."""
 
 from __future__ import annotations
 

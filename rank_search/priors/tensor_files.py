@@ -24,7 +24,7 @@ _DIGEST: Final = "sha256"
 class TensorFiles:
     """Named sets of tensors as safetensors files, for several processes at once.
 
-    A file is written under a name of its own and then renamed, so a reader sees all of it or none, and of two
+    A file is written under a unique name and then renamed, so a reader sees all of it or none, and of two
     writers the later wins. Each file holds a digest of its tensors; one that is cut off or altered is as good
     as absent. A folder that cannot be written to (full, read-only, gone) is given up after one warning: a
     cache may forget, but it never stops the work.
@@ -77,7 +77,7 @@ def digest(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def numbers_of(tensor: Tensor) -> bytes:
-    """The bytes of a tensor's numbers in their order, whatever its memory format and device."""
+    """The bytes of a tensor's numbers in their order, for any memory format and device."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     # PyTorch gives an empty tensor any stride, and views as bytes only what has a stride of one.
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""

@@ -36,7 +36,7 @@ class EntropyModel(nn.Module, ABC):
         """−log2 of the masses of all numbers, summed; its derivatives by each of them, and by the parameters.
 
         Args:
-            x: the numbers, group after group, so many of each as `sizes` says; it may be overwritten.
+            x: the numbers, group after group, as many of each as `sizes` says; it may be overwritten.
         """
 
     @abstractmethod

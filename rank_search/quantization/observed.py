@@ -89,7 +89,7 @@ def size_of(layer: Layer) -> int:
 
 
 def columns_of(size: int) -> list[slice]:
-    """The blocks in which the covariance of so many inputs is taken, of nearly the same size.
+    """The blocks in which the covariance of that many inputs is taken, of nearly the same size.
 
     >>> columns_of(8192), len(columns_of(25088))
     ([slice(0, 8192, None)], 13)

@@ -63,7 +63,7 @@ class RoundedModel:
             relative to their square, or the share of integers (classes, say) that differ, whichever is larger.
         safe: layers and other parameters for which it cannot be predicted what a change does to the outputs, each with
             the reason. Where the gradient says nothing they keep about twelve bits (16-bit numbers all of theirs),
-            whatever the slope; where it was seen to say too little, as many as it takes.
+            at every slope; where it was seen to say too little, as many as it takes.
     """
 
     model: nn.Module
@@ -83,7 +83,7 @@ class RoundedModel:
 
 @dataclass(frozen=True)
 class PostTrainingQuantizer:
-    """What is found out once about a network, whatever the slope.
+    """What is found out once about a network, for every slope.
 
     Attributes:
         model: as it was, in evaluation mode, its batch norms folded if it can be traced.

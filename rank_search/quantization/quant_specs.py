@@ -1,4 +1,4 @@
-"""Which tensors are rounded, what shares a prior, and what has a step of its own."""
+"""Which tensors are rounded, what shares a prior, and what has its own step."""
 
 from __future__ import annotations
 

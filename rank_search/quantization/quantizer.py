@@ -2,7 +2,7 @@
 
 Oktay, Ballé, Singh, Shrivastava, "Scalable Model Compression by Entropy Penalized Reparameterization" (ICLR 2020): the
 loss sees the rounded weights (gradients pass straight through), the rate sees them with uniform noise in place of the
-rounding. Which tensors share a prior, and what has a step of its own, is in `quantization_specs`.
+rounding. Which tensors share a prior, and what has its own step, is in `quantization_specs`.
 """
 
 from __future__ import annotations

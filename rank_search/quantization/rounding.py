@@ -31,7 +31,7 @@ STEP_FACTOR: Final = 24.0
 
 _COLUMNS: Final = 128  # whose errors are taken from all later columns at once, as one matrix product
 _NUMBERS: Final = 1 << 22  # rounded at once: more rows are taken one part after another, which bounds the memory
-_PSEUDO: Final = 30.0  # so many counts are laid out as a geometric distribution, so that no whole number is impossible
+_PSEUDO: Final = 30.0  # counts laid out as a geometric distribution, so that no whole number is impossible
 
 
 @dataclass(frozen=True)

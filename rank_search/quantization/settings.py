@@ -30,7 +30,7 @@ class CodingSettings(BaseModel):
     )
     steps: StepsKind = Field(
         default="tensor",
-        description="What has a learned step of its own: `tensor`: each tensor. `channel`: each output channel. "
+        description="What has its own learned step: `tensor`: each tensor. `channel`: each output channel. "
         "`component`: each component of a factor, such as a column of a frame. `frequency`: each spatial frequency of "
         "kernels larger than one pixel, which are rounded as frequencies. Where it does not apply, each tensor.",
     )

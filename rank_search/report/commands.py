@@ -37,7 +37,7 @@ def commands(store: str, name: str) -> list[Command]:
     """
     where, folder = _store(store), _folder(name)
     study = shlex.quote(name)
-    dash = "-- " if name.startswith("-") else ""  # no option, whatever it looks like
+    dash = "-- " if name.startswith("-") else ""  # never read as an option
     return [
         _cut("writes the model into a folder", f"rank-search export -o {folder}-{_MARK} {dash}{where} {study} {_MARK}"),
         _cut(

@@ -101,7 +101,7 @@ def contents(store: Store, location: str, name: str, options: ReportOptions | No
 
 
 def _read(store: Store, study: StudyRecord) -> _Trials:
-    """The front is that of the last of these trials, whatever is recorded meanwhile."""
+    """The front is that of the last of these trials, even if more are recorded meanwhile."""
     rows = store.trials(study)
     front = Front(store.front(study, as_of=rows[-1].number) if rows else (), study, study.objectives)
     return _Trials(rows, [row for row in rows if takes_part(study, row)], front)

@@ -9,7 +9,7 @@ from typing import Any, Final
 from rank_search.store import TOLERANCE, StudyRecord, TrialRow, box_of, convergence_of, hypervolume_of, takes_part
 
 BY_SAMPLERS: Final = frozenset({"auto", "random"})
-"""Labels of trials that a sampler proposed, whatever the study's own sampler is called."""
+"""Labels of trials that a sampler proposed, by any name of the study's own sampler."""
 
 
 def convergence_data(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rank_search.store import TrialRow
 
 FEWEST: Final = 12
-"""Below so many trials a correlation says nothing."""
+"""Below this many trials a correlation says nothing."""
 
 MOST: Final = 2000
 """More trials would change no digit that is shown by much."""

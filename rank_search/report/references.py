@@ -1,4 +1,4 @@
-"""Models from elsewhere that a front is compared with: published ones, or whatever else the user names."""
+"""Models from elsewhere that a front is compared with: published ones, or any others that the user names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compress a model that is already in memory, without a study file and without a class of one's own."""
+"""Compress a model that is already in memory, without a study file and without a class to write."""
 
 from __future__ import annotations
 

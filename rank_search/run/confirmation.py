@@ -39,7 +39,7 @@ class Confirmed:
         study: the study that holds the confirming trials, named `NAME@EPOCHS`, as the store has it.
         store: where both are kept; `shown` is the same without credentials.
         trials: each chosen trial, in the order chosen.
-        front: of all trials that were confirmed so far with so many epochs.
+        front: of all trials that were confirmed so far with that many epochs.
         added: how many trials this call added.
     """
 
@@ -63,7 +63,7 @@ def confirm(
     folder: Path | None = None,
     report: Report = lambda progress: None,
 ) -> Confirmed:
-    """Train chosen trials of a study anew, for longer, as trials of a study of its own in the same store.
+    """Train chosen trials of a study anew, for longer, as trials of a separate study in the same store.
 
     That study is named `NAME@EPOCHS`. It is made from the study file of the first one, with other
     `[training] epochs` and without rungs, and its points are those of the chosen trials: it has no sampler. Nothing

@@ -92,7 +92,7 @@ def _lacks_test(study: StudyRecord, row: TrialRow) -> bool:
 
 
 def _spread(front: Front) -> list[TrialRow]:
-    """The knee, and then members from all over the front: whatever the time allows says most about the whole."""
+    """The knee, and then members from all over the front: what the time allows says most about the whole."""
     knee = [front.knee()] if front else []
     others = sorted(enumerate(front), key=lambda each: f"{each[0]:b}"[::-1])
     return [*knee, *(row for _, row in others if row not in knee)]

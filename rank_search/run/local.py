@@ -49,7 +49,7 @@ def _in_driver(
 class _Workers:
     """Worker processes that start before the driver is ready for them.
 
-    They load the task only when the driver has loaded it: whatever a task makes once, such as a download, is there
+    They load the task only when the driver has loaded it: what a task makes once, such as a download, is there
     then, and made by one process.
     """
 

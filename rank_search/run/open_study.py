@@ -55,7 +55,7 @@ class OpenStudy:
         return join_study(self.store, self.location, self.prepared, self.context, accept_changes)
 
     def drive(self, record: StudyRecord, source: Source, target: int, report: Report) -> tuple[bool, int]:
-        """Try the source's points until so many trials have finished in all, by whomever; then `finish`.
+        """Try the source's points until that many trials have finished in all, by any driver; then `finish`.
 
         Returns whether they have (if not, the source had no further points), and how many this driver added.
         """

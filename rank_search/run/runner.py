@@ -53,7 +53,7 @@ def run_study(
     report: Report = lambda progress: None,
     accept_changes: bool = False,
 ) -> Result:
-    """Run a study, or go on with it, until it has its number of finished trials in all.
+    """Run or resume a study until it has its number of finished trials in all.
 
     Args:
         task: the task, when it is at hand (then the trials run in this process, or on Ray); otherwise the study

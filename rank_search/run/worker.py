@@ -90,7 +90,7 @@ class LocalRecipe(WorkerRecipe[Problem, Findings]):
         log_as_worker(self.study.name)
 
     def load(self) -> Problem:
-        """The driver has made its own, so whatever a task makes once is there."""
+        """The driver has made its own, so what a task makes once is there."""
         return begin(self.study)
 
     def runner(self, loaded: Problem, found: Findings) -> Runner:

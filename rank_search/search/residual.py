@@ -92,7 +92,7 @@ class Corrected:
 def nearest(
     positions: Float[Array, "n d"], to: Float[Array, "m d"], count: int = KEPT
 ) -> Int[NDArray[np.intp], " kept"]:
-    """The places of so many positions that are nearest to any of some others, in their order.
+    """The places of the given number of positions that are nearest to any of some others, in their order.
 
     >>> nearest(np.array([[0.0], [5.0], [1.0]]), np.array([[0.2]]), 2).tolist()
     [0, 2]

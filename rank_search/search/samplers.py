@@ -85,7 +85,7 @@ _KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
 
 
 def make_sampler(name: str, options: Mapping[str, Any], rng_seed: int, searched: Distributions) -> BaseSampler:
-    """A fresh sampler with an rng of its own; it keeps nothing between trials that its study does not hold."""
+    """A fresh sampler with its own rng; it keeps nothing between trials that its study does not hold."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         if name not in _FIXED:

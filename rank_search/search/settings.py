@@ -171,7 +171,7 @@ class SearchSettings(BaseModel):
     objectives: tuple[ObjectiveSetting, ...] = Field(
         default=(Objective("error"), Objective("macs")),
         description='Measurements to optimize: names, or {name = "accuracy", direction = "maximize"}. There are '
-        "error, params, macs, bits, latency, latency_ratio, and whatever the task measures. A name alone is minimized; "
+        "error, params, macs, bits, latency, latency_ratio, and all that the task measures. A name alone is minimized; "
         "one that is known to be better when higher, such as accuracy, auc, f1, psnr or map, needs its direction.",
     )
     reference: dict[str, float] = Field(

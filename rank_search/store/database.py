@@ -1,6 +1,6 @@
 """The way to the database: one engine, one door for reading and one for writing.
 
-Every transaction goes through a door, which turns whatever the driver raises into one `StoreError`. SQLite runs in
+Every transaction goes through a door, which turns all that the driver raises into one `StoreError`. SQLite runs in
 WAL mode and takes its write lock when a write begins, so that nobody who has read is refused when he then writes.
 
 A transaction that finds the database away or busy is repeated as a whole; so it is given as a function of the

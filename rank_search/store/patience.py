@@ -30,7 +30,7 @@ class NotNowError(StoreAwayError):
 
 @final
 class Patience:
-    """Repeats what finds the database away, for up to so many seconds.
+    """Repeats what finds the database away, for up to the given seconds.
 
     `reached`: the database has been read or written. `answered`: it has at least said that it cannot, just now. Until
     then an address where nobody answers is rather a wrong one.

@@ -57,7 +57,7 @@ def identity(connection: Connection) -> str:
 
 
 def says_not_now(engine: Engine) -> bool:
-    """Whether the server answers that it is starting up or shutting down, in whatever language."""
+    """Whether the server answers that it is starting up or shutting down, in any language."""
     driver: Any = engine.dialect.loaded_dbapi
     _, arguments = engine.dialect.create_connect_args(engine.url)
     options = {name: value for name, value in arguments.items() if isinstance(value, str | int)}  # those of libpq

@@ -62,7 +62,7 @@ class StudyRecord:
 
     Attributes:
         fingerprint: each part that the study was made from, and its digest.
-        space: the search space and whatever else the search has to find again.
+        space: the search space and all else that the search has to find again.
         reference_point: the worst corner of the box that the hypervolume is a share of, in losses.
         ideal: its best corner, in losses.
         dense: measurements of the untouched model.
@@ -110,7 +110,7 @@ class StudyRecord:
         return Objective(name, direction or ("maximize" if is_higher_better(name) else "minimize"))
 
     def without_front(self, states: Mapping[State, int]) -> str:
-        """Why nothing is on the front of all its trials, which ended in these states, so many each.
+        """Why nothing is on the front of all its trials, which ended in these states (number by state).
 
         Only for a study that has no front: complete trials below the full budget are `stopped`, or of another budget.
         """

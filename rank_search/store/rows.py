@@ -1,4 +1,4 @@
-"""Reading trials: from rows of several tables to `TrialRow`s, in a few queries whatever their number.
+"""Reading trials: from rows of several tables to `TrialRow`s, in a few queries for any number of them.
 
 Queries that run for every trial are constants, here and in the other modules: SQLAlchemy takes longer to put one
 together than SQLite takes to answer it.

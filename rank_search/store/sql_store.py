@@ -92,7 +92,7 @@ class Store:
     # studies ---------------------------------------------------------------------------------------------
 
     def join(self, record: StudyRecord, accept_changes: bool = False) -> StudyRecord:
-        """Begin the study, or go on with the one of that name; returns it as the store has it.
+        """Begin the study, or resume the one of that name; returns it as the store has it.
 
         `accept_changes` goes on although the code of the task or of a plugin has changed, and notes that.
 
@@ -128,7 +128,7 @@ class Store:
     def delete(self, name: str, heard_since: datetime, artifacts: ArtifactStore | None = None) -> int:
         """Delete a study with all its trials and, if its artifacts are given, their files; returns how many trials.
 
-        The rows go in one transaction, and the files after it: whatever happens in between, no row lacks its file.
+        The rows go in one transaction, and the files after it: if anything happens in between, no row lacks its file.
 
         Raises:
             QueryError: there is no such study, or a driver that was heard of since then holds a trial of it.
@@ -168,7 +168,7 @@ class Store:
     ) -> Claim | None:
         """Claim the point for the worker under the next free number, counted from 0.
 
-        `sampler` is whatever the searcher needs to be told about this trial again; it must fit into JSON. `budget` is
+        `sampler` is what the searcher needs to be told about this trial again; it must fit into JSON. `budget` is
         how far the trial is to go; by default, all the way. Returns `None` if the point has been claimed or tried
         before in this study, or if the next free number is not below `below`: so several drivers make exactly as many
         trials as were asked for.
@@ -242,7 +242,7 @@ class Store:
     def forget_artifacts(self, study: StudyRecord | str, number: int) -> tuple[Artifact, ...]:
         """Remove the artifact rows of a trial that is not on the front, and return them.
 
-        Delete the files afterwards: whatever happens in between, no row lacks its file.
+        Delete the files afterwards: if anything happens in between, no row lacks its file.
 
         Raises:
             StoreError: the trial is on the front.
@@ -253,7 +253,7 @@ class Store:
     def trials(self, study: StudyRecord | str, after: int = 0) -> list[TrialRow]:
         """Every finished trial whose id is larger than `after`, in the order of recording.
 
-        Asking again after the last id that was seen finds whatever has been recorded since, promoted trials included.
+        Asking again after the last id that was seen finds what has been recorded since, promoted trials included.
         """
         return self._database.read(queries.trials, self._record_of(study), after)
 

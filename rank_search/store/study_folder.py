@@ -21,6 +21,6 @@ def artifact_folder(store: str | Path, study: str, beside: Path | None = None) -
 
 
 def in_store_folder(name: str) -> str:
-    """The folder of a study within that of its store, whatever is in its name."""
+    """The folder of a study within that of its store, for any name."""
     quoted = quote(name, safe=" ")
     return quoted if quoted.strip(".") else quoted.replace(".", "%2E")

@@ -1,4 +1,4 @@
-"""Where a study's store is, from whatever folder it is run."""
+"""Where a study's store is, from any folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where results go: whatever is to outlive the job has a place that means the same on the cluster, and no secret."""
+"""Where results go: what is to outlive the job has a place that means the same on the cluster, and no secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STORE_VARIABLE: Final = "RANK_SEARCH_STORE"
 
 
 def check_places(study: Study, store: str | None) -> None:
-    """Check the places in a study file, and the store given instead of its own.
+    """Check the places in a study file, and the store given instead of the file's.
 
     Raises:
         StoreError: the store is neither an SQLite file nor a PostgreSQL database.

@@ -27,7 +27,7 @@ def batch_dimension(network: nn.Module, inputs: Tensor) -> int:
 
 
 def _given(network: nn.Module, modules: Sequence[nn.Module], inputs: Tensor) -> set[tuple[int, ...]]:
-    """The first two dimensions of whatever batches come to the modules; nothing if the network does not run."""
+    """The first two dimensions of the batches that come to the modules; nothing if the network does not run."""
     seen: set[tuple[int, ...]] = set()
 
     def note(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:

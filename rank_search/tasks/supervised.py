@@ -18,7 +18,7 @@ from rank_search.tasks.batch import batch_dimension
 from rank_search.tasks.task import Batch, Task, checked_batches
 
 _COUNTS: Final = (1, 2, 4, 8)
-"""Of examples; means of so many whole numbers have no rounding."""
+"""Of examples; means of that many whole numbers have no rounding."""
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from rank_search.layers import Example
 from rank_search.tasks.randomness import seeded
 
 Batch = Any
-"""Whatever a task's iterables yield; only the task itself looks inside."""
+"""What a task's iterables yield; only the task itself looks inside."""
 
 MEASURED_HERE: Final = ("params", "macs", "bits", "latency", "latency_ratio")
 """Measurements that every trial has; a task must not use these names."""
@@ -77,7 +77,7 @@ class Task(ABC):
         """Several examples, each as a batch of 1, the first being `example()`; default: that alone.
 
         May be written, for a model whose work depends on what it is given (experts, early exits): where the examples
-        differ in what they run, MACs are the mean of them all. Of one example they are those of its own way through
+        differ in what they run, MACs are the mean of them all. Of one example they are those of its path through
         the model. They are the same in every process.
         """
         return (self.example(),)

@@ -51,7 +51,7 @@ class Case:
         return (inputs.T @ inputs / len(inputs)).to(torch.float32)
 
     def built(self) -> Factorization:
-        """Fresh: each parameter full of NaN, so that whatever stays unset is seen; the bias is all ones."""
+        """Fresh: each parameter full of NaN, so that what stays unset is seen; the bias is all ones."""
         module = self.factorization(self.layer, **self.values)
         with torch.no_grad():
             for parameter in module.parameters():

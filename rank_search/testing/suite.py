@@ -33,7 +33,7 @@ class LawResult:
 def check_factorization(
     factorization: type[Factorization], *, equality: bool = False, layers: tuple[Layer, ...] = ()
 ) -> list[LawResult]:
-    """Try all five laws on every geometry, and on further layers of one's own (these need `inputs`).
+    """Try all five laws on every geometry, and on further layers (these need `inputs`).
 
     `equality` claims more: that a fit is as close as the largest tail of its spectra, which is as close as can
     be. What the factorization raises is a broken law, not an exception. A factorization that applies to no
@@ -87,7 +87,7 @@ class FactorizationLaws:
             factorization = Kronecker
             equality = True     # its fit reaches the spectrum bound
 
-    `layers` adds layers of one's own (with `inputs`) to the geometries that are always tried.
+    `layers` adds layers (with `inputs`) to the geometries that are always tried.
     """
 
     factorization: ClassVar[type[Factorization]]

@@ -27,7 +27,7 @@ class TrainingLoss(nn.Module):
         self.task, self.model, self.effort = task, model, effort
 
     def of(self, batch: Batch, step: int, total: int) -> Tensor:
-        """All of it on one batch, in this step of so many."""
+        """All of it on one batch, in this step of all steps."""
         entropy, settings = self.effort.entropy, self.effort.settings
         strength = self.effort.orthogonality * relaxed(settings, step, total)
         if entropy is None:

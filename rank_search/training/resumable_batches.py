@@ -47,7 +47,7 @@ class ResumableBatches(Iterator[Batch]):
         return next(self)
 
     def skip(self, began: Mapping[str, Tensor], taken: int) -> None:
-        """Go to the place after so many batches of the pass that began there.
+        """Go to the place after that many batches of the pass that began there.
 
         Raises:
             ArtifactError: the pass is shorter than that.
@@ -57,6 +57,6 @@ class ResumableBatches(Iterator[Batch]):
             next(self)
         if self.taken != taken:
             raise ArtifactError(
-                f"A checkpoint goes on with the data it was made with; {taken} batches of a pass were taken, and now "
+                f"A checkpoint resumes with the data it was made with; {taken} batches of a pass were taken, and now "
                 "a pass has fewer. Start the trial over."
             )

@@ -69,7 +69,7 @@ class Trainer:
         self._lone = 0  # batches in a row that norms could not be trained with
 
     def advance(self, epochs: float) -> Diverged | None:
-        """Train until so many epochs are done in all; the model ends in eval mode."""
+        """Train until that many epochs are done in all; the model ends in eval mode."""
         last = self._steps(epochs)
         self._model.train()
         try:

@@ -113,7 +113,7 @@ def _forward(model: nn.Module, batch: Example) -> Run:
 
 
 def batch_of(example: Example, times: int) -> Example:
-    """So many copies of the example in one batch, images in channels-last memory."""
+    """That many copies of the example in one batch, images in channels-last memory."""
     if isinstance(example, Tensor):
         return channels_last(torch.cat([example] * times))
     return tuple(channels_last(torch.cat([part] * times)) for part in example)
@@ -121,7 +121,7 @@ def batch_of(example: Example, times: int) -> Example:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """PyTorch with so many threads, and afterwards with as many as before."""
+    """PyTorch with that many threads, and afterwards with as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -22,7 +22,7 @@ def memory_limited(gibibytes: float | None) -> Iterator[None]:
     None, there is no limit. A library in C that does not look whether it was given memory may end the process.
 
     Raises:
-        MemoryError: the limit was reached: instead of whatever Python, NumPy or PyTorch raised.
+        MemoryError: the limit was reached: instead of what Python, NumPy or PyTorch raised.
     """
     if gibibytes is None or sys.platform != "linux":
         yield

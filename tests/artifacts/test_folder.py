@@ -170,7 +170,7 @@ def test_a_full_disk_leaves_nothing_and_keeps_what_was_there(
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ArtifactError, match=r"file: .* could not be written: File exists"):
+    with pytest.raises(ArtifactError, match=r"In .*file, .* could not be written: File exists"):
         ArtifactStore(tmp_path / "file").write("model", KEY, ".bin", b"")
 
 

@@ -66,7 +66,7 @@ def test_changed_or_removed_artifacts_are_noticed(s3: str) -> None:
 
 def test_a_bucket_that_is_not_there_is_not_made(s3: str) -> None:
     store = ArtifactStore("s3://elsewhere/prefix")
-    with pytest.raises(ArtifactError, match=r"s3://elsewhere/prefix: .* could not be written: .*bucket"):
+    with pytest.raises(ArtifactError, match=r"In s3://elsewhere/prefix, .* could not be written: .*bucket"):
         store.write("model", "point", ".bin", b"content")
     assert fsspec.filesystem("s3").ls("") == ["bucket"]
 
@@ -136,7 +136,7 @@ def test_a_driver_that_is_not_installed_is_named() -> None:
 
 
 def test_a_place_that_nobody_knows_is_named() -> None:
-    with pytest.raises(ArtifactError, match=r"nowhere://host: .*Protocol not known: nowhere"):
+    with pytest.raises(ArtifactError, match=r"In nowhere://host, .*Protocol not known: nowhere"):
         ArtifactStore("nowhere://host").names()
 
 
