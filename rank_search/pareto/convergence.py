@@ -10,7 +10,7 @@ from rank_search.pareto.dominance import loss_table, nondominated
 from rank_search.pareto.reference_box import ReferenceBox
 
 MOMENTS: Final = 160
-"""The most numbers of trials at which the front is looked at: half of them spread evenly, half by factors."""
+"""The front is looked at after at most this many numbers of trials: half spread evenly, half by factors."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
-from rank_search.coding.tensors import from_safetensors, to_safetensors
+from rank_search.coding import from_safetensors, to_safetensors
 from rank_search.errors import ArtifactError, TrialError
 
 _ABOUT: Final = "about"
