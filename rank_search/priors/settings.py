@@ -38,6 +38,13 @@ class PriorSettings(BaseModel):
         "close to the layer's outputs rather than to its weights. 0 = the weights alone.",
     )
 
+    metric: Literal["outputs", "loss"] = Field(
+        default="outputs",
+        description="What errors and fits are measured in: the squared error of a layer's `outputs`, or the rise of "
+        "the `loss` that it makes, by the gradients of the loss at the outputs (one backward pass for each batch of "
+        "`calibration`).",
+    )
+
     def rank(self, spectrum: Spectrum) -> int:
         """What the rule says of a spectrum."""
         return RULES[self.rule](spectrum, LEVELS[self.rule] if self.level is None else self.level)
