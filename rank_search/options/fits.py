@@ -35,6 +35,9 @@ class Fits:
         weights, bases: of a layer, by its name.
         kept: where errors are looked up before a fit is made, and kept by `save`; by default, nowhere.
         example: what a forward of the model takes, for whoever runs it on batches.
+
+    Attributes:
+        shares: how much a layer's errors count, 1 where it is not here: see `with_shares`.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class Fits:
         self.example = example
         self.layers, self.plugins, self.weights, self.bases = layers, plugins, weights, bases
         self._totals: dict[str, float] = {}
-        self._shares: Mapping[str, float] = {}
+        self.shares: Mapping[str, float] = {}
         self._kept_of = kept
         self._kept: dict[tuple[str, str], KeptNumbers] = {}
 
@@ -68,13 +71,13 @@ class Fits:
             self._kept[key] = self._kept_of(*key)
         values = tuple(float(choice.values[name]) for name in sorted(choice.values))
         error = self._kept[key].get(values, lambda: self._measured(layer, choice))
-        share = self._shares.get(layer, 1.0)
+        share = self.shares.get(layer, 1.0)
         return error if share == 1.0 else rounded(error * share)
 
     def with_shares(self, shares: Mapping[str, float]) -> Fits:
         """The same, the errors of some layers times a factor: how much more they count than those of others."""
         fits = Fits(self.layers, self.plugins, self.weights, self.bases, self._kept_of, self.example)
-        fits._shares = dict(shares)
+        fits.shares = dict(shares)
         fits._kept, fits._totals = self._kept, self._totals
         return fits
 

@@ -22,6 +22,7 @@ from rank_search.layers import (
     weight_of,
 )
 from rank_search.options.cost_model import CostModel
+from rank_search.options.cuts import CutMeasure, calibrated
 from rank_search.options.fits import Fits
 from rank_search.options.grouping import build_groups
 from rank_search.options.ranges import Group
@@ -43,6 +44,7 @@ def options(
     round_to: int = 1,
     cache: str | Path | bool = False,
     loss: LossOf | None = None,
+    cuts: int = 0,
 ) -> OptionTable:
     """What each layer of a model may become: forms on a grid, each with its counted cost and its output error.
 
@@ -63,6 +65,8 @@ def options(
         cache: a folder in which decompositions and errors are kept for the next call; True: the one of the studies.
         loss: of the model on a batch, such as `lambda model, batch: cross_entropy(model(batch[0]), batch[1])`: a scalar
             with a gradient. It is given the batches as they are.
+        cuts: so many cuts of each layer alone are measured by the loss, one evaluation of the batches each, and say how
+            much its errors count (see `calibrated`).
 
     Raises:
         LayerError: nothing can be factorized, a glob matches no layer, or a weight holds NaN or infinity.
@@ -81,7 +85,8 @@ def options(
     choices = settings.choices(inventory.layers, plugins)
     groups = build_groups(inventory.layers, plugins, settings.groups(inventory.layers), choices)
     chosen = {name: inventory.layers[name] for group in groups for name in group.layers}
-    seen = LayerMoments() if batches is None else _seen(model, chosen, batches, example, loss)
+    some = [] if batches is None else list(islice(batches, LOOKED_AT))
+    seen = LayerMoments() if batches is None else _seen(model, chosen, some, example, loss)
     spectra = SpectraCache(_folder(cache))
     bases = {
         name: spectra.bases(name, weight_of(model, name), seen.inputs.get(name), seen.gradients.get(name))
@@ -89,7 +94,10 @@ def options(
     }
     fits = fits_of(inventory.layers, plugins, bases, Path.cwd(), example)
     costs = CostModel(inventory.layers, plugins, inventory.rest)
-    return measured_table(groups, costs, fits, round_to, stored_bits(model))
+    table = measured_table(groups, costs, fits, round_to, stored_bits(model))
+    if loss is None or not cuts:
+        return table
+    return calibrated(table, CutMeasure(LossAlone(model, example, some, loss), model, bases, len(some)), cuts)
 
 
 def fits_of(
@@ -118,14 +126,13 @@ def fits_of(
 def _seen(
     model: nn.Module,
     layers: Mapping[str, Layer],
-    batches: Iterable[Any],
+    batches: list[Any],
     example: Example,
     loss: LossOf | None,
 ) -> LayerMoments:
     if loss is None:
         return LayerMoments(moments_of_inputs(model, layers, inputs_of(batches, example)))
-    some = list(islice(batches, LOOKED_AT))
-    return loss_moments(LossAlone(model, example, some, loss), model, layers, len(some))
+    return loss_moments(LossAlone(model, example, batches, loss), model, layers, len(batches))
 
 
 def measured_table(

@@ -45,6 +45,14 @@ class PriorSettings(BaseModel):
         "`calibration`).",
     )
 
+    cuts: int = Field(
+        default=0,
+        ge=0,
+        le=4,
+        description="Cuts of each layer, alone, that are measured by the task's loss on the batches of `calibration` "
+        "before the first trial: how much its errors count follows from them. One evaluation each, kept in the cache.",
+    )
+
     def rank(self, spectrum: Spectrum) -> int:
         """What the rule says of a spectrum."""
         return RULES[self.rule](spectrum, LEVELS[self.rule] if self.level is None else self.level)

@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Final
 
 from rank_search.layers import weight_of
-from rank_search.options import CostModel, Forms, Group, OptionTable, fits_of, measured_table, stored_bits
+from rank_search.options import (
+    CostModel,
+    CutMeasure,
+    Forms,
+    Group,
+    OptionTable,
+    calibrated,
+    fits_of,
+    measured_table,
+    stored_bits,
+)
 from rank_search.priors import AxisPrior, CachedBases, SpectraCache, axis_priors, user_cache_folder
 from rank_search.run.pretrain import with_pretrained_model
 from rank_search.search import Seed, Space, build_space, require_possible, seed_points
@@ -131,7 +141,13 @@ def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases) -
     study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
     costs = CostModel(layers, plugins, problem.inventory.rest)
     fits = fits_of(layers, plugins, bases, study.folder)
-    return measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
+    table = measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
+    settings = study.priors
+    if not settings.cuts or not settings.calibration:
+        return table
+    _steps.info("Measuring %d cuts of each of %d layers or groups of layers", settings.cuts, len(table.of))
+    seed = study.study.seed
+    return calibrated(table, CutMeasure(problem.task, problem.model, bases, settings.calibration, seed), settings.cuts)
 
 
 def with_forms(prepared: Prepared, forms: Forms) -> Prepared:

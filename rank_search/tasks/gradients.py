@@ -108,7 +108,7 @@ class _Gradients:
             return None
         begun = output if output.requires_grad else output.detach().requires_grad_()
         watched = begun.clone()  # what comes after may write into it
-        watched.register_hook(self._add)
+        watched.register_hook(self._add)  # type: ignore[no-untyped-call]
         return watched
 
     def _add(self, gradient: Tensor) -> None:
