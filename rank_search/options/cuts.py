@@ -40,8 +40,9 @@ class CutMeasure:
     rng_seed: int = 0
 
     def rises(self, table: OptionTable, options: Sequence[Option]) -> Iterator[float]:
-        """Of the loss, for each of the options alone. One evaluation each, unless it is kept, and one of the dense
-        model.
+        """Of the loss, for each of the options alone.
+
+        One evaluation each, unless it is kept, and one of the dense model.
 
         Raises:
             TaskError: the task raises, or has no training data.

@@ -42,7 +42,8 @@ class PriorSettings(BaseModel):
         default="outputs",
         description="What errors and fits are measured in: the squared error of a layer's `outputs`, or the rise of "
         "the `loss` that it makes, by the gradients of the loss at the outputs (one backward pass for each batch of "
-        "`calibration`).",
+        "`calibration`). Much better on a small language model, much worse on ResNet-20 for CIFAR-10, which "
+        "has learned its training images.",
     )
 
     cuts: int = Field(
