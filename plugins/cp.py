@@ -77,6 +77,11 @@ class CP(Factorization):
         seen = torch.einsum("ir,sr->isr", self.inner, self.space).flatten(0, 1)  # n × rank
         return outer_fit(outer_fits(weight, seen, moment), seen.shape[1])
 
+    @torch.no_grad()
+    def map_outputs(self, matrix: Tensor) -> bool:
+        self.outer.copy_(matrix @ self.outer)
+        return True
+
     def dense(self) -> Tensor:
         return torch.einsum("or,ir,sr->ois", self.outer, self.inner, self.space).view(self.layer.shape)
 

@@ -40,6 +40,13 @@ class ChannelSVD(Factorization):
         self.left.copy_(basis.left[:, :rank])
         self.right.copy_(basis.projected[:rank].view_as(self.right))
 
+    @torch.no_grad()
+    def map_outputs(self, matrix: Tensor) -> bool:
+        left, mixed = torch.linalg.qr(matrix @ self.left)
+        self.left.copy_(left)
+        self.right.copy_((mixed @ self.right.flatten(1)).view_as(self.right))
+        return True
+
     def dense(self) -> Tensor:
         return (self.left @ self.right.flatten(1)).view(self.layer.shape)
 

@@ -81,6 +81,11 @@ class SpatialSVD(Factorization):
         self.down.copy_(span[:, :rank].T.reshape(self.down.shape))
         self.across.copy_(outer_fit(fits, rank * columns).view(-1, rank, 1, columns))
 
+    @torch.no_grad()
+    def map_outputs(self, matrix: Tensor) -> bool:
+        self.across.copy_((matrix @ self.across.flatten(1)).view_as(self.across))
+        return True
+
     def dense(self) -> Tensor:
         return torch.einsum("riy,orx->oiyx", self.down.squeeze(3), self.across.squeeze(2))
 

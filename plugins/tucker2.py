@@ -88,6 +88,13 @@ class Tucker2(Factorization):
         self.outer.copy_(outer)
         self.core.copy_(outer_fit(fits, width, outer).view_as(self.core))
 
+    @torch.no_grad()
+    def map_outputs(self, matrix: Tensor) -> bool:
+        outer, mixed = torch.linalg.qr(matrix @ self.outer)
+        self.outer.copy_(outer)
+        self.core.copy_((mixed @ self.core.flatten(1)).view_as(self.core))
+        return True
+
     def dense(self) -> Tensor:
         return torch.einsum("oa,abyx,ib->oiyx", self.outer, self.core, self.inner)
 

@@ -64,9 +64,10 @@ def _spectra(record: StudyRecord) -> list[SpectrumChart]:
     from rank_search.report import SpectrumChart
     from rank_search.run import begin, layer_bases
     from rank_search.study import study_of
+    from rank_search.tasks import LayerMoments
 
     problem = begin(study_of(record))
-    known = layer_bases(problem, {})
+    known = layer_bases(problem, LayerMoments())
     found: dict[tuple[str, tuple[float, ...]], list[tuple[str, str]]] = {}
     for layer, names in problem.choices.items():
         bases = known[layer]

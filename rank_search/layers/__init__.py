@@ -6,11 +6,11 @@ The room is a function, too: `rank_search.layers(model, example)`, see `rank_sea
 from __future__ import annotations
 
 from rank_search.basics import make_callable
-from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decompose, output_basis
+from rank_search.layers.bases import Bases, Basis, DirectBases, Weighed, by_output, decompose, output_basis
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, Example, count_params, forward, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
-from rank_search.layers.factorization import Axis, Factorization, fit_closer
+from rank_search.layers.factorization import Axis, Factorization, fit_closer, fit_to
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
 from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
@@ -39,6 +39,7 @@ __all__ = [
     "Plugins",
     "Skipped",
     "Unfolding",
+    "Weighed",
     "by_output",
     "channels_last",
     "cholesky",
@@ -49,6 +50,7 @@ __all__ = [
     "deployed",
     "factorize",
     "fit_closer",
+    "fit_to",
     "forward",
     "fuse",
     "in_evaluation",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from rank_search.basics import Float
 from rank_search.errors import ContractError
 from rank_search.layers.layer import Unfolding
-from rank_search.layers.metric import JITTER
+from rank_search.layers.metric import JITTER, output_error, roots
 
 
 class Basis:
@@ -32,6 +33,52 @@ class Basis:
         self.projected = projected
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """A layer's weight in coordinates of its outputs in which squared errors are what the loss makes of them.
+
+    Attributes:
+        weight: G^½·W (out × …), G the second moment of the gradients of the loss at the layer's outputs.
+        bases: of that weight, for the same inputs.
+        half, back: G^½ and G^−½ (out × out), to these coordinates and back.
+    """
+
+    weight: Float[Tensor, "out ..."]
+    bases: Bases
+    half: Float[Tensor, "out out"]
+    back: Float[Tensor, "out out"]
+
+    @classmethod
+    def of(
+        cls,
+        weight: Float[Tensor, "out ..."],
+        gradients: Float[Tensor, "out out"],
+        bases: Callable[[Float[Tensor, "out ..."]], Bases],
+    ) -> Self:
+        """The weight in these coordinates.
+
+        Args:
+            bases: makes the bases of a weight.
+        """
+        half, back = roots(gradients)
+        moved = _mapped(half, weight)
+        return cls(moved, bases(moved), half, back)
+
+    @property
+    def total(self) -> float:
+        """tr(G·W·C·Wᵀ): the error if all outputs are lost."""
+        return output_error(self.weight, torch.zeros_like(self.weight), self.bases.moment)
+
+    def error(self, weight: Float[Tensor, "out ..."], other: Float[Tensor, "out ..."]) -> float:
+        """tr(G·(W − W')·C·(W − W')ᵀ) of two weights as they are."""
+        difference = _mapped(self.half, weight.detach() - other.detach())
+        return output_error(difference, torch.zeros_like(difference), self.bases.moment)
+
+
+def _mapped(matrix: Float[Tensor, "out out"], weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out ..."]:
+    return (matrix @ weight.flatten(1).to(matrix.dtype)).view_as(weight).to(weight.dtype)
+
+
 class Bases(Protocol):
     """The bases of one layer's weight: what `Factorization.fit` takes its slices from.
 
@@ -47,6 +94,10 @@ class Bases(Protocol):
     @property
     def moment(self) -> Float[Tensor, "n n"] | None:
         """The second moment of the layer's inputs, if it is known."""
+
+    @property
+    def weighed(self) -> Weighed | None:
+        """The weight as the loss sees it, if that is known: where `fit_to` fits, see there."""
 
     def __call__(self, unfolding: Unfolding) -> Basis:
         """The basis of this unfolding of the weight."""
@@ -70,9 +121,17 @@ def by_output(weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out inputs_kh_
 class DirectBases(Bases):
     """Bases computed on the spot and kept for the life of this object: no cache beside it, nothing on disk."""
 
-    def __init__(self, weight: Float[Tensor, "out ..."], moment: Float[Tensor, "n n"] | None = None) -> None:
+    def __init__(
+        self,
+        weight: Float[Tensor, "out ..."],
+        moment: Float[Tensor, "n n"] | None = None,
+        gradients: Float[Tensor, "out out"] | None = None,
+    ) -> None:
         self._weight = weight.detach()
         self._moment = moment
+        self._weighed: Weighed | None = None
+        if gradients is not None:
+            self._weighed = Weighed.of(self._weight, gradients, lambda moved: DirectBases(moved, moment))
         self._bases: dict[Unfolding, Basis] = {}
         self._memo: dict[str, Tensor] = {}
         self._outputs: Basis | None = None
@@ -80,6 +139,10 @@ class DirectBases(Bases):
     @property
     def moment(self) -> Float[Tensor, "n n"] | None:
         return self._moment
+
+    @property
+    def weighed(self) -> Weighed | None:
+        return self._weighed
 
     def __call__(self, unfolding: Unfolding) -> Basis:
         if unfolding not in self._bases:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rank_search.basics import Float
 from rank_search.layers.bases import Bases
 from rank_search.layers.layer import Layer, Unfolding
 from rank_search.layers.lazy import LazyWeight
@@ -40,8 +41,8 @@ class Factorization(nn.Module, ABC):
     """A structured weight for one layer, with its own bias when the layer has one.
 
     What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
-    faster or better: `forward`, `frames`, `stored`. The five laws in `rank_search.testing.FactorizationLaws`
-    hold for every factorization; `rank-search plugins check` runs them.
+    faster or better: `forward`, `map_outputs`, `frames`, `stored`. The five laws in
+    `rank_search.testing.FactorizationLaws` hold for every factorization; `rank-search plugins check` runs them.
 
     Attributes:
         layer: the geometry of the layer it stands for.
@@ -80,6 +81,13 @@ class Factorization(nn.Module, ABC):
         """The layer's operation. Default: on `dense()`. Override it with a sequence of small operations."""
         return self.layer.operate(x, self.dense(), self.bias)
 
+    def map_outputs(self, matrix: Tensor) -> bool:
+        """Stand for matrix · W' (over the outputs) instead of W', with as many parameters; False: it cannot.
+
+        Write it, and return True, where a factor carries the outputs: with it fits can know the loss (see `fit_to`).
+        """
+        return False
+
     def frames(self) -> Iterable[Tensor]:
         """Matrices whose columns are meant to be orthonormal; the orthogonality penalty acts here."""
         return ()
@@ -109,6 +117,22 @@ class Factorization(nn.Module, ABC):
     def extra_repr(self) -> str:
         chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())
         return f"{tuple(self.layer.shape)}, {chosen}"
+
+
+def fit_to(form: Factorization, weight: Float[Tensor, "out ..."], bases: Bases) -> None:
+    """Fit a form to a weight: to the loss if that is known, else to the outputs, else to the weight itself.
+
+    Where the gradients of the loss are known, the form is fitted to G^½·W and led back by G^−½ (see
+    `rank_search.layers.metric`): for the SVD that is the closest of its rank. The fit to the outputs stands where the
+    form cannot be led back, and where it has no larger error.
+    """
+    form.fit(weight, bases)
+    if (weighed := bases.weighed) is None:
+        return
+    before = weighed.error(weight, form.dense())
+    form.fit(weighed.weight, weighed.bases)
+    if not form.map_outputs(weighed.back.to(weight)) or not weighed.error(weight, form.dense()) < before:
+        form.fit(weight, bases)
 
 
 def fit_closer(

@@ -3,6 +3,10 @@
 Symbols: W (out × n, n = in·kh·kw) is the weight as a matrix, x one input patch, C = E[x·xᵀ] (n × n) the second moment
 of the layer's inputs. Then E‖Wx − W'x‖² = tr((W − W')·C·(W − W')ᵀ). Without data C is the identity, and this is the
 squared Frobenius norm of W − W'.
+
+The metric of the loss is the same in other coordinates. With g the gradient of the loss at one output of the layer and
+G = E[g·gᵀ] (out × out), the loss rises by about ½·E[(gᵀ(W − W')x)²], and where g and x are independent that is
+½·tr(G·(W − W')·C·(W − W')ᵀ) (K-FAC: Martens and Grosse 2015, arXiv:1503.05671): the output error of G^½W and G^½W'.
 """
 
 from __future__ import annotations
@@ -16,6 +20,9 @@ from rank_search.basics import Float
 
 RIDGE: Final = 1e-6
 """Of the mean diagonal entry of C: what least squares adds, so that inputs that never occur keep their weight."""
+
+DAMPING: Final = 1e-3
+"""Of the mean diagonal entry of G: a direction of the outputs that no gradient has on some batches still counts."""
 
 JITTER: Final = 1e-10
 """Of the mean diagonal entry: decides between directions that are otherwise the same, and divides nothing by zero."""
@@ -126,6 +133,19 @@ def root(moment: Float[Tensor, "n n"], floor: float = 0.0) -> Float[Tensor, "n n
     squares, vectors = torch.linalg.eigh(moment.to(torch.float64))
     exact: Tensor = (vectors * squares.clamp_min(floor).sqrt()) @ vectors.T
     return exact
+
+
+def roots(gradients: Float[Tensor, "out out"]) -> tuple[Float[Tensor, "out out"], Float[Tensor, "out out"]]:
+    """G^½ and G^−½ in float64, G damped (`DAMPING`); a G of zeros counts as the identity. O(out³).
+
+    >>> half, back = roots(torch.diag(torch.tensor([4.0, 1.0])))
+    >>> half.diagonal().round(decimals=2).tolist(), (half @ back).round(decimals=9).tolist()
+    ([2.0, 1.0], [[1.0, 0.0], [0.0, 1.0]])
+    """
+    exact = gradients.to(torch.float64)
+    squares, vectors = torch.linalg.eigh(exact)
+    sizes = (squares.clamp_min(0) + (DAMPING * float(exact.diagonal().mean()) or 1.0)).sqrt()
+    return (vectors * sizes) @ vectors.T, (vectors / sizes) @ vectors.T
 
 
 def nested_span(weighted: Float[Tensor, "m k"], metric: Float[Tensor, "m m"]) -> Float[Tensor, "m m"]:

@@ -10,7 +10,7 @@ from torch import nn
 from rank_search.errors import LayerError
 from rank_search.layers.bases import Bases
 from rank_search.layers.copies import copied
-from rank_search.layers.factorization import Factorization
+from rank_search.layers.factorization import Factorization, fit_to
 from rank_search.layers.fast_paths import step_aside, step_back
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice, Point
@@ -43,7 +43,7 @@ def factorize(
     for name, choice in _factorized(point):
         dense = _dense(model, name)
         factorization = _made_like(dense, layers[name], plugins[choice.factorization], choice)
-        factorization.fit(dense.weight.detach(), bases(name))
+        fit_to(factorization, dense.weight.detach(), bases(name))
         if dense.bias is not None and factorization.bias is not None:
             with torch.no_grad():
                 factorization.bias.copy_(dense.bias)

@@ -11,6 +11,7 @@ from rank_search.options.allocate import Allocation, allocate
 from rank_search.options.allocation import HullPoint, cost_shares, mean_shares, spread, sweep
 from rank_search.options.arrays import Array, OptionArrays, Places
 from rank_search.options.cost_model import CostModel, normalized
+from rank_search.options.cuts import CutMeasure, calibrated
 from rank_search.options.fitted import factorize
 from rank_search.options.form_speeds import Forms
 from rank_search.options.form_timing import measure_forms
@@ -24,6 +25,7 @@ __all__ = [
     "Array",
     "AxisRange",
     "CostModel",
+    "CutMeasure",
     "Forms",
     "Group",
     "HullPoint",
@@ -33,6 +35,7 @@ __all__ = [
     "Places",
     "allocate",
     "build_groups",
+    "calibrated",
     "cost_shares",
     "factorize",
     "fits_of",

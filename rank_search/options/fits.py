@@ -8,7 +8,7 @@ from typing import Final, final
 import torch
 from torch import Tensor
 
-from rank_search.layers import Bases, Example, Factorization, Layer, output_error, plugin_errors
+from rank_search.layers import Bases, Example, Factorization, Layer, fit_to, output_error, plugin_errors
 from rank_search.point import Choice
 from rank_search.priors import KeptNumbers
 
@@ -35,6 +35,9 @@ class Fits:
         weights, bases: of a layer, by its name.
         kept: where errors are looked up before a fit is made, and kept by `save`; by default, nowhere.
         example: what a forward of the model takes, for whoever runs it on batches.
+
+    Attributes:
+        shares: how much a layer's errors count, 1 where it is not here: see `with_shares`.
     """
 
     def __init__(
@@ -49,11 +52,14 @@ class Fits:
         self.example = example
         self.layers, self.plugins, self.weights, self.bases = layers, plugins, weights, bases
         self._totals: dict[str, float] = {}
+        self.shares: Mapping[str, float] = {}
         self._kept_of = kept
         self._kept: dict[tuple[str, str], KeptNumbers] = {}
 
     def __call__(self, layer: str, choice: Choice) -> float:
-        """E‖Wx − W'x‖² / E‖Wx‖²; 0 for dense, and where the outputs are zero anyway.
+        """E‖Wx − W'x‖² / E‖Wx‖² in the metric of the layer's bases, times the layer's share of the loss.
+
+        0 for dense, and where the outputs are zero anyway.
 
         Raises:
             ContractError: the plugin raises.
@@ -64,7 +70,16 @@ class Fits:
         if key not in self._kept:
             self._kept[key] = self._kept_of(*key)
         values = tuple(float(choice.values[name]) for name in sorted(choice.values))
-        return self._kept[key].get(values, lambda: self._measured(layer, choice))
+        error = self._kept[key].get(values, lambda: self._measured(layer, choice))
+        share = self.shares.get(layer, 1.0)
+        return error if share == 1.0 else rounded(error * share)
+
+    def with_shares(self, shares: Mapping[str, float]) -> Fits:
+        """The same, the errors of some layers times a factor: how much more they count than those of others."""
+        fits = Fits(self.layers, self.plugins, self.weights, self.bases, self._kept_of, self.example)
+        fits.shares = dict(shares)
+        fits._kept, fits._totals = self._kept, self._totals
+        return fits
 
     def save(self) -> None:
         """Keep what has been measured for the next run."""
@@ -76,10 +91,21 @@ class Fits:
         weight, bases, plugin = self.weights(layer), self.bases(layer), self.plugins[choice.factorization]
         with plugin_errors(plugin, "fit()", self.layers[layer]):
             module = plugin(self.layers[layer], **choice.values).to(weight.device)
-            module.fit(weight, bases)
+            fit_to(module, weight, bases)
             fitted = module.dense()
         if layer not in self._totals:
-            self._totals[layer] = output_error(weight, torch.zeros_like(weight), bases.moment)
+            self._totals[layer] = _error(weight, torch.zeros_like(weight), bases)
         total = self._totals[layer]
-        error = output_error(weight, fitted, bases.moment) / total if total > 0 else 0.0
-        return max(0.0, float(f"{error:.{DIGITS}g}"))
+        error = _error(weight, fitted, bases) / total if total > 0 else 0.0
+        return rounded(max(0.0, error))
+
+
+def _error(weight: Tensor, other: Tensor, bases: Bases) -> float:
+    """In the metric of these bases: of the loss, the outputs, or the weights."""
+    weighed = bases.weighed
+    return output_error(weight, other, bases.moment) if weighed is None else weighed.error(weight, other)
+
+
+def rounded(error: float) -> float:
+    """To so many digits as two machines agree on."""
+    return float(f"{error:.{DIGITS}g}")

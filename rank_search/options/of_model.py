@@ -22,12 +22,14 @@ from rank_search.layers import (
     weight_of,
 )
 from rank_search.options.cost_model import CostModel
+from rank_search.options.cuts import CutMeasure, calibrated
 from rank_search.options.fits import Fits
 from rank_search.options.grouping import build_groups
 from rank_search.options.ranges import Group
+from rank_search.options.shares import loss_shares
 from rank_search.options.table import OptionTable
 from rank_search.priors import CachedBases, KeptNumbers, SpectraCache, user_cache_folder
-from rank_search.tasks import moments_of_inputs
+from rank_search.tasks import LayerMoments, LossAlone, LossOf, loss_moments, moments_of_inputs
 
 LOOKED_AT: Final = 16
 """Batches that are looked at, at most: to know the inputs of the layers, and to take batch norms' statistics again."""
@@ -41,12 +43,16 @@ def options(
     layers: LayersSettings | Mapping[str, Any] | None = None,
     round_to: int = 1,
     cache: str | Path | bool = False,
+    loss: LossOf | None = None,
+    cuts: int = 0,
 ) -> OptionTable:
     """What each layer of a model may become: forms on a grid, each with its counted cost and its output error.
 
     Every weight is decomposed once; all fits are slices of that. The error of a form is E‖Wx − W'x‖² / E‖Wx‖² over the
     inputs x that the layer sees in the batches, without batches ‖W − W'‖² / ‖W‖². Seconds for a network of some million
-    parameters. Nothing is trained, and no label is looked at.
+    parameters. Nothing is trained, and no label is looked at unless a loss is given: then fits and errors are those of
+    the loss, as far as the moments of its gradients at the layers' outputs tell (see `loss_moments`), and a layer's
+    errors are times its share of it.
 
     Args:
         model: the trained model; it is not changed.
@@ -57,6 +63,10 @@ def options(
             `rules`, `tie`. Default: every layer as `svd` or `tucker2`.
         round_to: ranks are multiples of this, for hardware.
         cache: a folder in which decompositions and errors are kept for the next call; True: the one of the studies.
+        loss: of the model on a batch, such as `lambda model, batch: cross_entropy(model(batch[0]), batch[1])`: a scalar
+            with a gradient. It is given the batches as they are.
+        cuts: so many cuts of each layer alone are measured by the loss, one evaluation of the batches each, and say how
+            much its errors count (see `calibrated`).
 
     Raises:
         LayerError: nothing can be factorized, a glob matches no layer, or a weight holds NaN or infinity.
@@ -75,12 +85,19 @@ def options(
     choices = settings.choices(inventory.layers, plugins)
     groups = build_groups(inventory.layers, plugins, settings.groups(inventory.layers), choices)
     chosen = {name: inventory.layers[name] for group in groups for name in group.layers}
-    seen = {} if batches is None else moments_of_inputs(model, chosen, inputs_of(batches, example))
+    some = [] if batches is None else list(islice(batches, LOOKED_AT))
+    seen = LayerMoments() if batches is None else _seen(model, chosen, some, example, loss)
     spectra = SpectraCache(_folder(cache))
-    bases = {name: spectra.bases(name, weight_of(model, name), seen.get(name)) for name in chosen}
+    bases = {
+        name: spectra.bases(name, weight_of(model, name), seen.inputs.get(name), seen.gradients.get(name))
+        for name in chosen
+    }
     fits = fits_of(inventory.layers, plugins, bases, Path.cwd(), example)
     costs = CostModel(inventory.layers, plugins, inventory.rest)
-    return measured_table(groups, costs, fits, round_to, stored_bits(model))
+    table = measured_table(groups, costs, fits, round_to, stored_bits(model))
+    if loss is None or not cuts:
+        return table
+    return calibrated(table, CutMeasure(LossAlone(model, example, some, loss), model, bases, len(some)), cuts)
 
 
 def fits_of(
@@ -103,7 +120,19 @@ def fits_of(
     def weights(layer: str) -> Tensor:
         return bases[layer].weight
 
-    return Fits(layers, plugins, weights, bases.__getitem__, kept, example)
+    return Fits(layers, plugins, weights, bases.__getitem__, kept, example).with_shares(loss_shares(bases))
+
+
+def _seen(
+    model: nn.Module,
+    layers: Mapping[str, Layer],
+    batches: list[Any],
+    example: Example,
+    loss: LossOf | None,
+) -> LayerMoments:
+    if loss is None:
+        return LayerMoments(moments_of_inputs(model, layers, inputs_of(batches, example)))
+    return loss_moments(LossAlone(model, example, batches, loss), model, layers, len(batches))
 
 
 def measured_table(

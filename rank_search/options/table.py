@@ -140,6 +140,11 @@ class OptionTable:
         """The same under another model of costs, which takes other choices for dense; no error is measured again."""
         return OptionTable(self._groups.values(), costs, self._error_of, self._round_to, self._dense_bits)
 
+    def with_shares(self, shares: Mapping[str, float]) -> OptionTable:
+        """The same, the errors of some layers times a factor; no error is measured again. See `Fits.with_shares`."""
+        fits = self.fits.with_shares(shares)
+        return OptionTable(self._groups.values(), self.costs, fits, self._round_to, self._dense_bits)
+
     @property
     def factorizations(self) -> tuple[str, ...]:
         """Every factorization of any group, once."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rank_search.errors import LayerError
-from rank_search.layers import Basis, Unfolding, by_output, decompose, output_basis, root
+from rank_search.layers import Basis, Unfolding, Weighed, by_output, decompose, output_basis, root
 from rank_search.priors.kept_numbers import KeptNumbers
 from rank_search.priors.spectrum import Spectrum
 from rank_search.priors.tensor_files import TensorFiles, digest
@@ -36,21 +36,28 @@ class SpectraCache:
         self._known = known or {}
         self._latest: dict[str, CachedBases] = {}
 
-    def bases(self, layer_name: str, weight: Tensor, moment: Tensor | None = None) -> CachedBases:
+    def bases(
+        self, layer_name: str, weight: Tensor, moment: Tensor | None = None, gradients: Tensor | None = None
+    ) -> CachedBases:
         """The bases of a layer's weight; the same object for as long as weight and moment stay the same.
 
         Both are hashed in each call, so keep the result for several fits of one weight.
 
         Args:
             moment: the second moment of the layer's inputs, if it is known (see `Bases`).
+            gradients: that of the gradients of the loss at its outputs, if it is known (see `Weighed`).
 
         Raises:
             LayerError: the weight has NaN or infinite entries.
         """
-        key = digest({str(weight.device): weight} | ({} if moment is None else {"moment": moment}))
+        seen = {"moment": moment, "gradients": gradients}
+        known = {name: each for name, each in seen.items() if each is not None}
+        key = digest({str(weight.device): weight} | known)
         latest = self._latest.get(layer_name)
         if latest is None or latest.key != key:
             latest = CachedBases(layer_name, weight, key, self._files, self._known, moment)
+            if gradients is not None:
+                latest.weigh(gradients)
             self._latest[layer_name] = latest
         return latest
 
@@ -62,9 +69,11 @@ class CachedBases:
     a partial made anew is recognized; a lambda made anew is not, and its matrix is unfolded and hashed again.
 
     Attributes:
-        key: digest of the weight, its device, and the moment.
+        key: digest of the weight, its device, and the moments.
         weight: a copy of it, found to be finite.
         moment: the second moment of the layer's inputs, or None; on the weight's device.
+        gradients: the second moment of the gradients at its outputs, or None; likewise.
+        weighed: the weight as the loss sees it, where the gradients are known.
     """
 
     def __init__(
@@ -77,6 +86,7 @@ class CachedBases:
         moment: Tensor | None = None,
     ) -> None:
         self.key = key
+        self.gradients: Tensor | None = None
         self.moment = None if moment is None else _checked(layer_name, moment.to(weight.device))
         self._layer_name = layer_name
         self.weight = _checked(layer_name, weight.detach().clone())
@@ -86,7 +96,23 @@ class CachedBases:
         self._memo: dict[str, Tensor] = {}
         self._stored: dict[str, Mapping[str, Tensor]] = dict(known)
         self._outputs: Basis | None = None
-        self._weighed: Tensor | None = None
+        self._of_outputs: Tensor | None = None
+        self.weighed: Weighed | None = None
+
+    def weigh(self, gradients: Tensor) -> None:
+        """Make `weighed` of the gradients' second moment; what is decomposed for it is among `decompositions`.
+
+        Raises:
+            LayerError: it has NaN or infinite entries.
+        """
+        self.gradients = _checked(self._layer_name, gradients.to(self.weight.device))
+        self.weighed = Weighed.of(self.weight, self.gradients, self._beside)
+
+    def _beside(self, moved: Tensor) -> CachedBases:
+        key = digest({str(moved.device): moved})
+        bases = CachedBases(self._layer_name, moved, key, self._files, {}, self.moment)
+        bases._stored = self._stored
+        return bases
 
     @property
     def decompositions(self) -> Decompositions:
@@ -97,6 +123,8 @@ class CachedBases:
         """Decompose all these unfoldings now."""
         for unfolding in unfoldings:
             self(unfolding)
+            if self.weighed is not None:
+                self.weighed.bases(unfolding)
 
     def __call__(self, unfolding: Unfolding) -> Basis:
         """The basis of that unfolding of the weight, on the weight's device."""
@@ -128,10 +156,10 @@ class CachedBases:
         """
         if self.moment is None:
             return self.spectrum(unfolding)
-        if self._weighed is None:
-            weighed = by_output(self.weight).to(torch.float64) @ root(self.moment)
-            self._weighed = weighed.view_as(self.weight).to(self.weight.dtype)
-        return self._spectrum(unfolding(self._weighed))
+        if self._of_outputs is None:
+            seen = by_output(self.weight).to(torch.float64) @ root(self.moment)
+            self._of_outputs = seen.view_as(self.weight).to(self.weight.dtype)
+        return self._spectrum(unfolding(self._of_outputs))
 
     def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` returned the first time for this key; in memory only."""

@@ -38,6 +38,22 @@ class PriorSettings(BaseModel):
         "close to the layer's outputs rather than to its weights. 0 = the weights alone.",
     )
 
+    metric: Literal["outputs", "loss"] = Field(
+        default="outputs",
+        description="What errors and fits are measured in: the squared error of a layer's `outputs`, or the rise of "
+        "the `loss` that it makes, by the gradients of the loss at the outputs (one backward pass for each batch of "
+        "`calibration`). Much better on a small language model, much worse on ResNet-20 for CIFAR-10, which "
+        "has learned its training images.",
+    )
+
+    cuts: int = Field(
+        default=0,
+        ge=0,
+        le=4,
+        description="Cuts of each layer, alone, that are measured by the task's loss on the batches of `calibration` "
+        "before the first trial: how much its errors count follows from them. One evaluation each, kept in the cache.",
+    )
+
     def rank(self, spectrum: Spectrum) -> int:
         """What the rule says of a spectrum."""
         return RULES[self.rule](spectrum, LEVELS[self.rule] if self.level is None else self.level)

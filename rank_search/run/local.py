@@ -67,9 +67,12 @@ class _Workers:
         workers = self._study.launch.workers or 1
         _steps.info("Decomposing the weights, and starting %d %s", workers, "worker" if workers == 1 else "workers")
         _decompose(prepared)
-        moments = {name: moment.cpu().numpy() for name, moment in prepared.moments.items()}
+        inputs, gradients = (
+            {name: moment.cpu().numpy() for name, moment in each.items()}
+            for each in (prepared.moments.inputs, prepared.moments.gradients)
+        )
         processes, self._waiting = self._waiting or self._woken().load(), None
-        return processes.serve(Findings(moments, artifacts, dict(dense)))
+        return processes.serve(Findings(inputs, gradients, artifacts, dict(dense)))
 
     def close(self) -> None:
         """End those that still wait; an executor is closed by whoever has it."""

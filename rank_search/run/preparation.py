@@ -8,18 +8,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from torch import Tensor
-
 from rank_search.layers import weight_of
-from rank_search.options import CostModel, Forms, Group, OptionTable, fits_of, measured_table, stored_bits
+from rank_search.options import (
+    CostModel,
+    CutMeasure,
+    Forms,
+    Group,
+    OptionTable,
+    calibrated,
+    fits_of,
+    measured_table,
+    stored_bits,
+)
 from rank_search.priors import AxisPrior, CachedBases, SpectraCache, axis_priors, user_cache_folder
 from rank_search.run.pretrain import with_pretrained_model
 from rank_search.search import Seed, Space, build_space, require_possible, seed_points
 from rank_search.study import Problem, Study, read_problem
-from rank_search.tasks import Task, input_moments
-
-Moments = Mapping[str, Tensor]
-"""The second moment of each layer's inputs, by layer; nothing where no data was looked at."""
+from rank_search.tasks import LayerMoments, Task, input_moments, loss_moments
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -46,9 +51,11 @@ class Prepared:
     options: OptionTable | None
 
     @property
-    def moments(self) -> Moments:
-        """The second moment of each layer's inputs, where data was looked at."""
-        return {name: each.moment for name, each in self.bases.items() if each.moment is not None}
+    def moments(self) -> LayerMoments:
+        """What was seen of the layers, where data was looked at."""
+        inputs = {name: each.moment for name, each in self.bases.items() if each.moment is not None}
+        gradients = {name: each.gradients for name, each in self.bases.items() if each.gradients is not None}
+        return LayerMoments(inputs, gradients)
 
 
 Reader = Callable[[Problem, LayerBases], tuple[AxisPrior, ...]]
@@ -64,25 +71,31 @@ def layer_priors(problem: Problem, bases: LayerBases) -> tuple[AxisPrior, ...]:
     return tuple(found)
 
 
-def layer_bases(problem: Problem, moments: Moments) -> LayerBases:
+def layer_bases(problem: Problem, moments: LayerMoments) -> LayerBases:
     """The bases of every layer's weight, looked up in the study's folder of spectra; nothing is decomposed yet.
 
     Raises:
         LayerError: a weight or a moment has NaN or infinite entries.
     """
     cache = SpectraCache(cache_folder(problem.study))
-    layers = problem.inventory.layers
-    return {name: cache.bases(name, weight_of(problem.model, name), moments.get(name)) for name in layers}
+    inputs, gradients = moments.inputs, moments.gradients
+    return {
+        name: cache.bases(name, weight_of(problem.model, name), inputs.get(name), gradients.get(name))
+        for name in problem.inventory.layers
+    }
 
 
-def layer_moments(problem: Problem) -> Moments:
-    """What each layer sees of the training data, on as many batches as the study file says."""
-    batches, seed = problem.study.priors.calibration, problem.study.study.seed
+def layer_moments(problem: Problem) -> LayerMoments:
+    """What each layer sees of the training data, and the loss of it, on as many batches as the study file says."""
+    settings, seed = problem.study.priors, problem.study.study.seed
+    batches = settings.calibration
     layers = {name: layer for name, layer in problem.inventory.layers.items() if problem.choices[name]}
     if batches == 0 or not layers:
-        return {}
+        return LayerMoments()
     _steps.info("Looking at what the layers see of the training data")
-    return input_moments(problem.task, problem.model, layers, batches, seed)
+    if settings.metric == "loss":
+        return loss_moments(problem.task, problem.model, layers, batches, seed)
+    return LayerMoments(input_moments(problem.task, problem.model, layers, batches, seed))
 
 
 def begin(study: Study, task: Task | None = None) -> Problem:
@@ -128,7 +141,13 @@ def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases) -
     study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
     costs = CostModel(layers, plugins, problem.inventory.rest)
     fits = fits_of(layers, plugins, bases, study.folder)
-    return measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
+    table = measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
+    settings = study.priors
+    if not settings.cuts or not settings.calibration:
+        return table
+    _steps.info("Measuring %d cuts of each of %d layers or groups of layers", settings.cuts, len(table.of))
+    seed = study.study.seed
+    return calibrated(table, CutMeasure(problem.task, problem.model, bases, settings.calibration, seed), settings.cuts)
 
 
 def with_forms(prepared: Prepared, forms: Forms) -> Prepared:

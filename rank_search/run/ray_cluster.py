@@ -39,8 +39,11 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
 """Decompositions by name, as arrays: Ray hands them out without copying."""
 
-_MOMENT: Final = "moment"
-"""Stands among the decompositions for the second moment of the layer's inputs."""
+_MOMENTS: Final = "moments"
+"""Stands among the decompositions for the second moments that are known of the layer."""
+
+_SEEN: Final = ("inputs", "gradients")
+"""Their names, in the order in which bases are made of them."""
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -82,7 +85,8 @@ class _Reader:
         for name, layer in problem.inventory.layers.items():
             plugins = {key: problem.plugins[key] for key in problem.choices[name]}
             weight, settings = weight_of(problem.model, name), problem.study.priors
-            calls.append((layer, weight, bases[name].moment, plugins, problem.unfoldings(name), settings))
+            seen = bases[name].moment, bases[name].gradients
+            calls.append((layer, weight, seen, plugins, problem.unfoldings(name), settings))
         answers = self._cluster.spread(_read_layer, calls)
         self.bases = {name: large for name, (_, large) in zip(problem.inventory.layers, answers, strict=True)}
         return tuple(prior for priors, _ in answers for prior in priors)
@@ -91,21 +95,26 @@ class _Reader:
 def _read_layer(
     layer: Layer,
     weight: Tensor,
-    moment: Tensor | None,
+    seen: tuple[Tensor | None, Tensor | None],
     plugins: Plugins,
     unfoldings: tuple[Unfolding, ...],
     settings: PriorSettings,
 ) -> tuple[tuple[AxisPrior, ...], Arrays]:
-    """On the cluster: one layer's priors, and every decomposition that a fit may ask for."""
+    """On the cluster: one layer's priors, and every decomposition that a fit may ask for.
+
+    Args:
+        seen: the moments of the layer's inputs and of the gradients at its outputs, as far as they are known.
+    """
     torch.set_num_threads(1)
-    bases = SpectraCache(user_cache_folder()).bases(layer.name, weight, moment)
+    bases = SpectraCache(user_cache_folder()).bases(layer.name, weight, *seen)
     priors = axis_priors(layer, plugins, bases, settings)
     bases.decompose(unfoldings)
     arrays = {
         name: {key: tensor.cpu().numpy() for key, tensor in tensors.items()}
         for name, tensors in bases.decompositions.items()
     }
-    return priors, arrays if moment is None else arrays | {_MOMENT: {_MOMENT: moment.cpu().numpy()}}
+    known = {name: each.cpu().numpy() for name, each in zip(_SEEN, seen, strict=True) if each is not None}
+    return priors, arrays | {_MOMENTS: known}
 
 
 # ---- workers ---------------------------------------------------------------------------------------------
@@ -192,8 +201,9 @@ class _SharedBases:
     def __call__(self, layer: str) -> Bases:
         if layer not in self._bases:
             known = {name: _tensors(found) for name, found in self._arrays[layer].get().items()}
-            moment = known.pop(_MOMENT, {}).get(_MOMENT)
-            self._bases[layer] = SpectraCache(known=known).bases(layer, weight_of(self._model, layer), moment)
+            seen = known.pop(_MOMENTS)
+            moments = [seen.get(name) for name in _SEEN]
+            self._bases[layer] = SpectraCache(known=known).bases(layer, weight_of(self._model, layer), *moments)
         return self._bases[layer]
 
 

@@ -18,6 +18,7 @@ from rank_search.observe import logs
 from rank_search.point import Outcome, Point, State
 from rank_search.run.preparation import Prepared, begin, layer_bases
 from rank_search.study import Problem, Study
+from rank_search.tasks import LayerMoments
 from rank_search.trials import LATENCY, LATENCY_RATIO, TrialContext, build, on_test, run_trial, test_measurements
 
 ExecutorFor = Callable[[ArtifactStore, Mapping[str, float]], Executor]
@@ -67,12 +68,13 @@ class Findings:
     """What the driver has found, for the workers on its machine.
 
     Attributes:
-        moments: second moments of the layers' inputs, by layer.
+        inputs, gradients: second moments of the layers' inputs, and of the gradients at their outputs, by layer.
         artifacts: where trials leave their files.
         dense: what the study has measured of the dense model.
     """
 
-    moments: Mapping[str, NDArray[Any]]
+    inputs: Mapping[str, NDArray[Any]]
+    gradients: Mapping[str, NDArray[Any]]
     artifacts: ArtifactStore
     dense: Mapping[str, float]
 
@@ -94,8 +96,11 @@ class LocalRecipe(WorkerRecipe[Problem, Findings]):
         return begin(self.study)
 
     def runner(self, loaded: Problem, found: Findings) -> Runner:
-        moments = {name: torch.from_numpy(moment) for name, moment in found.moments.items()}
-        context = make_context(loaded, layer_bases(loaded, moments))
+        moments = (
+            {name: torch.from_numpy(moment) for name, moment in each.items()}
+            for each in (found.inputs, found.gradients)
+        )
+        context = make_context(loaded, layer_bases(loaded, LayerMoments(*moments)))
         return partial(run_job, with_dense(context, loaded, found.dense), found.artifacts)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from rank_search.tasks.calibration import input_moments, moments_of_inputs, patches, run_on, wide
 from rank_search.tasks.examples import selection_examples
+from rank_search.tasks.gradients import LayerMoments, LossAlone, LossOf, loss_moments
+from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
 from rank_search.tasks.supervised import Supervised, error_rate
@@ -23,6 +25,9 @@ from rank_search.tasks.watching import Inputs, Random, Seen, set_random_states, 
 __all__ = [
     "Batch",
     "Inputs",
+    "LayerMoments",
+    "LossAlone",
+    "LossOf",
     "Random",
     "Seen",
     "Supervised",
@@ -34,6 +39,8 @@ __all__ = [
     "has_test",
     "input_moments",
     "is_lone",
+    "loss_moments",
+    "mean_loss",
     "moments_of_inputs",
     "not_finite",
     "patches",

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from rank_search.layers import Layer, load_plugin
+import rank_search as rs
+from rank_search.layers import Layer, fit_to, load_plugin
 from rank_search.priors import PriorSettings, SpectraCache, axis_priors
 from rank_search.run import ray_cluster as cluster
+from tests.story.small import write_study
 
 NAMES = ("svd", "svd-spatial", "tucker2", "cp")
 CONV = Layer("conv", "conv2d", (8, 6, 3, 3), inputs=((1, 6, 9, 9),))
@@ -33,33 +35,54 @@ class Sent:
         return cast("Mapping[str, Mapping[str, Any]]", arrays)
 
 
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("known", ["nothing", "inputs", "loss"])
 @pytest.mark.parametrize("spectra", ["weights", "outputs"])
 def test_priors_and_fits_are_the_same_here_and_there(
-    known: bool, spectra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    known: str, spectra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     torch.manual_seed(0)
     model = nn.ModuleDict({"conv": nn.Conv2d(6, 8, 3)})
     weight = model["conv"].get_parameter("weight").detach()
     X = torch.randn(200, 54).cumsum(1).relu()
-    moment = X.T @ X / 200 if known else None
+    moment = None if known == "nothing" else X.T @ X / 200
+    G = torch.randn(30, 8) * torch.arange(8)
+    gradients = G.T @ G if known == "loss" else None
     plugins = {name: load_plugin(name) for name in NAMES}
     unfoldings = tuple(each for plugin in plugins.values() for axis in plugin.axes(CONV) for each in axis.unfoldings)
     settings = PriorSettings.model_validate({"rule": "tail", "spectra": spectra})
 
-    priors, arrays = cluster._read_layer(CONV, weight, moment, plugins, unfoldings, settings)
+    priors, arrays = cluster._read_layer(CONV, weight, (moment, gradients), plugins, unfoldings, settings)
     cache = SpectraCache()
-    here = cache.bases("conv", weight, moment)
+    here = cache.bases("conv", weight, moment, gradients)
     assert priors == axis_priors(CONV, plugins, here, settings)
 
     there = cluster._SharedBases(model, {"conv": cast("Any", Sent(arrays))})("conv")
     assert (there.moment is None) == (moment is None)
+    assert (there.weighed is None) == (gradients is None)
     for name, plugin in plugins.items():
         values = {axis.name: max(1, int(axis.high) // 3) for axis in plugin.axes(CONV)}
         fits = []
         for bases in (here, there):
             module = plugin(CONV, **values)
-            module.fit(weight, bases)
+            fit_to(module, weight, bases)
             fits.append(module.dense())
         assert torch.equal(*fits), name
+
+
+def test_worker_processes_fit_to_the_loss_as_the_driver_does(tmp_path: Path) -> None:
+    measured = []
+    for name, workers, metric in (("one", 1, "loss"), ("two", 2, "loss"), ("outputs", 1, "outputs")):
+        seeds = {"allocations": 3, "fractions": [], "weakenings": []}
+        small = write_study(
+            tmp_path / name,
+            search={"constraints": [], "seeds": seeds, "entropy": 0.1},
+            priors={"metric": metric},
+            training={"epochs": 0},
+        )
+        rs.run_study(rs.load_study(small.file), workers=workers, trials=4)
+        with rs.Store.open(small.store) as store:
+            rows = store.trials(store.study("stripes"))
+        measured.append({row.number: (row.point.key, dict(row.measurements)) for row in rows})
+    assert measured[0] == measured[1]
+    assert measured[0] != measured[2]
