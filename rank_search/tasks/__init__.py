@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.calibration import input_moments, moments_of_inputs, patches, run_on, wide
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.modes import as_for_loss, is_lone
@@ -33,6 +34,7 @@ __all__ = [
     "generators",
     "has_test",
     "input_moments",
+    "inputs_in",
     "is_lone",
     "moments_of_inputs",
     "not_finite",

@@ -36,7 +36,12 @@ class Task(ABC):
 
     @abstractmethod
     def example(self) -> Example:
-        """What one forward takes: one example, as a batch of 1 (a tensor, or a tuple of tensors)."""
+        """What one forward takes: one example, as a batch of 1.
+
+        A tuple is what the model is called with by position, a dictionary (such as a collator gives) by name; anything
+        else is its one argument. Tensors may stand in dictionaries, lists, tuples and dataclasses inside. What is
+        exported is called in the same way.
+        """
 
     @abstractmethod
     def training(self) -> Iterable[Batch]:
