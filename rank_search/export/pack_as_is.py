@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from rank_search.errors import TaskError, TrialError
+from rank_search.export.arguments import completed
 from rank_search.export.asked import places_asked
 from rank_search.export.packed import pack_module
-from rank_search.export.tracing import parts_of
 from rank_search.layers import Example, forward, tensors_of, with_tensors
 from rank_search.quantization import Feed, PostTrainingQuantizer, RoundedModel
 from rank_search.tasks import Batch, Seen, inputs_in, seeded, watched
@@ -49,8 +49,9 @@ class PackedModel(RoundedModel):
             ExportError: the file is there already, or cannot be written; the model cannot be traced, or what was
                 written gives other outputs. Nothing is left then.
         """
-        asked = places_asked(dynamic, self.model, parts_of(self.example), self.seen)
-        pack_module(self.model, self.example, self.payload, Path(path), {"slope": self.slope}, asked)
+        example = completed(self.model, self.example, self.seen)
+        asked = places_asked(dynamic, self.model, example, self.seen)
+        pack_module(self.model, example, self.payload, Path(path), {"slope": self.slope}, asked)
 
 
 def pack_model(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rank_search.basics import make_callable
 from rank_search.layers.bases import Bases, Basis, DirectBases, by_output, decompose, output_basis
-from rank_search.layers.calls import Call, Example, forward, named_leaves, repeated, tensors_of, with_tensors
+from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_tensors
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
@@ -41,6 +41,7 @@ __all__ = [
     "Plugins",
     "Skipped",
     "Unfolding",
+    "bound",
     "by_output",
     "channels_last",
     "cholesky",
@@ -62,7 +63,6 @@ __all__ = [
     "load_plugin",
     "matches",
     "mean_macs",
-    "named_leaves",
     "nested_span",
     "outer_fit",
     "outer_fits",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from rank_search.basics import named_leaves
 
 Example = Any
 """What a forward takes: a tuple is what it is called with by position, a dictionary (any mapping) by name, and anything
@@ -80,30 +83,6 @@ def _with_items(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     return made
 
 
-def named_leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """What is in the containers, each with the names on the way to it, joined by underscores.
-
-    >>> list(named_leaves({"ids": 1, "masks": [2, None]}, "batch"))
-    [('batch_ids', 1), ('batch_masks_0', 2), ('batch_masks_1', None)]
-    """
-    inside = _items(value)
-    if inside is None:
-        yield name, value
-        return
-    for key, each in inside:
-        yield from named_leaves(each, f"{name}_{key}" if name else str(key))
-
-
-def _items(value: Any) -> list[tuple[Any, Any]] | None:
-    if isinstance(value, Mapping):
-        return list(value.items())
-    if isinstance(value, tuple | list):
-        return list(enumerate(value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return [(each.name, getattr(value, each.name)) for each in fields(value)]
-    return None
-
-
 def tensors_of(value: Any) -> list[Tensor]:
     """The tensors in an example or in a model's outputs, in their order."""
     leaves = [leaf for _, each in named_leaves(value) for leaf in pytree.tree_leaves(each)]
@@ -129,3 +108,26 @@ def repeated(example: Example, times: int) -> Example:
         return torch.cat([tensor] * times) if tensor.dim() and tensor.shape[0] == first else tensor
 
     return with_tensors(example, again)
+
+
+def bound(model: nn.Module, call: Call) -> dict[str, Any]:
+    """What each parameter of forward is given, by its name and in their order, with the defaults of those left out.
+
+    What a forward takes as `*args` has its number for a name.
+
+    Raises:
+        TypeError: forward does not take it.
+    """
+    signature = inspect.signature(model.forward)
+    arguments = signature.bind(*call.positional, **call.named)
+    arguments.apply_defaults()
+    found: dict[str, Any] = {}
+    for name, value in arguments.arguments.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_POSITIONAL:
+            found |= {str(len(found) + place): each for place, each in enumerate(value)}
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            found |= dict(sorted(value.items()))
+        else:
+            found[name] = value
+    return found

@@ -126,6 +126,6 @@ def _examples(task: Task) -> list[Example]:
     if strange := [type(each).__name__ for each in examples if not tensors_of(each)]:
         raise TaskError(
             f"The task's example() returned {strange[0]} without a tensor in it; it must return a tensor, a tuple of "
-            "what forward takes by position, or a dictionary of what it takes by name."
+            "tensors (what forward takes by position), or a dictionary of them (by name)."
         )
     return examples

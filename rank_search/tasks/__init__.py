@@ -19,11 +19,12 @@ from rank_search.tasks.task import (
     task_loss,
     task_measurements,
 )
-from rank_search.tasks.watching import Inputs, Random, Seen, set_random_states, watched
+from rank_search.tasks.watching import PLAIN, Given, Random, Seen, leaves_of, set_random_states, watched
 
 __all__ = [
+    "PLAIN",
     "Batch",
-    "Inputs",
+    "Given",
     "Random",
     "Seen",
     "Supervised",
@@ -36,6 +37,7 @@ __all__ = [
     "input_moments",
     "inputs_in",
     "is_lone",
+    "leaves_of",
     "moments_of_inputs",
     "not_finite",
     "patches",

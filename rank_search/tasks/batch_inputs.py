@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from rank_search.basics import named_leaves
 from rank_search.errors import TaskError
-from rank_search.layers import Call, Example, named_leaves
+from rank_search.layers import Call, Example
 
 
 def inputs_in(batch: Any, example: Example | None) -> Example:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import rank_search as rs
+from rank_search.basics import named_leaves
 from rank_search.layers import Call, Example, count_params, forward, mean_macs, repeated, take_inventory, tensors_of
-from rank_search.layers.calls import fresh, named_leaves, with_tensors
+from rank_search.layers.calls import fresh, with_tensors
 
 
 @dataclass(frozen=True)
