@@ -87,6 +87,14 @@ class Task(ABC):
         """
         return (self.example(),)
 
+    def mask(self, batch: Batch) -> Tensor | None:
+        """Which positions of a batch are inputs, batch × length: zero or false where they are padding.
+
+        May be written, for a model whose padding is not told by an input `attention_mask`, which is looked at where
+        this is None: what layers see at padded positions plays no part in how they are fitted.
+        """
+        return None
+
     def distilled_loss(
         self, model: nn.Module, teacher: nn.Module, batch: Batch, share: float, temperature: float
     ) -> Tensor:
