@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -24,6 +24,7 @@ def plain_forward(model: nn.Module, arguments: Arguments) -> Iterator[nn.Module]
     if isinstance(model, fx.GraphModule) and not arguments.by_position:
         model = _without_graph(model)
     own, before = model.forward, vars(model).get("forward")
+    changed: Callable[..., Any]
     if arguments.by_position:
         changed = functools.wraps(own)(lambda *args, **named: without_foreign(own(*args, **named)))
     else:

@@ -164,7 +164,8 @@ class _Watched:
         self._watch.note("item()")
         return bool(super().__ne__(0))
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return super().__hash__()
 
 
 class _WatchedInt(_Watched, int):

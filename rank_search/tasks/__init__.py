@@ -5,6 +5,7 @@ from __future__ import annotations
 from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.calibration import input_moments, moments_of_inputs, patches, run_on, wide
 from rank_search.tasks.examples import selection_examples
+from rank_search.tasks.language_model import LanguageModel
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
 from rank_search.tasks.supervised import Supervised, error_rate
@@ -25,6 +26,7 @@ __all__ = [
     "PLAIN",
     "Batch",
     "Given",
+    "LanguageModel",
     "Random",
     "Seen",
     "Supervised",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rank_search.errors import TaskError
 from rank_search.layers import Example, forward, tensors_of, with_tensors
 from rank_search.tasks.batch import batch_dimension
+from rank_search.tasks.logits import logits_of
 from rank_search.tasks.task import Batch, Task, checked_batches
 
 _COUNTS: Final = (1, 2, 4, 8)
@@ -190,12 +191,7 @@ def _found(batch: Batch) -> str:
 
 
 def _outputs(model: nn.Module, inputs: Example) -> Any:
-    """What the model gives; of outputs with names, such as those of Hugging Face, the logits."""
-    outputs = forward(model, inputs)
-    if isinstance(outputs, Tensor):
-        return outputs
-    found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", None)
-    return outputs if found is None else found
+    return logits_of(forward(model, inputs))
 
 
 def _check_classes(outputs: object) -> None:
