@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rank_search.run import Compressed, Confirmation, Confirmed, Result, compress, confirm, run_study
     from rank_search.store import Front, Store, TrialRow
     from rank_search.study import Study, load_study
-    from rank_search.tasks import Supervised, Task
+    from rank_search.tasks import LanguageModel, Supervised, Task
 
 _CALLED: Final = ("layers", "options")
 """Packages that are functions, too: importing one puts it in here under its name."""
@@ -54,7 +54,7 @@ _HOMES: Final = {
     "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
     "rank_search.run.runner": ("Result", "run_study"),
     "rank_search.study": ("Study", "load_study"),
-    "rank_search.tasks": ("Supervised", "Task"),
+    "rank_search.tasks": ("LanguageModel", "Supervised", "Task"),
 }
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "Confirmed",
     "Factorization",
     "Front",
+    "LanguageModel",
     "Layer",
     "ModelLayer",
     "ModelLayers",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rank_search.export.loading import load
     from rank_search.export.pack_as_is import PackedModel, pack, pack_model
     from rank_search.export.packed import pack_trial
+    from rank_search.export.rehearsal import say_if_unexportable
     from rank_search.export.trial_model import build_model, export_trial
     from rank_search.export.unpacked import unpack_file
     from rank_search.export.verify import measured
@@ -30,6 +31,7 @@ _HOMES: Final = {
     "pack": "pack_as_is",
     "pack_model": "pack_as_is",
     "pack_trial": "packed",
+    "say_if_unexportable": "rehearsal",
     "unpack_file": "unpacked",
     "write_model": "written",
 }
@@ -46,6 +48,7 @@ __all__ = [
     "pack",
     "pack_model",
     "pack_trial",
+    "say_if_unexportable",
     "unpack_file",
     "write_model",
 ]

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from rank_search.errors import ExportError
+from rank_search.export.arguments import Arguments
+from rank_search.export.plain_outputs import foreign, without_foreign
 from rank_search.export.quiet import quiet, said
 from rank_search.export.sizes import BATCH, Sizes
-from rank_search.export.tracing import Place, parts_of, resized
-from rank_search.layers import Example, copied, tensor_distance
-from rank_search.tasks import Inputs, Random, Task, seeded, set_random_states, watched
+from rank_search.export.tracing import Place, resized
+from rank_search.layers import Call, Example, copied, tensor_distance, tensors_of
+from rank_search.tasks import Given, Random, Task, seeded, set_random_states, watched
 
 CLOSE: Final = 1e-4
 """How far outputs may differ, relative to the largest: another runtime, or another layout, adds in another order."""
 WIDENED: Final = (torch.bfloat16, torch.float64)
 """Types whose products onnxruntime does not have on a CPU."""
+
+Inputs = tuple[Tensor, ...]
+"""The tensors of a call, in the order of the arguments' names."""
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -30,7 +38,7 @@ class Beside:
 
     Attributes:
         model: a separate copy, as a forward may change buffers.
-        written: called like the model, its inputs by position.
+        written: called like the model; by the names of its inputs, if the example is.
         sizes: what it takes; inputs of other sizes are not compared.
         same_draws: whether it draws the random numbers that the model draws.
         worst: how far the outputs differed at most.
@@ -67,14 +75,17 @@ class Beside:
         Raises:
             ExportError: the outputs differ, or a dimension that was to be dynamic was seen at one size only.
         """
-        inputs = parts_of(example)
-        with torch.no_grad(), seeded(0), watched(self.model, self._compare):
-            self.model(*inputs)
+        arguments = Arguments.of(self.model, example)
+        inputs = arguments.tensors
+        with torch.no_grad(), seeded(0), watched(self.model, partial(self._compare, arguments)):
+            outputs = arguments.call(inputs).on(self.model)
             if task is not None and self._open():
                 task.evaluate(self.model, task.selection())
             for other in _others(inputs, self.sizes):
-                if self._seen_once() and self._runs(other):
-                    self.model(*other)
+                if self._seen_once() and self._runs(arguments, other):
+                    arguments.call(other).on(self.model)
+        if left := foreign(outputs):
+            _log.warning("Left out of what the written model gives, as no graph can hold it: %s.", ", ".join(left))
         if not self.worst <= CLOSE:
             raise ExportError(f"The outputs of what was written differ from the model's by up to {self.worst:.3g}.")
         for place, dimension in self._seen_once():
@@ -97,25 +108,28 @@ class Beside:
             if len({shapes[place][dimension] for shapes in self.compared}) < 2
         ]
 
-    def _runs(self, inputs: Inputs) -> bool:
+    def _runs(self, arguments: Arguments, inputs: Inputs) -> bool:
         """Whether these sizes were exported, and the model itself takes them."""
         if self.sizes.complaint([each.shape for each in inputs]):
             return False
         try:
-            self.spare(*inputs)
+            arguments.call(inputs).on(self.spare)
         except Exception:  # noqa: BLE001 - for any reason; it says nothing of what was written
             return False
         return True
 
-    def _compare(self, inputs: Inputs, states: Random, expected: Any) -> None:
+    def _compare(self, arguments: Arguments, given: Given, states: Random, expected: Any) -> None:
+        inputs, beside = arguments.taken(given)
         shapes = tuple(tuple(each.shape) for each in inputs)
-        _check_count(inputs, self.sizes)
         if self.sizes.complaint(shapes):
             return
+        if beside:
+            set_random_states(states)
+            expected = _without(beside, arguments.call(inputs).on(self.spare), expected)
         set_random_states(states)
         try:
             with quiet():
-                found = self.written(*inputs)
+                found = arguments.written(inputs).on(self.written)
         except Exception as error:
             raise ExportError(
                 f"What was written does not run on inputs of the shapes {_listed(shapes)}, as the model does: "
@@ -123,17 +137,17 @@ class Beside:
             ) from error
         if self.wide is not None:
             set_random_states(states)
-            expected = self.wide(*map(wide, inputs))
-        fixed = None if self.same_draws else self._deterministic(inputs)
+            expected = arguments.call([*map(wide, inputs)]).on(self.wide)
+        fixed = None if self.same_draws else self._deterministic(arguments.call(inputs))
         self.worst = max(self.worst, distance(expected, found, fixed))
         self.compared |= {shapes}
 
-    def _deterministic(self, inputs: Inputs) -> list[bool]:
+    def _deterministic(self, call: Call) -> list[bool]:
         """Which outputs do not depend on what is drawn."""
         outputs = []
         for rng_seed in (1, 2):
             with seeded(rng_seed):
-                outputs.append(_tensors(self.spare(*inputs)))
+                outputs.append(_tensors(call.on(self.spare)))
         return [torch.equal(one, other) for one, other in zip(*outputs, strict=True)]
 
 
@@ -159,15 +173,18 @@ def _distance(expected: Tensor, found: Tensor, exact: bool) -> float:
 
 
 def _tensors(outputs: Any) -> list[Tensor]:
-    return [each for each in pytree.tree_leaves(outputs) if isinstance(each, Tensor)]
+    return tensors_of(without_foreign(outputs))
 
 
-def _check_count(inputs: Inputs, sizes: Sizes) -> None:
-    if len(inputs) != len(sizes.shapes):
+def _without(beside: Sequence[str], expected: Any, whole: Any) -> Any:
+    """What the model gives without some inputs, which must be in what it gives with them: labels are such inputs."""
+    all_of = _tensors(whole)
+    if any(min((_distance(one, other, True) for other in all_of), default=1.0) > CLOSE for one in _tensors(expected)):
         raise ExportError(
-            f"evaluate() calls the model with {len(inputs)} inputs, and the task's example() has {len(sizes.shapes)} "
-            f"({', '.join(sizes.names)}). Let example() give the same number, in the order of forward's parameters."
+            f"evaluate() gives the model {', '.join(beside)}, which the task's example() has not, and on which its "
+            "outputs depend. Let example() have it, too."
         )
+    return expected
 
 
 def _others(inputs: Inputs, sizes: Sizes) -> Iterable[Inputs]:

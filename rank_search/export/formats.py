@@ -31,7 +31,7 @@ Reload = Callable[[Path, Mapping[str, Any]], nn.Module]
 
 def write_safetensors(traced: Traced, folder: Path) -> None:
     """A JSON graph and its tensors: read back by `rank_search.load(folder)`, without running code of the folder's."""
-    graph, tensors = to_json(traced.program)
+    graph, tensors = to_json(traced.program, traced.arguments)
     (folder / GRAPH).write_text(json.dumps(graph), encoding="utf-8")
     (folder / TENSORS).write_bytes(to_safetensors(tensors))
 

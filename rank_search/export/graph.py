@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -14,8 +14,10 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from rank_search.errors import ExportError
+from rank_search.export.arguments import Arguments
 from rank_search.export.operators import gives_nothing, name_of
 from rank_search.export.quiet import quiet
+from rank_search.tasks import PLAIN
 
 _TORCH_VALUES: Final[Mapping[type, str]] = {
     torch.dtype: "dtype",
@@ -25,8 +27,11 @@ _TORCH_VALUES: Final[Mapping[type, str]] = {
 _STORED: Final = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
 
-def to_json(program: ExportedProgram) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def to_json(program: ExportedProgram, arguments: Arguments | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The graph as JSON data, and the tensors it names.
+
+    Args:
+        arguments: how the model is called, if it was not traced with tensors by position: for the names of its inputs.
 
     A program that changes buffers or inputs does so after it is loaded, too.
 
@@ -44,8 +49,20 @@ def to_json(program: ExportedProgram) -> tuple[dict[str, Any], dict[str, Tensor]
         if not gives_nothing(node.target)
         for each in (_outputs(node, plain) if node.op == "output" else [_node_to_json(node, stored)])
     ]
-    graph = {"nodes": nodes, "structure": _structure(program)}
+    graph = {"nodes": nodes, "structure": _structure(program), **_called(nodes, arguments)}
     return graph, {target: everything[target] for target in stored.values()}
+
+
+def _called(nodes: Sequence[Mapping[str, Any]], arguments: Arguments | None) -> dict[str, Any]:
+    """The names of the inputs, where they are others than in the graph; what comes in containers; and what is fixed."""
+    if arguments is None:
+        return {}
+    own = [node["name"] for node in nodes if node["op"] == "input"]
+    names = [node if name.isdecimal() else name for node, name in zip(own, arguments.names, strict=True)]
+    if arguments.by_position:
+        return {} if names == own else {"arguments": names}
+    fixed = {name: each for name, each in arguments.values.items() if isinstance(each, PLAIN)}
+    return {"arguments": names, "parameters": list(arguments.parameters), "fixed": fixed}
 
 
 def _flat(program: ExportedProgram) -> ExportedProgram:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from rank_search.basics import named_leaves
 from rank_search.errors import ExportError
 from rank_search.export.operators import operator_named
 from rank_search.export.sizes import Sizes
@@ -81,18 +82,25 @@ class LoadedModel(nn.Module):
         self._steps = _with_last_uses(steps, self._outputs)
         self._structure = graph["structure"]
         _arranged(self._structure, self._outputs)
-        self._sizes = _of_inputs(sizes, self._inputs)
+        self._names = [str(name) for name in graph.get("arguments", self._inputs)]
+        self._given_as = [str(name) for name in graph.get("parameters", self._names)]
+        self._fixed = dict(graph.get("fixed", {}))
+        self._sizes = _of_inputs(sizes, self._names)
         for target in self._targets.values():
             _put(self, target, tensors[target])
 
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """What the model returns, in the same structure; an input can be given by its name.
+
+        What came in containers when the model was exported is taken in the same ones, too.
 
         Raises:
             ExportError: it was not exported for inputs of these sizes.
             TypeError: these are not its inputs.
         """
-        values: dict[str, Any] = dict(zip(self._inputs, _in_order(self._inputs, inputs, named), strict=True))
+        if self._given_as != self._names or self._fixed:
+            inputs, named = self._spread(inputs, named)
+        values: dict[str, Any] = dict(zip(self._inputs, _in_order(self._names, inputs, named), strict=True))
         if self._sizes is not None:
             self._sizes.check([each.shape for each in values.values()])
         values |= {name: _got(self, target) for name, target in self._targets.items()}
@@ -103,6 +111,16 @@ class LoadedModel(nn.Module):
             for name in step.last_used:
                 del values[name]
         return _arranged(self._structure, [_filled(each, values) for each in self._outputs])
+
+    def _spread(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Tensors by name out of containers, and without what is as it was when the model was exported."""
+        if not all(isinstance(each, Tensor) for each in inputs):
+            named, inputs = {**dict(zip(self._given_as, inputs, strict=False)), **named}, ()
+        found = {name: each for key, value in named.items() for name, each in named_leaves(value, key)}
+        return inputs, {name: each for name, each in found.items() if not self._is_fixed(name, each)}
+
+    def _is_fixed(self, name: str, value: Any) -> bool:
+        return name in self._fixed and not isinstance(value, Tensor) and bool(self._fixed[name] == value)
 
 
 def _step(entry: Mapping[str, Any]) -> _Node:

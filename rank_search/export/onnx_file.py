@@ -64,10 +64,11 @@ class OnnxModule(nn.Module):
         self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         self._inputs = [(each.name, each.type) for each in self._session.get_inputs()]
 
-    def forward(self, *inputs: Tensor) -> Any:
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        given = [*inputs, *named.values()]
         feed = {
             name: each.detach().to(_TYPES.get(kind, each.dtype)).numpy()
-            for (name, kind), each in zip(self._inputs, inputs, strict=True)
+            for (name, kind), each in zip(self._inputs, given, strict=True)
         }
         outputs = [torch.from_numpy(each) for each in self._session.run(None, feed)]
         return outputs[0] if len(outputs) == 1 else tuple(outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from rank_search.errors import TaskError, TrialError
+from rank_search.export.arguments import completed
 from rank_search.export.asked import places_asked
 from rank_search.export.packed import pack_module
-from rank_search.export.tracing import parts_of
-from rank_search.layers import Example, forward
+from rank_search.layers import Example, forward, tensors_of, with_tensors
 from rank_search.quantization import Feed, PostTrainingQuantizer, RoundedModel
-from rank_search.tasks import Batch, Seen, seeded, watched
+from rank_search.tasks import Batch, Seen, inputs_in, seeded, watched
 
 SLOPE: Final = 1e-3
 """Relative squared error of the outputs that a kilobyte is worth."""
@@ -49,8 +49,9 @@ class PackedModel(RoundedModel):
             ExportError: the file is there already, or cannot be written; the model cannot be traced, or what was
                 written gives other outputs. Nothing is left then.
         """
-        asked = places_asked(dynamic, self.model, parts_of(self.example), self.seen)
-        pack_module(self.model, self.example, self.payload, Path(path), {"slope": self.slope}, asked)
+        example = completed(self.model, self.example, self.seen)
+        asked = places_asked(dynamic, self.model, example, self.seen)
+        pack_module(self.model, example, self.payload, Path(path), {"slope": self.slope}, asked)
 
 
 def pack_model(
@@ -73,10 +74,10 @@ def pack_model(
 
     Args:
         model: it is not changed.
-        batches: inputs, without labels, such as the training data's: each is what the model's forward takes. Some
-            hundred examples are enough. Without them, inputs of random numbers stand in, and a given accuracy takes
-            more bytes.
-        example: what one forward takes, as a batch of 1.
+        batches: inputs, without labels, such as the training data's: each is what the model's forward takes, or a
+            dictionary with that in it. Some hundred examples are enough. Without them, inputs of random numbers stand
+            in, and a given accuracy takes more bytes.
+        example: what one forward takes, as a batch of 1: a tensor, a tuple by position, or a dictionary by name.
         slope: the relative squared error of the outputs that a kilobyte is worth: larger is smaller. Default 0.001.
         size: bytes that are not to be exceeded, in the place of a slope.
 
@@ -84,7 +85,7 @@ def pack_model(
         TaskError: the model does not run on the batches, or there are none.
         TrialError: neither positive, both given, or the size cannot be reached.
     """
-    given = _noise(example) if batches is None else list(batches)
+    given = _noise(example) if batches is None else [_inputs(each, example) for each in batches]
     return pack(model, forward, given, example, slope, size)
 
 
@@ -143,11 +144,16 @@ def _within(size: int, at: Callable[[float], RoundedModel]) -> RoundedModel:
 def _noise(example: Example) -> list[Example]:
     """Batches of standard normal numbers in the shape of the example."""
     count, examples = _NOISE
-    each = example if isinstance(example, tuple) else (example,)
-    if not all(part.is_floating_point() and part.dim() for part in each):
+    if not all(part.is_floating_point() and part.dim() for part in tensors_of(example)):
         raise TaskError(
             "The model takes other than floating-point inputs, which cannot be random. Give calibration batches."
         )
     with seeded(0):
-        drawn = [tuple(torch.randn(examples, *part.shape[1:]).to(part) for part in each) for _ in range(count)]
-    return [parts if isinstance(example, tuple) else parts[0] for parts in drawn]
+        return [
+            with_tensors(example, lambda each: torch.randn(examples, *each.shape[1:]).to(each)) for _ in range(count)
+        ]
+
+
+def _inputs(batch: Example, example: Example) -> Example:
+    """A batch; of a dictionary what the example has."""
+    return inputs_in(batch, example) if isinstance(example, Mapping) else batch

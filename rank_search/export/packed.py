@@ -12,12 +12,13 @@ from torch import nn
 
 from rank_search.basics import publish
 from rank_search.coding import decode, encode
+from rank_search.export.arguments import Arguments
 from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside
 from rank_search.export.graph import to_json
 from rank_search.export.packed_file import Packed, read_packed, write_packed
 from rank_search.export.sizes import Sizes
-from rank_search.export.tracing import Place, parts_of, trace
+from rank_search.export.tracing import Place, trace
 from rank_search.export.trial_model import about_trial
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
 from rank_search.export.whole import check_free, made_whole
@@ -56,12 +57,14 @@ def pack_trial(
     check_free(path, "a packed model is a new file")
     record = store.study(study)
     row, source, problem = store.trial(record, number), artifacts_of(store, record), problem_of(record, task)
-    model, example = rebuilt(problem, row, source), problem.task.example()
+    model = rebuilt(problem, row, source)
     coded = source.read(artifact_of(row, "coded"))
     check_coded(model, coded)
     seen = check_measurements(problem, model, row)
-    packed, sizes = _packed(model, example, coded, places_asked(dynamic, model, parts_of(example), seen))
-    manifest = manifest_of(Deployable(model, problem.task, seen, about_trial(record, row)), "rsz", sizes)
+    made = Deployable(model, problem.task, seen, about_trial(record, row))
+    example = made.example
+    packed, sizes = _packed(model, example, coded, places_asked(dynamic, model, example, seen))
+    manifest = manifest_of(made, "rsz", sizes)
     with made_whole(path) as temporary:
         write_packed(Packed({**manifest, **packed.manifest}, packed.payload, packed.constants), temporary / path.name)
         written = read_packed(temporary / path.name)
@@ -98,7 +101,11 @@ def pack_module(
     check_free(path, "a packed model is a new file")
     check_coded(model, coded)
     packed, sizes = _packed(model, example, coded, asked)
-    manifest = {"rank_search": version("rank-search"), "format": "rsz", **about_inputs(example, sizes)}
+    manifest = {
+        "rank_search": version("rank-search"),
+        "format": "rsz",
+        **about_inputs(Arguments.of(model, example), sizes),
+    }
     with made_whole(path) as temporary:
         parts = Packed({**manifest, **about, **packed.manifest}, packed.payload, packed.constants)
         write_packed(parts, temporary / path.name)
@@ -111,7 +118,7 @@ def pack_module(
 def _packed(model: nn.Module, example: Example, coded: bytes, asked: set[Place]) -> tuple[Packed, Sizes]:
     """The graph, the coded bytes, and what the graph names beside them."""
     traced = trace(copied(model), example, asked)
-    graph, tensors = to_json(traced.program)
+    graph, tensors = to_json(traced.program, traced.arguments)
     state = model.state_dict()
     beside = {name: tensor for name, tensor in tensors.items() if name not in state}
     return Packed({"graph": graph}, coded, encode(beside) if beside else b""), traced.sizes

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.utils import _pytree as pytree
 
 from rank_search.errors import ExportError
+from rank_search.export.arguments import Arguments
 from rank_search.export.conditions import Condition, condition_of
 from rank_search.export.needed import only_needed
+from rank_search.export.plain_outputs import plain_forward, plain_program
 from rank_search.export.quiet import quiet, said
 from rank_search.export.sizes import BATCH, Sizes
 from rank_search.layers import Example, layer_by_layer
@@ -29,10 +29,11 @@ _PAIR: Final = 2  # torch.export takes a size of 1 for a constant
 @final
 @dataclass(frozen=True)
 class Traced:
-    """A model's graph, and the sizes for which it stands for the model."""
+    """A model's graph, the sizes for which it stands for the model, and how it is called."""
 
     program: ExportedProgram
     sizes: Sizes
+    arguments: Arguments
 
 
 def trace(model: nn.Module, example: Example, dynamic: Iterable[Place] = ()) -> Traced:
@@ -46,12 +47,12 @@ def trace(model: nn.Module, example: Example, dynamic: Iterable[Place] = ()) -> 
     Raises:
         ExportError: torch.export cannot trace it, or fixes one of these dimensions.
     """
-    inputs, asked = parts_of(example), set(dynamic)
-    batch = {place for place in _batch(inputs) if place not in asked}
-    found = _tried(model, inputs, asked, batch) if batch else None
+    arguments, asked = Arguments.of(model, example), set(dynamic)
+    batch = {place for place in _batch(arguments.tensors) if place not in asked}
+    found = _tried(model, arguments, asked, batch) if batch else None
     if found is None:
         try:
-            found = _traced(model, inputs, asked, set())
+            found = _traced(model, arguments, asked, set())
         except ExportError:
             raise
         except Exception as error:
@@ -69,46 +70,34 @@ def trace(model: nn.Module, example: Example, dynamic: Iterable[Place] = ()) -> 
     return found
 
 
-def parts_of(example: Example) -> tuple[Tensor, ...]:
-    """The inputs of a forward."""
-    return example if isinstance(example, tuple) else (example,)
-
-
-def input_names(model: nn.Module, count: int) -> list[str]:
-    """The names of the first inputs of a forward; where it does not name them, their numbers."""
-    names = []
-    for name, parameter in inspect.signature(model.forward).parameters.items():
-        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-            break
-        names.append(name)
-    return (names + [str(place) for place in range(len(names), count)])[:count]
-
-
 def _batch(inputs: Sequence[Tensor]) -> set[Place]:
     first = next((each.shape[0] for each in inputs if each.dim()), None)
     return {(place, 0) for place, each in enumerate(inputs) if each.dim() and each.shape[0] == first}
 
 
-def _tried(model: nn.Module, inputs: tuple[Tensor, ...], asked: set[Place], batch: set[Place]) -> Traced | None:
+def _tried(model: nn.Module, arguments: Arguments, asked: set[Place], batch: set[Place]) -> Traced | None:
     """The graph for any batch; None if there is none."""
     try:
-        found = _traced(model, inputs, asked, batch)
+        found = _traced(model, arguments, asked, batch)
     except Exception:  # noqa: BLE001 - for any reason; a fixed batch is tried next
         return None
     return found if all(found.sizes.varies(*place) for place in batch) else None
 
 
-def _traced(model: nn.Module, inputs: tuple[Tensor, ...], asked: set[Place], batch: set[Place]) -> Traced:
-    free = asked | batch
+def _traced(model: nn.Module, arguments: Arguments, asked: set[Place], batch: set[Place]) -> Traced:
+    free, inputs = asked | batch, arguments.tensors
     grown = resized(inputs, {place: max(_PAIR, inputs[place[0]].shape[place[1]]) for place in free})
     hints = tuple(
         {dimension: Dim.AUTO if (place, dimension) in free else Dim.STATIC for dimension in range(each.dim())}
         for place, each in enumerate(grown)
     )
-    with quiet(), layer_by_layer():
+    shapes: Any = hints if arguments.by_position else dict(zip(arguments.names, hints, strict=True))
+    call = arguments.written(grown)
+    with quiet(), layer_by_layer(), plain_forward(model, arguments) as changed:
         torch._dynamo.reset()  # control flow that has run before is compiled, and what was compiled cannot be traced
-        program = only_needed(torch.export.export(model, grown, dynamic_shapes=hints))
-    return Traced(_plain(program), _sizes(program, inputs, batch))
+        program = torch.export.export(changed, call.positional, dict(call.named), dynamic_shapes=shapes)
+        program = plain_program(only_needed(program))
+    return Traced(program, _sizes(program, arguments, batch), arguments)
 
 
 def resized(inputs: Sequence[Tensor], sizes: Mapping[Place, int]) -> tuple[Tensor, ...]:
@@ -124,18 +113,19 @@ def resized(inputs: Sequence[Tensor], sizes: Mapping[Place, int]) -> tuple[Tenso
 # ---- the sizes of a graph --------------------------------------------------------------------------------
 
 
-def _sizes(program: ExportedProgram, inputs: Sequence[Tensor], batch: set[Place]) -> Sizes:
+def _sizes(program: ExportedProgram, arguments: Arguments, batch: set[Place]) -> Sizes:
     specs = program.graph_signature.input_specs
     given = {spec.arg.name for spec in specs if spec.kind is InputKind.USER_INPUT}
     shapes = [node.meta["val"].shape for node in program.graph.nodes if node.name in given and node.op == "placeholder"]
-    names = [node.name for node in program.graph.nodes if node.name in given and node.op == "placeholder"]
+    nodes = [node.name for node in program.graph.nodes if node.name in given and node.op == "placeholder"]
+    names = [own if not own.isdecimal() else node for own, node in zip(arguments.names, nodes, strict=True)]
     called = _called(shapes, names, batch)
-    ranges = {called[symbol]: ends for symbol, ends in _ranges(program).items() if symbol in called}
+    ranges = _ranges(program, called)
     known = tuple(tuple(called.get(str(size), size) for size in shape) for shape in shapes)
     conditions = list(_conditions(program, names))
     fixed = _fixed(known, ranges, conditions)
     known = tuple(tuple(fixed.get(size, size) for size in shape) for shape in known)
-    ranges |= {name: (1, ranges.get(name, (1, None))[1]) for name in _single(known, inputs)}
+    ranges |= {name: (1, ranges.get(name, (1, None))[1]) for name in _single(known, arguments.tensors)}
     return Sizes(
         tuple(names),
         known,
@@ -185,11 +175,13 @@ def _called(shapes: Sequence[Any], names: Sequence[str], batch: set[Place]) -> d
     return called
 
 
-def _ranges(program: ExportedProgram) -> dict[str, tuple[int, int | None]]:
+def _ranges(program: ExportedProgram, called: Mapping[str, str]) -> dict[str, tuple[int, int | None]]:
     found = {}
     for symbol, ends in program.range_constraints.items():
+        if str(symbol) not in called:  # the value of a tensor, which may have no least
+            continue
         least, most = ends.lower, ends.upper
-        found[str(symbol)] = (max(1, int(least)), int(most) if most.is_Integer and most < 1 << 62 else None)
+        found[called[str(symbol)]] = (max(1, int(least)), int(most) if most.is_Integer and most < 1 << 62 else None)
     return found
 
 
@@ -204,30 +196,3 @@ def _conditions(program: ExportedProgram, names: Sequence[str]) -> Iterable[Cond
                     f"The graph holds only where {guard}, a condition that cannot be written down. Export "
                     "the model for a fixed size."
                 ) from None
-
-
-# ---- the structure of the outputs ------------------------------------------------------------------------
-
-
-def _plain(program: ExportedProgram) -> ExportedProgram:
-    """The program with outputs in tuples, lists and dictionaries alone: classes of others need not be loaded again."""
-    signature = program.module_call_graph[0].signature
-    if signature is None:
-        return program
-    numbers = list(range(signature.out_spec.num_leaves))
-    leaves, spec = pytree.tree_flatten(plain(pytree.tree_unflatten(numbers, signature.out_spec)))
-    if leaves == numbers:
-        signature.out_spec = spec
-    return program
-
-
-def plain(value: Any) -> Any:
-    """A value with tuples for named tuples, and dictionaries for their subclasses and for dataclasses."""
-    if isinstance(value, tuple | list):
-        kind = list if isinstance(value, list) else tuple
-        return kind(plain(each) for each in value)
-    if isinstance(value, Mapping):
-        return {key: plain(each) for key, each in value.items()}
-    if is_dataclass(value) and not isinstance(value, type):
-        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
-    return value

@@ -13,14 +13,15 @@ from torch import nn
 
 from rank_search.basics import nearest, publish
 from rank_search.errors import ExportError
+from rank_search.export.arguments import Arguments, completed
 from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside, wide
 from rank_search.export.formats import FORMATS, Format
 from rank_search.export.loading import CODED, MANIFEST, files_in
 from rank_search.export.sizes import Sizes
-from rank_search.export.tracing import parts_of, trace
+from rank_search.export.tracing import trace
 from rank_search.export.whole import check_free, made_whole
-from rank_search.layers import Example, copied, fuse
+from rank_search.layers import Call, Example, copied, fuse, with_tensors
 from rank_search.tasks import Seen, Task
 
 
@@ -41,6 +42,11 @@ class Deployable:
     seen: Seen
     about: Mapping[str, Any]
     coded: bytes | None = None
+
+    @property
+    def example(self) -> Example:
+        """What the model is traced with: the task's example, called as the task calls the model."""
+        return completed(self.model, self.task.example(), self.seen)
 
 
 def form_of(folder: Path, format: str) -> Format:
@@ -67,10 +73,10 @@ def write_model(
         ExportError: the folder exists already, the model cannot be fused or traced, or gives other outputs once it is
             written; nothing is left then.
     """
-    form, model, example = form_of(folder, format), source.model, source.task.example()
+    form, model, example = form_of(folder, format), source.model, source.example
     plain = _fused(model, example) if fused else model
     written = form.prepared(plain)
-    asked = places_asked(dynamic, model, parts_of(example), source.seen)
+    asked = places_asked(dynamic, model, example, source.seen)
     with made_whole(folder) as temporary:
         if source.coded is not None:
             (temporary / CODED).write_bytes(source.coded)
@@ -98,19 +104,19 @@ def manifest_of(source: Deployable, format: str, sizes: Sizes) -> dict[str, Any]
         "format": format,
         **source.about,
         "draws": source.seen.draws,
-        **about_inputs(source.task.example(), sizes),
+        **about_inputs(Arguments.of(source.model, source.example), sizes),
     }
 
 
-def about_inputs(example: Example, sizes: Sizes) -> dict[str, Any]:
+def about_inputs(arguments: Arguments, sizes: Sizes) -> dict[str, Any]:
     """The inputs of a model, and the sizes that it takes."""
-    inputs = [list(each.shape) for each in parts_of(example)]
+    inputs = [list(each.shape) for each in arguments.tensors]
     return {"any_batch": sizes.any_batch, "inputs": inputs, "sizes": sizes.to_json()}
 
 
 def _like(written: nn.Module, model: nn.Module, example: Example) -> Example:
     """The example as what is written takes it."""
-    return example if written is model else tuple(map(wide, parts_of(example)))
+    return example if written is model else Call.of(with_tensors(example, wide))
 
 
 def _fused(model: nn.Module, example: Example) -> nn.Module:

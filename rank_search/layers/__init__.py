@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from rank_search.basics import make_callable
 from rank_search.layers.bases import Bases, Basis, DirectBases, Weighed, by_output, decompose, output_basis
+from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_tensors
 from rank_search.layers.copies import copied
-from rank_search.layers.costs import Cost, DenseForm, Example, count_params, forward, layer_cost, mean_macs
+from rank_search.layers.costs import Cost, DenseForm, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.factorization import Axis, Factorization, fit_closer, fit_to
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
@@ -26,6 +27,7 @@ __all__ = [
     "Axis",
     "Bases",
     "Basis",
+    "Call",
     "Cost",
     "DenseForm",
     "DirectBases",
@@ -40,6 +42,7 @@ __all__ = [
     "Skipped",
     "Unfolding",
     "Weighed",
+    "bound",
     "by_output",
     "channels_last",
     "cholesky",
@@ -71,6 +74,7 @@ __all__ = [
     "plugin_errors",
     "plugin_version",
     "recompose",
+    "repeated",
     "require_ordinary",
     "resolved",
     "root",
@@ -78,7 +82,9 @@ __all__ = [
     "skeleton",
     "take_inventory",
     "tensor_distance",
+    "tensors_of",
     "weight_of",
+    "with_tensors",
 ]
 
 make_callable(__name__, "made_of", "layers")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rank_search.layers.calls import Example, forward
 from rank_search.layers.counting import WHOLE, multiply_adds
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
@@ -29,15 +29,6 @@ class Cost:
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(self.params - other.params, self.macs - other.macs)
-
-
-Example = Tensor | tuple[Tensor, ...]
-"""What a forward takes: one tensor, or several as a tuple."""
-
-
-def forward(module: nn.Module, example: Example) -> Any:
-    """Call the module on an example."""
-    return module(*example) if isinstance(example, tuple) else module(example)
 
 
 def count_macs(module: nn.Module, inputs: Iterable[Example]) -> int:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
-from torch.utils import _pytree as pytree
 
+from rank_search.layers.calls import Call, Example, forward, tensors_of
 from rank_search.layers.copies import copied
-from rank_search.layers.costs import Example, forward
 from rank_search.layers.factorization import Factorization
 
 CLOSE: Final = 1e-5
@@ -39,8 +38,8 @@ def fuse(model: nn.Module, example: Example) -> nn.Module | None:
         plain = copied(model).eval()
         expected = forward(plain, example)  # a lazy layer becomes an ordinary one when it first runs
         folded = _folded(copied(plain))
-        inputs = example if isinstance(example, tuple) else (example,)
-        found = folded.forward(*inputs)  # called as a module, a graph prints a traceback of its own where it fails
+        # called as a module, a graph prints a traceback of its own where it fails
+        found = Call.of(example).on(folded.forward)
         return folded if distance(expected, found) <= CLOSE else None
     except Exception:  # noqa: BLE001 - what cannot be traced can still be run as it is
         return None
@@ -68,8 +67,7 @@ def distance(expected: object, found: object) -> float:
 
     Infinite if the shapes differ or an output is not finite.
     """
-    pairs = list(zip(pytree.tree_leaves(expected), pytree.tree_leaves(found), strict=True))
-    tensors = [(one, other) for one, other in pairs if isinstance(one, Tensor)]
+    tensors = list(zip(tensors_of(expected), tensors_of(found), strict=True))
     if not all(bool(torch.isfinite(other).all()) for _, other in tensors):
         return torch.inf
     return max((tensor_distance(one, other) for one, other in tensors), default=0.0)

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from rank_search.errors import LayerError, TaskError
-from rank_search.layers.costs import Cost, Example, count_params, forward, layer_cost, macs_by_module, mean
+from rank_search.layers.calls import Example, forward, fresh
+from rank_search.layers.costs import Cost, count_params, layer_cost, macs_by_module, mean
 from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.globs import matches_any
 from rank_search.layers.layer import Layer, input_of
@@ -91,7 +92,7 @@ def take_inventory(
 
     Args:
         model: the trained model; it is not changed, but for the lazy layers that its first forward makes ordinary ones.
-        example: what its forward takes: a tensor, or a tuple of tensors.
+        example: what its forward takes: a tensor, a tuple by position, or a dictionary by name.
         include, exclude: globs on dotted names, or names; a layer is taken if some `include` and no `exclude` matches.
         more: further examples, where they differ in what they run; MACs are the mean of all.
 
@@ -179,7 +180,7 @@ def run_once(model: nn.Module, example: Example) -> object:
     """
     try:
         with torch.no_grad(), in_evaluation(model), layer_by_layer():
-            return forward(model, _fresh(example))
+            return forward(model, fresh(example))
     except Exception as error:
         raise TaskError(
             f"The model does not run on the task's example: its forward raised {type(error).__name__}: {error}. "
@@ -190,7 +191,7 @@ def run_once(model: nn.Module, example: Example) -> object:
 def _macs_by_module(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
     """MACs of each module by name, mean of the examples, in evaluation mode; of the whole under the empty name."""
     with in_evaluation(model):
-        counts = [macs_by_module(model, _fresh(example)) for example in examples]
+        counts = [macs_by_module(model, fresh(example)) for example in examples]
     names = {name for each in counts for name in each}
     return {name: mean([each.get(name, 0) for each in counts]) for name in names}
 
@@ -207,11 +208,6 @@ def counted_on(model: nn.Module, examples: Sequence[Example]) -> tuple[Example, 
     first = _macs_by_module(model, examples[:1])
     differ = any(_macs_by_module(model, [each]) != first for each in examples[1:])
     return tuple(examples) if differ else tuple(examples[:1])
-
-
-def _fresh(example: Example) -> Example:
-    """The example for a forward that may change it in place."""
-    return tuple(part.clone() for part in example) if isinstance(example, tuple) else example.clone()
 
 
 def _skipped(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, final
 from torch import nn
 
 from rank_search.basics import html_table, text_table
-from rank_search.layers.costs import Cost, Example, count_params, layer_cost, macs_by_module
+from rank_search.layers.calls import Example
+from rank_search.layers.costs import Cost, count_params, layer_cost, macs_by_module
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.inventory import Inventory, Skipped, take_inventory
 from rank_search.layers.ordinary import in_evaluation
@@ -102,7 +103,7 @@ def layers(model: nn.Module, example: Example) -> ModelLayers:
 
     Args:
         model: it is run on the example in evaluation mode, and not changed.
-        example: what one forward takes, as a batch of 1: a tensor, or a tuple of tensors.
+        example: what one forward takes, as a batch of 1: a tensor, a tuple by position, or a dictionary by name.
 
     Raises:
         LayerError: a weight holds NaN or infinity.

@@ -29,7 +29,7 @@ from rank_search.options.ranges import Group
 from rank_search.options.shares import loss_shares
 from rank_search.options.table import OptionTable
 from rank_search.priors import CachedBases, KeptNumbers, SpectraCache, user_cache_folder
-from rank_search.tasks import LayerMoments, LossAlone, LossOf, loss_moments, moments_of_inputs
+from rank_search.tasks import LayerMoments, LossAlone, LossOf, inputs_in, loss_moments, moments_of_inputs
 
 LOOKED_AT: Final = 16
 """Batches that are looked at, at most: to know the inputs of the layers, and to take batch norms' statistics again."""
@@ -56,9 +56,9 @@ def options(
 
     Args:
         model: the trained model; it is not changed.
-        batches: inputs, or pairs of inputs and targets as a DataLoader gives them; the first `LOOKED_AT` of them are
-            run through the model in evaluation mode. Some hundred examples are enough.
-        example: what one forward takes, as a batch of 1: a tensor, or a tuple of tensors.
+        batches: inputs, or pairs of inputs and targets as a DataLoader gives them, or dictionaries, labels and all; the
+            first `LOOKED_AT` of them are run through the model in evaluation mode. Some hundred examples are enough.
+        example: what one forward takes, as a batch of 1: a tensor, a tuple by position, or a dictionary by name.
         layers: the table `[layers]` of a study file as a dictionary: `include` and `exclude` globs, `factorizations`,
             `rules`, `tie`. Default: every layer as `svd` or `tucker2`.
         round_to: ranks are multiples of this, for hardware.
@@ -152,40 +152,15 @@ def stored_bits(model: nn.Module) -> int:
 def inputs_of(batches: Iterable[Any], example: Example | None) -> Iterator[Example]:
     """The inputs of the first `LOOKED_AT` batches, without the targets.
 
-    A batch is what forward takes, or a sequence that begins with it: the inputs themselves, or a tuple of them.
-
     Raises:
-        TaskError: a batch is something else, or there is none.
+        TaskError: a batch is no input of the model (see `inputs_in`), or there is none.
     """
     empty = True
     for batch in islice(batches, LOOKED_AT):
         empty = False
-        yield _inputs(batch, example)
+        yield inputs_in(batch, example)
     if empty:
         raise TaskError("The batches are empty. Are they an iterator that was used up before? Hand over a list.")
-
-
-def _inputs(batch: Any, example: Example | None) -> Example:
-    several = len(example) if isinstance(example, tuple) else 0
-    first = batch[0] if isinstance(batch, tuple | list) and batch else batch
-    if several and not isinstance(first, Tensor):
-        batch = first
-    if several and isinstance(batch, tuple | list) and len(batch) >= several:
-        first = tuple(batch[:several])
-    parts = first if isinstance(first, tuple) else (first,)
-    if len(parts) == max(1, several) and all(isinstance(part, Tensor) for part in parts):
-        return first  # type: ignore[no-any-return]
-    wanted = f"{several} tensors" if several else "a tensor"
-    raise TaskError(
-        f"A batch is no input of the model: found {_kind(batch)}. A batch is {wanted}, as the example is, or a pair of "
-        "that and the targets. Take the inputs out of the batches first."
-    )
-
-
-def _kind(batch: Any) -> str:
-    if isinstance(batch, tuple | list):
-        return f"a {type(batch).__name__} of {', '.join(type(each).__name__ for each in batch) or 'nothing'}"
-    return f"a {type(batch).__name__}"
 
 
 def _folder(cache: str | Path | bool) -> Path | None:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from rank_search.layers import copied
+from rank_search.layers import Call, copied
 from rank_search.quantization.outputs import Feed
 from rank_search.tasks import Batch, Task, as_for_loss, seeded, task_errors
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a model was called with."""
-
-    positional: tuple[Any, ...]
-    named: dict[str, Any]
 
 
 def task_inputs(task: Task, batches: Iterable[Batch]) -> tuple[Feed, list[Batch]]:
@@ -52,4 +43,4 @@ def task_inputs(task: Task, batches: Iterable[Batch]) -> tuple[Feed, list[Batch]
 
 def _call(model: nn.Module, calls: list[Call]) -> None:
     for call in calls:
-        model(*call.positional, **call.named)
+        call.on(model)

@@ -87,8 +87,9 @@ def compress(
 
     Args:
         model: the trained model; it is not changed.
-        train, selection, test: loaders of (input, target) batches: to fine-tune with, to select by (what the
-            search sees), and to report with (what it never sees; without it nothing is reported on test data).
+        train, selection, test: loaders of (inputs, targets) batches, or of dictionaries with `labels`: to fine-tune
+            with, to select by (what the search sees), and to report with (what it never sees; without it nothing is
+            reported on test data).
         metric: of all outputs and all targets of a pass; lower is better unless `search` says otherwise.
         loss: what fine-tuning minimizes.
         example: what one forward takes, as a batch of 1, for MACs, latency and exports; None: see `Supervised`.

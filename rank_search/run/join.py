@@ -16,6 +16,7 @@ from torch import nn
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
+from rank_search.export import say_if_unexportable
 from rank_search.layers import Layer, plugin_version
 from rank_search.options import Forms, measure_forms
 from rank_search.pareto import ReferenceBox
@@ -105,6 +106,7 @@ def _measured(record: StudyRecord, workbench: TrialContext, search: SearchSettin
     search.require_measured(dense)
     if tested:
         check_test(workbench.task)
+    say_if_unexportable(workbench.task, workbench.dense)
     box = ReferenceBox.of(record.objectives, dense, wanted)
     return replace(
         record,

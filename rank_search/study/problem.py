@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from torch import Tensor, nn
+from torch import nn
 
 from rank_search.errors import StudyMismatchError, TaskError
 from rank_search.layers import (
@@ -20,6 +20,7 @@ from rank_search.layers import (
     require_ordinary,
     resolved,
     take_inventory,
+    tensors_of,
 )
 from rank_search.store import StudyRecord
 from rank_search.study.factory import load_task
@@ -122,7 +123,9 @@ def _examples(task: Task) -> list[Example]:
         examples = list(task.examples())
     if not examples:
         raise TaskError("The task's examples() returned none; it must return at least one.")
-    parts = [part for each in examples for part in (each if isinstance(each, tuple) else (each,))]
-    if strange := [type(part).__name__ for part in parts if not isinstance(part, Tensor)]:
-        raise TaskError(f"The task's example() returned {strange[0]}; it must return a tensor, or a tuple of tensors.")
+    if strange := [type(each).__name__ for each in examples if not tensors_of(each)]:
+        raise TaskError(
+            f"The task's example() returned {strange[0]} without a tensor in it; it must return a tensor, a tuple of "
+            "tensors (what forward takes by position), or a dictionary of them (by name)."
+        )
     return examples

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.calibration import input_moments, moments_of_inputs, patches, run_on, wide
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.gradients import LayerMoments, LossAlone, LossOf, loss_moments
+from rank_search.tasks.language_model import LanguageModel
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
@@ -20,11 +22,13 @@ from rank_search.tasks.task import (
     task_loss,
     task_measurements,
 )
-from rank_search.tasks.watching import Inputs, Random, Seen, set_random_states, watched
+from rank_search.tasks.watching import PLAIN, Given, Random, Seen, leaves_of, set_random_states, watched
 
 __all__ = [
+    "PLAIN",
     "Batch",
-    "Inputs",
+    "Given",
+    "LanguageModel",
     "LayerMoments",
     "LossAlone",
     "LossOf",
@@ -38,7 +42,9 @@ __all__ = [
     "generators",
     "has_test",
     "input_moments",
+    "inputs_in",
     "is_lone",
+    "leaves_of",
     "loss_moments",
     "mean_loss",
     "moments_of_inputs",

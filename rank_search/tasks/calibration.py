@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rank_search.errors import RankSearchError, TaskError
 from rank_search.layers import Example, Layer, forward, in_evaluation, input_of, layer_by_layer
 from rank_search.tasks.modes import as_for_loss, is_lone
+from rank_search.tasks.padding import Padding, padding_of
 from rank_search.tasks.randomness import seeded
 from rank_search.tasks.task import Task, checked_batches, task_errors
 
@@ -38,7 +39,8 @@ def input_moments(
     the first ones of up to `_LONGER` times as many; if there are none, or they are not finite, it is left out, with a
     warning. The model runs as for its loss, without dropout, and is not changed; torch's global generator is at
     `rng_seed` meanwhile, so that a shuffled pass is the same each time. Of a batch, a layer takes at most
-    `MOST_PATCHES` patches: those of its first examples. Products are in float32 or wider, sums in float64. Complexity:
+    `MOST_PATCHES` patches: those of its first examples. Padded positions (`Task.mask`) of batch × length × features
+    inputs are none. Products are in float32 or wider, sums in float64. Complexity:
     the forwards, and O(patches·n²) for each layer.
 
     Raises:
@@ -48,7 +50,8 @@ def input_moments(
     with (
         seeded(rng_seed),
         torch.no_grad(),
-        _hooked(model, sums),
+        padding_of(model) as padding,
+        _hooked(model, sums, padding),
         as_for_loss(model),
         task_errors("training() or loss()"),
     ):
@@ -58,6 +61,7 @@ def input_moments(
                     each.is_full = each.is_full or each.count > 0
                 if all(each.is_full for each in sums.values()):
                     break
+            padding.says(task.mask(batch))
             task.loss(model, batch)
     return _usable({name: each.mean() for name, each in sums.items()})
 
@@ -69,7 +73,8 @@ def moments_of_inputs(model: nn.Module, layers: Mapping[str, Layer], batches: It
         TaskError: the model does not run on a batch.
     """
     sums = {name: _Moment(layer) for name, layer in layers.items()}
-    with torch.no_grad(), in_evaluation(model), layer_by_layer(), _hooked(model, sums):
+    watch = padding_of(model)
+    with torch.no_grad(), in_evaluation(model), layer_by_layer(), watch as padding, _hooked(model, sums, padding):
         for number, batch in enumerate(batches):
             run_on(model, batch, number)
     return _usable({name: each.mean() for name, each in sums.items()})
@@ -118,10 +123,11 @@ class _Moment:
         self.count = 0
         self.is_full = False
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> None:
+    def take(self, x: Tensor) -> None:
+        """Add the inputs of one call of the layer."""
         if self.is_full:
             return
-        seen = wide(patches(self._layer, input_of(inputs, named).detach()))
+        seen = wide(patches(self._layer, x.detach()))
         product = (seen.T @ seen).to(torch.float64)
         self._sum = product if self._sum is None else self._sum + product
         self.count += len(seen)
@@ -159,11 +165,15 @@ def patches(layer: Layer, x: Tensor, most: int = MOST_PATCHES) -> Tensor:
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]
 
 
+def _hook(moment: _Moment, padding: Padding) -> Hook:
+    return lambda module, inputs, named: moment.take(padding.without(input_of(inputs, named)))
+
+
 @contextmanager
-def _hooked(model: nn.Module, hooks: Mapping[str, Hook]) -> Iterator[None]:
+def _hooked(model: nn.Module, sums: Mapping[str, _Moment], padding: Padding) -> Iterator[None]:
     """Each of these layers watched."""
-    found = {name: model.get_submodule(name) for name in hooks}
-    handles = [found[name].register_forward_pre_hook(hook, with_kwargs=True) for name, hook in hooks.items()]
+    hooks = {model.get_submodule(name): _hook(moment, padding) for name, moment in sums.items()}
+    handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks.items()]
     try:
         yield
     finally:

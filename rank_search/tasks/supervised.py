@@ -6,19 +6,23 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, final
+from typing import Any, Final, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
-from rank_search.layers import Example
+from rank_search.layers import Example, forward, tensors_of, with_tensors
 from rank_search.tasks.batch import batch_dimension
+from rank_search.tasks.logits import logits_of
 from rank_search.tasks.task import Batch, Task, checked_batches
 
 _COUNTS: Final = (1, 2, 4, 8)
 """Of examples; means of that many whole numbers have no rounding."""
+
+_LABELS: Final = "labels"
+"""Of a dictionary, as Hugging Face's collators name them."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,12 +56,15 @@ def error_rate(outputs: Tensor, targets: Tensor) -> float:
 @final
 @dataclass(frozen=True, eq=False)
 class Supervised(Task):
-    """A task made of plain objects: a model, three loaders of (input, target) pairs, and a metric.
+    """A task made of plain objects: a model, three loaders of (inputs, targets) pairs, and a metric.
+
+    Inputs are what the model's forward takes: a tensor, a tuple by position, or a dictionary by name. A batch that is
+    a dictionary has its targets under `labels`. Of outputs with names the `logits` are what is compared.
 
     Attributes:
         network: the trained model.
         training_batches, selection_batches, test_batches: loaders; anything that can be iterated again and
-            again and yields pairs of an input and a target. Without test batches nothing is reported on test data.
+            again and yields pairs of inputs and targets. Without test batches nothing is reported on test data.
         loss_function: of the model's outputs and the targets, for fine-tuning.
         metric: of all outputs and all targets of a pass, concatenated.
         metric_name: the name of that measurement; `"error"` is minimized by default.
@@ -97,13 +104,14 @@ class Supervised(Task):
             return (self.one_example,)
         inputs, _ = _pair(next(checked_batches(self.selection_batches, "selection_batches")))
         along = self._batch_dimension
-        there = [count for count in _COUNTS if count <= inputs.shape[along]]
-        return tuple(inputs.narrow(along, number, 1) for number in range(max(there, default=0)))
+        count = tensors_of(inputs)[0].shape[along]
+        there = [each for each in _COUNTS if each <= count]
+        return tuple(_cut(inputs, along, number, count) for number in range(max(there, default=0)))
 
     @cached_property
     def _batch_dimension(self) -> int:
         inputs, _ = _pair(next(checked_batches(self.selection_batches, "selection_batches")))
-        found = batch_dimension(self.network, inputs)
+        found = batch_dimension(self.network, inputs) if isinstance(inputs, Tensor) else 0
         if found:
             _log.warning(
                 "The network takes time first, so an example is inputs[:, :1] of the first selection batch: one of %d "
@@ -122,24 +130,37 @@ class Supervised(Task):
     def test(self) -> Iterable[Batch] | None:
         return self.test_batches
 
+    def selection_examples(self) -> int | None:
+        targets = [_pair(batch)[1] for batch in self.selection_batches]
+        return sum(map(len, targets)) if all(each.dim() for each in targets) else None
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = _pair(batch)
-        return self.loss_function(model(inputs), targets)
+        return self.loss_function(_outputs(model, inputs), targets)
 
     def distilled_loss(
         self, model: nn.Module, teacher: nn.Module, batch: Batch, share: float, temperature: float
     ) -> Tensor:
         inputs, targets = _pair(batch)
-        outputs = model(inputs)
+        outputs = _outputs(model, inputs)
         with torch.no_grad():
-            aims = teacher(inputs)
+            aims = _outputs(teacher, inputs)
         _check_classes(outputs)
         return (1 - share) * self.loss_function(outputs, targets) + share * teacher_distance(outputs, aims, temperature)
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
         pairs = [_pair(batch) for batch in batches]
-        outputs = torch.cat([model(inputs) for inputs, _ in pairs])
+        outputs = torch.cat([_outputs(model, inputs) for inputs, _ in pairs])
         return {self.metric_name: self.metric(outputs, torch.cat([targets for _, targets in pairs]))}
+
+
+def _cut(inputs: Example, along: int, number: int, count: int) -> Example:
+    """One example of a batch, of whatever is as long there as the batch."""
+
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor.narrow(along, number, 1) if tensor.dim() > along and tensor.shape[along] == count else tensor
+
+    return with_tensors(inputs, cut)
 
 
 def _check_loader(name: str, loader: object) -> None:
@@ -152,14 +173,25 @@ def _check_loader(name: str, loader: object) -> None:
         )
 
 
-def _pair(batch: Batch) -> tuple[Tensor, Tensor]:
-    if isinstance(batch, tuple | list) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch):
+def _pair(batch: Batch) -> tuple[Example, Tensor]:
+    if isinstance(batch, Mapping) and isinstance(batch.get(_LABELS), Tensor) and len(batch) > 1:
+        return {name: each for name, each in batch.items() if name != _LABELS}, batch[_LABELS]
+    if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Tensor) and tensors_of(batch[0]):
         return batch[0], batch[1]
-    found = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
     raise TaskError(
-        f"A loader yielded a {found}; pairs of tensors (input, target) are expected. "
-        "For other batches write a class derived from rank_search.Task."
+        f"A loader yielded a {_found(batch)}; pairs of tensors (input, target) are expected, or dictionaries with "
+        f"{_LABELS!r}. For other batches write a class derived from rank_search.Task."
     )
+
+
+def _found(batch: Batch) -> str:
+    if isinstance(batch, Mapping):
+        return f"{type(batch).__name__} of {', '.join(map(str, batch)) or 'nothing'}"
+    return f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, tuple | list) else type(batch).__name__
+
+
+def _outputs(model: nn.Module, inputs: Example) -> Any:
+    return logits_of(forward(model, inputs))
 
 
 def _check_classes(outputs: object) -> None:

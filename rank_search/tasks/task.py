@@ -36,7 +36,12 @@ class Task(ABC):
 
     @abstractmethod
     def example(self) -> Example:
-        """What one forward takes: one example, as a batch of 1 (a tensor, or a tuple of tensors)."""
+        """What one forward takes: one example, as a batch of 1.
+
+        A tuple is what the model is called with by position, a dictionary (such as a collator gives) by name; anything
+        else is its one argument. Tensors may stand in dictionaries, lists, tuples and dataclasses inside. What is
+        exported is called in the same way.
+        """
 
     @abstractmethod
     def training(self) -> Iterable[Batch]:
@@ -81,6 +86,14 @@ class Task(ABC):
         the model. They are the same in every process.
         """
         return (self.example(),)
+
+    def mask(self, batch: Batch) -> Tensor | None:
+        """Which positions of a batch are inputs, batch × length: zero or false where they are padding.
+
+        May be written, for a model whose padding is not told by an input `attention_mask`, which is looked at where
+        this is None: what layers see at padded positions plays no part in how they are fitted.
+        """
+        return None
 
     def distilled_loss(
         self, model: nn.Module, teacher: nn.Module, batch: Batch, share: float, temperature: float

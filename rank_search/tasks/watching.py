@@ -1,21 +1,25 @@
-"""What a model's forward is given while a task measures it, by position, however the task calls it."""
+"""What a model's forward is given while a task measures it, by name, however the task calls it."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, Final, final
 
 import torch
 from torch import Tensor, nn
 
-from rank_search.errors import ExportError
+from rank_search.basics import named_leaves
+from rank_search.layers import Call, bound, with_tensors
 
-Inputs = tuple[Tensor, ...]
+Given = Mapping[str, Any]
+"""What each parameter of a forward was given."""
 Random = list[Tensor]
 """The states of torch's global generators."""
+
+PLAIN: Final = (bool, int, float, str, type(None))
+"""Of a value that a graph can hold."""
 
 
 @final
@@ -24,12 +28,14 @@ class Seen:
     """What a forward was given.
 
     Attributes:
-        shapes: of its inputs, each set of shapes once.
+        shapes: of its tensors, by name; each set of shapes once.
         draws: whether it draws random numbers.
+        values: what else its parameters were given, defaults among it; each value of each once.
     """
 
-    shapes: frozenset[tuple[tuple[int, ...], ...]] = frozenset()
+    shapes: frozenset[tuple[tuple[str, tuple[int, ...]], ...]] = frozenset()
     draws: bool = False
+    values: frozenset[tuple[str, Any]] = frozenset()
 
 
 @final
@@ -38,32 +44,30 @@ class Watch:
     """Collects it; `then` is told the inputs, the generators as they were before, and the outputs of each forward."""
 
     model: nn.Module
-    then: Callable[[Inputs, Random, Any], None] | None = None
+    then: Callable[[Given, Random, Any], None] | None = None
     seen: Seen = field(default_factory=Seen)
-    _open: list[tuple[Inputs, Random]] = field(default_factory=list)
+    _open: list[tuple[Given, Random]] = field(default_factory=list)
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Keep the inputs, as a forward may change them."""
-        if self.then is None:
-            self._open.append((_tensors_of(args, kwargs, self.model), random_states()))
-            return
-        inputs = by_position(self.model, args, kwargs)
-        self._open.append((tuple(each.clone() for each in inputs), random_states()))
+        given = _given(self.model, Call(args, kwargs))
+        self._open.append((given if self.then is None else with_tensors(given, Tensor.clone), random_states()))
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], outputs: Any) -> None:
         """Note their shapes, and whether a generator has moved."""
-        inputs, states = self._open.pop()
+        given, states = self._open.pop()
         now = random_states()
         moved = not all(torch.equal(one, other) for one, other in zip(states, now, strict=True))
-        shapes = self.seen.shapes | {tuple(tuple(each.shape) for each in inputs)}
-        self.seen = Seen(shapes, self.seen.draws or moved)
+        shapes = [(name, tuple(each.shape)) for name, each in leaves_of(given).items() if isinstance(each, Tensor)]
+        values = frozenset((name, each) for name, each in given.items() if isinstance(each, PLAIN))
+        self.seen = Seen(self.seen.shapes | {tuple(shapes)}, self.seen.draws or moved, self.seen.values | values)
         if self.then:
-            self.then(inputs, states, outputs)
+            self.then(given, states, outputs)
             set_random_states(now)
 
 
 @contextmanager
-def watched(model: nn.Module, then: Callable[[Inputs, Random, Any], None] | None = None) -> Iterator[Watch]:
+def watched(model: nn.Module, then: Callable[[Given, Random, Any], None] | None = None) -> Iterator[Watch]:
     """Watch every forward of the model inside."""
     watch = Watch(model, then)
     hooks = [
@@ -77,37 +81,17 @@ def watched(model: nn.Module, then: Callable[[Inputs, Random, Any], None] | None
             hook.remove()
 
 
-def by_position(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Inputs:
-    """The inputs of a call in the order of forward's parameters; those that are None are left out.
-
-    Raises:
-        ExportError: one is no tensor.
-    """
-    bound = inspect.signature(model.forward).bind(*args, **kwargs)
-    given: list[tuple[str, Any]] = []
-    for name, value in bound.arguments.items():
-        kind = bound.signature.parameters[name].kind
-        if kind is inspect.Parameter.VAR_POSITIONAL:
-            given += [(name, each) for each in value]
-        elif kind is inspect.Parameter.VAR_KEYWORD:
-            given += value.items()
-        else:
-            given.append((name, value))
-    for name, value in given:
-        if not isinstance(value, Tensor) and value is not None:
-            raise ExportError(
-                f"evaluate() calls the model with a {type(value).__name__} as {name}; inputs must be tensors. "
-                "Give such values to the model when it is made."
-            )
-    return tuple(value for _, value in given if value is not None)
+def leaves_of(given: Given) -> dict[str, Any]:
+    """What is in the containers, by the names on the way to it."""
+    return dict(named_leaves(given))
 
 
-def _tensors_of(args: tuple[Any, ...], kwargs: Mapping[str, Any], model: nn.Module) -> Inputs:
-    """The inputs by position, where all are tensors; otherwise none."""
+def _given(model: nn.Module, call: Call) -> Given:
+    """Nothing where forward itself is going to refuse it, or does not say what it takes."""
     try:
-        return by_position(model, args, kwargs)
-    except (ExportError, TypeError, ValueError):
-        return ()
+        return bound(model, call)
+    except (TypeError, ValueError):
+        return {}
 
 
 def random_states() -> Random:

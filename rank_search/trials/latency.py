@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rank_search.layers import Example, channels_last, deployed, forward
+from rank_search.layers import Example, channels_last, deployed, forward, repeated, with_tensors
 from rank_search.trials.settings import LatencySettings
 
 LATENCY: Final = "latency"
@@ -114,9 +114,7 @@ def _forward(model: nn.Module, batch: Example) -> Run:
 
 def batch_of(example: Example, times: int) -> Example:
     """That many copies of the example in one batch, images in channels-last memory."""
-    if isinstance(example, Tensor):
-        return channels_last(torch.cat([example] * times))
-    return tuple(channels_last(torch.cat([part] * times)) for part in example)
+    return with_tensors(repeated(example, times), channels_last)
 
 
 @contextmanager

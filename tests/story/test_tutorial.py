@@ -75,3 +75,14 @@ def test_writing_a_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     exec(Path("supervised.py").read_text(encoding="utf-8"), names)
     task = names["task"](width=32)
     assert task.evaluate(task.model(), task.selection())["error"] > 0.2  # it was never trained
+
+
+def test_language_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    page = (DOCS / "language-models.md").read_text(encoding="utf-8")
+    assert len(list(followed(page, monkeypatch))) == 2
+    assert "generated (1, 17)" in capsys.readouterr().out
+    with rs.Store.open("tiny.sqlite") as store:
+        front = store.front(store.study("tiny"))
+    assert {"nats", "perplexity", "kl", "params", "test_nats"} <= set(front[0].measurements)

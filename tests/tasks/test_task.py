@@ -105,3 +105,41 @@ def test_a_tensor_of_one_element_is_a_number() -> None:
 
 def test_numbers_that_are_not_finite_are_named() -> None:
     assert not_finite({"b": float("nan"), "a": float("inf"), "c": 0.0}) == ["a", "b"]
+
+
+class Named(nn.Module):
+    """Called by names, with an output that has them, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor, scale: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.linear(x) * scale[:, None], "other": x}
+
+
+def named_batches() -> list[dict[str, Tensor]]:
+    return [{"x": x, "scale": torch.arange(1.0, len(x) + 1), "labels": y} for x, y in BATCHES]
+
+
+def test_batches_may_be_dictionaries_with_labels() -> None:
+    batches = named_batches()
+    names = ("training_batches", "selection_batches", "test_batches")
+    task = make(network=Named(), **dict.fromkeys(names, batches))
+    examples = task.examples()
+    assert [{*each} for each in examples] == [{"x", "scale"}] * 4
+    assert torch.equal(examples[2]["x"], BATCHES[0][0][2:3])
+    assert float(examples[2]["scale"]) == 3.0
+    assert task.selection_examples() == 7
+    logits = [task.network.linear(x) * torch.arange(1.0, len(x) + 1)[:, None] for x, _ in BATCHES]
+    assert torch.equal(task_loss(task, task.network, batches[0]), nn.functional.cross_entropy(logits[0], BATCHES[0][1]))
+    found = task_measurements(task, task.network, task.selection(), "selection data")
+    assert found == {"error": error_rate(torch.cat(logits), torch.cat([y for _, y in BATCHES]))}
+    distilled = task.distilled_loss(task.network, task.network, batches[0], 1.0, 2.0)
+    assert float(distilled.detach()) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_dictionaries_without_labels_are_refused() -> None:
+    batches = [{name: each for name, each in batch.items() if name != "labels"} for batch in named_batches()]
+    with pytest.raises(TaskError, match=r"yielded a dict of x, scale; .* dictionaries with 'labels'"):
+        make(network=Named(), selection_batches=batches).example()
