@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rank_search.tasks.calibration import input_moments, moments_of_inputs, patches, run_on, wide
+from rank_search.tasks.calibration import input_moments, moments_of_inputs, run_on, wide
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
@@ -36,7 +36,6 @@ __all__ = [
     "is_lone",
     "moments_of_inputs",
     "not_finite",
-    "patches",
     "run_on",
     "seeded",
     "selection_examples",
