@@ -47,7 +47,8 @@ class Conv2dKind(LayerKind):
         padded = any(chain(*layer.padding))
         if math.prod(weight.shape[2:]) == 1 and not padded:
             # The same numbers; oneDNN (torch 2.13) writes past its memory in the backward of some strided 1×1 kernels.
-            return convolve(x[..., *(slice(None, None, step) for step in layer.stride)], weight, bias, groups=groups)
+            strided: tuple[Any, ...] = (..., *(slice(None, None, step) for step in layer.stride))
+            return convolve(x[strided], weight, bias, groups=groups)
         if layer.padding_mode == "zeros" and all(before == after for before, after in layer.padding):
             padding = tuple(before for before, _ in layer.padding)
             return convolve(x, weight, bias, layer.stride, padding, layer.dilation, groups)

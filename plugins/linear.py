@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,3 +32,15 @@ class LinearKind(LayerKind):
 
     def channels(self, layer: Layer) -> int:
         return -1
+
+
+class TransformersConv1dKind(LinearKind):
+    """`transformers.pytorch_utils.Conv1D`: a linear layer whose weight is stored as in × out."""
+
+    def classes(self) -> tuple[type[nn.Module], ...]:
+        """Empty before transformers is imported, and it is not imported here."""
+        own = getattr(sys.modules.get("transformers.pytorch_utils"), "Conv1D", None)
+        return () if own is None else (own,)
+
+    def weight(self, module: nn.Module) -> Tensor:
+        return module.get_parameter("weight").T

@@ -15,6 +15,13 @@ from rank_search.layers.kind import LayerKind
 
 GROUP: Final = "rank_search.layers"
 
+_HARMLESS: Final = {
+    *("__init__", "reset_parameters", "extra_repr", "__repr__", "__constants__"),
+    *("__doc__", "__module__", "__annotations__", "__dict__", "__weakref__", "__parameters__", "__orig_bases__"),
+    *("__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl", "__slots__"),
+}
+"""What a subclass may have of its own, and compute the same."""
+
 
 @lru_cache(maxsize=1)
 def layer_kinds() -> Mapping[str, LayerKind]:
@@ -63,8 +70,19 @@ def kind_named(name: str) -> LayerKind:
 
 
 def kind_of(module: nn.Module) -> tuple[str, LayerKind] | None:
-    """The kind that a module is of, with its name; None if there is none. It may refuse the module all the same."""
-    return next(((name, kind) for name, kind, own in _classes() if type(module) is own), None)
+    """The kind that a module is of, with its name; None if there is none. It may refuse the module all the same.
+
+    A module of a subclass is of the kind as well, as long as the subclass changes nothing that it inherits, but how it
+    is made and shown.
+    """
+    return next(((name, kind) for name, kind, own in _classes() if _is_like(type(module), own)), None)
+
+
+def _is_like(derived: type[nn.Module], own: type[nn.Module]) -> bool:
+    if not issubclass(derived, own):
+        return False
+    between = derived.__mro__[: derived.__mro__.index(own)]
+    return not any(vars(each).keys() & set(dir(own)) - _HARMLESS for each in between)
 
 
 def resembles_a_layer(module: nn.Module) -> bool:

@@ -74,7 +74,7 @@ def _reason_of_kind(unit: Unit) -> str:
     if (found := kind_of(module)) is not None:
         return found[1].refusal(module)
     if resembles_a_layer(module):
-        return f"{kind} is a subclass, whose forward may do something else"
+        return f"{kind} is a subclass that changes what it inherits, and may compute something else"
     if all(parameter.dim() < 2 for parameter in unit.parameters()):
         return f"{kind} has no matrix that could be factorized"
     return f"{kind} is not supported, as no installed kind of layer takes it"
