@@ -15,7 +15,9 @@ from rank_search.layers.factorization import Axis, Factorization, fit_closer, fi
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
 from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
-from rank_search.layers.layer import Layer, Unfolding, input_of, weight_of
+from rank_search.layers.kind import LayerKind
+from rank_search.layers.kinds import layer_kinds, weight_in, weight_of
+from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
 from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
@@ -35,6 +37,7 @@ __all__ = [
     "Factorization",
     "Inventory",
     "Layer",
+    "LayerKind",
     "LayersSettings",
     "ModelLayer",
     "ModelLayers",
@@ -61,6 +64,7 @@ __all__ = [
     "installed",
     "layer_by_layer",
     "layer_cost",
+    "layer_kinds",
     "layers",
     "load_plugin",
     "matches",
@@ -83,6 +87,7 @@ __all__ = [
     "take_inventory",
     "tensor_distance",
     "tensors_of",
+    "weight_in",
     "weight_of",
     "with_tensors",
 ]

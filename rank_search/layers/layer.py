@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.errors import LayerError
+from rank_search.layers.kinds import kind_named, kind_of, layer_kinds
 
-Kind = Literal["conv2d", "linear"]
 Pair = tuple[int, int]
 
 Unfolding = Callable[[Tensor], Tensor]
@@ -21,15 +20,16 @@ Unfolding = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Layer:
-    """The geometry of a `Linear` or an ungrouped `Conv2d`, without its weights.
+    """The geometry of a layer, without its weights.
 
     Attributes:
         name: dotted name in the model; `aliases` are further names of the same module.
-        kind: `"conv2d"` or `"linear"`.
-        shape: shape of the dense weight: out × in, for convolutions × kernel height × kernel width.
+        kind: name of its `LayerKind`: `"conv2d"`, `"linear"`, …
+        shape: shape of the dense weight: out × in, for convolutions × kernel, such as kernel height × kernel width.
         bias: whether it adds one.
-        stride, dilation: (rows, columns); (1, 1) for linear layers.
-        padding: ((top, bottom), (left, right)), in pixels; `"same"` is resolved to these numbers.
+        stride, dilation: one for each dimension of the kernel, such as (rows, columns); (1, 1) for linear layers.
+        padding: (before, after) for each dimension, such as ((top, bottom), (left, right)), in pixels; `"same"` is
+            resolved to these numbers.
         padding_mode: as in `torch.nn.Conv2d`.
         inputs: shape of each input seen in one forward of the task's example (several if called several times).
         dtype: of the weight.
@@ -37,13 +37,13 @@ class Layer:
     """
 
     name: str
-    kind: Kind
+    kind: str
     shape: tuple[int, ...]
     bias: bool = True
-    stride: Pair = (1, 1)
-    padding: tuple[Pair, Pair] = ((0, 0), (0, 0))
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[Pair, ...] = ((0, 0), (0, 0))
     padding_mode: str = "zeros"
-    dilation: Pair = (1, 1)
+    dilation: tuple[int, ...] = (1, 1)
     inputs: tuple[tuple[int, ...], ...] = ()
     aliases: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float32
@@ -54,28 +54,16 @@ class Layer:
         """Read the geometry off a module.
 
         Raises:
-            LayerError: it is neither a `Linear` nor an ungrouped `Conv2d`.
+            LayerError: it is of no kind that is installed, or its kind refuses it.
         """
-        if isinstance(module, nn.Linear):
-            shape = (module.out_features, module.in_features)
-            return cls(name, "linear", shape, module.bias is not None, aliases=aliases, dtype=module.weight.dtype)
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
-            return cls(
-                name,
-                "conv2d",
-                tuple(module.weight.shape),
-                module.bias is not None,
-                stride=_pair(module.stride),
-                padding=_explicit_padding(module),
-                padding_mode=module.padding_mode,
-                dilation=_pair(module.dilation),
-                aliases=aliases,
-                dtype=module.weight.dtype,
+        found = kind_of(module)
+        refusal = f"only {_known()} can be factorized" if found is None else found[1].refusal(module)
+        if found is None or refusal:
+            raise LayerError(
+                f"Layer {name!r} is {type(module).__name__}; {refusal}. "
+                "Exclude it in the study file ([layers] exclude)."
             )
-        raise LayerError(
-            f"Layer {name!r} is {type(module).__name__}; only Linear and ungrouped Conv2d can be factorized. "
-            "Exclude it in the study file ([layers] exclude)."
-        )
+        return replace(found[1].geometry(module), kind=found[0], name=name, aliases=aliases)
 
     @property
     def out_features(self) -> int:
@@ -88,33 +76,33 @@ class Layer:
         return self.shape[1]
 
     @property
-    def kernel(self) -> Pair:
-        """Kernel (rows, columns); (1, 1) for linear layers."""
-        return (self.shape[2], self.shape[3]) if self.kind == "conv2d" else (1, 1)
+    def kernel(self) -> tuple[int, ...]:
+        """Size of the kernel, such as (rows, columns); (1, 1) where there is none."""
+        return self.shape[2:] or (1, 1)
+
+    @property
+    def channels(self) -> int:
+        """The dimension of the channels in its outputs, counted from the end."""
+        return kind_named(self.kind).channels(self)
 
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
         """Apply the layer's operation (its stride, padding and dilation) with another weight.
 
         The weight may have any channel numbers; for convolutions `groups` = its channels makes it depthwise.
         """
-        if self.kind == "linear":
-            return F.linear(x, weight, bias)
-        (top, bottom), (left, right) = self.padding
-        if weight.shape[2:] == (1, 1) and not any((top, bottom, left, right)):
-            # The same numbers; oneDNN (torch 2.13) writes past its memory in the backward of some strided 1×1 kernels.
-            rows, columns = self.stride
-            return F.conv2d(x[:, :, ::rows, ::columns], weight, bias, groups=groups)
-        if self.padding_mode == "zeros" and top == bottom and left == right:
-            return F.conv2d(x, weight, bias, self.stride, (top, left), self.dilation, groups)
-        mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        padded = F.pad(x, (left, right, top, bottom), mode=mode)
-        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, groups)
+        return kind_named(self.kind).operate(self, x, weight, bias, groups)
 
     def mix(self, x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
         """Mix channels: out × in matrix applied at every position (a 1×1 convolution, or a linear map)."""
-        if self.kind == "linear":
-            return F.linear(x, matrix, bias)
-        return F.conv2d(x, matrix[:, :, None, None], bias)
+        return kind_named(self.kind).mix(self, x, matrix, bias)
+
+    def columns(self, x: Tensor, most: int) -> Tensor:
+        """What the layer's weight is multiplied with: one row for each position, at most about `most`.
+
+        >>> Layer("", "linear", (1, 2)).columns(torch.zeros(3, 5, 2), most=100).shape
+        torch.Size([15, 2])
+        """
+        return kind_named(self.kind).columns(self, x, most)
 
     def along_rows(self) -> Layer:
         """The same layer acting on rows only: stride, padding and dilation of the columns taken away."""
@@ -135,26 +123,11 @@ class Layer:
         )
 
 
-def weight_of(model: nn.Module, layer: str) -> Tensor:
-    """The weight of a layer, by its name, without its gradient."""
-    return model.get_submodule(layer).get_parameter("weight").detach()
-
-
 def input_of(inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Tensor:
     """What a layer was called with, as a hook sees it: its input may be named."""
     found: Tensor = inputs[0] if inputs else named["input"]
     return found
 
 
-def _pair(value: int | tuple[int, ...]) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _explicit_padding(module: nn.Conv2d) -> tuple[Pair, Pair]:
-    if module.padding == "valid":
-        return (0, 0), (0, 0)
-    if module.padding == "same":
-        rows, columns = (d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True))
-        return (rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2)
-    rows, columns = _pair(module.padding)  # type: ignore[arg-type]
-    return (rows, rows), (columns, columns)
+def _known() -> str:
+    return ", ".join(sorted(own.__name__ for kind in layer_kinds().values() for own in kind.classes()))

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rank_search.layers.bases import Bases
 from rank_search.layers.copies import shared
 from rank_search.layers.factorization import Axis, Factorization
+from rank_search.layers.kinds import weight_in
 from rank_search.layers.layer import Layer
 from rank_search.layers.overlap import Place, overlap, place_of
 from rank_search.layers.replace import put
@@ -120,7 +121,7 @@ class _StandIn(Factorization):
     def of(cls, layer: Layer, module: nn.Module) -> _StandIn:
         own = dict(module.named_parameters(recurse=False))
         made = cls(layer)
-        made.own = nn.Parameter(own["weight"].detach(), requires_grad=False)  # the very numbers
+        made.own = nn.Parameter(weight_in(module).detach(), requires_grad=False)  # the very numbers
         made.bias = None if own.get("bias") is None else nn.Parameter(own["bias"].detach().clone())
         made.train(module.training)
         return made

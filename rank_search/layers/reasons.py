@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from rank_search.layers.globs import matches_any
+from rank_search.layers.kinds import kind_of, resembles_a_layer
 from rank_search.layers.overlap import Place, overlap, place_of
 from rank_search.layers.units import Unit
 
@@ -62,24 +63,21 @@ def reason_of(unit: Unit, ties: Ties, include: Sequence[str], exclude: Sequence[
 def _reason_of_parametrization(module: nn.Module) -> str:
     if is_parametrized(module):
         return _COMPUTED.format(" and ".join(module.parametrizations))  # type: ignore[arg-type]
-    is_layer = type(module) in (nn.Linear, nn.Conv2d)
-    return _COMPUTED.format("weight") if is_layer and module._parameters.get("weight") is None else ""
+    is_computed = kind_of(module) is not None and module._parameters.get("weight") is None
+    return _COMPUTED.format("weight") if is_computed else ""
 
 
 def _reason_of_kind(unit: Unit) -> str:
     module, kind = unit.module, unit.kind
     if isinstance(module, torch.jit.ScriptModule):
         return f"{kind} is scripted (torch.jit), so that nothing in it can be replaced"
-    if type(module) not in (nn.Linear, nn.Conv2d):
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            return f"{kind} is a subclass, whose forward may do something else"
-        if all(parameter.dim() < 2 for parameter in unit.parameters()):
-            return f"{kind} has no matrix that could be factorized"
-        return f"{kind} is not supported, only Linear and Conv2d are"
-    groups = getattr(module, "groups", 1)
-    if groups > 1 and groups == module.in_channels:
-        return "depthwise convolution: each channel's kernel is too small to factorize"
-    return f"grouped convolution ({groups} groups) is not supported" if groups > 1 else ""
+    if (found := kind_of(module)) is not None:
+        return found[1].refusal(module)
+    if resembles_a_layer(module):
+        return f"{kind} is a subclass that changes what it inherits, and may compute something else"
+    if all(parameter.dim() < 2 for parameter in unit.parameters()):
+        return f"{kind} has no matrix that could be factorized"
+    return f"{kind} is not supported, as no installed kind of layer takes it"
 
 
 def _reason_of_extras(module: nn.Module) -> str:

@@ -12,6 +12,7 @@ from rank_search.layers.bases import Bases
 from rank_search.layers.copies import copied
 from rank_search.layers.factorization import Factorization, fit_to
 from rank_search.layers.fast_paths import step_aside, step_back
+from rank_search.layers.kinds import kind_of, weight_in
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice, Point
 
@@ -43,10 +44,10 @@ def factorize(
     for name, choice in _factorized(point):
         dense = _dense(model, name)
         factorization = _made_like(dense, layers[name], plugins[choice.factorization], choice)
-        fit_to(factorization, dense.weight.detach(), bases(name))
-        if dense.bias is not None and factorization.bias is not None:
+        fit_to(factorization, weight_in(dense).detach(), bases(name))
+        if factorization.bias is not None:
             with torch.no_grad():
-                factorization.bias.copy_(dense.bias)
+                factorization.bias.copy_(dense.get_parameter("bias"))
         made[name] = factorization
     replaced = _replaced(model, made, layers)
     step_aside(replaced)
@@ -70,9 +71,9 @@ def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -
             continue
         ordinary = copied(_dense(dense, name))
         with torch.no_grad():
-            ordinary.weight.copy_(factorization.dense())
-            if ordinary.bias is not None and factorization.bias is not None:
-                ordinary.bias.copy_(factorization.bias)
+            weight_in(ordinary).copy_(factorization.dense())
+            if factorization.bias is not None:
+                ordinary.get_parameter("bias").copy_(factorization.bias)
         made[name] = ordinary
     replaced = _replaced(model, made, layers)
     step_back(replaced, dense)
@@ -136,21 +137,20 @@ def _factorized(point: Point) -> list[tuple[str, Choice]]:
     return [(name, choice) for name, choice in point.layers.items() if not choice.is_dense]
 
 
-def _dense(model: nn.Module, name: str) -> nn.Linear | nn.Conv2d:
+def _dense(model: nn.Module, name: str) -> nn.Module:
     module = model.get_submodule(name)
-    if not isinstance(module, nn.Linear | nn.Conv2d):
+    if kind_of(module) is None:
         raise LayerError(f"Layer {name!r} is {type(module).__name__} already; only a dense model can be factorized.")
     return module
 
 
-def _made_like(
-    dense: nn.Linear | nn.Conv2d, layer: Layer, plugin: type[Factorization], choice: Choice
-) -> Factorization:
+def _made_like(dense: nn.Module, layer: Layer, plugin: type[Factorization], choice: Choice) -> Factorization:
     """A factorization on the dense layer's device, in its mode, trainable exactly if the dense weight is."""
-    factorization = plugin(layer, **choice.values).to(dense.weight.device)
+    weight = weight_in(dense)
+    factorization = plugin(layer, **choice.values).to(weight.device)
     factorization.train(dense.training)
-    factorization.requires_grad_(dense.weight.requires_grad)
-    if dense.weight.dim() == 4 and dense.weight.is_contiguous(memory_format=torch.channels_last):
+    factorization.requires_grad_(weight.requires_grad)
+    if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
         factorization.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return factorization
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from rank_search.basics import Float
 from rank_search.layers import Layer, input_of, layer_by_layer
 from rank_search.quantization.outputs import Feed
-from rank_search.tasks import Batch, patches, seeded, wide
+from rank_search.tasks import Batch, seeded, wide
 
 MOST_PATCHES: Final = 1 << 15
 """Of a layer, from one batch."""
@@ -164,7 +164,7 @@ def _inputs(model: nn.Module, layer: Layer, feed: Feed, batch: Batch, rng_seed: 
     most = min(MOST_PATCHES, max(1, _NUMBERS // max(1, size)))
 
     def look(module: nn.Module, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> None:
-        found.append(wide(patches(layer, input_of(inputs, named).detach(), most)))
+        found.append(wide(layer.columns(input_of(inputs, named).detach(), most)))
         if len(found) == max(1, len(layer.inputs)):
             raise _Enough
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rank_search.basics import Float
 from rank_search.coding import Grid
+from rank_search.layers import weight_in
 from rank_search.quantization.observed import Covariance, Moments
 from rank_search.quantization.rounding import Block, pivots, refit, round_blocks, step_for
 
@@ -44,7 +45,7 @@ def round_layer_in_place(module: nn.Module, seen: Moments, felt: Float[Tensor, "
         felt: what a squared error of one in each output channel does to the outputs; positive.
         slope: relative squared error of the network's outputs that a bit is worth.
     """
-    weight, bias = module.get_parameter("weight"), dict(module.named_parameters()).get("bias")
+    weight, bias = weight_in(module), dict(module.named_parameters()).get("bias")
     before = weight.flatten(1).double() @ seen.was  # the mean of the outputs as they were: out
     fitted, blocks = _fitted(weight.flatten(1), seen, bias is not None)
     pivot = torch.cat([each.pivoted[1].diagonal() for each in blocks])
@@ -139,7 +140,7 @@ def put_safely(parameter: Tensor) -> Grid | None:
 
 def round_safely(module: nn.Module) -> Rounded:
     """Put a layer on safe grids, as it is."""
-    weight = module.get_parameter("weight")
+    weight = weight_in(module)
     before = weight.double()
     found = {key: put_safely(each) for key, each in module.named_parameters() if is_rounded(each)}
     grids = {key: grid for key, grid in found.items() if grid is not None}

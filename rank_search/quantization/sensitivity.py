@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import allow_mutation_on_saved_tensors
 
 from rank_search.errors import RankSearchError, TaskError
-from rank_search.layers import layer_by_layer
+from rank_search.layers import Layer, layer_by_layer, weight_of
 from rank_search.quantization.outputs import Feed, is_number, square, tensors_in
 from rank_search.tasks import Batch, seeded
 
@@ -114,7 +114,7 @@ def _differentiated(
 
 
 def _unknown(model: nn.Module, layers: Sequence[str], trouble: str) -> Sensitivity:
-    sizes = {name: len(model.get_submodule(name).get_parameter("weight")) for name in layers}
+    sizes = {name: len(weight_of(model, name)) for name in layers}
     return Sensitivity(
         {name: torch.zeros(size, dtype=torch.float64) for name, size in sizes.items()}, {}, trouble=trouble
     )
@@ -165,11 +165,11 @@ class _Sums:
         self.outputs += [each for each in found if each.requires_grad and is_number(each)]
 
     def _of_layer(self, name: str, module: nn.Module) -> Callable[[nn.Module, Any, Tensor], None]:
-        mode = 1 if isinstance(module, nn.Conv2d) else -1
-        self.layers[name] = torch.zeros(len(module.get_parameter("weight")), dtype=torch.float64)
+        layer = Layer.of(module, name)
+        channels = layer.channels  # from the end: an image may come without a batch
+        self.layers[name] = torch.zeros(layer.out_features, dtype=torch.float64)
 
         def gradient(found: Tensor) -> None:  # examples × out × positions, or examples × positions × out
-            channels = mode if mode < 0 else found.dim() - 3  # an image may come without a batch
             self.layers[name] += square(found).movedim(channels, 0).flatten(1).sum(1)
 
         def forward(module: nn.Module, inputs: Any, outputs: Tensor) -> None:

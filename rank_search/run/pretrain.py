@@ -18,7 +18,16 @@ from torch import nn
 
 from rank_search.coding import own_copies
 from rank_search.errors import LayerError, TrialError
-from rank_search.layers import Axis, DirectBases, Factorization, copied, factorize, plugin_version, recompose
+from rank_search.layers import (
+    Axis,
+    DirectBases,
+    Factorization,
+    copied,
+    factorize,
+    plugin_version,
+    recompose,
+    weight_of,
+)
 from rank_search.point import Choice, Point
 from rank_search.priors import TensorFiles, digest
 from rank_search.study import Problem, Study
@@ -89,7 +98,7 @@ def _top(axis: Axis) -> float:
 
 
 def _direct_bases(model: nn.Module) -> Any:
-    return lambda name: DirectBases(model.get_submodule(name).get_parameter("weight"))
+    return lambda name: DirectBases(weight_of(model, name))
 
 
 def _require_the_same(model: nn.Module, problem: Problem) -> None:
@@ -99,7 +108,7 @@ def _require_the_same(model: nn.Module, problem: Problem) -> None:
     magnitude above what one product of factors loses, and far below what a cut loses.
     """
     for name in problem.inventory.layers:
-        module, weight = model.get_submodule(name), problem.original.get_submodule(name).get_parameter("weight")
+        module, weight = model.get_submodule(name), weight_of(problem.original, name)
         if not isinstance(module, Factorization):
             continue
         with torch.no_grad():

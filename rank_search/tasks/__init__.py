@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rank_search.tasks.batch_inputs import inputs_in
-from rank_search.tasks.calibration import input_moments, moments_of_inputs, patches, run_on, wide
+from rank_search.tasks.calibration import input_moments, moments_of_inputs, run_on, wide
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.gradients import LayerMoments, LossAlone, LossOf, loss_moments
 from rank_search.tasks.language_model import LanguageModel
@@ -49,7 +49,6 @@ __all__ = [
     "mean_loss",
     "moments_of_inputs",
     "not_finite",
-    "patches",
     "run_on",
     "seeded",
     "selection_examples",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.errors import RankSearchError, TaskError
@@ -127,7 +125,7 @@ class _Moment:
         """Add the inputs of one call of the layer."""
         if self.is_full:
             return
-        seen = wide(patches(self._layer, x.detach()))
+        seen = wide(self._layer.columns(x.detach(), MOST_PATCHES))
         product = (seen.T @ seen).to(torch.float64)
         self._sum = product if self._sum is None else self._sum + product
         self.count += len(seen)
@@ -140,26 +138,6 @@ class _Moment:
 def wide(tensor: Tensor) -> Tensor:
     """In float32 or wider: sums of products of many halves are more than a half can hold."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def patches(layer: Layer, x: Tensor, most: int = MOST_PATCHES) -> Tensor:
-    """What the layer's weight is multiplied with: one row for each position, at most about `most`.
-
-    >>> patches(Layer("", "linear", (1, 2)), torch.zeros(3, 5, 2)).shape
-    torch.Size([15, 2])
-    """
-    if layer.kind == "linear":
-        return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])[:most]
-    (top, bottom), (left, right) = layer.padding
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    images = x if x.dim() == 4 else x[None]
-    positions = -(-images.shape[-1] // layer.stride[1]) * -(-images.shape[-2] // layer.stride[0])
-    some = images[: max(1, most // max(1, positions))]
-    if not some.numel():
-        return x.new_zeros(0, layer.in_features * math.prod(layer.kernel))
-    padded = F.pad(some, (left, right, top, bottom), mode=mode)
-    columns = F.unfold(padded.contiguous(), layer.kernel, layer.dilation, stride=layer.stride)
-    return columns.transpose(1, 2).flatten(0, 1)
 
 
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]

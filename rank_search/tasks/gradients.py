@@ -112,7 +112,7 @@ class _Gradients:
         return watched
 
     def _add(self, gradient: Tensor) -> None:
-        at = gradient if self._layer.kind == "linear" else gradient.movedim(-3, -1)
+        at = gradient.movedim(self._layer.channels, -1)
         rows = wide(at.reshape(-1, at.shape[-1]))
         product = (rows.T @ rows).to(torch.float64)
         self._sum = product if self._sum is None else self._sum + product
@@ -144,6 +144,9 @@ class _LedBack(Task):
                 )
             torch.autograd.backward(loss)
         return loss.detach()
+
+    def mask(self, batch: Batch) -> Tensor | None:
+        return self._task.mask(batch)
 
     def model(self) -> nn.Module:
         return self._task.model()

@@ -66,7 +66,9 @@ ONLY_IN = {  # a library that some files of a room may import
 }
 
 
-PUBLIC = {"testing": ("GEOMETRIES", "FactorizationLaws", "LawResult", "check_factorization", "check_law")}
+PUBLIC = {
+    "testing": ("GEOMETRIES", "FactorizationLaws", "LawResult", "LayerKindLaws", "check_factorization", "check_law")
+}
 
 
 def below(room: str) -> set[str]:

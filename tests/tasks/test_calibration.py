@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.layers import Layer
-from rank_search.tasks import Supervised, input_moments, patches
+from rank_search.tasks import Supervised, input_moments
+from rank_search.tasks.calibration import MOST_PATCHES
 from rank_search.testing import GEOMETRIES
 
 
@@ -40,6 +41,10 @@ def by_hand(layer: Layer, x: Tensor) -> Tensor:
                 ]
                 rows.append(torch.stack(entries))
     return torch.stack(rows)
+
+
+def patches(layer: Layer, x: Tensor, most: int = MOST_PATCHES) -> Tensor:
+    return layer.columns(x, most)
 
 
 @pytest.mark.parametrize("layer", GEOMETRIES, ids=[layer.name for layer in GEOMETRIES])

@@ -1,0 +1,58 @@
+"""The contract for kinds of layers: how a module is read, operated with another weight, and written back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from rank_search.layers.layer import Layer
+
+
+class LayerKind(ABC):
+    """What some classes of modules have in common: one linear operation, with one weight and perhaps a bias.
+
+    Installed by an entry point of the group `rank_search.layers`, whose name is the `kind` of its layers. The laws in
+    `rank_search.testing.LayerKindLaws` hold for every kind. A kind has no state: one instance serves all layers.
+    """
+
+    # ---- must ------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def classes(self) -> tuple[type[nn.Module], ...]:
+        """The classes of its modules. What is not imported yet has no modules, and need not be imported for this."""
+
+    @abstractmethod
+    def geometry(self, module: nn.Module) -> Layer:
+        """The module without its numbers; `name` and `kind` may be left empty, they are filled in."""
+
+    @abstractmethod
+    def operate(self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+        """The layer's operation with another weight, of any channel numbers: out × in, then the kernel.
+
+        Where there is a kernel, `groups` = the weight's channels makes it depthwise.
+        """
+
+    @abstractmethod
+    def mix(self, layer: Layer, x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+        """An out × in matrix applied to the channels of what the operation gives, or takes, at every position."""
+
+    @abstractmethod
+    def columns(self, layer: Layer, x: Tensor, most: int) -> Tensor:
+        """What the weight, as out × (in·kernel), is multiplied with: rows × (in·kernel), at most about `most` rows."""
+
+    @abstractmethod
+    def channels(self, layer: Layer) -> int:
+        """The dimension of the channels in what the operation gives, counted from the end, such as -1."""
+
+    # ---- may -------------------------------------------------------------------------------------------
+
+    def refusal(self, module: nn.Module) -> str:
+        """Why this module of its classes is no layer all the same; empty if it is one."""
+        return ""
+
+    def weight(self, module: nn.Module) -> Tensor:
+        """The module's `weight` as out × in, then the kernel: a view of it, so that writing there changes the layer."""
+        return module.get_parameter("weight")
