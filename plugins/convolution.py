@@ -66,10 +66,8 @@ class Conv2dKind(LayerKind):
         if not some.numel():
             return x.new_zeros(0, layer.in_features * math.prod(layer.kernel))
         padded = _padded(layer, some).contiguous()
-        if dimensions == 2:
-            found = F.unfold(padded, layer.kernel, layer.dilation, stride=layer.stride)
-            return found.transpose(1, 2).flatten(0, 1)
-        return _unfolded(layer, padded)
+        found = F.unfold(padded, layer.kernel, layer.dilation, stride=layer.stride)
+        return found.transpose(1, 2).flatten(0, 1)
 
     def channels(self, layer: Layer) -> int:
         return -1 - len(layer.kernel)
@@ -79,14 +77,6 @@ def _padded(layer: Layer, x: Tensor) -> Tensor:
     """What the kernel sees at the borders; `F.pad` begins with the last dimension."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     return F.pad(x, list(chain(*reversed(layer.padding))), mode=mode)
-
-
-def _unfolded(layer: Layer, x: Tensor) -> Tensor:
-    """A row for each position, in the order in · kernel: what `F.unfold` does in two dimensions."""
-    dimensions = len(layer.kernel)
-    for place, (size, step, apart) in enumerate(zip(layer.kernel, layer.stride, layer.dilation, strict=True)):
-        x = x.unfold(2 + place, (size - 1) * apart + 1, step)[..., ::apart]
-    return x.movedim(1, 1 + dimensions).flatten(0, dimensions).flatten(1)  # positions × (in·kernel)
 
 
 def _explicit_padding(module: _ConvNd) -> tuple[tuple[int, int], ...]:
