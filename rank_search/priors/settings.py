@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rank_search.priors.rules import LEVELS, RULES
 from rank_search.priors.spectrum import Spectrum
@@ -37,7 +37,6 @@ class PriorSettings(BaseModel):
         description="Batches of training data on which the inputs of each layer are looked at. Fits then come "
         "close to the layer's outputs rather than to its weights. 0 = the weights alone.",
     )
-
     metric: Literal["outputs", "loss"] = Field(
         default="outputs",
         description="What errors and fits are measured in: the squared error of a layer's `outputs`, or the rise of "
@@ -45,7 +44,6 @@ class PriorSettings(BaseModel):
         "`calibration`). Much better on a small language model, much worse on ResNet-20 for CIFAR-10, which "
         "has learned its training images.",
     )
-
     cuts: int = Field(
         default=0,
         ge=0,
@@ -53,6 +51,16 @@ class PriorSettings(BaseModel):
         description="Cuts of each layer, alone, that are measured by the task's loss on the batches of `calibration` "
         "before the first trial: how much its errors count follows from them. One evaluation each, kept in the cache.",
     )
+
+    @model_validator(mode="after")
+    def _look_at_batches_for_the_loss(self) -> Self:
+        needing = [key for key, needs in (("metric", self.metric == "loss"), ("cuts", self.cuts > 0)) if needs]
+        if needing and not self.calibration:
+            raise ValueError(
+                f"{' and '.join(needing)} needs batches to take the loss of, and calibration is 0. Ask for calibration "
+                "batches, or leave it out"
+            )
+        return self
 
     def rank(self, spectrum: Spectrum) -> int:
         """What the rule says of a spectrum."""

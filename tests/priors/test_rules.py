@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,3 +114,10 @@ def test_prior_settings_have_a_default_level_for_each_rule() -> None:
 def test_prior_settings_refuse_unknown_values(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         PriorSettings.model_validate(wrong)
+
+
+@pytest.mark.parametrize("asked", [{"metric": "loss"}, {"cuts": 1}])
+def test_settings_that_need_the_loss_need_batches(asked: dict[str, Any]) -> None:
+    assert PriorSettings(**asked).calibration > 0
+    with pytest.raises(ValidationError, match=rf"{next(iter(asked))} needs batches to take the loss of"):
+        PriorSettings(calibration=0, **asked)
