@@ -83,8 +83,11 @@ def test_the_python_page_and_the_commands_that_choose(
     shutil.copytree(ROOT / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns("*.npz"))
     monkeypatch.chdir(tmp_path)
     mine = a_network_and_its_data()
-    allocate, study, compress, pack = blocks("python", PYTHON)
-    exec(allocate, dict(mine))
+    allocate, by_the_loss, study, compress, pack = blocks("python", PYTHON)
+    given = {**mine}
+    exec(allocate, given)
+    exec(by_the_loss, given)
+    assert given["table"].fits.shares
     names: dict[str, Any] = {}
     exec(study, names)
     assert names["result"].complete
