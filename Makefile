@@ -47,6 +47,7 @@ docs-site: $(VENV)/.installed
 $(VENV)/.demo: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rank-search needs Python 3.11 or newer: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
+	rm -rf *.egg-info # an old one here would hide new entry points
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
