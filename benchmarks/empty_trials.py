@@ -24,6 +24,7 @@ from rank_search.search import (
     Rungs,
     Searcher,
     SearchSettings,
+    Space,
     build_space,
     seed_points,
 )
@@ -38,6 +39,7 @@ class Search:
     """60 coordinates, two objectives, and a searcher that knows nothing yet."""
 
     searcher: Searcher
+    space: Space
     costs: CostModel
 
     @classmethod
@@ -56,8 +58,9 @@ class Search:
         costs = CostModel(layers, plugins, Cost(0, 0))
         known = settings, seed_points(space, costs, settings), {**costs.dense, "error": 0.0}
         if sampler == AUTO:
-            return cls(AutoSearcher(space, OptionTable(space.groups, costs, _lost, space.round_to), *known), costs)
-        return cls(OptunaSearcher(space, costs, *known), costs)
+            options = OptionTable(space.groups, costs, _lost, space.round_to)
+            return cls(AutoSearcher(space, options, *known), space, costs)
+        return cls(OptunaSearcher(space, costs, *known), space, costs)
 
 
 def _lost(layer: str, choice: Choice) -> float:

@@ -1,6 +1,6 @@
 """What a search adds to each trial, beside an Optuna study on its own SQLite storage.
 
-Run: python benchmarks/search_overhead.py [--sampler auto|random|nsga2] [--trials 2000] [--optuna-trials 100]
+Run: python -m benchmarks.search_overhead [--sampler auto|random|nsga2] [--trials 2000] [--optuna-trials 100]
 
 60 coordinates, two objectives, SQLite files, and trials that take no time, one after the other. Ours is the real
 driver, with an executor that answers at once: ask, claim, record, learn, front, hypervolume. Optuna's is ask, 60
@@ -25,30 +25,17 @@ from unittest.mock import patch
 
 import optuna
 
+from benchmarks.empty_trials import LAYERS, Search
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import InProcess, SearchDriver, SearchPlan
-from rank_search.layers import Cost, Layer, load_plugin
 from rank_search.observe import Observers, SearchProgress
-from rank_search.options import CostModel, OptionTable
-from rank_search.point import Choice, Objective, Outcome, Point, State
-from rank_search.priors import AxisPrior
-from rank_search.search import (
-    AutoSearcher,
-    OptunaSearcher,
-    Rungs,
-    Searcher,
-    SearchSettings,
-    build_space,
-    coordinates,
-    seed_points,
-)
+from rank_search.point import Objective, Outcome, Point, State
+from rank_search.search import Rungs, coordinates
 from rank_search.search.auto import Auto
 from rank_search.search.samplers import AUTO, RANDOM, SAMPLERS
 from rank_search.store import Store, StudyRecord
 
-LAYERS = 29  # with a categorical and a multiplier each, the weakening and the entropy strength: 60 coordinates
 WINDOW = 40
-LADDERS = {"fractions": (0.75, 0.5, 0.35, 0.25, 0.15), "weakenings": (0.25, 0.5, 0.75, 1.0)}
 SEEDS = 11  # these and two dense ones; before they are asked no sampler is at work
 
 
@@ -112,71 +99,40 @@ class Meter:
         return self.milliseconds(rest, at)
 
 
-@dataclass(frozen=True)
-class Problem:
-    """A network of 29 equal convolutions with a made-up error."""
-
-    searcher: Searcher
-    distributions: dict[str, optuna.distributions.BaseDistribution]
-    costs: CostModel
-
-    @classmethod
-    def make(cls, sampler: str) -> Problem:
-        names = [f"stage.{index // 5}.conv{index}" for index in range(LAYERS)]
-        padding = ((1, 1), (1, 1))
-        layers = {
-            name: Layer(name, "conv2d", (64, 64, 3, 3), padding=padding, inputs=((1, 64, 16, 16),)) for name in names
-        }
-        plugins = {"svd": load_plugin("svd")}
-        priors = [AxisPrior(name, "svd", "rank", 64, 1, 20, None, None, None, None) for name in names]
-        settings = SearchSettings.model_validate(
-            {"sampler": sampler, "entropy": {"low": 1e-4, "high": 1e-1}, "seeds": LADDERS}
-        )
-        space = build_space(layers, plugins, priors, settings)
-        costs = CostModel(layers, plugins, Cost(0, 0))
-        known = settings, seed_points(space, costs, settings), {**costs.dense, "error": 0.0}
-        if sampler == AUTO:
-            options = OptionTable(space.groups, costs, made_up_error, space.round_to)
-            return cls(AutoSearcher(space, options, *known), coordinates(space), costs)
-        return cls(OptunaSearcher(space, costs, *known), coordinates(space), costs)
-
-    def outcome(self, point: Point) -> Outcome:
-        ranks = [choice.values.get("rank", 64) for choice in point.layers.values()]
-        error = sum(math.exp(-rank / (10 + index)) for index, rank in enumerate(ranks))
-        return Outcome(State.COMPLETE, {"error": error, **self.costs.cost(point)})
-
-
-def made_up_error(layer: str, choice: Choice) -> float:
-    """For `auto`, which has to know how far a layer's outputs are off."""
-    return 0.0 if choice.is_dense else (1 - choice.values["rank"] / 64) ** 2
+def outcome(search: Search, point: Point) -> Outcome:
+    """A made-up error, and the counted costs."""
+    ranks = [choice.values.get("rank", 64) for choice in point.layers.values()]
+    error = sum(math.exp(-rank / (10 + index)) for index, rank in enumerate(ranks))
+    return Outcome(State.COMPLETE, {"error": error, **search.costs.cost(point)})
 
 
 def ours(folder: Path, sampler: str, trials: int) -> Meter:
     """Searcher and store, as the driver uses them."""
-    problem, meter = Problem.make(sampler), Meter()
+    search, meter = Search.make(sampler), Meter()
     record = StudyRecord(
         name="overhead",
         fingerprint={},
         space={},
         objectives=(Objective("error"), Objective("macs")),
-        reference_point={"error": LAYERS, "macs": problem.costs.dense["macs"]},
+        reference_point={"error": LAYERS, "macs": search.costs.dense["macs"]},
         ideal={"error": 0.0, "macs": 0.0},
-        dense=problem.costs.dense,
+        dense=search.costs.dense,
         budget=1,
     )
     with Store.open(folder / "ours.sqlite", create=True) as store, meter.around(sampler):
         plan = SearchPlan(
             trials, Rungs(None, 1.0), 0, (), lambda point: None, max_retries=0, artifacts=ArtifactStore(folder)
         )
-        executor = InProcess(lambda job: problem.outcome(job.point))
-        SearchDriver(store, store.join(record), problem.searcher, executor, plan, Observers(meter.tick)).run()
+        executor = InProcess(lambda job: outcome(search, job.point))
+        SearchDriver(store, store.join(record), search.searcher, executor, plan, Observers(meter.tick)).run()
     return meter
 
 
 def optunas(folder: Path, sampler: str, trials: int) -> Meter:
     """Optuna alone, on its SQLite storage."""
     sampler = RANDOM if sampler == AUTO else sampler
-    problem, meter = Problem.make(sampler), Meter()
+    search, meter = Search.make(sampler), Meter()
+    distributions = coordinates(search.space)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     options: dict[str, Any] = {"population_size": 24} if sampler == "nsga2" else {}
     study = optuna.create_study(
@@ -187,7 +143,7 @@ def optunas(folder: Path, sampler: str, trials: int) -> Meter:
     with meter.around(sampler):
         for number in range(trials):
             with meter.trial():
-                trial = study.ask(problem.distributions)
+                trial = study.ask(distributions)
                 study.tell(trial, [float(number % 7), float(number % 5)])
     return meter
 

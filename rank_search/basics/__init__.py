@@ -8,6 +8,7 @@ from rank_search.basics.attributing import attributing
 from rank_search.basics.callable_room import make_callable
 from rank_search.basics.chart_style import LOOK, PALETTE, is_logarithmic
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
+from rank_search.basics.lazy_door import lazy_door
 from rank_search.basics.leaves import named_leaves
 from rank_search.basics.nearest import did_you_mean, nearest
 from rank_search.basics.number_formats import cell, clock, number, plus_minus, ratio, short_number
@@ -38,6 +39,7 @@ __all__ = [
     "is_lower_better",
     "is_rate",
     "is_secret",
+    "lazy_door",
     "make_callable",
     "masked",
     "masked_options",

@@ -5,8 +5,9 @@ Names are loaded when they are first used, so that `load` needs nothing but torc
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from rank_search.basics import lazy_door
 
 if TYPE_CHECKING:
     from rank_search.export.loading import load
@@ -53,8 +54,4 @@ __all__ = [
     "write_model",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_door(__name__, _HOMES)

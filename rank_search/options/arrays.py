@@ -21,7 +21,7 @@ EVEN: Final[Shares] = {"params": 0.5, "macs": 0.5}
 """One cost for all options, so that those of a group can be laid out from cheap to dear: both costs count alike."""
 
 # The four numbers of `moved` were chosen by eye while the fronts of `benchmarks.front_per_trial` were compared
-# (docs/benchmarks.md); none was varied by itself.
+# (docs/benchmarks/search.md); none was varied by itself.
 
 JUMP: Final = 0.15
 """How often a group takes any option of about its cost, rather than a neighbour on its own front: what the output error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from rank_search.basics import lazy_door
 
 if TYPE_CHECKING:
     from rank_search.quantization.batchnorm import batch_statistics, canonize, reestimate_batchnorm, reestimate_on
@@ -48,8 +49,4 @@ __all__ = [
     "weight_count",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_door(__name__, _HOMES)

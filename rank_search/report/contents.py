@@ -52,13 +52,11 @@ class ReportOptions:
     Attributes:
         references: models to compare with.
         spectra: of the layers, if whoever asks has them; the store has none.
-        made: when; by default now.
         tolerance: how far from the dense model the knee is looked for, and convergence: see `Front.near_dense`.
     """
 
     references: Sequence[Reference] = ()
     spectra: Sequence[SpectrumChart] | None = None
-    made: datetime | None = None
     tolerance: float = TOLERANCE
 
 
@@ -78,7 +76,7 @@ def contents(store: Store, location: str, name: str, options: ReportOptions | No
     for each in references:
         each.require_known({*study.dense, *study.objective_names}.union(*(row.measurements for row in trials.rows)))
     return {
-        "study": _study(study, trials, store.location, options.made or datetime.now(UTC)),
+        "study": _study(study, trials, store.location, datetime.now(UTC)),
         "trials": _columns(study, trials),
         "layers": layers_of(study, trials.rows),
         "pairs": [

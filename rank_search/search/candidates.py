@@ -14,10 +14,10 @@ from rank_search.search.features import Features
 from rank_search.search.residual import Corrected
 
 # These, and those of `auto`, were chosen by eye while the fronts of `benchmarks.front_per_trial` were compared
-# (docs/benchmarks.md has what came of them, docs/decisions/0012-auto.md what was left out). None was varied by itself
-# with enough rng seeds to say that another value is worse. What bounds them is time: an ask shall stay below 50 ms at a
-# thousand trials (measured: 26 ms of CPU at 60 coordinates), and its cost grows with (`SOLVED` + `MOVED`) · `DRAWS` ·
-# `DIRECTIONS`.
+# (docs/benchmarks/search.md has what came of them, docs/decisions/0012-auto.md what was left out). None was varied by
+# itself with enough rng seeds to say that another value is worse. What bounds them is time: an ask shall stay below 50
+# ms at a thousand trials (measured: 26 ms of CPU at 60 coordinates), and its cost grows with (`SOLVED` + `MOVED`) ·
+# `DRAWS` · `DIRECTIONS`.
 
 SOLVED: Final = 90
 """Candidates in an ask that solve the allocation, each at a price drawn from those at which it changes."""

@@ -8,8 +8,9 @@ What is handed over can be read by everybody who sees Ray's dashboard, so nothin
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
+
+from rank_search.basics import lazy_door
 
 if TYPE_CHECKING:
     from rank_search.submit.job import SubmittedJob, submit_study
@@ -24,8 +25,4 @@ __all__ = [
     "submit_study",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_door(__name__, _HOMES)

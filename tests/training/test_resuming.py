@@ -115,7 +115,7 @@ strengths = st.fixed_dictionaries({}, optional={"orthogonality": st.just(0.3), "
 rungs = st.lists(st.integers(1, 17).map(lambda steps: steps * EPOCHS / 18), max_size=3, unique=True).map(sorted)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(budgets=rungs, training=ways, penalties=strengths, factorized=st.booleans(), noisy=st.booleans())
 def test_training_resumed_from_a_checkpoint_ends_the_same(
     bench: Callable[..., TrialContext],
