@@ -25,6 +25,7 @@ from rank_search.search import (
     Searcher,
     SearchSettings,
     Space,
+    Weakenings,
     build_space,
     seed_points,
 )
@@ -60,7 +61,7 @@ class Search:
         if sampler == AUTO:
             options = OptionTable(space.groups, costs, _lost, space.round_to)
             return cls(AutoSearcher(space, options, *known), space, costs)
-        return cls(OptunaSearcher(space, costs, *known), space, costs)
+        return cls(OptunaSearcher(Weakenings(space, costs), *known), space, costs)
 
 
 def _lost(layer: str, choice: Choice) -> float:

@@ -30,7 +30,17 @@ from rank_search.priors.cache import CachedBases
 from rank_search.priors.rules import tail_rank
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.run import Prepared, prepare
-from rank_search.search import AUTO, AutoSearcher, OptunaSearcher, Searcher, SearchSettings, Seed, Strength, seed_points
+from rank_search.search import (
+    AUTO,
+    AutoSearcher,
+    OptunaSearcher,
+    Searcher,
+    SearchSettings,
+    Seed,
+    Strength,
+    Weakenings,
+    seed_points,
+)
 from rank_search.search.settings import SeedSettings
 from rank_search.study import Study, load_study
 from rank_search.tasks import seeded
@@ -118,7 +128,7 @@ class Bench:
         space, costs, options = self.prepared.space, self.prepared.costs, self.prepared.options
         dense = {**costs.dense, "error": self.evaluate(Point({name: Choice() for name in self.layers}))}
         known = settings, self.seeds(settings), dense, rng_seed
-        searcher: Searcher = OptunaSearcher(space, costs, *known)
+        searcher: Searcher = OptunaSearcher(Weakenings(space, costs), *known)
         if sampler == AUTO and options is not None:
             searcher = AutoSearcher(space, options, *known)
         losses: Losses = []

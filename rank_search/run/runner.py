@@ -13,7 +13,16 @@ from rank_search.run.front_on_test import why_untested
 from rank_search.run.join import forms_of
 from rank_search.run.open_study import at_work
 from rank_search.run.preparation import Prepared, with_forms
-from rank_search.search import AUTO, AutoSearcher, OptunaSearcher, Searcher, at_the_bad_end
+from rank_search.search import (
+    AUTO,
+    BOLACO,
+    AutoSearcher,
+    KeptShares,
+    OptunaSearcher,
+    Searcher,
+    Weakenings,
+    at_the_bad_end,
+)
 from rank_search.store import Front, StudyRecord, TrialRow
 from rank_search.study import Study, store_of
 from rank_search.tasks import Task
@@ -84,7 +93,9 @@ def _searcher(prepared: Prepared, record: StudyRecord) -> Searcher:
     told = study.search, prepared.seeds, record.dense, study.study.seed
     if study.search.sampler == AUTO and prepared.options is not None:
         return AutoSearcher(prepared.space, prepared.options, *told)
-    return OptunaSearcher(prepared.space, prepared.costs, *told)
+    if study.search.sampler == BOLACO and prepared.options is not None:
+        return OptunaSearcher(KeptShares(prepared.space, prepared.options, study.search), *told)
+    return OptunaSearcher(Weakenings(prepared.space, prepared.costs), *told)
 
 
 def _warn_of_directions(record: StudyRecord) -> None:

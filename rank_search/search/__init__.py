@@ -5,11 +5,13 @@ from __future__ import annotations
 from rank_search.search.auto_searcher import AutoSearcher
 from rank_search.search.build import build_space
 from rank_search.search.constraints import COUNTED, check, check_counted, require_possible
+from rank_search.search.coordinate_system import CoordinateSystem, Weakenings
 from rank_search.search.coordinates import coordinates
 from rank_search.search.expected import at_the_bad_end
+from rank_search.search.kept_shares import KeptShares
 from rank_search.search.optuna_searcher import OptunaSearcher
 from rank_search.search.rungs import Rungs, require_rungs_fit
-from rank_search.search.samplers import AUTO
+from rank_search.search.samplers import AUTO, BOLACO
 from rank_search.search.searcher import Searcher
 from rank_search.search.seeds import Seed, seed_points
 from rank_search.search.settings import KEPT, PYTHON, SearchSettings
@@ -19,11 +21,14 @@ from rank_search.search.strength import Strength
 
 __all__ = [
     "AUTO",
+    "BOLACO",
     "COUNTED",
     "KEPT",
     "PYTHON",
     "AutoSearcher",
+    "CoordinateSystem",
     "FixedPoints",
+    "KeptShares",
     "OptunaSearcher",
     "Rungs",
     "SearchSettings",
@@ -33,6 +38,7 @@ __all__ = [
     "Source",
     "Space",
     "Strength",
+    "Weakenings",
     "at_the_bad_end",
     "build_space",
     "check",

@@ -25,9 +25,12 @@ def coordinates(space: Space) -> dict[str, BaseDistribution]:
         found[group.factorization] = CategoricalDistribution(group.choices)
         for name in group.multipliers:
             found[name] = FloatDistribution(-space.multiplier, space.multiplier)
-    for name, strength in space.searched_penalties.items():
-        found[name] = FloatDistribution(*strength.interval)
-    return found
+    return found | penalty_ranges(space)
+
+
+def penalty_ranges(space: Space) -> dict[str, BaseDistribution]:
+    """Name and range of the coordinate of each penalty whose strength is searched."""
+    return {name: FloatDistribution(*strength.interval) for name, strength in space.searched_penalties.items()}
 
 
 def point_at(space: Space, costs: CostModel, params: Coordinates) -> Point:
@@ -42,12 +45,17 @@ def point_at(space: Space, costs: CostModel, params: Coordinates) -> Point:
     for group in space.groups:
         for layer in group.layers:
             layers[layer] = normalized(costs, layer, _choice(space, group, layer, params))
+    return Point(layers, penalties_at(space, layers, params))
+
+
+def penalties_at(space: Space, layers: Mapping[str, Choice], params: Coordinates) -> dict[str, float]:
+    """The strengths that coordinates stand for; see `without_frames`."""
     searched = space.searched_penalties
     penalties = {
         name: strength.at(float(params[name])) if name in searched else strength.low
         for name, strength in space.penalties.items()
     }
-    return Point(layers, without_frames(layers, penalties))
+    return without_frames(layers, penalties)
 
 
 def without_frames(layers: Mapping[str, Choice], penalties: Mapping[str, float]) -> dict[str, float]:
@@ -83,9 +91,13 @@ def coordinates_of(space: Space, point: Point) -> dict[str, str | float]:
         wanted = _multipliers(group, point, weakening)
         for name in group.multipliers:
             params[name] = min(max(_middle(wanted.get(name, [0.0])), -space.multiplier), space.multiplier)
-    for name, strength in space.searched_penalties.items():
-        params[name] = strength.coordinate_of(point.penalties.get(name, 0.0))
-    return params
+    return params | penalty_coordinates(space, point)
+
+
+def penalty_coordinates(space: Space, point: Point) -> dict[str, str | float]:
+    """The coordinate of each penalty whose strength is searched."""
+    searched = space.searched_penalties.items()
+    return {name: strength.coordinate_of(point.penalties.get(name, 0.0)) for name, strength in searched}
 
 
 def _weakening(space: Space, point: Point) -> float:

@@ -8,9 +8,8 @@ from typing import final
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
-from rank_search.options import CostModel
 from rank_search.point import Point
-from rank_search.search.coordinates import coordinates, coordinates_of, point_at
+from rank_search.search.coordinate_system import CoordinateSystem
 from rank_search.search.results import Told
 from rank_search.search.sampler_memory import SamplerMemory
 from rank_search.search.samplers import RANDOM, make_sampler, searched, starting_options
@@ -18,7 +17,6 @@ from rank_search.search.searcher import RANDOM_ATTEMPTS, SAMPLER_ATTEMPTS, Searc
 from rank_search.search.seeds import Seed
 from rank_search.search.settings import SearchSettings
 from rank_search.search.source import SearchTrial
-from rank_search.search.space import Space
 
 
 @final
@@ -26,23 +24,22 @@ class OptunaSearcher(Searcher):
     """Asks a sampler for coordinates, and takes random ones when it only repeats itself.
 
     Args:
-        space: what can be chosen.
-        costs, settings, seeds, dense, rng_seed: see `Searcher`.
+        system: what the coordinates stand for.
+        settings, seeds, dense, rng_seed: see `Searcher`.
     """
 
     def __init__(
         self,
-        space: Space,
-        costs: CostModel,
+        system: CoordinateSystem,
         settings: SearchSettings,
         seeds: Sequence[Seed],
         dense: Mapping[str, float],
         rng_seed: int = 0,
     ) -> None:
-        super().__init__(costs, settings, seeds, dense, rng_seed)
-        self._space, self._name = space, settings.sampler
+        super().__init__(system.costs, settings, seeds, dense, rng_seed)
+        self._system, self._name = system, settings.sampler
         self._options = starting_options(settings.sampler, settings.options, len(seeds))
-        distributions = coordinates(space)
+        distributions = system.distributions()
         self._searched = searched(distributions)
         self._memory = SamplerMemory(distributions, len(settings.objectives))
 
@@ -54,7 +51,7 @@ class OptunaSearcher(Searcher):
         return self._random(number)
 
     def _place(self, number: int, point: Point, label: str) -> SearchTrial:
-        drawn = self._memory.open(coordinates_of(self._space, point))
+        drawn = self._memory.open(self._system.coordinates_of(point))
         self._memory.join_generation(drawn, self._sampler(number, 0))
         return self._kept(number, drawn, point, label)
 
@@ -71,7 +68,7 @@ class OptunaSearcher(Searcher):
 
     def _new(self, number: int, drawn: Trial, label: str) -> SearchTrial | None:
         """The trial of drawn coordinates; None if their point is known."""
-        point = point_at(self._space, self._costs, drawn.params)
+        point = self._system.point_at(drawn.params)
         if point.key not in self._keys:
             return self._kept(number, drawn, point, label)
         self._memory.reject(drawn)

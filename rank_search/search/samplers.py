@@ -52,7 +52,11 @@ SAMPLERS: Final[Mapping[str, type[BaseSampler]]] = {
     "nsga3": NSGAIIISampler,
     "gp": GPSampler,
     "random": RandomSampler,
+    "bolaco": GPSampler,
 }
+
+BOLACO: Final = "bolaco"
+"""Optuna's Gaussian process on other coordinates: see `rank_search.search.kept_shares`."""
 
 AUTO: Final = "auto"
 """The sampler that is not Optuna's: see `rank_search.search.auto`."""
@@ -66,6 +70,7 @@ _FIXED: Final[Mapping[str, type[_FixedSpace]]] = {
     "nsga2": FixedNSGAII,
     "nsga3": FixedNSGAIII,
     "gp": FixedGP,
+    "bolaco": FixedGP,
 }
 
 # Multivariate TPE is faster and was better relative to one prior; small populations suit short searches.
@@ -75,6 +80,7 @@ _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "nsga3": {"population_size": 24},
     "gp": {},
     "random": {},
+    "bolaco": {},
 }
 
 _KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {

@@ -21,7 +21,7 @@ from rank_search.basics import is_higher_better, nearest
 from rank_search.errors import StudyFileError
 from rank_search.point import DENSE, Bound, Chosen, Objective, parse_condition
 from rank_search.search.rungs import RungSettings
-from rank_search.search.samplers import AUTO, NAMES, check_options
+from rank_search.search.samplers import AUTO, BOLACO, NAMES, check_options
 from rank_search.search.strength import Strength
 
 KEPT: Final = "kept"
@@ -188,7 +188,9 @@ class SearchSettings(BaseModel):
     sampler: str = Field(
         default=AUTO,
         description=f"Which sampler asks for points after the seeds: {', '.join(NAMES)}. `auto` learns how much each "
-        "layer's error counts and spreads the cost over the layers accordingly; the others are Optuna's.",
+        "layer's error counts and spreads the cost over the layers accordingly; `bolaco` searches, by Optuna's "
+        "Gaussian process, which share of its cost each group of layers keeps, within the bound on params or macs; the "
+        "others are Optuna's.",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
@@ -276,7 +278,7 @@ class SearchSettings(BaseModel):
     @property
     def uses_options(self) -> bool:
         """Whether seed points or sampler need to know how far each layer's options are off."""
-        return self.sampler == AUTO or self.seeds.allocations > 0
+        return self.sampler in (AUTO, BOLACO) or self.seeds.allocations > 0
 
     @property
     def penalties(self) -> dict[str, Strength]:

@@ -14,7 +14,7 @@ from rank_search.layers import Layer
 from rank_search.options import OptionTable
 from rank_search.options.allocation import lagrangian_front
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import AutoSearcher, OptunaSearcher, Searcher, seed_points
+from rank_search.search import AutoSearcher, OptunaSearcher, Searcher, Weakenings, seed_points
 from rank_search.search.auto import Auto
 from tests.small_space import LAYERS, Made, made_up_error, options_of
 
@@ -334,7 +334,7 @@ def test_auto_finds_more_than_random_points_and_unlearned_allocations(make: Make
     found = hypervolume(problem, problem.drive(60, rng_seed))
 
     made = make(layers=EIGHT, sampler="random", seeds=NO_SEEDS)
-    asked, points = OptunaSearcher(*made, [], problem.dense, rng_seed), []
+    asked, points = OptunaSearcher(Weakenings(*made[:2]), made[2], [], problem.dense, rng_seed), []
     for number in range(60):
         trial = asked.ask(number)
         assert trial is not None

@@ -16,11 +16,13 @@ from rank_search.options import CostModel
 from rank_search.point import Outcome, Point, State
 from rank_search.search import (
     AutoSearcher,
+    KeptShares,
     OptunaSearcher,
     Searcher,
     SearchSettings,
     SearchTrial,
     Space,
+    Weakenings,
     check_counted,
     seed_points,
 )
@@ -35,7 +37,9 @@ def searcher(made: tuple[Space, CostModel, SearchSettings], rng_seed: int = 3) -
     known = settings, seed_points(space, costs, settings), {**costs.dense, "error": 0}, rng_seed
     if settings.sampler == "auto":
         return AutoSearcher(space, options_of(made), *known)
-    return OptunaSearcher(space, costs, *known)
+    if settings.sampler == "bolaco":
+        return OptunaSearcher(KeptShares(space, options_of(made), settings), *known)
+    return OptunaSearcher(Weakenings(space, costs), *known)
 
 
 def measure(costs: CostModel, point: Point) -> Outcome:
@@ -116,15 +120,16 @@ def test_the_same_rng_seed_gives_the_same_points_in_every_version(make: Make, sa
     assert keys == f"{SEEDED} {FROZEN[sampler]}".split()
 
 
-def test_a_search_by_gaussian_processes_resumes_too(make: Make) -> None:
+@pytest.mark.parametrize("sampler", ["gp", "bolaco"])
+def test_a_search_by_gaussian_processes_resumes_too(make: Make, sampler: str) -> None:
     made = make(
-        ("svd",), sampler="gp", options={"n_startup_trials": 3}, seeds={"fractions": [0.5, 0.3], "weakenings": []}
+        ("svd",), sampler=sampler, options={"n_startup_trials": 3}, seeds={"fractions": [0.5, 0.3], "weakenings": []}
     )
     straight = drive(made, searcher(made), range(6))
     resumed = searcher(made)
     resumed.feed(straight[:5])
     assert [past.point for past in drive(made, resumed, range(5, 6))] == [past.point for past in straight[5:]]
-    assert straight[5].label == "gp"
+    assert straight[5].label == sampler
 
 
 @pytest.mark.parametrize("sampler", ["auto", "tpe", "nsga2", "nsga3", "random"])
