@@ -76,17 +76,17 @@ def tables(problem: Problem, batches: int, seed: int) -> dict[str, rs.OptionTabl
     return found
 
 
-def table(problem: Problem, moments: LayerMoments) -> rs.OptionTable:
+def table(problem: Problem, moments: LayerMoments, groups: Mapping[str, Sequence[str]] | None = None) -> rs.OptionTable:
     inventory, cache = problem.inventory, SpectraCache()
     layers, plugins = inventory.layers, problem.plugins
     bases = {
         name: cache.bases(name, weight_of(problem.model, name), moments.inputs.get(name), moments.gradients.get(name))
         for name in layers
     }
-    groups = build_groups(layers, plugins, problem.groups, problem.choices)
+    searched = build_groups(layers, plugins, groups or problem.groups, problem.choices)
     fits = fits_of(layers, plugins, bases, problem.study.folder)
     costs = CostModel(layers, plugins, inventory.rest)
-    return measured_table(groups, costs, fits, 1, stored_bits(problem.model))
+    return measured_table(searched, costs, fits, 1, stored_bits(problem.model))
 
 
 WAYS: Final[Mapping[str, tuple[str, Rule]]] = {
@@ -112,9 +112,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=8, help="batches of test data")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    study = rs.load_study(given.study)
-    options = {**study.task.options, **given.options}
-    problem = begin(study.model_copy(update={"task": study.task.model_copy(update={"options": options})}))
+    problem = read(given.study, given.options)
     task, model = problem.task, problem.model
     with seeded(0):
         test = list(islice(task.test() or (), given.test))
@@ -126,12 +124,24 @@ def main() -> None:
     print(f"dense: {nats(model):.3f} nats a token", flush=True)
     rows: dict[str, list[list[float]]] = {name: [] for name in WAYS}
     for seed in range(given.seeds):
-        made = tables(problem, study.priors.calibration, seed)
+        made = tables(problem, problem.study.priors.calibration, seed)
         for name, (kind, rule) in WAYS.items():
             points = [rule(made[kind], share) for share in given.shares]
             rows[name].append([nats(rs.factorize(model, point, made[kind])) for point in points])
             print(seed, name, *(f"{each:.3f}" for each in rows[name][-1]), flush=True)
-    print("| nats a token at | " + " | ".join(f"{share:.0%}" for share in given.shares) + " |")
+    show(given.shares, rows)
+
+
+def read(path: Path, options: Mapping[str, object]) -> Problem:
+    """The study's problem, its task made with these options, too."""
+    study = rs.load_study(path)
+    task = study.task.model_copy(update={"options": {**study.task.options, **options}})
+    return begin(study.model_copy(update={"task": task}))
+
+
+def show(shares: Sequence[float], rows: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Median and range over the rng seeds, as a table: for each way, a list for each rng seed."""
+    print("| nats a token at | " + " | ".join(f"{share:.0%}" for share in shares) + " |")
     for name, found in rows.items():
         of_shares = [sorted(each) for each in zip(*found, strict=True)]
         cells = [f"{each[len(each) // 2]:.3f} ({each[0]:.3f}–{each[-1]:.3f})" for each in of_shares]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from rank_search.basics import make_callable
 from rank_search.options.allocate import Allocation, allocate
-from rank_search.options.allocation import HullPoint, cost_shares, mean_shares, spread, sweep
+from rank_search.options.allocation import HullPoint, cost_shares, mean_shares, minds_costs, spread, sweep
 from rank_search.options.arrays import Array, OptionArrays, Places
 from rank_search.options.cost_model import CostModel, normalized
 from rank_search.options.cuts import CutMeasure, calibrated
@@ -42,6 +42,7 @@ __all__ = [
     "mean_shares",
     "measure_forms",
     "measured_table",
+    "minds_costs",
     "normalized",
     "options",
     "spread",

@@ -15,6 +15,9 @@ Shares = Mapping[str, float]
 
 _SMALLEST: Final = 1e-12
 
+_OF_MACS: Final = frozenset({"macs", "latency", "latency_ratio"})
+_OF_PARAMS: Final = frozenset({"params", "bits"})
+
 
 @dataclass(frozen=True)
 class HullPoint:
@@ -135,12 +138,21 @@ def cost_shares(objectives: Sequence[str]) -> list[Shares]:
     ([{'params': 0.0, 'macs': 1.0}], [{'params': 0.5, 'macs': 0.5}])
     """
     shares: list[Shares] = []
-    if {"macs", "latency", "latency_ratio"} & set(objectives):
+    if _OF_MACS & set(objectives):
         shares.append({"params": 0.0, "macs": 1.0})
-    if {"params", "bits"} & set(objectives):
+    if _OF_PARAMS & set(objectives):
         shares.append({"params": 1.0, "macs": 0.0})
     both: Shares = {"params": 0.5, "macs": 0.5}
     return shares if len(shares) == 1 else [*shares, both]
+
+
+def minds_costs(objectives: Sequence[str]) -> bool:
+    """Whether any objective is a cost.
+
+    >>> minds_costs(["error", "bits"]), minds_costs(["error"])
+    (True, False)
+    """
+    return bool((_OF_MACS | _OF_PARAMS) & set(objectives))
 
 
 def mean_shares(objectives: Sequence[str]) -> Shares:

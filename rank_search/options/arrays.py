@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, final
 
 import numpy as np
@@ -37,6 +38,12 @@ One axis is laid out on 25 options (`LADDER`): eight of them are a third of the 
 COUNTS: Final = (1, 1, 1, 2, 2, 2, 2, 3, 3, 3)
 """How many groups are moved, each as likely: two on average, so that one group may pay for another. With one alone
 every step along its front is cheaper and worse, or dearer and better."""
+
+
+_LEAST_PRICE: Final = 1e-6
+_LARGEST_PRICE: Final = 1e9
+_HALVINGS: Final = 24
+"""Of the ratio of these two: what is left are two parts in a million."""
 
 
 @final
@@ -102,6 +109,35 @@ class OptionArrays:
         """
         weighed = self.errors * weights[self._rows[:, None], self.kinds]  # groups × options
         return np.asarray(np.argmin(weighed + price * share, axis=1))
+
+    def solved_within(
+        self,
+        weights: Float[Array, "groups kinds"],
+        price: float,
+        share: Float[Array, "groups options"],
+        limits: Mapping[str, float],
+    ) -> Int[Places, " groups"]:
+        """The same, the price raised to the least at which the whole model keeps the limits on its counted costs.
+
+        Where no price does, the cheapest allocation.
+        """
+
+        def keeps(places: Int[Places, " groups"]) -> bool:
+            costs = self.costs(places)
+            return all(costs[name] <= limit for name, limit in limits.items())
+
+        places, low, high = self.solved(weights, price, share), max(price, _LEAST_PRICE), _LARGEST_PRICE
+        if keeps(places):
+            return places
+        places = self.solved(weights, high, share)
+        for _ in range(_HALVINGS if keeps(places) else 0):
+            middle = math.sqrt(low * high)
+            tried = self.solved(weights, middle, share)
+            if keeps(tried):
+                places, high = tried, middle
+            else:
+                low = middle
+        return places
 
     def moved(self, places: Int[Places, " groups"], rng: np.random.Generator) -> Int[Places, " groups"]:
         """One to three groups moved: to a neighbor on their own front, or to any option of about their cost."""

@@ -15,11 +15,11 @@ from typing import Final, TypeVar, final
 import numpy as np
 
 from rank_search.basics import Float, Int
-from rank_search.options import Array, OptionArrays, OptionTable, Places, cost_shares
+from rank_search.options import Array, OptionArrays, OptionTable, Places
 from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice, Point
 from rank_search.search.candidates import Candidate, Candidates
-from rank_search.search.constraints import check_counted
+from rank_search.search.constraints import check_counted, upper_limits
 from rank_search.search.coordinates import without_frames
 from rank_search.search.features import Features
 from rank_search.search.improvement import directions, expected_improvement
@@ -76,7 +76,8 @@ class Auto:
         self._menus = OptionArrays(options, [group.name for group in space.groups])
         self._strengths = space.searched_penalties
         self._features = Features(len(space.groups), len(options.factorizations), len(self._strengths))
-        self._candidates = Candidates(self._menus, self._features, cost_shares(self._names), len(self._strengths))
+        limits = upper_limits(settings.constraints, options.dense)
+        self._candidates = Candidates(self._menus, self._features, self._names, len(self._strengths), limits)
         self._seen: dict[str, _SeenTrial] = {}
         self._front: dict[str, _SeenTrial] = {}
         self._pending: dict[str, Candidate] = {}
@@ -164,11 +165,13 @@ class Auto:
             surrogates, all_places, np.stack([*penalties, *(each.penalties for each in flying)]), rng
         )
         gains = self._box.gain(losses)
+        nearest_the_box = gains[:, : len(places)].min(axis=2).mean(axis=0)
         gains[:, : len(places)] *= self._keeps_bounds(losses[:, : len(places)])[:, :, None]
         front = np.array([each.losses for each in _in_order(self._front)]).reshape(-1, len(self._names))
         known = np.concatenate([self._box.gain(front), gains[:, len(places) :].mean(axis=0)])
         toward = directions(rng, DIRECTIONS, len(self._names))
-        return expected_improvement(gains[:, : len(places)], known, toward)
+        expected = expected_improvement(gains[:, : len(places)], known, toward)
+        return expected if expected.any() else nearest_the_box
 
     def _drawn_losses(
         self,

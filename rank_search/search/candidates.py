@@ -9,7 +9,7 @@ from typing import Final, final
 import numpy as np
 
 from rank_search.basics import Float, Int
-from rank_search.options import Array, OptionArrays, Places
+from rank_search.options import Array, OptionArrays, Places, cost_shares, minds_costs
 from rank_search.search.features import Features
 from rank_search.search.residual import Corrected
 
@@ -56,15 +56,24 @@ class Candidates:
     Args:
         menus: the options of all groups.
         features: what the surrogates see.
-        shares: what costs are worth, in each way that an objective cares about.
+        objectives: their names.
         penalties: how many are searched.
+        limits: the most that a counted cost may be.
     """
 
     def __init__(
-        self, menus: OptionArrays, features: Features, shares: Sequence[Mapping[str, float]], penalties: int
+        self,
+        menus: OptionArrays,
+        features: Features,
+        objectives: Sequence[str],
+        penalties: int,
+        limits: Mapping[str, float],
     ) -> None:
-        self._menus, self._features, self._searched = menus, features, penalties
-        self._prices = [(menus.share(each), menus.prices(each)) for each in shares]
+        self._menus, self._features, self._searched, self._limits = menus, features, penalties, limits
+        at_limits = limits and not minds_costs(objectives)
+        self._prices = [
+            (menus.share(each), np.zeros(1) if at_limits else menus.prices(each)) for each in cost_shares(objectives)
+        ]
 
     def made(
         self, surrogates: Sequence[Corrected | None], members: Sequence[Candidate], rng: np.random.Generator
@@ -83,11 +92,14 @@ class Candidates:
     def _solved(
         self, surrogates: Sequence[Corrected | None], members: Sequence[Candidate], rng: np.random.Generator
     ) -> Iterator[tuple[Places, Array]]:
-        """Best allocations for prices all along the front, under weights that are expected, or drawn."""
+        """Best allocations for prices all along the front, under weights that are expected, or drawn.
+
+        Where a price breaks the limits they are the best within these; where no objective is a cost, all are.
+        """
         for weights in self._weights(surrogates, rng):
             share, prices = self._prices[int(rng.integers(len(self._prices)))]
-            places = self._menus.solved(weights, prices[int(rng.integers(len(prices)))], share)
-            yield places, self._penalties(members, rng)
+            price = prices[int(rng.integers(len(prices)))]
+            yield self._menus.solved_within(weights, price, share, self._limits), self._penalties(members, rng)
 
     def _weights(
         self, surrogates: Sequence[Corrected | None], rng: np.random.Generator

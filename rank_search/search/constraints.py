@@ -43,6 +43,20 @@ def check_counted(bounds: Iterable[Bound], counted: Mapping[str, float], dense: 
     return Outcome(State.INFEASIBLE, dict(counted), "; ".join(broken)) if broken else None
 
 
+def upper_limits(bounds: Iterable[Bound], dense: Mapping[str, float]) -> dict[str, float]:
+    """The most that each counted cost may be, of those that are bounded from above.
+
+    >>> upper_limits([Bound.parse("macs <= 0.5 * dense"), Bound.parse("macs < 40")], {"macs": 100})
+    {'macs': 40.0}
+    """
+    found: dict[str, float] = {}
+    for bound in bounds:
+        if bound.name in COUNTED and bound.sign.startswith("<"):
+            limit = bound.absolute(dense)
+            found[bound.name] = min(limit, found.get(bound.name, limit))
+    return found
+
+
 def require_possible(bounds: Iterable[Bound], space: Space, costs: CostModel, seeds: Sequence[Seed]) -> None:
     """Refuse a bound on counted costs that no seed point and no point of the space keeps.
 

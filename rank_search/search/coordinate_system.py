@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+
 from rank_search.options import CostModel
 from rank_search.point import Point
 from rank_search.search.coordinates import Coordinates, coordinates, coordinates_of, point_at
@@ -32,6 +34,13 @@ class CoordinateSystem(ABC):
     @abstractmethod
     def coordinates_of(self, point: Point) -> Coordinates:
         """Coordinates close to a point."""
+
+    def near(self, params: Coordinates, distance: float, rng: np.random.Generator) -> Coordinates | None:
+        """Others at about that distance, as a share of their ranges, for a sampler that only repeats a known point.
+
+        None: the sampler is asked again.
+        """
+        return None
 
 
 @final

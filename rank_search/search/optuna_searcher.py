@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import final
+from typing import Final, final
 
+import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
 from rank_search.point import Point
 from rank_search.search.coordinate_system import CoordinateSystem
+from rank_search.search.coordinates import Coordinates
 from rank_search.search.results import Told
 from rank_search.search.sampler_memory import SamplerMemory
 from rank_search.search.samplers import RANDOM, make_sampler, searched, starting_options
@@ -17,6 +19,9 @@ from rank_search.search.searcher import RANDOM_ATTEMPTS, SAMPLER_ATTEMPTS, Searc
 from rank_search.search.seeds import Seed
 from rank_search.search.settings import SearchSettings
 from rank_search.search.source import SearchTrial
+
+NUDGE: Final = 0.02
+"""How far from a known point the first other one is looked for, of the coordinates' ranges; the next ones farther."""
 
 
 @final
@@ -44,11 +49,20 @@ class OptunaSearcher(Searcher):
         self._memory = SamplerMemory(distributions, len(settings.objectives))
 
     def _propose(self, number: int) -> SearchTrial | None:
-        for attempt in range(SAMPLER_ATTEMPTS):
-            drawn = self._memory.draw(self._sampler(number, attempt))
+        drawn = self._memory.draw(self._sampler(number, 0))
+        first = drawn.params
+        for attempt in range(1, SAMPLER_ATTEMPTS + 1):
             if trial := self._new(number, drawn, self._name):
                 return trial
+            if attempt < SAMPLER_ATTEMPTS:
+                drawn = self._again(number, attempt, first)
         return self._random(number)
+
+    def _again(self, number: int, attempt: int, first: Coordinates) -> Trial:
+        """Other coordinates than those that stood for a known point."""
+        rng = np.random.default_rng(self._derived(number, attempt))
+        near = self._system.near(first, NUDGE * attempt, rng)
+        return self._memory.draw(self._sampler(number, attempt)) if near is None else self._memory.open(near)
 
     def _place(self, number: int, point: Point, label: str) -> SearchTrial:
         drawn = self._memory.open(self._system.coordinates_of(point))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rank_search.errors import StudyFileError
+from rank_search.errors import LayerError, StudyFileError
 from rank_search.layers import matches
 from rank_search.options import (
     AxisRange,
@@ -15,13 +15,15 @@ from rank_search.options import (
     HullPoint,
     Option,
     OptionTable,
+    allocate,
     mean_shares,
+    minds_costs,
     normalized,
     spread,
     sweep,
 )
 from rank_search.point import AxisValue, Choice, Point
-from rank_search.search.constraints import check_counted
+from rank_search.search.constraints import check_counted, upper_limits
 from rank_search.search.coordinates import without_frames
 from rank_search.search.settings import LayerSetting, SearchSettings, SeedPointSettings
 from rank_search.search.space import Space
@@ -91,22 +93,41 @@ def _dense(space: Space) -> Iterator[Seed]:
 
 def _allocated(space: Space, options: OptionTable, settings: SearchSettings) -> Iterator[Seed]:
     """Points along the front of errors and costs, as far as they keep the bounds on counted costs."""
-    shares = mean_shares([each.name for each in settings.objectives])
+    names = [each.name for each in settings.objectives]
+    shares = mean_shares(names)
     most = WORST_MEAN_ERROR * len(space.groups)
     fixed = sum(shares[name] * options.rest[name] / max(1, options.dense[name]) for name in shares)
 
     def chosen(corner: HullPoint) -> tuple[Option, ...]:
         return options.chosen(corner.chosen)
 
+    first = list(_at_the_limits(space, options, settings))
+    yield from first
+    if upper_limits(settings.constraints, options.dense) and not minds_costs(names):
+        return  # what costs less is worth nothing then
     worth = [
         each
         for each in sweep(options, shares)
         if each.error <= most
         and check_counted(settings.constraints, options.total(chosen(each)), options.dense) is None
     ]
-    for corner in spread(worth, settings.seeds.allocations, fixed):
+    for corner in spread(worth, settings.seeds.allocations - len(first), fixed):
         layers = {layer: choice for option in chosen(corner) for layer, choice in option.choices.items()}
         yield Seed(f"allocation {corner.cost + fixed:.2g}", Point(layers, _middle_penalties(space, layers)))
+
+
+def _at_the_limits(space: Space, options: OptionTable, settings: SearchSettings) -> Iterator[Seed]:
+    """The allocation of least error within the bounds on counted costs, if there are any and it keeps them."""
+    limits = upper_limits(settings.constraints, options.dense)
+    if not limits:
+        return
+    try:
+        found = allocate(options, params=limits.get("params"), macs=limits.get("macs"))
+    except LayerError:
+        return
+    layers = dict(found.layers)
+    if check_counted(settings.constraints, {"params": found.params, "macs": found.macs}, options.dense) is None:
+        yield Seed("allocation within bounds", Point(layers, _middle_penalties(space, layers)))
 
 
 def _cut(fraction: float) -> Rule:

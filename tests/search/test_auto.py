@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rank_search.layers import Layer
-from rank_search.options import OptionTable
+from rank_search.options import OptionTable, allocate
 from rank_search.options.allocation import lagrangian_front
 from rank_search.point import Choice, Outcome, Point, State
 from rank_search.search import AutoSearcher, OptunaSearcher, Searcher, Weakenings, seed_points
@@ -183,6 +183,23 @@ def test_auto_avoids_points_in_flight_and_their_like(make: Make) -> None:
 def test_auto_keeps_bounds_on_counted_costs(make: Make, bounds: list[str], holds: Callable[..., bool]) -> None:
     problem = Problem(make(constraints=bounds))
     assert all(holds(problem.costs.cost(point), problem.costs.dense) for point in problem.drive(25))
+
+
+def test_auto_spends_what_a_bound_allows_where_no_objective_is_a_cost(make: Make) -> None:
+    problem = Problem(make(layers=EIGHT, objectives=["error"], constraints=["macs <= 0.5 * dense"]), COUNTS)
+    points = problem.drive(20)
+    kept = [problem.costs.cost(point)["macs"] / problem.costs.dense["macs"] for point in points]
+    assert all(0.4 < each <= 0.5 for each in kept)
+    unlearned = allocate(problem.options, macs=0.5).point
+    assert min(map(problem.losses, points)) < problem.losses(unlearned)
+
+
+def test_auto_looks_near_the_box_where_nothing_is_expected_inside(make: Make) -> None:
+    """The worst loss worth having is out of reach of every point within the bound."""
+    made = make(layers=EIGHT, objectives=["error"], constraints=["macs <= 0.2 * dense"], reference={"error": 0.012})
+    problem = Problem(made, COUNTS)
+    points = problem.drive(20)
+    assert min(map(problem.losses, points[10:])) < min(map(problem.losses, points[:5]))
 
 
 @pytest.mark.parametrize("bound", ["error <= 0.03", "error <= 3 * dense"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
 
 from rank_search.errors import StudyFileError
-from rank_search.options import CostModel
+from rank_search.options import CostModel, Option
 from rank_search.options.allocation import lagrangian_front
 from rank_search.point import Choice
 from rank_search.search import SearchSettings, Seed, Space, check_counted, seed_points
@@ -158,6 +159,27 @@ def test_allocations_keep_bounds_on_counted_costs(make: Make, bound: str) -> Non
     found = [seed.point for label, seed in allocated(made).items() if label.startswith("allocation")]
     assert len(found) >= 3
     assert all(check_counted(settings.constraints, costs.cost(point), costs.dense) is None for point in found)
+
+
+@pytest.mark.parametrize("objectives", [["error"], ["error", "macs"]])
+def test_the_first_allocation_is_the_best_within_the_bounds(make: Make, objectives: list[str]) -> None:
+    made = make(("svd",), objectives=objectives, constraints=["macs <= 0.5 * dense", "params < 0.7 * dense"])
+    options, found = options_of(made), allocated(made)
+    first = found["allocation within bounds"].point
+    assert list(found)[1] == "allocation within bounds"
+    assert (len(found) == 2) == (objectives == ["error"])
+    assert len(found) <= 11
+
+    def error(chosen: Iterable[Option]) -> float:
+        return sum(option.error for option in chosen)
+
+    kept = [
+        error(chosen)
+        for chosen in itertools.product(*options.of.values())
+        if options.total(chosen)["macs"] <= 0.5 * options.dense["macs"]
+        and options.total(chosen)["params"] < 0.7 * options.dense["params"]
+    ]
+    assert error(options.describe(first)) == pytest.approx(min(kept))
 
 
 def test_no_allocations_where_none_are_asked_for_or_none_keeps_the_bounds(make: Make) -> None:
