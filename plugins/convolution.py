@@ -16,11 +16,8 @@ from rank_search.layers import Layer, LayerKind
 _OPERATIONS: Final[dict[int, Callable[..., Tensor]]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
-class Conv2dKind(LayerKind):
-    """`nn.Conv2d` without groups."""
-
-    def classes(self) -> tuple[type[nn.Module], ...]:
-        return (nn.Conv2d,)
+class ConvolutionKind(LayerKind):
+    """Convolutions of some number of dimensions, without groups."""
 
     def refusal(self, module: nn.Module) -> str:
         groups, channels = cast(_ConvNd, module).groups, cast(_ConvNd, module).in_channels
@@ -65,12 +62,41 @@ class Conv2dKind(LayerKind):
         some = examples[: max(1, most // max(1, math.prod(-(-size // step) for size, step in sides)))]
         if not some.numel():
             return x.new_zeros(0, layer.in_features * math.prod(layer.kernel))
-        padded = _padded(layer, some).contiguous()
-        found = F.unfold(padded, layer.kernel, layer.dilation, stride=layer.stride)
-        return found.transpose(1, 2).flatten(0, 1)
+        return _patches(layer, _padded(layer, some).contiguous())
 
     def channels(self, layer: Layer) -> int:
         return -1 - len(layer.kernel)
+
+
+class Conv1dKind(ConvolutionKind):
+    """`nn.Conv1d`."""
+
+    def classes(self) -> tuple[type[nn.Module], ...]:
+        return (nn.Conv1d,)
+
+
+class Conv2dKind(ConvolutionKind):
+    """`nn.Conv2d`."""
+
+    def classes(self) -> tuple[type[nn.Module], ...]:
+        return (nn.Conv2d,)
+
+
+class Conv3dKind(ConvolutionKind):
+    """`nn.Conv3d`."""
+
+    def classes(self) -> tuple[type[nn.Module], ...]:
+        return (nn.Conv3d,)
+
+
+def _patches(layer: Layer, padded: Tensor) -> Tensor:
+    """A row for each position of each example: what the kernel lies on there, in the order in · kernel."""
+    dimensions = len(layer.kernel)
+    if dimensions == 2:
+        return F.unfold(padded, layer.kernel, layer.dilation, stride=layer.stride).transpose(1, 2).flatten(0, 1)
+    for place, (size, step, apart) in enumerate(zip(layer.kernel, layer.stride, layer.dilation, strict=True)):
+        padded = padded.unfold(2 + place, apart * (size - 1) + 1, step)[..., ::apart]
+    return padded.movedim(1, 1 + dimensions).flatten(0, dimensions).flatten(1)  # was: examples, in, positions, kernel
 
 
 def _padded(layer: Layer, x: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
-"""Singular value decomposition: a k×k convolution to r channels, then a 1×1 convolution back."""
+"""Singular value decomposition: the layer's convolution to r channels, then a 1×1 convolution back."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -11,22 +12,24 @@ from rank_search.basics import Float
 from rank_search.layers import Axis, Bases, Factorization, Layer
 
 
-def matrix(weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out inputs_kh_kw"]:
-    """The out × (in·kh·kw) unfolding; a linear weight is its own."""
+def matrix(weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out n"]:
+    """The out × (in·kernel) unfolding; a linear weight is its own."""
     return weight.flatten(1)
 
 
 class ChannelSVD(Factorization):
-    """W = U·B: U (out × r, orthonormal columns), B (r × in·kh·kw) carries the singular values.
+    """W = U·B: U (out × r, orthonormal columns), B (r × in·kernel) carries the singular values.
 
-    Parameters r·(in·kh·kw + out), MACs r·(in·kh·kw + out) per output position. Equality in the spectrum bound
+    Parameters r·(in·kernel + out), MACs r·(in·kernel + out) per output position. Equality in the spectrum bound
     (Eckart–Young): no matrix of rank r is closer. Where the layer's inputs are known, the same holds for its outputs:
     no weight of rank r comes closer to them (see `output_basis`).
     """
 
+    any_geometry = True
+
     @classmethod
     def axes(cls, layer: Layer) -> tuple[Axis, ...]:
-        rows, columns = layer.out_features, layer.in_features * layer.kernel[0] * layer.kernel[1]
+        rows, columns = layer.out_features, math.prod(layer.shape[1:])
         return (Axis("rank", 1, min(rows, columns), (matrix,)),)
 
     def __init__(self, layer: Layer, *, rank: int) -> None:

@@ -11,7 +11,7 @@ from rank_search.layers.calls import Call, Example, bound, forward, repeated, te
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
-from rank_search.layers.factorization import Axis, Factorization, fit_closer, fit_to
+from rank_search.layers.factorization import Axis, Factorization, axes_of, fit_closer, fit_to
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
 from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
@@ -45,6 +45,7 @@ __all__ = [
     "Skipped",
     "Unfolding",
     "Weighed",
+    "axes_of",
     "bound",
     "by_output",
     "channels_last",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from rank_search.errors import LayerError
 from rank_search.layers.kinds import kind_named, kind_of, layer_kinds
 
 Pair = tuple[int, int]
+
+_Each = TypeVar("_Each", int, Pair)
 
 Unfolding = Callable[[Tensor], Tensor]
 """A rearrangement of a layer's weight into a matrix."""
@@ -104,22 +106,28 @@ class Layer:
         """
         return kind_named(self.kind).columns(self, x, most)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its weight is a matrix, or that of a two-dimensional convolution."""
+        return len(self.shape) in (2, 4)
+
     def along_rows(self) -> Layer:
-        """The same layer acting on rows only: stride, padding and dilation of the columns taken away."""
-        return replace(
-            self,
-            stride=(self.stride[0], 1),
-            padding=(self.padding[0], (0, 0)),
-            dilation=(self.dilation[0], 1),
-        )
+        """The same layer acting on rows only, the kernel's first dimension: what it does along others is taken away."""
+        return self._along(rows=True)
 
     def along_columns(self) -> Layer:
-        """The same layer acting on columns only."""
+        """The same layer acting on columns only, all dimensions but the first."""
+        return self._along(rows=False)
+
+    def _along(self, rows: bool) -> Layer:
+        def kept(given: tuple[_Each, ...], nothing: _Each) -> tuple[_Each, ...]:
+            return tuple(each if (place == 0) is rows else nothing for place, each in enumerate(given))
+
         return replace(
             self,
-            stride=(1, self.stride[1]),
-            padding=((0, 0), self.padding[1]),
-            dilation=(1, self.dilation[1]),
+            stride=kept(self.stride, 1),
+            padding=kept(self.padding, (0, 0)),
+            dilation=kept(self.dilation, 1),
         )
 
 

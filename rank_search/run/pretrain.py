@@ -22,6 +22,7 @@ from rank_search.layers import (
     Axis,
     DirectBases,
     Factorization,
+    axes_of,
     copied,
     factorize,
     plugin_version,
@@ -89,7 +90,7 @@ def full_rank(problem: Problem) -> Point:
             f"factorization is {wanted!r}, and there are: {', '.join(problem.plugins)}."
         )
     chosen = {name: wanted if wanted in own else own[0] for name, own in problem.choices.items() if own}
-    axes = {name: problem.plugins[key].axes(layers[name]) for name, key in chosen.items()}
+    axes = {name: axes_of(problem.plugins[key], layers[name]) for name, key in chosen.items()}
     return Point({name: Choice(key, {axis.name: _top(axis) for axis in axes[name]}) for name, key in chosen.items()})
 
 
