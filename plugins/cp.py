@@ -43,7 +43,8 @@ class CP(Factorization):
     Lebedev et al., "Speeding-up convolutional neural networks using fine-tuned CP-decomposition" (ICLR 2015),
     with the dimensions of the kernel kept together. Parameters rank·(in + kernel + out). Fitted by alternating least
     squares in the Tucker-compressed coordinates (Bro and Andersson 1998), once for each rank; the three vectors
-    of a component get the same norm. A kernel of one pixel is a matrix: there it does not apply (use the SVD).
+    of a component get the same norm. A kernel of one pixel is a matrix: there it does not apply (use the SVD), nor to
+    grouped convolutions.
     """
 
     any_geometry = True
@@ -52,7 +53,7 @@ class CP(Factorization):
     def axes(cls, layer: Layer) -> tuple[Axis, ...]:
         out_features, in_features = layer.out_features, layer.in_features
         pixels = math.prod(layer.kernel)
-        if pixels == 1:
+        if pixels == 1 or layer.groups > 1:
             return ()
         break_even = out_features * in_features * pixels // (out_features + in_features + pixels)
         return (Axis("rank", 1, max(1, break_even), (out_unfolding, in_unfolding, space_unfolding)),)

@@ -40,7 +40,8 @@ class Tucker2(Factorization):
     leading singular vectors, and the core of every pair of ranks is a corner of the full core. So its squared
     error is at most the sum of the two squared tails, and at least the larger one. Parameters
     out·rank_out + rank_out·rank_in·kernel + in·rank_in. A kernel of one pixel is a matrix, for which the SVD
-    is the same thing with fewer parameters: there it does not apply.
+    is the same thing with fewer parameters: there it does not apply, nor
+    to grouped convolutions.
     """
 
     any_geometry = True
@@ -48,7 +49,7 @@ class Tucker2(Factorization):
     @classmethod
     def axes(cls, layer: Layer) -> tuple[Axis, ...]:
         pixels = math.prod(layer.kernel)
-        if pixels == 1:
+        if pixels == 1 or layer.groups > 1:
             return ()
         out_features, in_features = layer.out_features, layer.in_features
         return (

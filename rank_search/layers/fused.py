@@ -148,6 +148,8 @@ def _fuse_pair(module: nn.Module, norm: nn.Module) -> nn.Module | None:
         return None
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return fuse_conv_bn_eval(module, norm)
+    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) and module.groups == 1:
+        return fuse_conv_bn_eval(module, norm, transpose=True)
     if isinstance(module, nn.Linear):
         return fuse_linear_bn_eval(module, norm)
     return _fuse_factorization(module, norm) if isinstance(module, Factorization) else None

@@ -25,6 +25,7 @@ from rank_search.layers import (
     axes_of,
     copied,
     factorize,
+    groups_of,
     plugin_version,
     recompose,
     weight_of,
@@ -99,7 +100,7 @@ def _top(axis: Axis) -> float:
 
 
 def _direct_bases(model: nn.Module) -> Any:
-    return lambda name: DirectBases(weight_of(model, name))
+    return lambda name: DirectBases(weight_of(model, name), groups=groups_of(model, name))
 
 
 def _require_the_same(model: nn.Module, problem: Problem) -> None:

@@ -24,7 +24,14 @@ def code(language: str) -> list[str]:
 
 
 SLOW, FAST_METHODS, INFORMED, TESTS = code("python")
-ANY = "class AnyKronecker(Kronecker):\n    any_geometry = True\n"
+ANY = """
+class AnyKronecker(Kronecker):
+    any_geometry = True
+
+    @classmethod
+    def axes(cls, layer):
+        return super().axes(layer) if layer.groups == 1 else ()
+"""
 (PROJECT,) = code("toml")
 
 
