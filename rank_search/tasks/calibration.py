@@ -146,6 +146,8 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]
 
 
 def _hook(moment: _Moment, padding: Padding) -> Hook:
+    if moment._layer.channels != -1:  # its second dimension has channels, and is no length, even if as long as one
+        return lambda module, inputs, named: moment.take(input_of(inputs, named))
     return lambda module, inputs, named: moment.take(padding.without(input_of(inputs, named)))
 
 

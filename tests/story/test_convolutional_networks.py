@@ -10,8 +10,11 @@ from torch import nn
 
 import rank_search as rs
 from rank_search.export.formats import FORMATS
+from rank_search.export.tracing import trace
 from rank_search.layers import Layer, axes_of, count_params, load_plugin, take_inventory
 from rank_search.point import Choice
+from tests.layers.test_convolutions import choices, data, seeded, wander
+from tests.layers.test_convolutions import network as with_all
 from tests.story.convolutional import NETWORKS, images, network
 from tests.story.test_sizes import Given
 
@@ -78,3 +81,16 @@ def test_it_is_searched_exported_and_opened_again(name: str, formats: list[str],
         torch.testing.assert_close(rs.load(tmp_path / "s.rsz")(x), expected, rtol=1e-3, atol=1e-4)
         if "onnx" in formats:
             torch.testing.assert_close(FORMATS["onnx"].read(tmp_path / "onnx", {})(x), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("dimensions", "form"), [(1, "cp"), (1, "svd"), (3, "svd-spatial"), (3, "tucker2")])
+def test_forms_of_other_dimensions_are_written_as_safetensors(dimensions: int, form: str, tmp_path: Path) -> None:
+    """Their graph is read without the code of any plugin."""
+    x = data(dimensions)
+    model = wander(seeded(lambda: with_all(dimensions)), x)
+    table = rs.options(model, [x], example=x[:1], layers={"factorizations": [form, "svd"]})
+    made = rs.factorize(model, choices(model, x, form), table)
+    assert any(isinstance(each, rs.Factorization) for each in made.modules())
+    FORMATS["safetensors"].write(trace(made, x[:1]), tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(FORMATS["safetensors"].read(tmp_path, {})(x), made(x))
