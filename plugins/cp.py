@@ -1,7 +1,8 @@
-"""Canonical polyadic decomposition: a 1×1 convolution, one k×k filter for each channel, a 1×1 convolution."""
+"""Canonical polyadic decomposition: a 1×1 convolution, one filter for each channel, a 1×1 convolution."""
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import tensorly
@@ -21,35 +22,38 @@ NUDGE: Final = 0.1  # length of what is added to each unit vector of the start
 SPAN: Final = 2  # singular vectors of each mode in which components are sought, per component
 
 
-def out_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "out inputs*kh*kw"]:
-    """Mode 0: out × (in·kh·kw)."""
+def out_unfolding(weight: Float[Tensor, "out inputs ..."]) -> Float[Tensor, "out n"]:
+    """Mode 0: out × (in·kernel)."""
     return weight.flatten(1)
 
 
-def in_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "inputs out*kh*kw"]:
-    """Mode 1: in × (out·kh·kw)."""
+def in_unfolding(weight: Float[Tensor, "out inputs ..."]) -> Float[Tensor, "inputs columns"]:
+    """Mode 1: in × (out·kernel)."""
     return weight.transpose(0, 1).flatten(1)
 
 
-def space_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "kh*kw out*inputs"]:
-    """Mode 2, the two spatial modes taken as one: (kh·kw) × (out·in)."""
+def space_unfolding(weight: Float[Tensor, "out inputs ..."]) -> Float[Tensor, "pixels channels"]:
+    """Mode 2, the dimensions of the kernel taken as one: kernel × (out·in)."""
     return weight.flatten(2).movedim(2, 0).flatten(1)
 
 
 class CP(Factorization):
-    """W[o, i, s] = Σᵣ A[o, r]·B[i, r]·C[s, r], with s = (y, x): a sum of `rank` separable filters.
+    """W[o, i, s] = Σᵣ A[o, r]·B[i, r]·C[s, r], s a place of the kernel: a sum of `rank` separable filters.
 
     Lebedev et al., "Speeding-up convolutional neural networks using fine-tuned CP-decomposition" (ICLR 2015),
-    with the spatial modes kept together. Parameters rank·(in + kh·kw + out). Fitted by alternating least
+    with the dimensions of the kernel kept together. Parameters rank·(in + kernel + out). Fitted by alternating least
     squares in the Tucker-compressed coordinates (Bro and Andersson 1998), once for each rank; the three vectors
-    of a component get the same norm. A kernel of one pixel is a matrix: there it does not apply (use the SVD).
+    of a component get the same norm. A kernel of one pixel is a matrix: there it does not apply (use the SVD), nor to
+    grouped convolutions.
     """
+
+    any_geometry = True
 
     @classmethod
     def axes(cls, layer: Layer) -> tuple[Axis, ...]:
         out_features, in_features = layer.out_features, layer.in_features
-        pixels = layer.kernel[0] * layer.kernel[1]
-        if pixels == 1:
+        pixels = math.prod(layer.kernel)
+        if pixels == 1 or layer.groups > 1:
             return ()
         break_even = out_features * in_features * pixels // (out_features + in_features + pixels)
         return (Axis("rank", 1, max(1, break_even), (out_unfolding, in_unfolding, space_unfolding)),)
@@ -58,7 +62,7 @@ class CP(Factorization):
         super().__init__(layer, rank=rank)
         self.outer = self.factor(layer.out_features, rank)
         self.inner = self.factor(layer.in_features, rank)
-        self.space = self.factor(layer.kernel[0] * layer.kernel[1], rank)
+        self.space = self.factor(math.prod(layer.kernel), rank)
 
     @torch.no_grad()
     def fit(self, weight: Tensor, bases: Bases) -> None:
@@ -71,7 +75,7 @@ class CP(Factorization):
             self.outer.copy_(self._best_outer(weight, bases.moment))
 
     def _best_outer(
-        self, weight: Float[Tensor, "out inputs kh kw"], moment: Float[Tensor, "n n"]
+        self, weight: Float[Tensor, "out inputs ..."], moment: Float[Tensor, "n n"]
     ) -> Float[Tensor, "out rank"]:
         """The last factor again, so that the layer's outputs are met as well as the first two allow."""
         seen = torch.einsum("ir,sr->isr", self.inner, self.space).flatten(0, 1)  # n × rank
@@ -92,8 +96,8 @@ class CP(Factorization):
         return self.layer.mix(self.layer.operate(narrow, filters, groups=rank), self.outer, self.bias)
 
 
-def components(weight: Float[Tensor, "out inputs kh kw"], bases: Bases, rank: int) -> Factors:
-    """A (out × rank), B (in × rank), C (kh·kw × rank) with W ≈ Σᵣ aᵣ∘bᵣ∘cᵣ in the least-squares sense.
+def components(weight: Float[Tensor, "out inputs ..."], bases: Bases, rank: int) -> Factors:
+    """A (out × rank), B (in × rank), C (kernel × rank) with W ≈ Σᵣ aᵣ∘bᵣ∘cᵣ in the least-squares sense.
 
     The weight is first written in the coordinates of its leading singular vectors, at most `SPAN`·rank of each
     mode: G = W ×₁ Uᵀ ×₂ Vᵀ ×₃ Sᵀ. G is solved and the factors are expanded (A = U·A_G, …), which is exact while

@@ -1,7 +1,8 @@
-"""Singular value decomposition: a k×k convolution to r channels, then a 1×1 convolution back."""
+"""Singular value decomposition: the layer's convolution to r channels, then a 1×1 convolution back."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -11,47 +12,53 @@ from rank_search.basics import Float
 from rank_search.layers import Axis, Bases, Factorization, Layer
 
 
-def matrix(weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out inputs_kh_kw"]:
-    """The out × (in·kh·kw) unfolding; a linear weight is its own."""
+def matrix(weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out n"]:
+    """The out × (in·kernel) unfolding; a linear weight is its own."""
     return weight.flatten(1)
 
 
 class ChannelSVD(Factorization):
-    """W = U·B: U (out × r, orthonormal columns), B (r × in·kh·kw) carries the singular values.
+    """W = U·B: U (out × r, orthonormal columns), B (r × in·kernel) carries the singular values.
 
-    Parameters r·(in·kh·kw + out), MACs r·(in·kh·kw + out) per output position. Equality in the spectrum bound
+    Parameters r·(in·kernel + out), MACs r·(in·kernel + out) per output position. Equality in the spectrum bound
     (Eckart–Young): no matrix of rank r is closer. Where the layer's inputs are known, the same holds for its outputs:
-    no weight of rank r comes closer to them (see `output_basis`).
+    no weight of rank r comes closer to them (see `output_basis`). With groups each block is cut to r: two grouped
+    convolutions, with r·(in·kernel + out) parameters, in the channels of all groups.
     """
+
+    any_geometry = True
 
     @classmethod
     def axes(cls, layer: Layer) -> tuple[Axis, ...]:
-        rows, columns = layer.out_features, layer.in_features * layer.kernel[0] * layer.kernel[1]
-        return (Axis("rank", 1, min(rows, columns), (matrix,)),)
+        full = min(layer.out_features // layer.groups, math.prod(layer.shape[1:]))
+        if full == 1 and layer.groups > 1:
+            return ()  # a block is one row, or one column
+        return (Axis("rank", 1, full, (matrix,)),)
 
     def __init__(self, layer: Layer, *, rank: int) -> None:
         super().__init__(layer, rank=rank)
         self.left = self.factor(layer.out_features, rank)
-        self.right = self.factor(rank, *layer.shape[1:])
+        self.right = self.factor(layer.groups * rank, *layer.shape[1:])
 
     @torch.no_grad()
     def fit(self, weight: Tensor, bases: Bases) -> None:
         basis, rank = bases.outputs(), self.left.shape[1]
-        self.left.copy_(basis.left[:, :rank])
-        self.right.copy_(basis.projected[:rank].view_as(self.right))
+        self.left.copy_(basis.left[..., :rank].reshape(self.left.shape))
+        self.right.copy_(basis.projected[..., :rank, :].reshape(self.right.shape))
 
     @torch.no_grad()
     def map_outputs(self, matrix: Tensor) -> bool:
-        left, mixed = torch.linalg.qr(matrix @ self.left)
-        self.left.copy_(left)
-        self.right.copy_((mixed @ self.right.flatten(1)).view_as(self.right))
+        left, mixed = torch.linalg.qr(self.layer.by_group(matrix @ self.left))
+        self.left.copy_(left.reshape(self.left.shape))
+        self.right.copy_((mixed @ self.layer.by_group(self.right.flatten(1))).view_as(self.right))
         return True
 
     def dense(self) -> Tensor:
-        return (self.left @ self.right.flatten(1)).view(self.layer.shape)
+        left, right = self.layer.by_group(self.left), self.layer.by_group(self.right.flatten(1))
+        return (left @ right).view(self.layer.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer.mix(self.layer.operate(x, self.right), self.left, self.bias)
 
     def frames(self) -> Iterable[Tensor]:
-        return (self.left,)
+        return self.left.chunk(self.layer.groups)

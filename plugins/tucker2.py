@@ -1,7 +1,8 @@
-"""Tucker-2: a 1×1 convolution to rank_in channels, a small k×k core, a 1×1 convolution back."""
+"""Tucker-2: a 1×1 convolution to rank_in channels, a small core with the layer's kernel, a 1×1 convolution back."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -21,31 +22,34 @@ from rank_search.layers import (
 )
 
 
-def out_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "out inputs*kh*kw"]:
-    """Mode 0: out × (in·kh·kw)."""
+def out_unfolding(weight: Float[Tensor, "out inputs ..."]) -> Float[Tensor, "out n"]:
+    """Mode 0: out × (in·kernel)."""
     return weight.flatten(1)
 
 
-def in_unfolding(weight: Float[Tensor, "out inputs kh kw"]) -> Float[Tensor, "inputs out*kh*kw"]:
-    """Mode 1: in × (out·kh·kw)."""
+def in_unfolding(weight: Float[Tensor, "out inputs ..."]) -> Float[Tensor, "inputs columns"]:
+    """Mode 1: in × (out·kernel)."""
     return weight.transpose(0, 1).flatten(1)
 
 
 class Tucker2(Factorization):
-    """W = G ×₁ U ×₂ V: U (out × rank_out) and V (in × rank_in) orthonormal, core G (rank_out × rank_in × kh × kw).
+    """W = G ×₁ U ×₂ V: U (out × rank_out) and V (in × rank_in) orthonormal, core G (rank_out × rank_in × kernel).
 
     Kim et al., "Compression of deep convolutional neural networks for fast and low power mobile applications"
     (ICLR 2016). Fitted by the truncated higher-order SVD (De Lathauwer, De Moor, Vandewalle 2000): U and V are
     leading singular vectors, and the core of every pair of ranks is a corner of the full core. So its squared
     error is at most the sum of the two squared tails, and at least the larger one. Parameters
-    out·rank_out + rank_out·rank_in·kh·kw + in·rank_in. A kernel of one pixel is a matrix, for which the SVD
-    is the same thing with fewer parameters: there it does not apply.
+    out·rank_out + rank_out·rank_in·kernel + in·rank_in. A kernel of one pixel is a matrix, for which the SVD
+    is the same thing with fewer parameters: there it does not apply, nor
+    to grouped convolutions.
     """
+
+    any_geometry = True
 
     @classmethod
     def axes(cls, layer: Layer) -> tuple[Axis, ...]:
-        pixels = layer.kernel[0] * layer.kernel[1]
-        if pixels == 1:
+        pixels = math.prod(layer.kernel)
+        if pixels == 1 or layer.groups > 1:
             return ()
         out_features, in_features = layer.out_features, layer.in_features
         return (
@@ -81,7 +85,7 @@ class Tucker2(Factorization):
         rank_out, rank_in = self.core.shape[:2]
         span = bases.memo("tucker2-inner", lambda: channel_span(weight, moment))
         fits = bases.memo("tucker2-outer", lambda: outer_fits(weight, seen_by_core(span, weight), moment))
-        width = rank_in * weight.shape[2] * weight.shape[3]
+        width = rank_in * math.prod(weight.shape[2:])
         outputs = seen_outputs(fits, width)
         outer = torch.linalg.eigh(outputs @ outputs.T).eigenvectors.flip(-1)[:, :rank_out]
         self.inner.copy_(span[:, :rank_in])
@@ -96,7 +100,7 @@ class Tucker2(Factorization):
         return True
 
     def dense(self) -> Tensor:
-        return torch.einsum("oa,abyx,ib->oiyx", self.outer, self.core, self.inner)
+        return torch.einsum("oa,ab...,ib->oi...", self.outer, self.core, self.inner)
 
     def forward(self, x: Tensor) -> Tensor:
         narrow = self.layer.mix(x, self.inner.T)
@@ -107,24 +111,22 @@ class Tucker2(Factorization):
 
 
 def channel_span(
-    weight: Float[Tensor, "out inputs kh kw"], moment: Float[Tensor, "n n"]
+    weight: Float[Tensor, "out inputs ..."], moment: Float[Tensor, "n n"]
 ) -> Float[Tensor, "inputs inputs"]:
     """Orthonormal combinations of input channels (in × in), the ones that matter most for the outputs first."""
-    in_features, pixels = weight.shape[1], weight.shape[2] * weight.shape[3]
+    in_features, pixels = weight.shape[1], math.prod(weight.shape[2:])
     by_channel = moment.view(in_features, pixels, in_features, pixels).diagonal(dim1=1, dim2=3).mean(-1)
     return nested_span(in_unfolding(weight), by_channel).to(weight.dtype)
 
 
-def seen_by_core(
-    span: Float[Tensor, "inputs r"], weight: Float[Tensor, "out inputs kh kw"]
-) -> Float[Tensor, "n r*kh*kw"]:
-    """What the core sees of a patch: V ⊗ I, (in·kh·kw) × (rank_in·kh·kw)."""
-    return torch.kron(span.contiguous(), torch.eye(weight.shape[2] * weight.shape[3]).to(span))
+def seen_by_core(span: Float[Tensor, "inputs r"], weight: Float[Tensor, "out inputs ..."]) -> Float[Tensor, "n width"]:
+    """What the core sees of a patch: V ⊗ I, (in·kernel) × (rank_in·kernel)."""
+    return torch.kron(span.contiguous(), torch.eye(math.prod(weight.shape[2:])).to(span))
 
 
 def _full_core(
-    weight: Float[Tensor, "out inputs kh kw"], left: Float[Tensor, "out a"], right: Float[Tensor, "inputs b"]
-) -> Float[Tensor, "a b kh kw"]:
+    weight: Float[Tensor, "out inputs ..."], left: Float[Tensor, "out a"], right: Float[Tensor, "inputs b"]
+) -> Float[Tensor, "a b ..."]:
     """W ×₁ Uᵀ ×₂ Vᵀ with all singular vectors, contracted in float64."""
     exact = (tensor.to(torch.float64) for tensor in (left, weight, right))
-    return torch.einsum("oa,oiyx,ib->abyx", *exact).to(weight.dtype)
+    return torch.einsum("oa,oi...,ib->ab...", *exact).to(weight.dtype)

@@ -61,6 +61,7 @@ def report(
 
 def _spectra(record: StudyRecord) -> list[SpectrumChart]:
     """Of every unfolding that an axis of a layer is about; of equal ones only the first, with the axes of all."""
+    from rank_search.layers import axes_of
     from rank_search.report import SpectrumChart
     from rank_search.run import begin, layer_bases
     from rank_search.study import study_of
@@ -72,7 +73,7 @@ def _spectra(record: StudyRecord) -> list[SpectrumChart]:
     for layer, names in problem.choices.items():
         bases = known[layer]
         for name in names:
-            for axis in problem.plugins[name].axes(problem.inventory.layers[layer]):
+            for axis in axes_of(problem.plugins[name], problem.inventory.layers[layer]):
                 for unfolding in axis.unfoldings:
                     key = layer, tuple(bases.spectrum(unfolding).values.tolist())
                     found.setdefault(key, []).append((name, axis.name))

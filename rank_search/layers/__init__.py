@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from rank_search.basics import make_callable
 from rank_search.layers.bases import Bases, Basis, DirectBases, Weighed, by_output, decompose, output_basis
+from rank_search.layers.blocks import block_diagonal, by_block
 from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_tensors
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
-from rank_search.layers.factorization import Axis, Factorization, fit_closer, fit_to
+from rank_search.layers.factorization import Axis, Factorization, axes_of, fit_closer, fit_to
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
 from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
 from rank_search.layers.kind import LayerKind
-from rank_search.layers.kinds import layer_kinds, weight_in, weight_of
+from rank_search.layers.kinds import groups_of, layer_kinds, weight_in, weight_of
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
 from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
@@ -45,7 +46,10 @@ __all__ = [
     "Skipped",
     "Unfolding",
     "Weighed",
+    "axes_of",
+    "block_diagonal",
     "bound",
+    "by_block",
     "by_output",
     "channels_last",
     "cholesky",
@@ -59,6 +63,7 @@ __all__ = [
     "fit_to",
     "forward",
     "fuse",
+    "groups_of",
     "in_evaluation",
     "input_of",
     "installed",

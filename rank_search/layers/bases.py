@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from rank_search.basics import Float
 from rank_search.errors import ContractError
+from rank_search.layers.blocks import block_diagonal
 from rank_search.layers.layer import Unfolding
 from rank_search.layers.metric import JITTER, output_error, roots
 
@@ -20,17 +21,27 @@ class Basis:
 
     Symbols: M = U·diag(s)·Vᵀ. `left` is U (m × k, orthonormal columns), `values` is s (k, descending),
     `projected` is UᵀM = diag(s)·Vᵀ (k × n), with k = min(m, n). The best rank-r approximation of M
-    (Eckart–Young) is `left[:, :r] @ projected[:r]`, so no rank needs its own decomposition.
+    (Eckart–Young) is `left[:, :r] @ projected[:r]`, so no rank needs its own decomposition. Of a grouped layer each of
+    them is a stack, with the groups in front: `left[..., :r] @ projected[..., :r, :]`.
     """
 
     __slots__ = ("left", "projected", "values")
+    _ORDER: ClassVar = ("left", "values", "projected")
 
     def __init__(
-        self, left: Float[Tensor, "m k"], values: Float[Tensor, " k"], projected: Float[Tensor, "k n"]
+        self,
+        left: Float[Tensor, "*groups m k"],
+        values: Float[Tensor, "*groups k"],
+        projected: Float[Tensor, "*groups k n"],
     ) -> None:
         self.left = left
         self.values = values
         self.projected = projected
+
+    @classmethod
+    def stacked(cls, bases: Sequence[Basis]) -> Self:
+        """Those of the blocks of a grouped layer as one."""
+        return cls(*(torch.stack([getattr(each, name) for each in bases]) for name in cls._ORDER))
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,8 @@ class Weighed:
     """A layer's weight in coordinates of its outputs in which squared errors are what the loss makes of them.
 
     Attributes:
-        weight: G^½·W (out × …), G the second moment of the gradients of the loss at the layer's outputs.
+        weight: G^½·W (out × …), G the second moment of the gradients of the loss at the layer's outputs. Of a grouped
+            layer G has the diagonal blocks alone, so that G^½·W has groups, too.
         bases: of that weight, for the same inputs.
         half, back: G^½ and G^−½ (out × out), to these coordinates and back.
     """
@@ -88,11 +100,11 @@ class Bases(Protocol):
     second moment E[x·xᵀ], with x an input patch in the order in · kh · kw (see `rank_search.layers.metric`), or None; a
     fit that takes it into account comes closer to the layer's outputs. `memo` keeps anything else that depends on the
     weight and the moment alone (such as the full Tucker core), so that the next `fit` of any rank finds it ready.
-    Callers must not change what they are given.
+    Callers must not change what they are given. Of a grouped layer bases and moments are stacks, one for each block.
     """
 
     @property
-    def moment(self) -> Float[Tensor, "n n"] | None:
+    def moment(self) -> Float[Tensor, "*groups n n"] | None:
         """The second moment of the layer's inputs, if it is known."""
 
     @property
@@ -124,20 +136,23 @@ class DirectBases(Bases):
     def __init__(
         self,
         weight: Float[Tensor, "out ..."],
-        moment: Float[Tensor, "n n"] | None = None,
+        moment: Float[Tensor, "*groups n n"] | None = None,
         gradients: Float[Tensor, "out out"] | None = None,
+        groups: int = 1,
     ) -> None:
         self._weight = weight.detach()
         self._moment = moment
+        self._groups = groups
         self._weighed: Weighed | None = None
         if gradients is not None:
-            self._weighed = Weighed.of(self._weight, gradients, lambda moved: DirectBases(moved, moment))
+            seen = block_diagonal(gradients, groups)
+            self._weighed = Weighed.of(self._weight, seen, lambda moved: DirectBases(moved, moment, groups=groups))
         self._bases: dict[Unfolding, Basis] = {}
         self._memo: dict[str, Tensor] = {}
         self._outputs: Basis | None = None
 
     @property
-    def moment(self) -> Float[Tensor, "n n"] | None:
+    def moment(self) -> Float[Tensor, "*groups n n"] | None:
         return self._moment
 
     @property
@@ -146,7 +161,8 @@ class DirectBases(Bases):
 
     def __call__(self, unfolding: Unfolding) -> Basis:
         if unfolding not in self._bases:
-            self._bases[unfolding] = decompose(unfolding(self._weight))
+            found = [decompose(unfolding(block)) for block in self._weight.chunk(self._groups)]
+            self._bases[unfolding] = found[0] if self._groups == 1 else Basis.stacked(found)
         return self._bases[unfolding]
 
     def outputs(self) -> Basis:
@@ -199,19 +215,22 @@ def decompose(matrix: Tensor) -> Basis:
     )
 
 
-def output_basis(weight: Float[Tensor, "out ..."], moment: Float[Tensor, "n n"]) -> Basis:
+def output_basis(weight: Float[Tensor, "out ..."], moment: Float[Tensor, "*groups n n"]) -> Basis:
     """The basis in which the first r outputs' directions are the best r for these inputs.
 
     W·C·Wᵀ = U·diag(s²)·Uᵀ. Of all weights of rank r, U_r·U_rᵀ·W has the smallest output error, the sum of the squared
     tail of s. It is the truncation of SVD-LLM (Wang et al. 2024, arXiv:2403.07378: the SVD of W·S with S·Sᵀ = C), which
     needs no inverse when it is written with the left vectors. `left` is U (out × k), `values` is s, `projected` is UᵀW,
     with k = min(out, n). Where the inputs do not tell outputs apart, the weight decides (C has a trace of the identity
-    added, `JITTER`): without any inputs it is the plain basis, and s is zero. O(out·n² + out³), in float64.
+    added, `JITTER`): without any inputs it is the plain basis, and s is zero. O(out·n² + out³), in float64. With a
+    moment for each block of a grouped layer, a stack.
 
     >>> basis = output_basis(torch.eye(2), torch.diag(torch.tensor([1.0, 9.0])))
     >>> basis.values.tolist(), (basis.left[:, :1] @ basis.projected[:1]).tolist()
     ([3.0, 1.0], [[0.0, 0.0], [0.0, 1.0]])
     """
+    if moment.ndim == 3:
+        return Basis.stacked([output_basis(*each) for each in zip(weight.chunk(len(moment)), moment, strict=True)])
     matrix, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), moment))
     outputs = matrix @ C @ matrix.T
     trace = JITTER * float(C.diagonal().mean()) or 1.0

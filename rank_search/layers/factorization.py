@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,11 @@ class Factorization(nn.Module, ABC):
         layer: the geometry of the layer it stands for.
         values: the axis values it was made with.
         bias: the layer's bias (a parameter), or None.
+        any_geometry: whether `axes` is asked about every layer. If not, it is about those whose weight is a matrix or
+            that of a two-dimensional convolution.
     """
+
+    any_geometry: ClassVar[bool] = False
 
     # ---- must ------------------------------------------------------------------------------------------
 
@@ -117,6 +121,11 @@ class Factorization(nn.Module, ABC):
     def extra_repr(self) -> str:
         chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())
         return f"{tuple(self.layer.shape)}, {chosen}"
+
+
+def axes_of(factorization: type[Factorization], layer: Layer) -> tuple[Axis, ...]:
+    """What a factorization lets us choose for a layer; nothing where it is not asked (see `any_geometry`)."""
+    return factorization.axes(layer) if factorization.any_geometry or layer.is_plain else ()
 
 
 def fit_to(form: Factorization, weight: Float[Tensor, "out ..."], bases: Bases) -> None:

@@ -19,6 +19,8 @@ from rank_search.layers.factorization import Factorization
 CLOSE: Final = 1e-5
 """How far the outputs of a fused model may be from the model's, relative to the largest one."""
 
+_CHANNELS_LAST: Final = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 _ROWS_CLOSE: Final = 1e-4  # whether a factor carries the rows is plain to see; the outputs are checked in the end
 
 
@@ -58,8 +60,15 @@ def deployed(*models: nn.Module, example: Example) -> tuple[nn.Module, ...]:
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """An image batch or a kernel in channels-last memory; any other tensor as it is."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+    """A batch of images or volumes, or a kernel, in channels-last memory; any other tensor as it is."""
+    layout = _CHANNELS_LAST.get(tensor.dim())
+    return tensor if layout is None else tensor.contiguous(memory_format=layout)
+
+
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether it is in channels-last memory, which only some tensors can be in."""
+    layout = _CHANNELS_LAST.get(tensor.dim())
+    return layout is not None and tensor.is_contiguous(memory_format=layout)
 
 
 def distance(expected: object, found: object) -> float:
@@ -139,6 +148,8 @@ def _fuse_pair(module: nn.Module, norm: nn.Module) -> nn.Module | None:
         return None
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
         return fuse_conv_bn_eval(module, norm)
+    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d) and module.groups == 1:
+        return fuse_conv_bn_eval(module, norm, transpose=True)
     if isinstance(module, nn.Linear):
         return fuse_linear_bn_eval(module, norm)
     return _fuse_factorization(module, norm) if isinstance(module, Factorization) else None

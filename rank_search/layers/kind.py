@@ -30,14 +30,17 @@ class LayerKind(ABC):
 
     @abstractmethod
     def operate(self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        """The layer's operation with another weight, of any channel numbers: out × in, then the kernel.
+        """The layer's operation with another weight, of any channel numbers: out × in/groups, then the kernel.
 
         Where there is a kernel, `groups` = the weight's channels makes it depthwise.
         """
 
     @abstractmethod
     def mix(self, layer: Layer, x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-        """An out × in matrix applied to the channels of what the operation gives, or takes, at every position."""
+        """An out × in matrix applied to the channels of what the operation gives, or takes, at every position.
+
+        Of a layer with groups it is out × in/groups.
+        """
 
     @abstractmethod
     def columns(self, layer: Layer, x: Tensor, most: int) -> Tensor:

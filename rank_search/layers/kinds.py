@@ -106,6 +106,17 @@ def weight_in(module: nn.Module) -> Tensor:
     return found[1].weight(module)
 
 
+def groups_of(model: nn.Module, layer: str) -> int:
+    """The groups of a layer, by its name.
+
+    >>> groups_of(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), "0")
+    2
+    """
+    module = model.get_submodule(layer)
+    found = kind_of(module)
+    return 1 if found is None else found[1].geometry(module).groups
+
+
 def weight_of(model: nn.Module, layer: str) -> Tensor:
     """The weight of a layer, by its name, without its gradient.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,12 @@ from rank_search.layers.kinds import kind_named, kind_of, layer_kinds
 
 Pair = tuple[int, int]
 
+_Each = TypeVar("_Each", int, Pair)
+
+_NEWER: Final = ("groups", "output_padding")
+
 Unfolding = Callable[[Tensor], Tensor]
-"""A rearrangement of a layer's weight into a matrix."""
+"""A rearrangement of a layer's weight, or of one block of a grouped layer's, into a matrix."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Layer:
     Attributes:
         name: dotted name in the model; `aliases` are further names of the same module.
         kind: name of its `LayerKind`: `"conv2d"`, `"linear"`, …
-        shape: shape of the dense weight: out × in, for convolutions × kernel, such as kernel height × kernel width.
+        shape: shape of the dense weight: out × in, for convolutions × kernel, such as kernel height × kernel width;
+            with groups out × in/groups.
         bias: whether it adds one.
         stride, dilation: one for each dimension of the kernel, such as (rows, columns); (1, 1) for linear layers.
         padding: (before, after) for each dimension, such as ((top, bottom), (left, right)), in pixels; `"same"` is
@@ -34,6 +39,8 @@ class Layer:
         inputs: shape of each input seen in one forward of the task's example (several if called several times).
         dtype: of the weight.
         examples: how many examples the inputs are those of.
+        output_padding: of a transposed convolution, one for each dimension, such as (0, 0); () for all else.
+        groups: so many blocks has the weight, one below the other, each for its own inputs and outputs.
     """
 
     name: str
@@ -48,6 +55,14 @@ class Layer:
     aliases: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float32
     examples: int = field(default=1, repr=False)  # what is kept under a layer's text does not depend on it
+    groups: int = field(default=1, repr=False)
+    output_padding: tuple[int, ...] = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        """Numbers are kept under this text: what is newer than they are is shown only where there is any."""
+        shown = [each for each in fields(self) if each.repr or each.name in _NEWER]
+        said = [each for each in shown if each.repr or getattr(self, each.name) != each.default]
+        return f"Layer({', '.join(f'{each.name}={getattr(self, each.name)!r}' for each in said)})"
 
     @classmethod
     def of(cls, module: nn.Module, name: str = "", aliases: tuple[str, ...] = ()) -> Layer:
@@ -72,8 +87,8 @@ class Layer:
 
     @property
     def in_features(self) -> int:
-        """Number of input channels."""
-        return self.shape[1]
+        """Number of input channels, those of all groups."""
+        return self.shape[1] * self.groups
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -85,15 +100,19 @@ class Layer:
         """The dimension of the channels in its outputs, counted from the end."""
         return kind_named(self.kind).channels(self)
 
-    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
+    def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int | None = None) -> Tensor:
         """Apply the layer's operation (its stride, padding and dilation) with another weight.
 
-        The weight may have any channel numbers; for convolutions `groups` = its channels makes it depthwise.
+        The weight may have any channel numbers, with as many groups as the layer has, or for convolutions as many as
+        said: `groups` = its channels makes it depthwise.
         """
-        return kind_named(self.kind).operate(self, x, weight, bias, groups)
+        return kind_named(self.kind).operate(self, x, weight, bias, self.groups if groups is None else groups)
 
     def mix(self, x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Mix channels: out × in matrix applied at every position (a 1×1 convolution, or a linear map)."""
+        """Mix channels: out × in matrix applied at every position (a 1×1 convolution, or a linear map).
+
+        With groups the matrix is a block for each, out × in/groups.
+        """
         return kind_named(self.kind).mix(self, x, matrix, bias)
 
     def columns(self, x: Tensor, most: int) -> Tensor:
@@ -104,22 +123,37 @@ class Layer:
         """
         return kind_named(self.kind).columns(self, x, most)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether its weight is a matrix, or of an ordinary two-dimensional convolution: no groups, not transposed."""
+        return len(self.shape) in (2, 4) and self.groups == 1 and not self.output_padding
+
+    def by_group(self, rows: Tensor) -> Tensor:
+        """Rows, those of one group after those of another, as a stack: groups × rows × …; without groups as they are.
+
+        >>> Layer("", "conv1d", (4, 3, 5), groups=2).by_group(torch.zeros(4, 15)).shape
+        torch.Size([2, 2, 15])
+        """
+        return rows if self.groups == 1 else rows.view(self.groups, -1, *rows.shape[1:])
+
     def along_rows(self) -> Layer:
-        """The same layer acting on rows only: stride, padding and dilation of the columns taken away."""
-        return replace(
-            self,
-            stride=(self.stride[0], 1),
-            padding=(self.padding[0], (0, 0)),
-            dilation=(self.dilation[0], 1),
-        )
+        """The same layer acting on rows only, the kernel's first dimension: what it does along others is taken away."""
+        return self._along(rows=True)
 
     def along_columns(self) -> Layer:
-        """The same layer acting on columns only."""
+        """The same layer acting on columns only, all dimensions but the first."""
+        return self._along(rows=False)
+
+    def _along(self, rows: bool) -> Layer:
+        def kept(given: tuple[_Each, ...], nothing: _Each) -> tuple[_Each, ...]:
+            return tuple(each if (place == 0) is rows else nothing for place, each in enumerate(given))
+
         return replace(
             self,
-            stride=(1, self.stride[1]),
-            padding=((0, 0), self.padding[1]),
-            dilation=(1, self.dilation[1]),
+            stride=kept(self.stride, 1),
+            padding=kept(self.padding, (0, 0)),
+            dilation=kept(self.dilation, 1),
+            output_padding=kept(self.output_padding, 0),
         )
 
 

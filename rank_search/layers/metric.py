@@ -29,18 +29,23 @@ JITTER: Final = 1e-10
 
 
 def output_error(
-    weight: Float[Tensor, "out ..."], other: Float[Tensor, "out ..."], moment: Float[Tensor, "n n"] | None = None
+    weight: Float[Tensor, "out ..."],
+    other: Float[Tensor, "out ..."],
+    moment: Float[Tensor, "*groups n n"] | None = None,
 ) -> float:
     """Expected squared distance between the outputs of two weights: tr((W − W')·C·(W − W')ᵀ).
 
     In the square of the outputs' unit, summed over output channels, for one position. In float64 for weights of that
     type, else in float32, summed in float64. Without a moment the squared Frobenius norm. NaN gives NaN. O(out·n²).
+    Of a grouped layer there is a moment for each block, and the error is the sum of the blocks'.
 
     >>> output_error(torch.tensor([[3.0, 1.0]]), torch.zeros(1, 2), torch.diag(torch.tensor([1.0, 4.0])))
     13.0
     """
     exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
     difference = weight.detach().flatten(1).to(exact) - other.detach().flatten(1).to(exact)
+    if moment is not None and moment.ndim == 3:
+        difference = difference.view(len(moment), -1, difference.shape[1])
     seen = difference if moment is None else difference @ moment.to(exact)
     return float((seen * difference).sum(dtype=torch.float64))
 
@@ -72,30 +77,30 @@ def outer_fits(
 
 
 def outer_fit(
-    fits: Float[Tensor, "k_out k"], width: int, frame: Float[Tensor, "out r"] | None = None
-) -> Float[Tensor, "rows {width}"]:
+    fits: Float[Tensor, "*groups k_out k"], width: int, frame: Float[Tensor, "out r"] | None = None
+) -> Float[Tensor, "*groups rows {width}"]:
     """The best A (out × width) for the first `width` columns of P; with a frame U (out × r) the best of UUᵀA: UᵀA.
 
     Args:
-        fits: what `outer_fits` returned.
+        fits: what `outer_fits` returned, or a stack of it; a frame is not for stacks.
 
     >>> W, C = torch.tensor([[2.0, 5.0]]), torch.tensor([[1.0, 0.5], [0.5, 1.0]])
     >>> outer_fit(outer_fits(W, torch.eye(2), C), 1).round(decimals=3).tolist()
     [[4.5]]
     """
-    L, Z = fits[:width, :width], seen_outputs(fits, width)
+    L, Z = fits[..., :width, :width], seen_outputs(fits, width)
     kept = Z if frame is None else frame.to(Z.dtype).T @ Z  # out × width, or r × width
     best: Tensor = torch.linalg.solve_triangular(L, kept, upper=False, left=False)
     return best
 
 
-def seen_outputs(fits: Float[Tensor, "k_out k"], width: int) -> Float[Tensor, "out {width}"]:
+def seen_outputs(fits: Float[Tensor, "*groups k_out k"], width: int) -> Float[Tensor, "*groups out {width}"]:
     """Z (out × width): Z·Zᵀ is the second moment of the outputs of the best A for the first `width` columns of P.
 
     >>> seen_outputs(torch.tensor([[1.0, 0.0], [0.0, 2.0], [2.0, 10.0]]), 1).tolist()
     [[2.0]]
     """
-    return fits[fits.shape[1] :, :width]
+    return fits[..., fits.shape[-1] :, :width]
 
 
 def cholesky(matrix: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:

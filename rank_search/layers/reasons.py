@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from rank_search.layers.globs import matches_any
-from rank_search.layers.kinds import kind_of, resembles_a_layer
+from rank_search.layers.kinds import kind_of, resembles_a_layer, weight_in
 from rank_search.layers.overlap import Place, overlap, place_of
 from rank_search.layers.units import Unit
 
@@ -95,7 +95,7 @@ def _reason_of_tensors(module: nn.Module, ties: Ties) -> str:
     if weight.dtype not in _DTYPES:
         return f"its weight is of type {weight.dtype}, not floating point"
     if weight.numel() == 0:
-        return "it has no outputs" if weight.shape[0] == 0 else "it has no inputs"
+        return "it has no outputs" if weight_in(module).shape[0] == 0 else "it has no inputs"
     for key, tensor in module.named_parameters(recurse=False):
         if others := ties.others(module, tensor):
             return f"its {key} is tied to {', '.join(others)}"

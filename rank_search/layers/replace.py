@@ -10,8 +10,9 @@ from torch import nn
 from rank_search.errors import LayerError
 from rank_search.layers.bases import Bases
 from rank_search.layers.copies import copied
-from rank_search.layers.factorization import Factorization, fit_to
+from rank_search.layers.factorization import Factorization, axes_of, fit_to
 from rank_search.layers.fast_paths import step_aside, step_back
+from rank_search.layers.fused import channels_last, is_channels_last
 from rank_search.layers.kinds import kind_of, weight_in
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice, Point
@@ -117,7 +118,7 @@ def check_point(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> 
 
 
 def _check_values(name: str, choice: Choice, layer: Layer, plugin: type[Factorization]) -> None:
-    axes = {axis.name: axis for axis in plugin.axes(layer)}
+    axes = {axis.name: axis for axis in axes_of(plugin, layer)}
     if not axes:
         raise LayerError(f"{choice.factorization} does not apply to layer {name!r} of shape {layer.shape}.")
     if set(axes) != set(choice.values):
@@ -150,8 +151,9 @@ def _made_like(dense: nn.Module, layer: Layer, plugin: type[Factorization], choi
     factorization = plugin(layer, **choice.values).to(weight.device)
     factorization.train(dense.training)
     factorization.requires_grad_(weight.requires_grad)
-    if weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last):
-        factorization.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if is_channels_last(weight):
+        for parameter in factorization.parameters():
+            parameter.data = channels_last(parameter.data)
     return factorization
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from rank_search.errors import LayerError
-from rank_search.layers.factorization import Factorization
+from rank_search.layers.factorization import Factorization, axes_of
 from rank_search.layers.globs import matches
 from rank_search.layers.layer import Layer
 from rank_search.layers.plugins import plugin_errors
@@ -94,7 +94,7 @@ class LayersSettings(BaseModel):
 
 def _applies(plugin: type[Factorization], layer: Layer) -> bool:
     with plugin_errors(plugin, "axes()", layer):
-        return bool(plugin.axes(layer))
+        return bool(axes_of(plugin, layer))
 
 
 def _check_tie(globs: tuple[str, ...], members: list[str], owner: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rank_search.errors import LayerError
-from rank_search.layers import Axis, Layer, Plugins
+from rank_search.layers import Axis, Layer, Plugins, axes_of
 from rank_search.options.ranges import AxisRange, Group
 
 Priors = Mapping[tuple[str, str, str], float]
@@ -56,7 +56,7 @@ def _common_axes(
     layers: Sequence[Layer], plugins: Plugins, priors: Priors | None
 ) -> dict[str, dict[str, tuple[AxisRange, ...]]]:
     """Ranges by layer and factorization, for the factorizations that all the layers support."""
-    found = {layer.name: {name: plugin.axes(layer) for name, plugin in plugins.items()} for layer in layers}
+    found = {layer.name: {name: axes_of(plugin, layer) for name, plugin in plugins.items()} for layer in layers}
     common = [name for name in plugins if all(found[layer.name][name] for layer in layers)]
     if not common:
         return {}

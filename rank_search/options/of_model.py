@@ -89,8 +89,8 @@ def options(
     seen = LayerMoments() if batches is None else _seen(model, chosen, some, example, loss)
     spectra = SpectraCache(_folder(cache))
     bases = {
-        name: spectra.bases(name, weight_of(model, name), seen.inputs.get(name), seen.gradients.get(name))
-        for name in chosen
+        name: spectra.bases(name, weight_of(model, name), seen.inputs.get(name), seen.gradients.get(name), layer.groups)
+        for name, layer in chosen.items()
     }
     fits = fits_of(inventory.layers, plugins, bases, Path.cwd(), example)
     costs = CostModel(inventory.layers, plugins, inventory.rest)

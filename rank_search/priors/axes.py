@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rank_search.layers import Axis, Factorization, Layer, layer_cost
+from rank_search.layers import Axis, Factorization, Layer, axes_of, layer_cost
 from rank_search.point import Choice
 from rank_search.priors.cache import CachedBases
 from rank_search.priors.settings import PriorSettings
@@ -57,7 +57,7 @@ def axis_priors(
     return tuple(
         _axis_prior(layer, name, plugin, axis, bases, settings or PriorSettings())
         for name, plugin in plugins.items()
-        for axis in plugin.axes(layer)
+        for axis in axes_of(plugin, layer)
     )
 
 
@@ -99,7 +99,7 @@ def _middle(axis: Axis) -> float:
 def _break_even(layer: Layer, name: str, plugin: type[Factorization], axis: Axis) -> int | None:
     if not axis.integer:
         return None
-    axes = plugin.axes(layer)
+    axes = axes_of(plugin, layer)
     dense = layer_cost(layer, None, Choice())
 
     def too_costly(value: int) -> bool:

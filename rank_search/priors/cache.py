@@ -11,7 +11,17 @@ import torch
 from torch import Tensor
 
 from rank_search.errors import LayerError
-from rank_search.layers import Basis, Unfolding, Weighed, by_output, decompose, output_basis, root
+from rank_search.layers import (
+    Basis,
+    Unfolding,
+    Weighed,
+    block_diagonal,
+    by_block,
+    by_output,
+    decompose,
+    output_basis,
+    root,
+)
 from rank_search.priors.kept_numbers import KeptNumbers
 from rank_search.priors.spectrum import Spectrum
 from rank_search.priors.tensor_files import TensorFiles, digest
@@ -37,7 +47,12 @@ class SpectraCache:
         self._latest: dict[str, CachedBases] = {}
 
     def bases(
-        self, layer_name: str, weight: Tensor, moment: Tensor | None = None, gradients: Tensor | None = None
+        self,
+        layer_name: str,
+        weight: Tensor,
+        moment: Tensor | None = None,
+        gradients: Tensor | None = None,
+        groups: int = 1,
     ) -> CachedBases:
         """The bases of a layer's weight; the same object for as long as weight and moment stay the same.
 
@@ -46,16 +61,18 @@ class SpectraCache:
         Args:
             moment: the second moment of the layer's inputs, if it is known (see `Bases`).
             gradients: that of the gradients of the loss at its outputs, if it is known (see `Weighed`).
+            groups: of the layer; with groups there is a moment for each.
 
         Raises:
             LayerError: the weight has NaN or infinite entries.
         """
-        seen = {"moment": moment, "gradients": gradients}
+        seen = {"moment": moment, "gradients": gradients, "groups": torch.tensor([groups]) if groups > 1 else None}
         known = {name: each for name, each in seen.items() if each is not None}
         key = digest({str(weight.device): weight} | known)
         latest = self._latest.get(layer_name)
         if latest is None or latest.key != key:
             latest = CachedBases(layer_name, weight, key, self._files, self._known, moment)
+            latest.groups = groups
             if gradients is not None:
                 latest.weigh(gradients)
             self._latest[layer_name] = latest
@@ -71,6 +88,7 @@ class CachedBases:
     Attributes:
         key: digest of the weight, its device, and the moments.
         weight: a copy of it, found to be finite.
+        groups: of the layer; if there are several, bases are stacks, and spectra those of all blocks together.
         moment: the second moment of the layer's inputs, or None; on the weight's device.
         gradients: the second moment of the gradients at its outputs, or None; likewise.
         weighed: the weight as the loss sees it, where the gradients are known.
@@ -86,6 +104,7 @@ class CachedBases:
         moment: Tensor | None = None,
     ) -> None:
         self.key = key
+        self.groups = 1
         self.gradients: Tensor | None = None
         self.moment = None if moment is None else _checked(layer_name, moment.to(weight.device))
         self._layer_name = layer_name
@@ -106,12 +125,12 @@ class CachedBases:
             LayerError: it has NaN or infinite entries.
         """
         self.gradients = _checked(self._layer_name, gradients.to(self.weight.device))
-        self.weighed = Weighed.of(self.weight, self.gradients, self._beside)
+        self.weighed = Weighed.of(self.weight, block_diagonal(self.gradients, self.groups), self._beside)
 
     def _beside(self, moved: Tensor) -> CachedBases:
         key = digest({str(moved.device): moved})
         bases = CachedBases(self._layer_name, moved, key, self._files, {}, self.moment)
-        bases._stored = self._stored
+        bases._stored, bases.groups = self._stored, self.groups
         return bases
 
     @property
@@ -130,14 +149,14 @@ class CachedBases:
         """The basis of that unfolding of the weight, on the weight's device."""
         name = _identity(unfolding)
         if name not in self._bases:
-            self._bases[name] = self._basis(unfolding(self.weight))
+            self._bases[name] = self._basis(by_block(unfolding, self.groups, self.weight))
         return self._bases[name]
 
     def spectrum(self, unfolding: Unfolding) -> Spectrum:
         """The spectrum of that unfolding of the weight, without its dead rows and columns."""
         name = _identity(unfolding)
         if name not in self._spectra:
-            self._spectra[name] = self._spectrum(unfolding(self.weight))
+            self._spectra[name] = self._spectrum(by_block(unfolding, self.groups, self.weight))
         return self._spectra[name]
 
     def outputs(self) -> Basis:
@@ -157,9 +176,9 @@ class CachedBases:
         if self.moment is None:
             return self.spectrum(unfolding)
         if self._of_outputs is None:
-            seen = by_output(self.weight).to(torch.float64) @ root(self.moment)
+            seen = by_block(_seen, self.groups, self.weight, self.moment)
             self._of_outputs = seen.view_as(self.weight).to(self.weight.dtype)
-        return self._spectrum(unfolding(self._of_outputs))
+        return self._spectrum(by_block(unfolding, self.groups, self._of_outputs))
 
     def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` returned the first time for this key; in memory only."""
@@ -178,7 +197,7 @@ class CachedBases:
 
     def _basis(self, matrix: Tensor) -> Basis:
         def tensors() -> dict[str, Tensor]:
-            basis = decompose(matrix)
+            basis = decompose(matrix) if self.groups == 1 else Basis.stacked([decompose(each) for each in matrix])
             return {"left": basis.left, "values": basis.values, "projected": basis.projected}
 
         stored = self._once("basis-1", matrix, tensors)
@@ -186,7 +205,7 @@ class CachedBases:
 
     def _spectrum(self, matrix: Tensor) -> Spectrum:
         def tensors() -> dict[str, Tensor]:
-            found = Spectrum.of(matrix, f"layer {self._layer_name!r}")
+            found = (Spectrum.of_stack if self.groups > 1 else Spectrum.of)(matrix, f"layer {self._layer_name!r}")
             return {"values": torch.from_numpy(found.values), "sizes": torch.tensor([found.rows, found.columns])}
 
         stored = self._once("spectrum-1", matrix, tensors)
@@ -208,6 +227,10 @@ class CachedBases:
             tensors = compute()
             self._files.save(name, tensors)
         return tensors
+
+
+def _seen(weight: Tensor, moment: Tensor) -> Tensor:
+    return by_output(weight).to(torch.float64) @ root(moment)
 
 
 def _identity(unfolding: Unfolding) -> Hashable:

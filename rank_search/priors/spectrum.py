@@ -79,6 +79,33 @@ class Spectrum:
         rows, columns = sorted((int(long.sum()), int(short.sum())))
         return cls(_clipped(values[:rows], tall.dtype) * scale, rows, columns)
 
+    @classmethod
+    def of_stack(cls, matrices: Float[Tensor, "groups m n"], where: str) -> Spectrum:
+        """The spectrum of the blocks of a grouped layer, which are cut to one rank: that of a mean block.
+
+        With s_gi the i-th singular value of block g, g_i² = mean over g of s_gi²: a tail of the spectrum, relative to
+        its energy, is that of all blocks together, cut to the same rank. What VBMF takes for noise is the same in every
+        block, L × M numbers of one variance, so that each block's squared values have the same expectation, and their
+        means are nearer to it. Nothing is left out as dead.
+
+        Blocks of zeros alone have no values. Complexity: O(groups·L²·M).
+
+        Raises:
+            LayerError: the matrices have NaN or infinite entries.
+            ContractError: they are not matrices.
+
+        >>> Spectrum.of_stack(torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]]), "layer 'conv'").values.round(4).tolist()
+        [3.5355]
+        """
+        tall = _tall(matrices.detach()[0], where)
+        scale = _largest(matrices.detach(), where)
+        if scale == 0:
+            return cls(np.zeros(0), 0, 0)
+        exact = matrices.detach().to("cpu", torch.float64) / scale
+        gram = exact.mT @ exact if exact.shape[1] >= exact.shape[2] else exact @ exact.mT
+        powers = torch.linalg.eigvalsh(gram).clamp_min(0).mean(0).numpy()[::-1]
+        return cls(_clipped(np.sqrt(powers), tall.dtype) * scale, tall.shape[1], tall.shape[0])
+
 
 def _tall(matrix: Tensor, where: str) -> Tensor:
     if matrix.ndim != 2:

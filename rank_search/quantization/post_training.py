@@ -87,7 +87,7 @@ class PostTrainingQuantizer:
 
     Attributes:
         model: as it was, in evaluation mode, its batch norms folded if it can be traced.
-        layers: by name, in the order in which they run.
+        layers: by name, in the order in which they run; grouped ones are rounded as other parameters are.
         felt: how far its outputs feel each layer and each parameter.
         closeness: how near rounded copies stay to it.
     """
@@ -111,7 +111,8 @@ class PostTrainingQuantizer:
         plain = fuse(model, example) or copied(model).eval()
         for parameter in plain.parameters():
             parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-        found = {name: each for name, each in take_inventory(plain, example).layers.items() if 0 not in each.shape}
+        layers = take_inventory(plain, example).layers
+        found = {name: each for name, each in layers.items() if 0 not in each.shape and each.groups == 1}
         say_expense(found.values())
         closeness = Closeness.of(plain, feed, batches)
         felt = sensitivity(plain, list(found), feed, batches)

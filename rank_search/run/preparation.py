@@ -80,8 +80,8 @@ def layer_bases(problem: Problem, moments: LayerMoments) -> LayerBases:
     cache = SpectraCache(cache_folder(problem.study))
     inputs, gradients = moments.inputs, moments.gradients
     return {
-        name: cache.bases(name, weight_of(problem.model, name), inputs.get(name), gradients.get(name))
-        for name in problem.inventory.layers
+        name: cache.bases(name, weight_of(problem.model, name), inputs.get(name), gradients.get(name), layer.groups)
+        for name, layer in problem.inventory.layers.items()
     }
 
 

@@ -22,8 +22,10 @@ from rank_search.layers import (
     Axis,
     DirectBases,
     Factorization,
+    axes_of,
     copied,
     factorize,
+    groups_of,
     plugin_version,
     recompose,
     weight_of,
@@ -89,7 +91,7 @@ def full_rank(problem: Problem) -> Point:
             f"factorization is {wanted!r}, and there are: {', '.join(problem.plugins)}."
         )
     chosen = {name: wanted if wanted in own else own[0] for name, own in problem.choices.items() if own}
-    axes = {name: problem.plugins[key].axes(layers[name]) for name, key in chosen.items()}
+    axes = {name: axes_of(problem.plugins[key], layers[name]) for name, key in chosen.items()}
     return Point({name: Choice(key, {axis.name: _top(axis) for axis in axes[name]}) for name, key in chosen.items()})
 
 
@@ -98,7 +100,7 @@ def _top(axis: Axis) -> float:
 
 
 def _direct_bases(model: nn.Module) -> Any:
-    return lambda name: DirectBases(weight_of(model, name))
+    return lambda name: DirectBases(weight_of(model, name), groups=groups_of(model, name))
 
 
 def _require_the_same(model: nn.Module, problem: Problem) -> None:

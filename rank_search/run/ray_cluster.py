@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError
 from rank_search.launch import Executor, LaunchSettings, Runner, WorkerRecipe
-from rank_search.layers import Bases, Layer, Plugins, Unfolding, weight_of
+from rank_search.layers import Bases, Layer, Plugins, Unfolding, groups_of, weight_of
 from rank_search.point import Artifact
 from rank_search.priors import AxisPrior, CachedBases, PriorSettings, SpectraCache, axis_priors, user_cache_folder
 from rank_search.run.preparation import prepare
@@ -106,7 +106,7 @@ def _read_layer(
         seen: the moments of the layer's inputs and of the gradients at its outputs, as far as they are known.
     """
     torch.set_num_threads(1)
-    bases = SpectraCache(user_cache_folder()).bases(layer.name, weight, *seen)
+    bases = SpectraCache(user_cache_folder()).bases(layer.name, weight, *seen, layer.groups)
     priors = axis_priors(layer, plugins, bases, settings)
     bases.decompose(unfoldings)
     arrays = {
@@ -202,8 +202,9 @@ class _SharedBases:
         if layer not in self._bases:
             known = {name: _tensors(found) for name, found in self._arrays[layer].get().items()}
             seen = known.pop(_MOMENTS)
-            moments = [seen.get(name) for name in _SEEN]
-            self._bases[layer] = SpectraCache(known=known).bases(layer, weight_of(self._model, layer), *moments)
+            inputs, gradients = (seen.get(name) for name in _SEEN)
+            weight, groups = weight_of(self._model, layer), groups_of(self._model, layer)
+            self._bases[layer] = SpectraCache(known=known).bases(layer, weight, inputs, gradients, groups)
         return self._bases[layer]
 
 

@@ -15,6 +15,7 @@ from rank_search.layers import (
     Inventory,
     Plugins,
     Unfolding,
+    axes_of,
     counted_on,
     load_plugin,
     require_ordinary,
@@ -55,7 +56,7 @@ class Problem:
     def unfoldings(self, layer: str) -> tuple[Unfolding, ...]:
         """Every unfolding of a layer's weight that a fit may ask the basis of."""
         plugins = [self.plugins[name] for name in self.choices[layer]]
-        axes = [axis for plugin in plugins for axis in plugin.axes(self.inventory.layers[layer])]
+        axes = [axis for plugin in plugins for axis in axes_of(plugin, self.inventory.layers[layer])]
         return tuple(unfolding for axis in axes for unfolding in axis.unfoldings)
 
 

@@ -32,14 +32,14 @@ def input_moments(
 ) -> dict[str, Tensor]:
     """E[x·xᵀ] of each layer's inputs, x a patch in the order in · kh · kw, on the first batches of a training pass.
 
-    Returned n × n with n = in·kh·kw, in float32, by layer name. A layer that runs several times in a forward has the
-    average over all of its inputs; one that sees no input in these batches, such as an expert that is not chosen, takes
-    the first ones of up to `_LONGER` times as many; if there are none, or they are not finite, it is left out, with a
-    warning. The model runs as for its loss, without dropout, and is not changed; torch's global generator is at
-    `rng_seed` meanwhile, so that a shuffled pass is the same each time. Of a batch, a layer takes at most
-    `MOST_PATCHES` patches: those of its first examples. Padded positions (`Task.mask`) of batch × length × features
-    inputs are none. Products are in float32 or wider, sums in float64. Complexity:
-    the forwards, and O(patches·n²) for each layer.
+    Returned n × n with n = in·kh·kw, in float32, by layer name; of a grouped layer groups × n × n, one for each block,
+    with n = in/groups·kh·kw. A layer that runs several times in a forward has the average over all of its inputs; one
+    that sees no input in these batches, such as an expert that is not chosen, takes the first ones of up to `_LONGER`
+    times as many; if there are none, or they are not finite, it is left out, with a warning. The model runs as for its
+    loss, without dropout, and is not changed; torch's global generator is at `rng_seed` meanwhile, so that a shuffled
+    pass is the same each time. Of a batch, a layer takes at most `MOST_PATCHES` patches: those of its first examples.
+    Padded positions (`Task.mask`) of batch × length × features inputs are none. Products are in float32 or wider, sums
+    in float64. Complexity: the forwards, and O(patches·n²) for each layer.
 
     Raises:
         TaskError: the task raises, or has no training data.
@@ -126,9 +126,11 @@ class _Moment:
         if self.is_full:
             return
         seen = wide(self._layer.columns(x.detach(), MOST_PATCHES))
-        product = (seen.T @ seen).to(torch.float64)
+        if self._layer.groups > 1:
+            seen = seen.view(len(seen), self._layer.groups, -1).transpose(0, 1)  # groups × rows × n
+        product = (seen.mT @ seen).to(torch.float64)
         self._sum = product if self._sum is None else self._sum + product
-        self.count += len(seen)
+        self.count += seen.shape[-2]
 
     def mean(self) -> Tensor | None:
         """None where the layer has seen nothing."""
@@ -144,6 +146,8 @@ Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]
 
 
 def _hook(moment: _Moment, padding: Padding) -> Hook:
+    if moment._layer.channels != -1:  # its second dimension has channels, and is no length, even if as long as one
+        return lambda module, inputs, named: moment.take(input_of(inputs, named))
     return lambda module, inputs, named: moment.take(padding.without(input_of(inputs, named)))
 
 

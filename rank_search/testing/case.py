@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from rank_search.layers import Axis, Bases, DirectBases, Factorization, Layer
+from rank_search.layers import Axis, Bases, DirectBases, Factorization, Layer, channels_last
 
 _SEED = 20
 
@@ -44,11 +44,17 @@ class Case:
 
     @cached_property
     def moment(self) -> Tensor:
-        """The second moment of inputs that depend on each other, fewer than there are columns."""
-        size = self.weight[0].numel()
+        """The second moment of inputs that depend on each other, fewer than there are columns; with groups of each."""
+        size, groups = self.weight[0].numel(), self.layer.groups
         drawn = normal((size // 2 + 1, size), torch.float64)
-        inputs = (drawn + drawn.roll(1, 1)).relu()
-        return (inputs.T @ inputs / len(inputs)).to(torch.float32)
+        if groups > 1:
+            drawn = normal((groups, size // 2 + 1, size), torch.float64)
+        inputs = (drawn + drawn.roll(1, -1)).relu()
+        return (inputs.mT @ inputs / inputs.shape[-2]).to(torch.float32)
+
+    def bases(self, weight: Tensor, moment: Tensor | None = None) -> DirectBases:
+        """Of a weight in the place of the layer's."""
+        return DirectBases(weight, moment, groups=self.layer.groups)
 
     def built(self) -> Factorization:
         """Fresh: each parameter full of NaN, so that what stays unset is seen; the bias is all ones."""
@@ -66,7 +72,7 @@ class Case:
         module = self.built()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
-            module.fit(target, DirectBases(target) if bases is None else bases)
+            module.fit(target, self.bases(target) if bases is None else bases)
         return module
 
     def moved(self) -> Factorization:
@@ -83,8 +89,8 @@ class Case:
         for shape in self.layer.inputs:
             x = normal(shape, self.layer.dtype)
             yield x
-            if len(shape) == 4:
-                yield x.contiguous(memory_format=torch.channels_last)
+            if len(shape) in (4, 5):
+                yield channels_last(x)
 
 
 def normal(shape: Iterable[int], dtype: torch.dtype) -> Tensor:

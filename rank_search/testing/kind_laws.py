@@ -66,10 +66,11 @@ def written(kind: type[LayerKind], sample: Sample) -> Iterator[str]:
 def mixed(kind: type[LayerKind], sample: Sample) -> Iterator[str]:
     """4. A weight that is a product is an operation and a mixing of its channels."""
     layer = sample.layer
-    rank = max(1, min(layer.out_features, layer.in_features) // 2)
+    rank = max(1, min(layer.out_features // layer.groups, layer.shape[1]) // 2)
     outer = normal((layer.out_features, rank), torch.float64)
-    inner = normal((rank, *layer.shape[1:]), torch.float64)
-    whole = layer.operate(sample.x, torch.tensordot(outer, inner, 1))
+    inner = normal((layer.groups * rank, *layer.shape[1:]), torch.float64)
+    product = layer.by_group(outer) @ layer.by_group(inner.flatten(1))
+    whole = layer.operate(sample.x, product.view(layer.shape))
     yield from _differs("mix after operate", layer.mix(layer.operate(sample.x, inner), outer), whole)
 
 
@@ -78,11 +79,14 @@ def multiplied(kind: type[LayerKind], sample: Sample) -> Iterator[str]:
     layer = sample.layer
     weight = weight_in(sample.module).detach()
     columns = layer.columns(sample.x, 1 << 20)
-    if columns.shape[1:] != weight[0].flatten().shape:
-        yield f"a row of columns is {list(columns.shape[1:])}, the weight has {weight[0].numel()} for each output"
+    wanted = [layer.groups * weight[0].numel()]
+    if list(columns.shape[1:]) != wanted:
+        yield f"a row of columns is {list(columns.shape[1:])}, the weight has {wanted} numbers for each output"
         return
+    blocks = zip(columns.chunk(layer.groups, 1), weight.flatten(1).chunk(layer.groups), strict=True)
+    found = torch.cat([inputs @ block.T for inputs, block in blocks], 1)
     outputs = layer.operate(sample.x, weight).movedim(layer.channels, -1).flatten(0, -2)
-    yield from _differs("the columns times the weight", columns @ weight.flatten(1).T, outputs)
+    yield from _differs("the columns times the weight", found, outputs)
 
 
 LAYER_KIND_LAWS: Final[Mapping[str, KindLaw]] = MappingProxyType(

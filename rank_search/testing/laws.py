@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rank_search.layers import Axis, DirectBases, Factorization, output_error
+from rank_search.layers import Axis, Factorization, output_error
 from rank_search.testing.case import Case, normal
 
 Law = Callable[[Case], Iterator[str]]
@@ -41,12 +41,12 @@ def rank_law(case: Case) -> Iterator[str]:
     """2. The rank of each unfolding that an axis names is at most the axis value, wherever training moves to."""
     exact = replace(case.layer, dtype=torch.float64)
     dense = Case(case.factorization, exact, case.axes, case.values).moved().dense().detach()
-    for axis, name, matrix in _unfolded(case, dense):
-        if matrix.ndim != 2 or matrix.numel() != dense.numel():
+    for axis, name, matrices in _unfolded(case, dense):
+        matrix = matrices[0]
+        if matrix.ndim != 2 or matrix.numel() * len(matrices) != dense.numel():
             yield f"{name} makes {list(matrix.shape)} of {list(dense.shape)}, not a matrix of the same numbers"
             continue
-        values = torch.linalg.svdvals(matrix)
-        rank = int((values > values[0] * ROUNDING * torch.finfo(values.dtype).eps).sum())
+        rank = max(map(_rank, matrices))
         if rank > case.values[axis.name]:
             yield f"{name} of dense() has rank {rank}, more than {axis.name}={case.values[axis.name]}"
 
@@ -59,7 +59,7 @@ def spectrum_bound(case: Case) -> Iterator[str]:
     weight = case.weight.to(torch.float64)
     error = _norm(weight - case.fitted().dense().detach())
     slack = ROUNDING * torch.finfo(case.layer.dtype).eps * _norm(weight)
-    tails = {name: _tail(matrix, case.values[axis.name]) for axis, name, matrix in _unfolded(case, weight)}
+    tails = {name: _tail(matrices, case.values[axis.name]) for axis, name, matrices in _unfolded(case, weight)}
     for name, tail in tails.items():
         if error < tail - slack:
             yield f"the fit is {error:.6g} from the weight, closer than the tail {tail:.6g} of {name} allows"
@@ -136,14 +136,16 @@ def _kind(tensor: Tensor) -> str:
 # ---- unfoldings and spectra ------------------------------------------------------------------------------
 
 
-def _unfolded(case: Case, weight: Tensor) -> Iterator[tuple[Axis, str, Tensor]]:
+def _unfolded(case: Case, weight: Tensor) -> Iterator[tuple[Axis, str, list[Tensor]]]:
+    """Each unfolding of each block: one, but for a grouped layer."""
     for axis in case.axes:
         for number, unfolding in enumerate(axis.unfoldings):
-            yield axis, f"unfolding {number} of axis {axis.name}", unfolding(weight)
+            matrices = [unfolding(block) for block in weight.chunk(case.layer.groups)]
+            yield axis, f"unfolding {number} of axis {axis.name}", matrices
 
 
 def _outputs_bound(case: Case) -> Iterator[str]:
-    weight, found = case.weight, case.fitted(bases=DirectBases(case.weight, case.moment)).dense().detach()
+    weight, found = case.weight, case.fitted(bases=case.bases(case.weight, case.moment)).dense().detach()
     if torch.equal(found, case.fitted().dense()):
         return  # it looks at the weight alone, and may be anywhere
     error, zero = (output_error(weight, other, case.moment) for other in (found, torch.zeros_like(weight)))
@@ -151,8 +153,13 @@ def _outputs_bound(case: Case) -> Iterator[str]:
         yield f"with a moment the fit's outputs are {error:.6g} from the layer's, farther than zero is ({zero:.6g})"
 
 
-def _tail(matrix: Tensor, rank: float) -> float:
-    return _norm(torch.linalg.svdvals(matrix)[int(rank) :])
+def _rank(matrix: Tensor) -> int:
+    values = torch.linalg.svdvals(matrix)
+    return int((values > values[0] * ROUNDING * torch.finfo(values.dtype).eps).sum())
+
+
+def _tail(matrices: list[Tensor], rank: float) -> float:
+    return _norm(torch.cat([torch.linalg.svdvals(matrix)[int(rank) :] for matrix in matrices]))
 
 
 def _norm(tensor: Tensor) -> float:
@@ -221,7 +228,7 @@ def _pickled_unfoldings(case: Case) -> Iterator[str]:
 
 
 def _same_again(case: Case, module: Factorization) -> Iterator[str]:
-    bases = DirectBases(case.weight.clone())
+    bases = case.bases(case.weight.clone())
     first = case.fitted(bases=bases)
     if not torch.equal(first.dense(), module.dense()):
         yield "two fits with the same weight and the same rng seed differ"
@@ -237,7 +244,7 @@ def _same_again(case: Case, module: Factorization) -> Iterator[str]:
 def _with_moments(case: Case) -> Iterator[str]:
     for inputs, given in (("few inputs", case.moment), ("no inputs", torch.zeros_like(case.moment))):
         moment = given.clone()
-        module = case.fitted(bases=DirectBases(case.weight.clone(), moment))
+        module = case.fitted(bases=case.bases(case.weight.clone(), moment))
         if not torch.equal(moment, given):
             yield f"fit changes the moment of {inputs}"
         if unset := [name for name, tensor in module.named_parameters() if not tensor.isfinite().all()]:

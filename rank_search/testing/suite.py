@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from rank_search.errors import ContractError
-from rank_search.layers import Axis, Factorization, Layer
+from rank_search.layers import Axis, Factorization, Layer, axes_of
 from rank_search.testing.case import Case, axis_values
-from rank_search.testing.geometries import GEOMETRIES
+from rank_search.testing.geometries import geometries_for
 from rank_search.testing.laws import LAWS
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def check_factorization(
     be. What the factorization raises is a broken law, not an exception. A factorization that applies to no
     layer at all breaks Life.
     """
-    tried = (*GEOMETRIES, *layers)
+    tried = (*geometries_for(factorization), *layers)
     results = [check_law(law, factorization, layer, equality) for law in LAWS for layer in tried]
     return [*results, *check_use(factorization, tried)]
 
@@ -72,7 +72,7 @@ def checked_axes(factorization: type[Factorization], layer: Layer) -> tuple[Axis
     Raises:
         ContractError: they are not a tuple of `Axis` with different names and low ≤ high.
     """
-    axes = factorization.axes(layer)
+    axes = axes_of(factorization, layer)
     if not isinstance(axes, tuple) or not all(isinstance(axis, Axis) for axis in axes):
         raise ContractError(f"axes gives a tuple of Axis, or () where it does not apply; found {axes!r}.")
     if len({axis.name for axis in axes}) < len(axes) or not all(axis.low <= axis.high for axis in axes):
@@ -96,7 +96,7 @@ class FactorizationLaws:
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "layer" in metafunc.fixturenames:
-            tried = (*GEOMETRIES, *self.layers)
+            tried = (*geometries_for(self.factorization), *self.layers)
             metafunc.parametrize("layer", tried, ids=[layer.name for layer in tried])
 
     def test_agreement(self, layer: Layer) -> None:
@@ -115,7 +115,7 @@ class FactorizationLaws:
         self.hold("Life", layer)
 
     def test_it_applies_to_some_layer(self) -> None:
-        assert not check_use(self.factorization, (*GEOMETRIES, *self.layers))
+        assert not check_use(self.factorization, (*geometries_for(self.factorization), *self.layers))
 
     def hold(self, law: str, layer: Layer) -> None:
         result = check_law(law, self.factorization, layer, self.equality)
@@ -124,7 +124,7 @@ class FactorizationLaws:
 
 def _applies(factorization: type[Factorization], layer: Layer) -> bool:
     try:
-        return factorization.axes(layer) != ()
+        return axes_of(factorization, layer) != ()
     except Exception:  # noqa: BLE001 - that is reported by every law
         return True
 

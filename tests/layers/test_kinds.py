@@ -7,7 +7,14 @@ from types import ModuleType
 
 import pytest
 import torch
-from rank_search_plugins.convolution import Conv2dKind
+from rank_search_plugins.convolution import (
+    Conv1dKind,
+    Conv2dKind,
+    Conv3dKind,
+    ConvTranspose1dKind,
+    ConvTranspose2dKind,
+    ConvTranspose3dKind,
+)
 from rank_search_plugins.linear import LinearKind, TransformersConv1dKind
 from torch import Tensor, nn
 
@@ -36,7 +43,60 @@ class TestConv2d(LayerKindLaws):
         (nn.Conv2d(4, 6, (3, 2), (2, 3), (2, 1), (2, 1), bias=False), X),
         (nn.Conv2d(4, 6, 3, padding="same", padding_mode="reflect"), X),
         (nn.Conv2d(4, 6, 1, stride=2), X),
+        (nn.Conv2d(4, 6, 3, groups=2), X),
+        (nn.Conv2d(4, 4, (3, 5), padding=(1, 2), stride=2, groups=4, bias=False), X),
         (nn.Conv2d(4, 6, (1, 5), padding=(0, 2), padding_mode="circular"), X),
+    )
+
+
+class TestConv1d(LayerKindLaws):
+    kind = Conv1dKind
+    samples = (
+        (nn.Conv1d(4, 6, 3, padding=1), torch.zeros(2, 4, 9)),
+        (nn.Conv1d(4, 6, 4, 3, 2, 2, bias=False), torch.zeros(2, 4, 9)),
+        (nn.Conv1d(4, 6, 4, padding="same", padding_mode="reflect"), torch.zeros(2, 4, 9)),
+        (nn.Conv1d(4, 6, 1, stride=2), torch.zeros(1, 4, 9)),
+        (nn.Conv1d(4, 8, 3, padding=1, groups=4), torch.zeros(2, 4, 9)),
+    )
+
+
+class TestConv3d(LayerKindLaws):
+    kind = Conv3dKind
+    samples = (
+        (nn.Conv3d(4, 6, 3, padding=1), torch.zeros(2, 4, 5, 6, 4)),
+        (nn.Conv3d(4, 6, (3, 1, 2), (2, 1, 3), (2, 0, 1), (2, 1, 1), bias=False), torch.zeros(2, 4, 5, 6, 4)),
+        (nn.Conv3d(4, 6, (2, 3, 4), padding="same", padding_mode="replicate"), torch.zeros(1, 4, 5, 6, 4)),
+        (nn.Conv3d(4, 6, 1, stride=2), torch.zeros(2, 4, 5, 6, 4)),
+        (nn.Conv3d(4, 6, 2, groups=2), torch.zeros(2, 4, 5, 6, 4)),
+    )
+
+
+class TestConvTranspose1d(LayerKindLaws):
+    kind = ConvTranspose1dKind
+    samples = (
+        (nn.ConvTranspose1d(4, 6, 3, 2, 1, 1), torch.zeros(2, 4, 5)),
+        (nn.ConvTranspose1d(4, 2, 2, 3, bias=False), torch.zeros(1, 4, 5)),
+    )
+
+
+class TestConvTranspose2d(LayerKindLaws):
+    kind = ConvTranspose2dKind
+    samples = (
+        (nn.ConvTranspose2d(4, 6, 2, stride=2), torch.zeros(2, 4, 5, 4)),
+        (
+            nn.ConvTranspose2d(6, 4, (4, 3), (3, 2), (2, 1), (1, 0), bias=False, dilation=(1, 2)),
+            torch.zeros(2, 6, 5, 4),
+        ),
+        (nn.ConvTranspose2d(4, 6, 3, padding=2), torch.zeros(2, 4, 7, 6)),
+        (nn.ConvTranspose2d(4, 6, 1, 2, 1, 1), torch.zeros(1, 4, 5, 4)),
+    )
+
+
+class TestConvTranspose3d(LayerKindLaws):
+    kind = ConvTranspose3dKind
+    samples = (
+        (nn.ConvTranspose3d(4, 3, (2, 3, 1), (2, 1, 2), (0, 1, 0), (1, 0, 1)), torch.zeros(2, 4, 3, 2, 4)),
+        (nn.ConvTranspose3d(2, 3, 2, 2), torch.zeros(1, 2, 3, 2, 3)),
     )
 
 
@@ -160,7 +220,7 @@ def test_a_subclass_is_a_layer_if_it_changes_nothing() -> None:
 
 
 def test_installed_kinds_are_of_entry_points_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {"linear", "conv2d", "transformers-conv1d"} <= layer_kinds().keys()
+    assert {"linear", "conv1d", "conv2d", "conv3d", "transformers-conv1d"} <= layer_kinds().keys()
     layer_kinds.cache_clear()
     monkeypatch.setattr("rank_search.layers.kinds.entry_points", lambda group: [])
     try:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rank_search.layers import Axis, Bases, DirectBases, Factorization, Layer
 from rank_search.testing import GEOMETRIES, FactorizationLaws, LawResult, check_factorization, check_law
+from rank_search.testing.geometries import geometries_for
 from rank_search.testing.laws import LAWS
 
 
@@ -345,7 +346,7 @@ def test_laws_are_tried_on_every_layer_and_on_given_ones() -> None:
     own = replace(LINEAR, name="mine", shape=(3, 4), inputs=((2, 4),))
     results = check_factorization(ChannelSVD, layers=(own,))
     assert {(result.law, result.layer) for result in results} == {
-        (law, layer.name) for law in LAWS for layer in (*GEOMETRIES, own)
+        (law, layer.name) for law in LAWS for layer in (*geometries_for(ChannelSVD), own)
     }
     assert [result.detail for result in results if result.layer == "mine"] == ["rank=1 | rank=3 | rank=2"] * 5
 

@@ -24,6 +24,14 @@ def code(language: str) -> list[str]:
 
 
 SLOW, FAST_METHODS, INFORMED, TESTS = code("python")
+ANY = """
+class AnyKronecker(Kronecker):
+    any_geometry = True
+
+    @classmethod
+    def axes(cls, layer):
+        return super().axes(layer) if layer.groups == 1 else ()
+"""
 (PROJECT,) = code("toml")
 
 
@@ -34,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "slow.py").write_text(SLOW, encoding="utf-8")
     (folder / "kronecker.py").write_text(f"{SLOW}\n{FAST_METHODS}", encoding="utf-8")
     (folder / "informed.py").write_text(f"{SLOW}\n{FAST_METHODS}\n{INFORMED}", encoding="utf-8")
+    (folder / "any.py").write_text(f"{SLOW}\n{FAST_METHODS}\n{ANY}", encoding="utf-8")
     (folder / "test_kronecker.py").write_text(TESTS, encoding="utf-8")
     return folder
 
@@ -42,6 +51,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_documented_class_obeys_the_laws_before_and_after_section_2(folder: Path, file: str) -> None:
     plugin = load_plugin(f"{folder / file}:Kronecker")
     assert [str(result) for result in check_factorization(plugin, equality=True) if not result.ok] == []
+
+
+def test_documented_class_for_any_geometry_obeys_the_laws_on_all(folder: Path) -> None:
+    plugin = load_plugin(f"{folder / 'any.py'}:AnyKronecker")
+    results = check_factorization(plugin, equality=True)
+    assert [str(result) for result in results if not result.ok] == []
+    assert len({result.layer for result in results}) > len(GEOMETRIES)
 
 
 def test_documented_fit_that_knows_the_inputs_obeys_the_laws_and_comes_closer(folder: Path) -> None:

@@ -96,3 +96,25 @@ def test_without_a_mask_all_positions_count() -> None:
     assert all(torch.equal(same[name], plain[name]) for name in plain)
     added = torch.where(MASK == 0, -1e9, 0.0)  # to be added to attention, not a mask of positions
     check(input_moments(Task([(IDS, added)]), MODEL, LAYERS, 1), every)
+
+
+class Convolved(nn.Module):
+    """As many channels as there are positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.along = nn.Embedding(20, 6), nn.Conv1d(6, 4, 3, padding=1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        return self.along(self.table(input_ids).mT).mean(2)  # type: ignore[no-any-return]
+
+
+def test_channels_of_a_convolution_are_no_positions() -> None:
+    model = Convolved().eval()
+    layers = take_inventory(model, EXAMPLE).layers
+    with torch.no_grad():
+        x = torch.nn.functional.pad(model.table(IDS).mT, (1, 1))
+    rows = [x[b, :, t : t + 3].flatten() for b in range(5) for t in range(6)]
+    found = moments_of_inputs(model, layers, [{"input_ids": IDS, "attention_mask": MASK}])
+    wanted = torch.stack([torch.outer(row, row) for row in rows]).mean(0)
+    torch.testing.assert_close(found["along"], wanted, rtol=1e-4, atol=1e-6)
