@@ -127,9 +127,9 @@ class LanguageModel(Task):
 
     def _batches(self, windows: Tensor, generator: torch.Generator | None) -> list[Batch]:
         if self.mask_token is None:
-            return list(windows.split(self.windows))
+            return list(torch.split(windows, self.windows))
         parts = with_hidden(windows, self.mask_token, self.masked, generator)
-        return list(zip(*(each.split(self.windows) for each in parts), strict=True))
+        return list(zip(*(torch.split(each, self.windows) for each in parts), strict=True))
 
     def _inputs(self, ids: Tensor) -> Any:
         taken = inspect.signature(self.network.forward).parameters
