@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import torch
 import transformers
 from torch import Tensor, nn
@@ -94,3 +97,10 @@ def pretrained(name: str) -> tuple[nn.Module, Example]:
         torch.manual_seed(0)
         model, example = _MODELS[name]()
     return model.eval(), example
+
+
+def modules_in(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let transformers keep the modules of folders that it opens in there, not in the user's cache."""
+    for module in (transformers.dynamic_module_utils, transformers.utils.hub):
+        monkeypatch.setattr(module, "HF_MODULES_CACHE", str(cache), raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])

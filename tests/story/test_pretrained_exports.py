@@ -19,7 +19,7 @@ import rank_search as rs
 from rank_search.errors import ExportError
 from rank_search.export import pretrained as exports
 from rank_search.layers import Factorization
-from tests.pretrained_models import pretrained, token_ids
+from tests.pretrained_models import modules_in, pretrained, token_ids
 from tests.story.small import Command
 from tests.story.test_transformers_models import Near, searched
 
@@ -34,59 +34,63 @@ OPENS = {
 
 
 @pytest.fixture(autouse=True)
-def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Where transformers keeps the modules that it runs; and no progress bars."""
-    cache = tmp_path / "modules"
-    for module in (transformers.dynamic_module_utils, transformers.utils.hub):
-        if hasattr(module, "HF_MODULES_CACHE"):
-            monkeypatch.setattr(module, "HF_MODULES_CACHE", str(cache))
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    transformers.utils.logging.disable_progress_bar()
-    yield
-    transformers.utils.logging.enable_progress_bar()
+def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules_in(tmp_path / "modules", monkeypatch)
 
 
 def opened(folder: Path, auto: str = "AutoModelForCausalLM") -> Any:
     return getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True)
 
 
-@pytest.mark.parametrize("name", list(OPENS))
-@torch.no_grad()
-def test_what_transformers_opens_gives_the_models_outputs(name: str, tmp_path: Path) -> None:
-    model, example = pretrained(name)
-    task = Near(model, example)
-    store, number = searched(task, tmp_path)
-    with store:
-        small = rs.build_model(store, "s", number, task)
-        manifest = rs.export_trial(store, "s", number, tmp_path / "small", "transformers", task=task)
-    assert {"config.json", "model.safetensors", "modeling_low_rank.py", "model.coded"} <= {*manifest["files"]}
-    back = opened(tmp_path / "small", OPENS[name])
-    assert not back.training
-    assert sum(map(torch.numel, back.parameters())) == sum(map(torch.numel, small.parameters()))
-    for inputs in task.selection():
-        torch.testing.assert_close(back(**inputs).logits, small(**inputs).logits, rtol=1e-5, atol=1e-6)
-        assert not torch.allclose(back(**inputs).logits, model(**inputs).logits, atol=1e-4)
-    ranks = {layer: each.values["rank"] for layer, each in small.named_modules() if isinstance(each, Factorization)}
-    assert json.loads((tmp_path / "small" / "config.json").read_text())["low_rank"] == ranks
-    assert len(ranks) > 0
-
-
-class Folder:
-    """A causal model that was cut, and the folder that transformers opens."""
+class Searched:
+    """A model that was cut, and the folder that transformers opens."""
 
     def __init__(self, name: str, folder: Path) -> None:
         model, example = pretrained(name)
-        task = Near(model, example)
-        store, number = searched(task, folder)
-        with store:
-            self.small = rs.build_model(store, "s", number, task)
-            rs.export_trial(store, "s", number, folder / "small", "transformers", task=task)
+        self.task = Near(model, example)
+        self.store, self.number = searched(self.task, folder)
+        self.small = rs.build_model(self.store, "s", self.number, self.task)
         self.path = folder / "small"
+        self.manifest = self.export(self.path)
+
+    def export(self, folder: Path, format: str = "transformers") -> dict[str, Any]:
+        return rs.export_trial(self.store, "s", self.number, folder, format, task=self.task)
 
 
-@pytest.fixture(scope="module", params=["gpt2", "llama"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return Folder(request.param, tmp_path_factory.mktemp("folder"))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Searched]]:
+    """The searched model of a name, made once."""
+    known: dict[str, Searched] = {}
+
+    def get(name: str) -> Searched:
+        if name not in known:
+            known[name] = Searched(name, tmp_path_factory.mktemp(name))
+        return known[name]
+
+    yield get
+    for each in known.values():
+        each.store.close()
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def folder(request: pytest.FixtureRequest, made: Callable[[str], Searched]) -> Searched:
+    return made(request.param)
+
+
+@pytest.mark.parametrize("name", list(OPENS))
+@torch.no_grad()
+def test_what_transformers_opens_gives_the_models_outputs(name: str, made: Callable[[str], Searched]) -> None:
+    found = made(name)
+    assert {"config.json", "model.safetensors", "modeling_low_rank.py", "model.coded"} <= {*found.manifest["files"]}
+    back, small, dense = opened(found.path, OPENS[name]), found.small, found.task.network
+    assert not back.training
+    assert sum(map(torch.numel, back.parameters())) == sum(map(torch.numel, small.parameters()))
+    for inputs in found.task.selection():
+        torch.testing.assert_close(back(**inputs).logits, small(**inputs).logits, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(back(**inputs).logits, dense(**inputs).logits, atol=1e-4)
+    ranks = {layer: each.values["rank"] for layer, each in small.named_modules() if isinstance(each, Factorization)}
+    assert len(ranks) > 0
+    assert json.loads((found.path / "config.json").read_text())["low_rank"] == ranks
 
 
 def next_tokens(model: nn.Module, ids: Tensor, count: int) -> Tensor:
@@ -101,7 +105,7 @@ def next_tokens(model: nn.Module, ids: Tensor, count: int) -> Tensor:
 
 @pytest.mark.parametrize(("examples", "length"), [(1, 1), (1, 5), (3, 11)])
 @torch.no_grad()
-def test_it_generates_with_its_cache_at_any_batch_and_length(folder: Folder, examples: int, length: int) -> None:
+def test_it_generates_with_its_cache_at_any_batch_and_length(folder: Searched, examples: int, length: int) -> None:
     back, ids = opened(folder.path), token_ids(examples, length, seed=length)
     wanted, seen = next_tokens(folder.small, ids, 6), list[int]()
     layer = next(each for each in back.modules() if type(each).__name__ == "LowRank")
@@ -112,9 +116,8 @@ def test_it_generates_with_its_cache_at_any_batch_and_length(folder: Folder, exa
     assert seen == [length, 1, 1, 1, 1, 1, *range(length, length + 6)]
 
 
-def test_the_folder_opens_where_this_package_is_not(tmp_path: Path) -> None:
-    folder = Folder("llama", tmp_path)
-    ids = token_ids(2, 7)
+def test_the_folder_opens_where_this_package_is_not(made: Callable[[str], Searched], tmp_path: Path) -> None:
+    folder, ids = made("llama"), token_ids(2, 7)
     torch.save(ids, tmp_path / "ids.pt")
     code = textwrap.dedent("""
         import sys, torch, transformers
@@ -133,14 +136,14 @@ def test_the_folder_opens_where_this_package_is_not(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.load(tmp_path / "out.pt"), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_without_its_module_it_does_not_open(folder: Folder) -> None:
+def test_without_its_module_it_does_not_open(folder: Searched) -> None:
     """It must not open with random numbers for weights."""
     with pytest.raises(ValueError, match="trust_remote_code"):
         transformers.AutoModelForCausalLM.from_pretrained(folder.path, trust_remote_code=False)
 
 
 @torch.no_grad()
-def test_it_can_be_saved_again(folder: Folder, tmp_path: Path) -> None:
+def test_it_can_be_saved_again(folder: Searched, tmp_path: Path) -> None:
     opened(folder.path).save_pretrained(tmp_path / "again")
     ids = token_ids(2, 7)
     torch.testing.assert_close(opened(tmp_path / "again")(ids).logits, folder.small(ids).logits, rtol=1e-5, atol=1e-6)
@@ -210,32 +213,28 @@ def test_what_it_cannot_write_is_refused(
 ) -> None:
     model, example = make()
     task = Near(model, example)
-    store, number = searched(task, tmp_path)
+    store, number = searched(task, tmp_path, every_kind=True)
     with store, pytest.raises(ExportError, match=complaint):
         rs.export_trial(store, "s", number, tmp_path / "small", "transformers", task=task)
     assert sorted(path.name for path in tmp_path.iterdir() if "small" in path.name) == []
 
 
-def test_what_gives_other_outputs_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_gives_other_outputs_is_not_there(
+    made: Callable[[str], Searched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def wrong(folder: Path, name: str) -> nn.Module:
-        made = right(folder, name)
+        model = right(folder, name)
         with torch.no_grad():
-            made.lm_head.weight.mul_(1.1) if isinstance(made.lm_head, nn.Linear) else made.lm_head.left.mul_(1.1)
-        return made
+            model.get_parameter("model.norm.weight").mul_(1.1)
+        return model
 
     right = exports.opened
     monkeypatch.setattr(exports, "opened", wrong)
-    model, example = pretrained("llama")
-    task = Near(model, example)
-    store, number = searched(task, tmp_path)
-    with store, pytest.raises(ExportError, match="differ from the model's by up to"):
-        rs.export_trial(store, "s", number, tmp_path / "small", "transformers", task=task)
+    with pytest.raises(ExportError, match="differ from the model's by up to"):
+        made("llama").export(tmp_path / "small")
     assert not (tmp_path / "small").exists()
 
 
-def test_there_is_a_list_of_formats(tmp_path: Path) -> None:
-    model, example = pretrained("llama")
-    task = Near(model, example)
-    store, number = searched(task, tmp_path)
-    with store, pytest.raises(ExportError, match="did you mean 'transformers'"):
-        rs.export_trial(store, "s", number, tmp_path / "small", "transformer", task=task)
+def test_there_is_a_list_of_formats(made: Callable[[str], Searched], tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="did you mean 'transformers'"):
+        made("llama").export(tmp_path / "small", "transformer")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 import rank_search as rs
 from rank_search.errors import ExportError
@@ -52,20 +53,29 @@ class Near(rs.Task):
         return torch.cat([value, value.flip(-1)]) if isinstance(value, Tensor) else value
 
 
-def searched(task: rs.Task, folder: Path) -> tuple[rs.Store, int]:
-    """The store of a search of two trials, and the smallest model in it."""
+def searched(task: rs.Task, folder: Path, every_kind: bool = False) -> tuple[rs.Store, int]:
+    """The store of a search of three trials, and the smallest model in it; by default its matrices alone are cut."""
+    model, example = task.model(), task.example()
+    others = [] if every_kind else [name for name in take_inventory(model, example).layers if not is_lone(model, name)]
     tables = {
         "study": {"name": "s", "trials": 3, "store": str(folder / "s.sqlite")},
         "task": {"factory": "(in memory)"},
         "search": {"objectives": ["distance", "params"]},
         "training": {"epochs": 0},
-        "layers": {"factorizations": ["svd"]},
+        "layers": {"factorizations": ["svd"], "exclude": others},
         "folder": folder,
     }
     result = rs.run_study(rs.Study.model_validate(tables), task=task)
     smallest = min(result.front, key=lambda row: row.measurements["params"])
     assert smallest.measurements["params"] < result.study.dense["params"]
     return rs.Store.open(result.store), smallest.number
+
+
+def is_lone(model: nn.Module, name: str) -> bool:
+    """Whether a layer is a linear one that shares nothing."""
+    module = model.get_submodule(name)
+    sharing = [each for each in model.modules() if getattr(each, "weight", None) is module.weight]
+    return isinstance(module, (nn.Linear, Conv1D)) and len(sharing) == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,7 +109,7 @@ def test_a_model_is_searched_exported_and_loaded(name: str, tmp_path: Path, capl
     if name == "mixtral":
         model.set_experts_implementation("batched_mm")  # type: ignore[operator]
     task = Near(model, example)
-    store, number = searched(task, tmp_path)
+    store, number = searched(task, tmp_path, every_kind=True)
     assert "cannot be exported" not in caplog.text
     with store, torch.no_grad():
         small = rs.build_model(store, "s", number, task)
