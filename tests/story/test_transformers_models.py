@@ -84,10 +84,10 @@ def test_every_parameter_has_one_row(name: str) -> None:
     rows = rs.layers(model, example)
     assert sum(row.params for row in rows) == sum(each.numel() for each in set(model.parameters()))
     inventory = take_inventory(model, example)
-    assert {row.layer for row in rows} == {*inventory.layers, *(each.name for each in inventory.skipped)}
     assert len(inventory.layers) >= 8
     assert all(each.reason for each in inventory.skipped)
-    owners = (*inventory.layers, *(each.name for each in inventory.skipped))
+    owners = {row.layer for row in rows}
+    assert owners >= {*inventory.layers, *(each.name for each in inventory.skipped)}
     names = defaultdict[Tensor, list[str]](list)
     for parameter, tensor in model.named_parameters(remove_duplicate=False):
         names[tensor].append(parameter)
