@@ -18,9 +18,9 @@ from pathlib import Path
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-PARTNERS = {"pydantic": ("pydantic_core",)}
+PARTNERS = {"pydantic": ("pydantic_core",), "transformers": ("huggingface_hub", "tokenizers")}
 """Packages whose versions follow another's exactly, so that they give way with it."""
-EXTRAS = ("demo", "onnx", "postgresql", "s3")
+EXTRAS = ("demo", "onnx", "postgresql", "s3", "transformers")
 PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.]+)")
 BOUND = re.compile(r"(?P<name>[\w-]+)(?:\[[\w,]+\])?>=(?P<version>[\w.]+)")
 

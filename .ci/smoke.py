@@ -42,6 +42,9 @@ def main(package: str) -> None:
         on_postgresql()
     if package == "s3fs":
         on_s3()
+    if package == "transformers":
+        with tempfile.TemporaryDirectory() as folder:
+            on_transformers(folder)
     if package == "scikit-learn":
         from sklearn.datasets import load_digits
 
@@ -91,6 +94,29 @@ def on_postgresql() -> None:
         rs.Store.open(server.url(server.create_database()), create=True) as store,
     ):
         assert store.studies() == []
+
+
+def on_transformers(folder: str) -> None:
+    """A model of that package, there and back."""
+    from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    network = LlamaForCausalLM(LlamaConfig(vocab_size=32, **sizes)).eval()
+    tokens = torch.randint(3, 32, (80,))
+    task = rs.LanguageModel(network=network, training_tokens=tokens, selection_tokens=tokens, length=8)
+    tables = {
+        "study": {"name": NAME, "trials": 3, "store": f"{folder}/{STORE}"},
+        "task": {"factory": "(in memory)"},
+        "layers": {"include": ["*proj"], "factorizations": ["svd"]},
+        "search": {"objectives": ["nats", "params"]},
+        "training": {"epochs": 0},
+        "folder": folder,
+    }
+    result = rs.run_study(rs.Study.model_validate(tables), task=task)
+    with rs.Store.open(result.store) as store:
+        rs.export_trial(store, NAME, result.front[-1].number, f"{folder}/small", "transformers", task=task)
+    opened = AutoModelForCausalLM.from_pretrained(f"{folder}/small", trust_remote_code=True)
+    assert opened.generate(tokens[None, :5], max_new_tokens=3, eos_token_id=None).shape == (1, 8)
 
 
 def on_s3() -> None:

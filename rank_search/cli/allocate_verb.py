@@ -32,7 +32,7 @@ def allocate(
     bits: Annotated[
         str | None, typer.Option(help="Most bits of the parameters as they are stored, uncoded.", metavar="AMOUNT")
     ] = None,
-    format: Annotated[str, typer.Option(help="safetensors, pt2 or onnx.")] = "safetensors",
+    format: Annotated[str, typer.Option(help="safetensors, pt2, onnx or transformers.")] = "safetensors",
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure both models on the selection data.")
     ] = True,

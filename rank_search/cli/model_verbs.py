@@ -45,7 +45,7 @@ def export(
     name: NameArgument,
     trial: TrialArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.", metavar="DIR")],
-    format: Annotated[str, typer.Option(help="safetensors, pt2 or onnx.")] = "safetensors",
+    format: Annotated[str, typer.Option(help="safetensors, pt2, onnx or transformers.")] = "safetensors",
     study: Annotated[
         Path | None,
         typer.Option(help="Study file to take the task from; default: the one the study began with.", metavar="FILE"),
@@ -55,8 +55,9 @@ def export(
 ) -> None:
     """Write the model of a trial into a new folder, after verifying that it measures what the store says.
 
-    safetensors: for rank_search.load(DIR). pt2: for torch.export.load. onnx: for onnxruntime. Each comes with the
-    coded byte string (model.coded) and a manifest.
+    safetensors: for rank_search.load(DIR). pt2: for torch.export.load. onnx: for onnxruntime. transformers: for
+    AutoModelForCausalLM.from_pretrained(DIR, trust_remote_code=True) and the like, of models that transformers has.
+    Each comes with the coded byte string (model.coded) and a manifest.
 
     Example: rank-search export digits.sqlite digits 12 -o small --format onnx
     """

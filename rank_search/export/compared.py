@@ -41,6 +41,7 @@ class Beside:
         written: called like the model; by the names of its inputs, if the example is.
         sizes: what it takes; inputs of other sizes are not compared.
         same_draws: whether it draws the random numbers that the model draws.
+        called_like_model: whether it takes all that the model takes, numbers and switches too; not tensors alone.
         worst: how far the outputs differed at most.
         spare: a copy to try things on.
         wide: what was written in the place of the model, in float32; it is what is compared with.
@@ -53,6 +54,7 @@ class Beside:
     same_draws: bool
     spare: nn.Module
     wide: nn.Module | None = None
+    called_like_model: bool = False
     worst: float = 0.0
     compared: frozenset[tuple[tuple[int, ...], ...]] = frozenset()
 
@@ -65,9 +67,10 @@ class Beside:
         *,
         same_draws: bool = True,
         wide: nn.Module | None = None,
+        called_like_model: bool = False,
     ) -> Beside:
         """With copies of the model."""
-        return cls(copied(model), written, sizes, same_draws, copied(model), wide)
+        return cls(copied(model), written, sizes, same_draws, copied(model), wide, called_like_model)
 
     def check(self, example: Example, task: Task | None = None) -> None:
         """Compare on the example, on other batches and sizes that were exported, and on a task's selection data.
@@ -129,7 +132,7 @@ class Beside:
         set_random_states(states)
         try:
             with quiet():
-                found = arguments.written(inputs).on(self.written)
+                found = (arguments.call if self.called_like_model else arguments.written)(inputs).on(self.written)
         except Exception as error:
             raise ExportError(
                 f"What was written does not run on inputs of the shapes {_listed(shapes)}, as the model does: "

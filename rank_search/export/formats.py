@@ -1,4 +1,4 @@
-"""The three forms a model leaves in. Each is written, read back, and compared before it is called done."""
+"""The forms a traced model leaves in. Each is written, read back, and compared before it is called done."""
 
 from __future__ import annotations
 

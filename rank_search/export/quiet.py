@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Final
 
-_TALKERS: Final = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime")
+_TALKERS: Final = ("torch", "onnx", "onnxscript", "onnx_ir", "onnxruntime", "transformers")
 _LONGEST: Final = 240
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 

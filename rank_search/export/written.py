@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
@@ -18,8 +19,9 @@ from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside, wide
 from rank_search.export.formats import FORMATS, Format
 from rank_search.export.loading import CODED, MANIFEST, files_in
+from rank_search.export.pretrained import PRETRAINED, write_pretrained
 from rank_search.export.sizes import Sizes
-from rank_search.export.tracing import trace
+from rank_search.export.tracing import Place, trace
 from rank_search.export.whole import check_free, made_whole
 from rank_search.layers import Call, Example, copied, fuse, with_tensors
 from rank_search.tasks import Seen, Task
@@ -49,16 +51,22 @@ class Deployable:
         return completed(self.model, self.task.example(), self.seen)
 
 
-def form_of(folder: Path, format: str) -> Format:
-    """The form of a folder that is to be made.
+Writer = Callable[[nn.Module, nn.Module, Example, set[Place], Path], Beside]
+"""Writes into a folder what stands for a model (the second may be it, fused), and reads it back to be compared."""
+
+
+def form_of(folder: Path, format: str) -> Writer:
+    """What writes the form of a folder that is to be made.
 
     Raises:
         ExportError: something of that name is there, or there is no such format.
     """
     check_free(folder, "an export makes a new folder")
+    if format == PRETRAINED:
+        return write_pretrained
     if format not in FORMATS:
-        raise ExportError(f"There is no format {format!r}{nearest(format, FORMATS)}")
-    return FORMATS[format]
+        raise ExportError(f"There is no format {format!r}{nearest(format, (*FORMATS, PRETRAINED))}")
+    return partial(_write_graph, FORMATS[format])
 
 
 def write_model(
@@ -73,28 +81,35 @@ def write_model(
         ExportError: the folder exists already, the model cannot be fused or traced, or gives other outputs once it is
             written; nothing is left then.
     """
-    form, model, example = form_of(folder, format), source.model, source.example
+    write, model, example = form_of(folder, format), source.model, source.example
     plain = _fused(model, example) if fused else model
-    written = form.prepared(plain)
     asked = places_asked(dynamic, model, example, source.seen)
     with made_whole(folder) as temporary:
         if source.coded is not None:
             (temporary / CODED).write_bytes(source.coded)
-        traced = trace(copied(written), _like(written, plain, example), asked)
-        form.write(traced, temporary)
-        manifest = manifest_of(source, format, traced.sizes) | {"fused": fused, "widened": written is not plain}
-        beside = Beside.of(
-            model,
-            form.read(temporary, manifest),
-            traced.sizes,
-            same_draws=form.same_draws or not source.seen.draws,
-            wide=None if written is plain else written,
-        )
+        beside = write(model, plain, example, asked, temporary)
+        beside.same_draws |= not source.seen.draws
         beside.check(example, source.task)
-        manifest |= {"files": files_in(temporary)}
+        manifest = manifest_of(source, format, beside.sizes)
+        manifest |= {"fused": fused, "widened": beside.wide is not None, "files": files_in(temporary)}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         publish(temporary, folder)
     return manifest
+
+
+def _write_graph(
+    form: Format, model: nn.Module, plain: nn.Module, example: Example, asked: set[Place], folder: Path
+) -> Beside:
+    written = form.prepared(plain)
+    traced = trace(copied(written), _like(written, plain, example), asked)
+    form.write(traced, folder)
+    return Beside.of(
+        model,
+        form.read(folder, {"sizes": traced.sizes.to_json()}),
+        traced.sizes,
+        same_draws=form.same_draws,
+        wide=None if written is plain else written,
+    )
 
 
 def manifest_of(source: Deployable, format: str, sizes: Sizes) -> dict[str, Any]:

@@ -22,7 +22,15 @@ from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
 from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
-from rank_search.layers.plugins import installed, load_plugin, plugin_code, plugin_errors, plugin_version, resolved
+from rank_search.layers.plugins import (
+    installed,
+    load_plugin,
+    name_of,
+    plugin_code,
+    plugin_errors,
+    plugin_version,
+    resolved,
+)
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
 
@@ -74,6 +82,7 @@ __all__ = [
     "load_plugin",
     "matches",
     "mean_macs",
+    "name_of",
     "nested_span",
     "outer_fit",
     "outer_fits",

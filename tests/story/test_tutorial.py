@@ -15,6 +15,7 @@ import pytest
 
 import rank_search as rs
 from rank_search.cli import main
+from tests.pretrained_models import modules_in
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r'^```(\w+)(?: title="([\w.]+)")?\n(.*?)^```', flags=re.MULTILINE | re.DOTALL)
@@ -81,8 +82,12 @@ def test_language_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     page = (DOCS / "language-models.md").read_text(encoding="utf-8")
+    modules_in(tmp_path / "modules", monkeypatch)
     assert len(list(followed(page, monkeypatch))) == 2
-    assert "generated (1, 17)" in capsys.readouterr().out
+    for script in ("encoder.py", "translate.py"):
+        exec(Path(script).read_text(encoding="utf-8"), {})
+    printed = capsys.readouterr().out
+    assert all(each in printed for each in ("generated (3, 17)", "embeddings (8, 32)", "translated 8"))
     with rs.Store.open("tiny.sqlite") as store:
         front = store.front(store.study("tiny"))
     assert {"nats", "perplexity", "kl", "params", "test_nats"} <= set(front[0].measurements)
