@@ -16,10 +16,13 @@ from rank_search.layers.fused import channels_last, deployed, fuse, tensor_dista
 from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
 from rank_search.layers.kind import LayerKind
-from rank_search.layers.kinds import layer_kinds, weight_in, weight_of
+from rank_search.layers.kinds import layer_kinds, weight_in
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
 from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
+from rank_search.layers.opened_models import opened
+from rank_search.layers.opener import Opened, linear_of, openers, viewed
+from rank_search.layers.opening import layer_in, opened_for, weight_of
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
 from rank_search.layers.plugins import installed, load_plugin, plugin_code, plugin_errors, plugin_version, resolved
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
@@ -41,6 +44,7 @@ __all__ = [
     "LayersSettings",
     "ModelLayer",
     "ModelLayers",
+    "Opened",
     "Plugins",
     "Skipped",
     "Unfolding",
@@ -64,12 +68,17 @@ __all__ = [
     "installed",
     "layer_by_layer",
     "layer_cost",
+    "layer_in",
     "layer_kinds",
     "layers",
+    "linear_of",
     "load_plugin",
     "matches",
     "mean_macs",
     "nested_span",
+    "opened",
+    "opened_for",
+    "openers",
     "outer_fit",
     "outer_fits",
     "output_basis",
@@ -87,6 +96,7 @@ __all__ = [
     "take_inventory",
     "tensor_distance",
     "tensors_of",
+    "viewed",
     "weight_in",
     "weight_of",
     "with_tensors",

@@ -13,6 +13,7 @@ from rank_search.layers.calls import Example
 from rank_search.layers.costs import Cost, count_params, layer_cost, macs_by_module
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.inventory import Inventory, Skipped, take_inventory
+from rank_search.layers.opened_models import opened
 from rank_search.layers.ordinary import in_evaluation
 from rank_search.layers.plugins import name_of
 from rank_search.point import Choice
@@ -116,6 +117,7 @@ def layers(model: nn.Module, example: Example) -> ModelLayers:
     >>> [(row.layer, row.params, row.macs) for row in found]
     [('0', 15, 12)]
     """
+    model = opened(model, example)
     inventory = take_inventory(model, example)
     factorized = {name: each for name, each in model.named_modules() if isinstance(each, Factorization)}
     with in_evaluation(model):

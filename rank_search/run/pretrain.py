@@ -24,6 +24,7 @@ from rank_search.layers import (
     Factorization,
     copied,
     factorize,
+    layer_in,
     plugin_version,
     recompose,
     weight_of,
@@ -108,7 +109,7 @@ def _require_the_same(model: nn.Module, problem: Problem) -> None:
     magnitude above what one product of factors loses, and far below what a cut loses.
     """
     for name in problem.inventory.layers:
-        module, weight = model.get_submodule(name), weight_of(problem.original, name)
+        module, weight = layer_in(model, name), weight_of(problem.original, name)
         if not isinstance(module, Factorization):
             continue
         with torch.no_grad():

@@ -17,6 +17,8 @@ from rank_search.layers import (
     Unfolding,
     counted_on,
     load_plugin,
+    opened,
+    opened_for,
     require_ordinary,
     resolved,
     take_inventory,
@@ -52,6 +54,11 @@ class Problem:
     groups: Mapping[str, tuple[str, ...]]
     examples: tuple[Example, ...]
 
+    @property
+    def opened(self) -> nn.Module:
+        """The model with everything opened that layers are inside of, to watch them; the numbers are the model's."""
+        return opened_for(self.model, self.inventory.layers)
+
     def unfoldings(self, layer: str) -> tuple[Unfolding, ...]:
         """Every unfolding of a layer's weight that a fit may ask the basis of."""
         plugins = [self.plugins[name] for name in self.choices[layer]]
@@ -74,8 +81,10 @@ def read_problem(study: Study, task: Task | None = None) -> Problem:
     task = task or load_task(study)
     model = _model(task)
     _steps.info("Looking at the layers")
-    examples = counted_on(model, _examples(task))
-    inventory = take_inventory(model, examples[0], settings.include, settings.exclude, examples[1:])
+    given = _examples(task)
+    open_model = opened(model, given[0], settings.exclude)
+    examples = counted_on(open_model, given)
+    inventory = take_inventory(open_model, examples[0], settings.include, settings.exclude, examples[1:])
     choices = settings.choices(inventory.layers, plugins)
     groups = settings.groups(inventory.layers)
     return Problem(study, task, model, model, inventory, plugins, choices, groups, examples)

@@ -1,0 +1,76 @@
+"""Models with everything opened that can be, so that each linear operation in them is a layer with a name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from rank_search.errors import TaskError
+from rank_search.layers.calls import Example, tensors_of
+from rank_search.layers.fused import tensor_distance
+from rank_search.layers.globs import matches_any
+from rank_search.layers.inventory import run_once
+from rank_search.layers.opener import opener_of
+from rank_search.layers.opening import made_of, with_opened
+from rank_search.layers.reasons import Ties, refusal_to_open
+
+_CLOSE: Final = (
+    1e-2  # of outputs, relative to the largest: far above rounding in half precision, far below a wrong weight
+)
+
+
+def opened(model: nn.Module, example: Example, exclude: Sequence[str] = ()) -> nn.Module:
+    """The same model with everything opened that can be; the model itself if that is nothing.
+
+    All parameters have the very numbers of the model's, so what is written there changes the model. A module stays
+    closed if the model would not run with it opened, or would not give the same on the example.
+
+    Args:
+        model: it is not changed.
+        exclude: globs on dotted names of modules that stay closed.
+
+    Raises:
+        TaskError: the model does not run on the example.
+
+    >>> found = opened(nn.Sequential(nn.GRU(3, 2)), torch.zeros(4, 1, 3))
+    >>> [name for name, each in found.named_modules() if isinstance(each, nn.Linear)]
+    ['0.input_0', '0.recurrent_0']
+    """
+    roots = _roots(model, exclude)
+    if not roots:
+        return model
+    expected = tensors_of(_outputs(model, example))
+    if _gives(view := with_opened(model, roots), example, expected):
+        return view
+    fit = {name: each for name, each in roots.items() if _gives(with_opened(model, {name: each}), example, expected)}
+    return with_opened(model, fit) if fit else model
+
+
+def _roots(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Module]:
+    ties = Ties(model)
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        opener = opener_of(module)
+        if opener is None or name.startswith(tuple(f"{root}." for root in found)) or matches_any([name], exclude):
+            continue
+        if not refusal_to_open(module, ties):
+            found[name] = made_of(opener, module)
+    return found
+
+
+def _outputs(model: nn.Module, example: Example) -> object:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return run_once(model, example)
+
+
+def _gives(model: nn.Module, example: Example, expected: Sequence[Tensor]) -> bool:
+    try:
+        found = tensors_of(_outputs(model, example))
+    except TaskError:
+        return False
+    pairs = zip(expected, found, strict=False)
+    return len(found) == len(expected) and all(tensor_distance(one, other) <= _CLOSE for one, other in pairs)

@@ -1,0 +1,124 @@
+"""Layers inside modules that do several operations in one: found by name, with the very numbers of the module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from rank_search.errors import LayerError
+from rank_search.layers.copies import copied, shared
+from rank_search.layers.fast_paths import step_aside
+from rank_search.layers.kinds import weight_in
+from rank_search.layers.opener import Opened, opener_of
+
+Roots = Mapping[str, nn.Module]
+"""Of the modules that are opened, by name, what stands in their place."""
+
+
+def opened_for(model: nn.Module, layers: Iterable[str]) -> nn.Module:
+    """The same model with those of its modules opened that these layers are inside of; the model itself if none is.
+
+    Raises:
+        LayerError: it has no such layer.
+    """
+    roots: dict[str, nn.Module] = {}
+    for name in layers:
+        root, inside = _split(model, name)
+        if inside and root not in roots:
+            roots[root] = _opened(model, root, name)
+    return with_opened(model, roots) if roots else model
+
+
+def layer_in(model: nn.Module, name: str) -> nn.Module:
+    """The module of a layer, by its name; of a layer inside a module that is not opened, one with its very numbers.
+
+    Raises:
+        LayerError: there is none.
+
+    >>> layer_in(nn.Sequential(nn.LSTM(3, 2)), "0.recurrent_0")
+    Linear(in_features=2, out_features=8, bias=True)
+    """
+    root, inside = _split(model, name)
+    if not inside:
+        return model.get_submodule(name)
+    try:
+        return _opened(model, root, name).get_submodule(inside)
+    except AttributeError as error:
+        raise LayerError(f"The model has no layer {name!r}: {error}.") from error
+
+
+def weight_of(model: nn.Module, layer: str) -> Tensor:
+    """The weight of a layer, by its name, without its gradient.
+
+    >>> weight_of(nn.Sequential(nn.Linear(3, 2)), "0").shape
+    torch.Size([2, 3])
+    """
+    return weight_in(layer_in(model, layer)).detach()
+
+
+def _opened(model: nn.Module, root: str, layer: str) -> nn.Module:
+    module = model.get_submodule(root)
+    opener = opener_of(module)
+    if opener is None:
+        raise LayerError(f"The model has no layer {layer!r}: {root or 'it'} is {type(module).__name__}.")
+    return made_of(opener, module)
+
+
+def made_of(opener: type[Opened], module: nn.Module) -> Opened:
+    """The module, opened, in its mode."""
+    return opener(module).train(module.training)
+
+
+def _split(model: nn.Module, name: str) -> tuple[str, str]:
+    """The name of the last module on the way to a layer that the model has, and the rest of the way."""
+    module, path = model, name.split(".")
+    for place, part in enumerate(path):
+        child = module._modules.get(part)
+        if child is None:
+            return ".".join(path[:place]), ".".join(path[place:])
+        module = child
+    return name, ""
+
+
+def with_opened(model: nn.Module, roots: Roots) -> nn.Module:
+    """The model with its own tensors, and these in the place of its modules, wherever it holds them."""
+    replaced = {model.get_submodule(name): made for name, made in roots.items()}
+    found = shared(model, replaced)
+    for name, module in model.named_modules(remove_duplicate=False):
+        if module in replaced:
+            put_at(found, name, replaced[module])
+    step_aside(found)
+    return found
+
+
+def with_closed(model: nn.Module, dense: nn.Module) -> nn.Module:
+    """A copy with everything closed that is closed in the dense model; its numbers stay the model's own.
+
+    Args:
+        model: all layers in it are ordinary ones; it is not changed.
+    """
+    closed: dict[nn.Module, nn.Module] = {}
+    names: dict[str, nn.Module] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if isinstance(module, Opened) and not isinstance(dense.get_submodule(name), Opened):
+            if module not in closed:
+                closed[module] = _closed(module, dense.get_submodule(name))
+            names[name] = closed[module]
+    found = copied(model, closed)
+    for name, module in names.items():
+        put_at(found, name, module)
+    return found
+
+
+def _closed(module: Opened, like: nn.Module) -> nn.Module:
+    closed = copied(like)
+    type(module)(closed).load_state_dict(module.state_dict())
+    return closed.train(module.training)
+
+
+def put_at(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Register a module under a dotted name, unless it is the model itself."""
+    parent, _, child = name.rpartition(".")
+    if name:
+        setattr(model.get_submodule(parent), child, module)
