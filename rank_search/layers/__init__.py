@@ -20,9 +20,9 @@ from rank_search.layers.kinds import layer_kinds, weight_in
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
 from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
-from rank_search.layers.opened_models import opened
+from rank_search.layers.opened_models import opened_inventory
 from rank_search.layers.opener import Opened, linear_of, openers, viewed
-from rank_search.layers.opening import layer_in, opened_for, weight_of
+from rank_search.layers.opening import folded_in, is_folded, layer_in, opened_for, weight_of
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
 from rank_search.layers.plugins import installed, load_plugin, plugin_code, plugin_errors, plugin_version, resolved
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
@@ -61,11 +61,13 @@ __all__ = [
     "factorize",
     "fit_closer",
     "fit_to",
+    "folded_in",
     "forward",
     "fuse",
     "in_evaluation",
     "input_of",
     "installed",
+    "is_folded",
     "layer_by_layer",
     "layer_cost",
     "layer_in",
@@ -76,8 +78,8 @@ __all__ = [
     "matches",
     "mean_macs",
     "nested_span",
-    "opened",
     "opened_for",
+    "opened_inventory",
     "openers",
     "outer_fit",
     "outer_fits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -10,27 +11,50 @@ from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.layers.calls import Example, tensors_of
+from rank_search.layers.costs import Cost, count_params, mean_macs
+from rank_search.layers.folding import folded
 from rank_search.layers.fused import tensor_distance
 from rank_search.layers.globs import matches_any
-from rank_search.layers.inventory import run_once
+from rank_search.layers.inventory import Inventory, run_once, take_inventory
 from rank_search.layers.opener import opener_of
 from rank_search.layers.opening import made_of, with_opened
-from rank_search.layers.reasons import Ties, refusal_to_open
+from rank_search.layers.ordinary import in_evaluation
+from rank_search.layers.reasons import Ties, can_be_folded, refusal_to_open
 
 _CLOSE: Final = (
     1e-2  # of outputs, relative to the largest: far above rounding in half precision, far below a wrong weight
 )
 
 
+def opened_inventory(
+    model: nn.Module,
+    example: Example,
+    include: Sequence[str] = ("*",),
+    exclude: Sequence[str] = (),
+    more: Sequence[Example] = (),
+) -> Inventory:
+    """The inventory of a model with everything opened that can be; its dense cost is that of the model as it is.
+
+    See `opened` and `take_inventory`, also for what they raise.
+    """
+    view = opened(model, example, exclude)
+    found = take_inventory(view, example, include, exclude, more)
+    if view is model:
+        return found
+    with in_evaluation(model):
+        return replace(found, dense=Cost(count_params(model), mean_macs(model, (example, *more))))
+
+
 def opened(model: nn.Module, example: Example, exclude: Sequence[str] = ()) -> nn.Module:
     """The same model with everything opened that can be; the model itself if that is nothing.
 
-    All parameters have the very numbers of the model's, so what is written there changes the model. A module stays
-    closed if the model would not run with it opened, or would not give the same on the example.
+    All parameters have the very numbers of the model's, so what is written there changes the model; but weights that
+    it computes from others (weight norm, pruning or another parametrization) are put down as numbers. A module stays
+    as it is if the model would not run with it opened, or would not give the same on the example.
 
     Args:
         model: it is not changed.
-        exclude: globs on dotted names of modules that stay closed.
+        exclude: globs on dotted names of modules that stay as they are.
 
     Raises:
         TaskError: the model does not run on the example.
@@ -53,11 +77,13 @@ def _roots(model: nn.Module, exclude: Sequence[str]) -> dict[str, nn.Module]:
     ties = Ties(model)
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
-        opener = opener_of(module)
-        if opener is None or name.startswith(tuple(f"{root}." for root in found)) or matches_any([name], exclude):
+        if name.startswith(tuple(f"{root}." for root in found)) or matches_any([name], exclude):
             continue
-        if not refusal_to_open(module, ties):
+        opener = opener_of(module)
+        if opener is not None and not refusal_to_open(module, ties):
             found[name] = made_of(opener, module)
+        elif can_be_folded(module, ties):
+            found[name] = folded(module)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Layers inside modules that do several operations in one: found by name, with the very numbers of the module."""
+"""Layers by name: inside modules that do several operations in one, too, and with weights that are computed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rank_search.errors import LayerError
 from rank_search.layers.copies import copied, shared
 from rank_search.layers.fast_paths import step_aside
+from rank_search.layers.folding import computed_in, folded
 from rank_search.layers.kinds import weight_in
 from rank_search.layers.opener import Opened, opener_of
 
@@ -19,6 +20,8 @@ Roots = Mapping[str, nn.Module]
 def opened_for(model: nn.Module, layers: Iterable[str]) -> nn.Module:
     """The same model with those of its modules opened that these layers are inside of; the model itself if none is.
 
+    Weights of these layers that it computes are put down as numbers.
+
     Raises:
         LayerError: it has no such layer.
     """
@@ -27,11 +30,21 @@ def opened_for(model: nn.Module, layers: Iterable[str]) -> nn.Module:
         root, inside = _split(model, name)
         if inside and root not in roots:
             roots[root] = _opened(model, root, name)
+        elif not inside and is_folded(model, name):
+            roots[name] = folded(model.get_submodule(name))
+    return with_opened(model, roots) if roots else model
+
+
+def folded_in(model: nn.Module, layers: Iterable[str]) -> nn.Module:
+    """The same model with the weights of these layers put down as numbers where it computes them; else the model."""
+    roots = {name: folded(model.get_submodule(name)) for name in layers if is_folded(model, name)}
     return with_opened(model, roots) if roots else model
 
 
 def layer_in(model: nn.Module, name: str) -> nn.Module:
     """The module of a layer, by its name; of a layer inside a module that is not opened, one with its very numbers.
+
+    Of a layer whose weight the model computes, one with that weight.
 
     Raises:
         LayerError: there is none.
@@ -41,7 +54,7 @@ def layer_in(model: nn.Module, name: str) -> nn.Module:
     """
     root, inside = _split(model, name)
     if not inside:
-        return model.get_submodule(name)
+        return folded(model.get_submodule(name)) if is_folded(model, name) else model.get_submodule(name)
     try:
         return _opened(model, root, name).get_submodule(inside)
     except AttributeError as error:
@@ -55,6 +68,12 @@ def weight_of(model: nn.Module, layer: str) -> Tensor:
     torch.Size([2, 3])
     """
     return weight_in(layer_in(model, layer)).detach()
+
+
+def is_folded(model: nn.Module, layer: str) -> bool:
+    """Whether the model computes the weight of a layer from other tensors, so that it is put down as numbers first."""
+    root, inside = _split(model, layer)
+    return not inside and bool(computed_in(model.get_submodule(root)))
 
 
 def _opened(model: nn.Module, root: str, layer: str) -> nn.Module:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from rank_search.layers.folding import computed_in, folded, other_hooks
 from rank_search.layers.globs import matches_any
 from rank_search.layers.kinds import kind_of, resembles_a_layer
 from rank_search.layers.opener import opener_of
@@ -100,6 +101,15 @@ def refusal_to_open(module: nn.Module, ties: Ties) -> str:
     if others := ties.outside(module):
         return f"some of its weights are tied to {', '.join(others)}"
     return opener.refusal(module)
+
+
+def can_be_folded(module: nn.Module, ties: Ties) -> bool:
+    """Whether a module would be a layer with what it computes put down as numbers, and nothing would be lost."""
+    computed = computed_in(module)
+    if not computed or not {*computed} <= {"weight", "bias"} or other_hooks(module) or ties.outside(module):
+        return False
+    plain = folded(module)
+    return kind_of(plain) is not None and not any(getattr(module, hooks) for hooks in _HOOKS if "pre" not in hooks)
 
 
 def _reason_of_kind(unit: Unit) -> str:

@@ -61,6 +61,7 @@ def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -
     """The dense model that a factorized one stands for: a copy with `dense()` as the weight of each ordinary layer.
 
     All else (biases, statistics, other layers) is the factorized model's own; the two compute the same to rounding.
+    A layer whose weight the dense model computes from other tensors has it as a parameter.
 
     Args:
         model: the factorized model; it is not changed.

@@ -57,7 +57,7 @@ def with_pretrained_model(problem: Problem, folder: Path) -> Problem:
         found = recompose(overparameterized(problem), problem.original, problem.inventory.layers)
         state = own_copies(found.state_dict())
         files.save(name, state)
-    model = copied(problem.original)
+    model = copied(problem.model)
     model.load_state_dict(state)
     return replace(problem, model=model)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,12 +16,12 @@ from rank_search.layers import (
     Plugins,
     Unfolding,
     counted_on,
+    folded_in,
     load_plugin,
-    opened,
     opened_for,
+    opened_inventory,
     require_ordinary,
     resolved,
-    take_inventory,
     tensors_of,
 )
 from rank_search.store import StudyRecord
@@ -81,13 +81,12 @@ def read_problem(study: Study, task: Task | None = None) -> Problem:
     task = task or load_task(study)
     model = _model(task)
     _steps.info("Looking at the layers")
-    given = _examples(task)
-    open_model = opened(model, given[0], settings.exclude)
-    examples = counted_on(open_model, given)
-    inventory = take_inventory(open_model, examples[0], settings.include, settings.exclude, examples[1:])
+    examples = counted_on(model, _examples(task))
+    inventory = opened_inventory(model, examples[0], settings.include, settings.exclude, examples[1:])
     choices = settings.choices(inventory.layers, plugins)
     groups = settings.groups(inventory.layers)
-    return Problem(study, task, model, model, inventory, plugins, choices, groups, examples)
+    begun = _begun(study, model, [name for name, own in choices.items() if own])
+    return Problem(study, task, begun, model, inventory, plugins, choices, groups, examples)
 
 
 def study_of(record: StudyRecord, task: Task | None = None) -> Study:
@@ -125,6 +124,11 @@ def _model(task: Task) -> nn.Module:
         raise TaskError(f"The task's model() returned {type(model).__name__}; it must return a torch.nn.Module.")
     require_ordinary(model)
     return model.eval()
+
+
+def _begun(study: Study, model: nn.Module, layers: Iterable[str]) -> nn.Module:
+    """What is trained over-parameterized is put together again with weights that nothing computes."""
+    return folded_in(model, layers) if study.study.method == "overparameterized" else model
 
 
 def _examples(task: Task) -> list[Example]:

@@ -26,7 +26,6 @@ from rank_search.layers import (
     layer_in,
     layers,
     load_plugin,
-    opened,
     opened_for,
     openers,
     recompose,
@@ -35,6 +34,7 @@ from rank_search.layers import (
     weight_of,
 )
 from rank_search.layers.costs import count_macs
+from rank_search.layers.opened_models import opened
 from rank_search.point import Choice, Point
 from rank_search.testing import OpenedLaws
 from rank_search.testing.opened_laws import OPENED_LAWS, broken
