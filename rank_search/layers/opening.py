@@ -12,6 +12,7 @@ from rank_search.layers.fast_paths import step_aside
 from rank_search.layers.folding import computed_in, folded
 from rank_search.layers.kinds import weight_in
 from rank_search.layers.opener import Opened, opener_of
+from rank_search.layers.parts import Parts, cut_into
 
 Roots = Mapping[str, nn.Module]
 """Of the modules that are opened, by name, what stands in their place."""
@@ -78,10 +79,18 @@ def is_folded(model: nn.Module, layer: str) -> bool:
 
 def _opened(model: nn.Module, root: str, layer: str) -> nn.Module:
     module = model.get_submodule(root)
-    opener = opener_of(module)
-    if opener is None:
+    made = opened_as(module, layer.removeprefix(f"{root}."))
+    if made is None:
         raise LayerError(f"The model has no layer {layer!r}: {root or 'it'} is {type(module).__name__}.")
-    return made_of(opener, module)
+    return made
+
+
+def opened_as(module: nn.Module, inside: str) -> Opened | None:
+    """The module opened so that there is such a layer inside it; None if nothing opens it."""
+    if into := cut_into(inside):
+        return Parts(module, into).train(module.training)
+    opener = opener_of(module)
+    return None if opener is None else made_of(opener, module)
 
 
 def made_of(opener: type[Opened], module: nn.Module) -> Opened:
@@ -132,7 +141,9 @@ def with_closed(model: nn.Module, dense: nn.Module) -> nn.Module:
 
 def _closed(module: Opened, like: nn.Module) -> nn.Module:
     closed = copied(like)
-    type(module)(closed).load_state_dict(module.state_dict())
+    view = opened_as(closed, next(name for name, _ in module.named_children()))
+    if view is not None:
+        view.load_state_dict(module.state_dict())
     return closed.train(module.training)
 
 

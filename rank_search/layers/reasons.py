@@ -96,7 +96,7 @@ def refusal_to_open(module: nn.Module, ties: Ties) -> str:
     if opener is None:
         return f"nothing that is installed opens {type(module).__name__}"
     for each in module.modules():
-        if reason := _reason_of_parametrization(each) or _reason_of_replacements(each):
+        if reason := _reason_of_parametrization(each) or reason_of_replacements(each):
             return reason
     if others := ties.outside(module):
         return f"some of its weights are tied to {', '.join(others)}"
@@ -127,13 +127,14 @@ def _reason_of_kind(unit: Unit) -> str:
 
 def _reason_of_extras(module: nn.Module) -> str:
     """What hangs on the module, and would be lost with it."""
-    if reason := _reason_of_replacements(module):
+    if reason := reason_of_replacements(module):
         return reason
     held = [key for key in _own(module) if key not in ("weight", "bias")] + [key for key, _ in module.named_children()]
     return f"it holds {', '.join(held)}, which a replacement would lose" if held else ""
 
 
-def _reason_of_replacements(module: nn.Module) -> str:
+def reason_of_replacements(module: nn.Module) -> str:
+    """Of what hangs on a module beside its tensors, and would be lost if another stood in its place."""
     if any(getattr(module, hooks, None) for hooks in _HOOKS):
         return "it has hooks, which a replacement would lose"
     if "forward" in vars(module):

@@ -81,7 +81,7 @@ def options(
     """
     settings = _settings(layers)
     plugins = {name: load_plugin(name) for name in settings.plugin_names()}
-    inventory = opened_inventory(model, example, settings.include, settings.exclude)
+    inventory = opened_inventory(model, example, settings.include, settings.exclude, split=settings.split)
     inventory.require_layers()
     choices = settings.choices(inventory.layers, plugins)
     groups = build_groups(inventory.layers, plugins, settings.groups(inventory.layers), choices)

@@ -82,7 +82,7 @@ def read_problem(study: Study, task: Task | None = None) -> Problem:
     model = _model(task)
     _steps.info("Looking at the layers")
     examples = counted_on(model, _examples(task))
-    inventory = opened_inventory(model, examples[0], settings.include, settings.exclude, examples[1:])
+    inventory = opened_inventory(model, examples[0], settings.include, settings.exclude, examples[1:], settings.split)
     choices = settings.choices(inventory.layers, plugins)
     groups = settings.groups(inventory.layers)
     begun = _begun(study, model, [name for name, own in choices.items() if own])
