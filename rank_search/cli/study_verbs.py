@@ -194,7 +194,7 @@ def _layer_row(problem: Problem, name: str) -> Row:
     cost = layer_cost(layer, None, Choice())
     return {
         "layer": name,
-        "kind": f"{layer.kind} (folded)" if is_folded(problem.model, name) else layer.kind,
+        "kind": f"{layer.kind} (folded)" if is_folded(problem.original, name) else layer.kind,
         "shape": "×".join(map(str, layer.shape)),
         "params": cost.params,
         "macs": cost.macs,
