@@ -60,7 +60,7 @@ def allocation(table: rs.OptionTable, share: float) -> rs.Point:
 def tables(problem: Problem, batches: int, seed: int) -> dict[str, rs.OptionTable]:
     """By kind of fit and error, all from one pass over the calibration data."""
     layers = problem.inventory.layers
-    seen = loss_moments(problem.task, problem.model, layers, batches, seed)
+    seen = loss_moments(problem.task, problem.opened, layers, batches, seed)
     sizes = {name: each.diagonal().sqrt().diag() for name, each in seen.inputs.items()}
     kinds = {
         "plain": LayerMoments(),

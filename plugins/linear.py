@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rank_search.layers import Layer, LayerKind
+from rank_search.layers import Layer, LayerKind, linear_of
 
 
 class LinearKind(LayerKind):
@@ -32,6 +33,11 @@ class LinearKind(LayerKind):
 
     def channels(self, layer: Layer) -> int:
         return -1
+
+    def parts(self, module: nn.Module, sizes: Sequence[int]) -> tuple[nn.Module, ...]:
+        bias = module._parameters.get("bias")
+        biases = [None] * len(sizes) if bias is None else bias.split_with_sizes(sizes)
+        return tuple(map(linear_of, self.weight(module).split_with_sizes(sizes), biases))
 
 
 class TransformersConv1dKind(LinearKind):

@@ -187,14 +187,14 @@ def _layer_rows(problem: Problem) -> list[Row]:
 
 
 def _layer_row(problem: Problem, name: str) -> Row:
-    from rank_search.layers import layer_cost
+    from rank_search.layers import is_folded, layer_cost
     from rank_search.point import Choice
 
     layer, choices = problem.inventory.layers[name], problem.choices[name]
     cost = layer_cost(layer, None, Choice())
     return {
         "layer": name,
-        "kind": layer.kind,
+        "kind": f"{layer.kind} (folded)" if is_folded(problem.original, name) else layer.kind,
         "shape": "×".join(map(str, layer.shape)),
         "params": cost.params,
         "macs": cost.macs,

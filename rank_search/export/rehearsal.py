@@ -195,7 +195,7 @@ class _Operators(TorchDispatchMode):
         if isinstance(func, OpOverload):
             namespace, _, name = func._schema.name.partition("::")
             foreign_one = namespace not in ("aten", "prim", "prims")
-            internal = not foreign_one and (name.startswith("_") or "backward" in name)
+            internal = not foreign_one and (name.startswith(("_", "mkldnn_")) or "backward" in name)
             if not internal and not is_allowed(func) and not gives_nothing(func):
                 self.found.append(f"it uses {func._schema.name}, which cannot be written as data ({_place()})")
         return func(*args, **(kwargs or {}))

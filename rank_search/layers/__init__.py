@@ -17,10 +17,13 @@ from rank_search.layers.fused import channels_last, deployed, fuse, tensor_dista
 from rank_search.layers.globs import matches
 from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
 from rank_search.layers.kind import LayerKind
-from rank_search.layers.kinds import groups_of, layer_kinds, weight_in, weight_of
+from rank_search.layers.kinds import layer_kinds, weight_in
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
 from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
+from rank_search.layers.opened_models import opened_inventory
+from rank_search.layers.opener import Opened, linear_of, openers, viewed
+from rank_search.layers.opening import folded_in, groups_of, is_folded, layer_in, opened_for, weight_of
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
 from rank_search.layers.plugins import (
     installed,
@@ -50,6 +53,7 @@ __all__ = [
     "LayersSettings",
     "ModelLayer",
     "ModelLayers",
+    "Opened",
     "Plugins",
     "Skipped",
     "Unfolding",
@@ -69,21 +73,28 @@ __all__ = [
     "factorize",
     "fit_closer",
     "fit_to",
+    "folded_in",
     "forward",
     "fuse",
     "groups_of",
     "in_evaluation",
     "input_of",
     "installed",
+    "is_folded",
     "layer_by_layer",
     "layer_cost",
+    "layer_in",
     "layer_kinds",
     "layers",
+    "linear_of",
     "load_plugin",
     "matches",
     "mean_macs",
     "name_of",
     "nested_span",
+    "opened_for",
+    "opened_inventory",
+    "openers",
     "outer_fit",
     "outer_fits",
     "output_basis",
@@ -101,6 +112,7 @@ __all__ = [
     "take_inventory",
     "tensor_distance",
     "tensors_of",
+    "viewed",
     "weight_in",
     "weight_of",
     "with_tensors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -112,5 +113,7 @@ def _layer_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[
 def _counted(make: Callable[[], nn.Module], layer: Layer) -> Cost:
     with torch.device("meta"):
         module = make()
-        inputs = [torch.empty(shape, dtype=layer.dtype) for shape in layer.inputs]
-    return Cost(count_params(module), _share(count_macs(module, inputs), layer.examples))
+        shapes = {shape: torch.empty(shape, dtype=layer.dtype) for shape in layer.inputs}
+    times = Counter(layer.inputs)  # a recurrent matrix has the same shape of inputs at every step
+    macs = sum(times[shape] * count_macs(module, [x]) for shape, x in shapes.items())
+    return Cost(count_params(module), _share(macs, layer.examples))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from rank_search.layers.factorization import Factorization
+from rank_search.layers.opener import Opened
 
 
 def step_aside(model: nn.Module) -> None:
-    """Switch off, in this model, the fast path of every module one of whose layers is a factorization.
+    """Switch off, in this model, the fast path of every module in which one is a factorization or opened.
 
     The fused operation needs a plain weight; and a nested tensor, which only the fast path understands, would come to
     the layers. What comes out is what comes out in training mode and of an export: at padded positions, which the fast
@@ -22,7 +23,7 @@ def step_aside(model: nn.Module) -> None:
 
 
 def step_back(model: nn.Module, dense: nn.Module) -> None:
-    """The same fast paths as in the dense model, where no layer is a factorization any more."""
+    """The same fast paths as in the dense model, where no layer is a factorization any more, and nothing is opened."""
     for name, module in model.named_modules():
         if isinstance(module, nn.TransformerEncoderLayer | nn.TransformerEncoder) and not _is_factorized(module):
             theirs = vars(dense.get_submodule(name))
@@ -31,4 +32,4 @@ def step_back(model: nn.Module, dense: nn.Module) -> None:
 
 
 def _is_factorized(module: nn.Module) -> bool:
-    return any(isinstance(inner, Factorization) for inner in module.modules())
+    return any(isinstance(inner, Factorization | Opened) for inner in module.modules())

@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from rank_search.layers.calls import Call, Example, forward, tensors_of
 from rank_search.layers.copies import copied
 from rank_search.layers.factorization import Factorization
+from rank_search.layers.opener import Opened
 
 CLOSE: Final = 1e-5
 """How far the outputs of a fused model may be from the model's, relative to the largest one."""
@@ -112,10 +113,10 @@ def _channels_last(model: nn.Module) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """A factorization is one step, like PyTorch's own modules."""
+    """A factorization is one step, like PyTorch's own modules, and so is what has been opened."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, Factorization) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, Factorization | Opened) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _folded(model: nn.Module) -> fx.GraphModule:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -55,6 +56,10 @@ class LayerKind(ABC):
     def refusal(self, module: nn.Module) -> str:
         """Why this module of its classes is no layer all the same; empty if it is one."""
         return ""
+
+    def parts(self, module: nn.Module, sizes: Sequence[int]) -> tuple[nn.Module, ...]:
+        """Layers with so many of its outputs each, in their order, with its very numbers; nothing: it cannot be cut."""
+        return ()
 
     def weight(self, module: nn.Module) -> Tensor:
         """The module's `weight` as out × in, then the kernel: a view of it, so that writing there changes the layer."""

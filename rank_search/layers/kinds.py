@@ -75,10 +75,11 @@ def kind_of(module: nn.Module) -> tuple[str, LayerKind] | None:
     A module of a subclass is of the kind as well, as long as the subclass changes nothing that it inherits, but how it
     is made and shown.
     """
-    return next(((name, kind) for name, kind, own in _classes() if _is_like(type(module), own)), None)
+    return next(((name, kind) for name, kind, own in _classes() if is_like(type(module), own)), None)
 
 
-def _is_like(derived: type[nn.Module], own: type[nn.Module]) -> bool:
+def is_like(derived: type[nn.Module], own: type[nn.Module]) -> bool:
+    """Whether a class is the other, or derived from it and changes nothing but how it is made and shown."""
     if not issubclass(derived, own):
         return False
     between = derived.__mro__[: derived.__mro__.index(own)]
@@ -104,23 +105,3 @@ def weight_in(module: nn.Module) -> Tensor:
     if (found := kind_of(module)) is None:
         raise LayerError(f"{type(module).__name__} is of no kind of layer that is installed, and has no such weight.")
     return found[1].weight(module)
-
-
-def groups_of(model: nn.Module, layer: str) -> int:
-    """The groups of a layer, by its name.
-
-    >>> groups_of(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), "0")
-    2
-    """
-    module = model.get_submodule(layer)
-    found = kind_of(module)
-    return 1 if found is None else found[1].geometry(module).groups
-
-
-def weight_of(model: nn.Module, layer: str) -> Tensor:
-    """The weight of a layer, by its name, without its gradient.
-
-    >>> weight_of(nn.Sequential(nn.Linear(3, 2)), "0").shape
-    torch.Size([2, 3])
-    """
-    return weight_in(model.get_submodule(layer)).detach()

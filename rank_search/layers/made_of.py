@@ -13,6 +13,8 @@ from rank_search.layers.calls import Example
 from rank_search.layers.costs import Cost, count_params, layer_cost, macs_by_module
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.inventory import Inventory, Skipped, take_inventory
+from rank_search.layers.opened_models import opened
+from rank_search.layers.opening import is_folded
 from rank_search.layers.ordinary import in_evaluation
 from rank_search.layers.plugins import name_of
 from rank_search.point import Choice
@@ -28,7 +30,8 @@ class ModelLayer:
 
     Attributes:
         layer: its dotted name.
-        kind: the class of the module; of a factorization the name of its plugin.
+        kind: the class of the module, with "(folded)" if its weight is computed from others; of a factorization the
+            name of its plugin.
         shape: of its weight; of a factorization that of the weight it stands for.
         values: the axis values of a factorization, such as its rank; empty for anything else.
         params, macs: counted; parameters that several rows share count in the first of them.
@@ -116,12 +119,13 @@ def layers(model: nn.Module, example: Example) -> ModelLayers:
     >>> [(row.layer, row.params, row.macs) for row in found]
     [('0', 15, 12)]
     """
+    given, model = model, opened(model, example)
     inventory = take_inventory(model, example)
     factorized = {name: each for name, each in model.named_modules() if isinstance(each, Factorization)}
     with in_evaluation(model):
         macs = macs_by_module(model, example) if factorized else {}
     inside = tuple(f"{name}." for name in factorized)
-    rows = {name: _dense(model, inventory, name) for name in inventory.layers if not name.startswith(inside)}
+    rows = {name: _dense(model, given, inventory, name) for name in inventory.layers if not name.startswith(inside)}
     rows |= {each.name: _skipped(each) for each in inventory.skipped if not each.name.startswith(inside)}
     rows |= {name: _factorized(name, each, macs.get(name, 0)) for name, each in factorized.items()}
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
@@ -129,9 +133,10 @@ def layers(model: nn.Module, example: Example) -> ModelLayers:
     return ModelLayers(tuple(ordered), inventory.dense)
 
 
-def _dense(model: nn.Module, inventory: Inventory, name: str) -> ModelLayer:
+def _dense(model: nn.Module, given: nn.Module, inventory: Inventory, name: str) -> ModelLayer:
     layer, cost = inventory.layers[name], layer_cost(inventory.layers[name], None, Choice())
-    return ModelLayer(name, type(model.get_submodule(name)).__name__, layer.shape, {}, cost.params, cost.macs)
+    kind = type(model.get_submodule(name)).__name__ + (" (folded)" if is_folded(given, name) else "")
+    return ModelLayer(name, kind, layer.shape, {}, cost.params, cost.macs)
 
 
 def _factorized(name: str, module: Factorization, macs: float) -> ModelLayer:

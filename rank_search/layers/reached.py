@@ -156,8 +156,8 @@ class _Uses(TorchDispatchMode):
         self._places: dict[int, list[tuple[Place, str]]] = {}
         for name, module in dense.items():
             for parameter in module.parameters(recurse=False):
-                for storage, begin, end in place_of(parameter):
-                    self._places.setdefault(storage, []).append(((storage, begin, end), name))
+                for place in place_of(parameter):
+                    self._places.setdefault(place[0], []).append((place, name))
         self._stand_ins = stand_ins
         self.found: set[str] = set()
 

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from rank_search.layers.folding import computed_in, folded, other_hooks
 from rank_search.layers.globs import matches_any
 from rank_search.layers.kinds import kind_of, resembles_a_layer, weight_in
+from rank_search.layers.opener import opener_of
 from rank_search.layers.overlap import Place, overlap, place_of
 from rank_search.layers.units import Unit
 
@@ -39,6 +41,18 @@ class Ties:
             if owner is not module and overlap(place, other)
         ]
 
+    def outside(self, module: nn.Module) -> list[str]:
+        """The names of what lies where the tensors of a module and of those inside it lie, and is none of theirs."""
+        inside = {*module.modules()}
+        tensors = [tensor for each in inside for tensor in _own(each).values()]
+        return [
+            name
+            for tensor in tensors
+            for place in place_of(tensor)
+            for other, owner, name in self._users[place[0]]
+            if owner not in inside and overlap(place, other)
+        ]
+
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
@@ -53,7 +67,7 @@ def reason_of(unit: Unit, ties: Ties, include: Sequence[str], exclude: Sequence[
         return "an exclude rule matches it"
     if unit.key:
         return f"it is a parameter of {type(module).__name__} itself, not the weight of a layer"
-    if reason := _reason_of_parametrization(module) or _reason_of_kind(unit):
+    if reason := _reason_of_parametrization(module) or _reason_of_fused(module, ties) or _reason_of_kind(unit):
         return reason
     if unit.name == "":
         return "it is the model itself; wrap it in a Sequential to make it replaceable"
@@ -65,6 +79,37 @@ def _reason_of_parametrization(module: nn.Module) -> str:
         return _COMPUTED.format(" and ".join(module.parametrizations))  # type: ignore[arg-type]
     is_computed = kind_of(module) is not None and module._parameters.get("weight") is None
     return _COMPUTED.format("weight") if is_computed else ""
+
+
+def _reason_of_fused(module: nn.Module, ties: Ties) -> str:
+    """Of what would have been opened, if it could be."""
+    if opener_of(module) is None:
+        return ""
+    return refusal_to_open(module, ties) or (
+        "it is one operation; with a layer for each matrix in it the model does not run, or gives something else"
+    )
+
+
+def refusal_to_open(module: nn.Module, ties: Ties) -> str:
+    """Why a module cannot be opened, as far as that can be seen without running the model; empty if it can be."""
+    opener = opener_of(module)
+    if opener is None:
+        return f"nothing that is installed opens {type(module).__name__}"
+    for each in module.modules():
+        if reason := _reason_of_parametrization(each) or reason_of_replacements(each):
+            return reason
+    if others := ties.outside(module):
+        return f"some of its weights are tied to {', '.join(others)}"
+    return opener.refusal(module)
+
+
+def can_be_folded(module: nn.Module, ties: Ties) -> bool:
+    """Whether a module would be a layer with what it computes put down as numbers, and nothing would be lost."""
+    computed = computed_in(module)
+    if not computed or not {*computed} <= {"weight", "bias"} or other_hooks(module) or ties.outside(module):
+        return False
+    plain = folded(module)
+    return kind_of(plain) is not None and not any(getattr(module, hooks) for hooks in _HOOKS if "pre" not in hooks)
 
 
 def _reason_of_kind(unit: Unit) -> str:
@@ -82,12 +127,19 @@ def _reason_of_kind(unit: Unit) -> str:
 
 def _reason_of_extras(module: nn.Module) -> str:
     """What hangs on the module, and would be lost with it."""
+    if reason := reason_of_replacements(module):
+        return reason
+    held = [key for key in _own(module) if key not in ("weight", "bias")] + [key for key, _ in module.named_children()]
+    return f"it holds {', '.join(held)}, which a replacement would lose" if held else ""
+
+
+def reason_of_replacements(module: nn.Module) -> str:
+    """Of what hangs on a module beside its tensors, and would be lost if another stood in its place."""
     if any(getattr(module, hooks, None) for hooks in _HOOKS):
         return "it has hooks, which a replacement would lose"
     if "forward" in vars(module):
         return "its forward has been set to another function, which a replacement would lose"
-    held = [key for key in _own(module) if key not in ("weight", "bias")] + [key for key, _ in module.named_children()]
-    return f"it holds {', '.join(held)}, which a replacement would lose" if held else ""
+    return ""
 
 
 def _reason_of_tensors(module: nn.Module, ties: Ties) -> str:

@@ -15,6 +15,7 @@ from rank_search.layers.fast_paths import step_aside, step_back
 from rank_search.layers.fused import channels_last, is_channels_last
 from rank_search.layers.kinds import kind_of, weight_in
 from rank_search.layers.layer import Layer
+from rank_search.layers.opening import layer_in, opened_for, put_at, with_closed
 from rank_search.point import Choice, Point
 
 Plugins = Mapping[str, type[Factorization]]
@@ -29,7 +30,8 @@ def factorize(
 ) -> nn.Module:
     """A copy of the model in which each layer is what the point chooses, fitted to its dense weight.
 
-    A layer is replaced wherever the model holds it (see `copied`), not only under its registered names.
+    A layer is replaced wherever the model holds it (see `copied`), not only under its registered names. A module that
+    does several operations in one is opened (see `Opened`) where a layer inside it is factorized, and only there.
 
     Args:
         model: the dense model; it is not changed.
@@ -41,6 +43,7 @@ def factorize(
         LayerError: the point names an unknown layer, or values outside an axis' range; nothing is built then.
     """
     check_point(point, layers, plugins)
+    model = opened_for(model, [name for name, _ in _factorized(point)])
     made: dict[str, nn.Module] = {}
     for name, choice in _factorized(point):
         dense = _dense(model, name)
@@ -59,6 +62,7 @@ def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -
     """The dense model that a factorized one stands for: a copy with `dense()` as the weight of each ordinary layer.
 
     All else (biases, statistics, other layers) is the factorized model's own; the two compute the same to rounding.
+    A layer whose weight the dense model computes from other tensors has it as a parameter.
 
     Args:
         model: the factorized model; it is not changed.
@@ -67,16 +71,16 @@ def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -
     """
     made: dict[str, nn.Module] = {}
     for name in layers:
-        factorization = model.get_submodule(name)
+        factorization = layer_in(model, name)
         if not isinstance(factorization, Factorization):
             continue
-        ordinary = copied(_dense(dense, name))
+        ordinary = copied(layer_in(dense, name))
         with torch.no_grad():
             weight_in(ordinary).copy_(factorization.dense())
             if factorization.bias is not None:
                 ordinary.get_parameter("bias").copy_(factorization.bias)
         made[name] = ordinary
-    replaced = _replaced(model, made, layers)
+    replaced = with_closed(_replaced(model, made, layers), dense)
     step_back(replaced, dense)
     return replaced
 
@@ -88,6 +92,7 @@ def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugin
         LayerError: as `factorize`.
     """
     check_point(point, layers, plugins)
+    model = opened_for(model, [name for name, _ in _factorized(point)])
     made: dict[str, nn.Module] = {
         name: _made_like(_dense(model, name), layers[name], plugins[choice.factorization], choice)
         for name, choice in _factorized(point)
@@ -168,5 +173,4 @@ def _replaced(model: nn.Module, made: Mapping[str, nn.Module], layers: Mapping[s
 def put(model: nn.Module, layer: Layer, module: nn.Module) -> None:
     """Register a module under every name of a layer."""
     for name in (layer.name, *layer.aliases):
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, module)
+        put_at(model, name, module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +11,7 @@ from rank_search.errors import LayerError
 from rank_search.layers.factorization import Factorization, axes_of
 from rank_search.layers.globs import matches
 from rank_search.layers.layer import Layer
+from rank_search.layers.parts import RULE
 from rank_search.layers.plugins import plugin_errors
 from rank_search.layers.replace import Plugins
 
@@ -40,6 +42,12 @@ class LayersSettings(BaseModel):
     )
     rules: tuple[LayerRule, ...] = Field(
         (), description="Exceptions by layer: the last rule that matches a layer decides its factorizations."
+    )
+    split: tuple[Annotated[str, Field(pattern=RULE)], ...] = Field(
+        (),
+        description="Layers that are several stacked ones, as `glob:parts`: `*.c_attn:3` cuts them along their outputs "
+        "into three equal layers `…c_attn.1of3`, `…2of3`, `…3of3`, and `*.qkv:4+1+1` into parts of such shares. The "
+        "last rule that matches decides.",
     )
     tie: tuple[tuple[str, ...], ...] = Field(
         (), description="Lists of globs: the layers that one list matches share one coordinate of each kind."

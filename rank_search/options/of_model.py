@@ -17,8 +17,9 @@ from rank_search.layers import (
     LayersSettings,
     Plugins,
     load_plugin,
+    opened_for,
+    opened_inventory,
     plugin_code,
-    take_inventory,
     weight_of,
 )
 from rank_search.options.cost_model import CostModel
@@ -80,13 +81,13 @@ def options(
     """
     settings = _settings(layers)
     plugins = {name: load_plugin(name) for name in settings.plugin_names()}
-    inventory = take_inventory(model, example, settings.include, settings.exclude)
+    inventory = opened_inventory(model, example, settings.include, settings.exclude, split=settings.split)
     inventory.require_layers()
     choices = settings.choices(inventory.layers, plugins)
     groups = build_groups(inventory.layers, plugins, settings.groups(inventory.layers), choices)
     chosen = {name: inventory.layers[name] for group in groups for name in group.layers}
     some = [] if batches is None else list(islice(batches, LOOKED_AT))
-    seen = LayerMoments() if batches is None else _seen(model, chosen, some, example, loss)
+    seen = LayerMoments() if batches is None else _seen(opened_for(model, chosen), chosen, some, example, loss)
     spectra = SpectraCache(_folder(cache))
     bases = {
         name: spectra.bases(name, weight_of(model, name), seen.inputs.get(name), seen.gradients.get(name), layer.groups)

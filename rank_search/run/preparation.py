@@ -94,8 +94,8 @@ def layer_moments(problem: Problem) -> LayerMoments:
         return LayerMoments()
     _steps.info("Looking at what the layers see of the training data")
     if settings.metric == "loss":
-        return loss_moments(problem.task, problem.model, layers, batches, seed)
-    return LayerMoments(input_moments(problem.task, problem.model, layers, batches, seed))
+        return loss_moments(problem.task, problem.opened, layers, batches, seed)
+    return LayerMoments(input_moments(problem.task, problem.opened, layers, batches, seed))
 
 
 def begin(study: Study, task: Task | None = None) -> Problem:

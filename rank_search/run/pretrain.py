@@ -26,6 +26,7 @@ from rank_search.layers import (
     copied,
     factorize,
     groups_of,
+    layer_in,
     plugin_version,
     recompose,
     weight_of,
@@ -58,7 +59,7 @@ def with_pretrained_model(problem: Problem, folder: Path) -> Problem:
         found = recompose(overparameterized(problem), problem.original, problem.inventory.layers)
         state = own_copies(found.state_dict())
         files.save(name, state)
-    model = copied(problem.original)
+    model = copied(problem.model)
     model.load_state_dict(state)
     return replace(problem, model=model)
 
@@ -110,7 +111,7 @@ def _require_the_same(model: nn.Module, problem: Problem) -> None:
     magnitude above what one product of factors loses, and far below what a cut loses.
     """
     for name in problem.inventory.layers:
-        module, weight = model.get_submodule(name), weight_of(problem.original, name)
+        module, weight = layer_in(model, name), weight_of(problem.original, name)
         if not isinstance(module, Factorization):
             continue
         with torch.no_grad():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,10 +17,12 @@ from rank_search.layers import (
     Unfolding,
     axes_of,
     counted_on,
+    folded_in,
     load_plugin,
+    opened_for,
+    opened_inventory,
     require_ordinary,
     resolved,
-    take_inventory,
     tensors_of,
 )
 from rank_search.store import StudyRecord
@@ -53,6 +55,11 @@ class Problem:
     groups: Mapping[str, tuple[str, ...]]
     examples: tuple[Example, ...]
 
+    @property
+    def opened(self) -> nn.Module:
+        """The model with everything opened that layers are inside of, to watch them; the numbers are the model's."""
+        return opened_for(self.model, self.inventory.layers)
+
     def unfoldings(self, layer: str) -> tuple[Unfolding, ...]:
         """Every unfolding of a layer's weight that a fit may ask the basis of."""
         plugins = [self.plugins[name] for name in self.choices[layer]]
@@ -76,10 +83,11 @@ def read_problem(study: Study, task: Task | None = None) -> Problem:
     model = _model(task)
     _steps.info("Looking at the layers")
     examples = counted_on(model, _examples(task))
-    inventory = take_inventory(model, examples[0], settings.include, settings.exclude, examples[1:])
+    inventory = opened_inventory(model, examples[0], settings.include, settings.exclude, examples[1:], settings.split)
     choices = settings.choices(inventory.layers, plugins)
     groups = settings.groups(inventory.layers)
-    return Problem(study, task, model, model, inventory, plugins, choices, groups, examples)
+    begun = _begun(study, model, [name for name, own in choices.items() if own])
+    return Problem(study, task, begun, model, inventory, plugins, choices, groups, examples)
 
 
 def study_of(record: StudyRecord, task: Task | None = None) -> Study:
@@ -117,6 +125,11 @@ def _model(task: Task) -> nn.Module:
         raise TaskError(f"The task's model() returned {type(model).__name__}; it must return a torch.nn.Module.")
     require_ordinary(model)
     return model.eval()
+
+
+def _begun(study: Study, model: nn.Module, layers: Iterable[str]) -> nn.Module:
+    """What is trained over-parameterized is put together again with weights that nothing computes."""
+    return folded_in(model, layers) if study.study.method == "overparameterized" else model
 
 
 def _examples(task: Task) -> list[Example]:
