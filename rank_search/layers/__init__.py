@@ -19,7 +19,16 @@ from rank_search.layers.kind import LayerKind
 from rank_search.layers.kinds import layer_kinds, weight_in, weight_of
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
-from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
+from rank_search.layers.metric import (
+    cholesky,
+    nested_span,
+    outer_fit,
+    outer_fits,
+    output_error,
+    root,
+    seen_outputs,
+    times,
+)
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
 from rank_search.layers.plugins import installed, load_plugin, plugin_code, plugin_errors, plugin_version, resolved
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
@@ -87,6 +96,7 @@ __all__ = [
     "take_inventory",
     "tensor_distance",
     "tensors_of",
+    "times",
     "weight_in",
     "weight_of",
     "with_tensors",

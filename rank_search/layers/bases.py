@@ -12,7 +12,7 @@ from torch import Tensor
 from rank_search.basics import Float
 from rank_search.errors import ContractError
 from rank_search.layers.layer import Unfolding
-from rank_search.layers.metric import JITTER, output_error, roots
+from rank_search.layers.metric import JITTER, Moment, mean_square, output_error, roots, times
 
 
 class Basis:
@@ -86,13 +86,13 @@ class Bases(Protocol):
     that of the out × (in·kh·kw) unfolding in which the first r directions are the best r for the layer's outputs;
     without a moment the same as that of the plain unfolding. `moment` is what is known of the layer's inputs: their
     second moment E[x·xᵀ], with x an input patch in the order in · kh · kw (see `rank_search.layers.metric`), or None; a
-    fit that takes it into account comes closer to the layer's outputs. `memo` keeps anything else that depends on the
-    weight and the moment alone (such as the full Tucker core), so that the next `fit` of any rank finds it ready.
-    Callers must not change what they are given.
+    fit that takes it into account comes closer to the layer's outputs. Of one-hot inputs it is the diagonal alone, n
+    numbers. `memo` keeps anything else that depends on the weight and the moment alone (such as the full Tucker core),
+    so that the next `fit` of any rank finds it ready. Callers must not change what they are given.
     """
 
     @property
-    def moment(self) -> Float[Tensor, "n n"] | None:
+    def moment(self) -> Moment | None:
         """The second moment of the layer's inputs, if it is known."""
 
     @property
@@ -124,7 +124,7 @@ class DirectBases(Bases):
     def __init__(
         self,
         weight: Float[Tensor, "out ..."],
-        moment: Float[Tensor, "n n"] | None = None,
+        moment: Moment | None = None,
         gradients: Float[Tensor, "out out"] | None = None,
     ) -> None:
         self._weight = weight.detach()
@@ -137,7 +137,7 @@ class DirectBases(Bases):
         self._outputs: Basis | None = None
 
     @property
-    def moment(self) -> Float[Tensor, "n n"] | None:
+    def moment(self) -> Moment | None:
         return self._moment
 
     @property
@@ -199,7 +199,7 @@ def decompose(matrix: Tensor) -> Basis:
     )
 
 
-def output_basis(weight: Float[Tensor, "out ..."], moment: Float[Tensor, "n n"]) -> Basis:
+def output_basis(weight: Float[Tensor, "out ..."], moment: Moment) -> Basis:
     """The basis in which the first r outputs' directions are the best r for these inputs.
 
     W·C·Wᵀ = U·diag(s²)·Uᵀ. Of all weights of rank r, U_r·U_rᵀ·W has the smallest output error, the sum of the squared
@@ -213,8 +213,8 @@ def output_basis(weight: Float[Tensor, "out ..."], moment: Float[Tensor, "n n"])
     ([3.0, 1.0], [[0.0, 0.0], [0.0, 1.0]])
     """
     matrix, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), moment))
-    outputs = matrix @ C @ matrix.T
-    trace = JITTER * float(C.diagonal().mean()) or 1.0
+    outputs = times(matrix, C) @ matrix.T
+    trace = JITTER * mean_square(C) or 1.0
     left = _eigenvectors(outputs + trace * matrix @ matrix.T)[:, : min(matrix.shape)]
     values = ((outputs @ left) * left).sum(0).clamp_min(0).sqrt()
     dtype = weight.dtype

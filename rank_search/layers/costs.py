@@ -112,5 +112,5 @@ def _layer_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[
 def _counted(make: Callable[[], nn.Module], layer: Layer) -> Cost:
     with torch.device("meta"):
         module = make()
-        inputs = [torch.empty(shape, dtype=layer.dtype) for shape in layer.inputs]
+        inputs = [layer.inputs_like(torch.empty(shape, dtype=layer.dtype)) for shape in layer.inputs]
     return Cost(count_params(module), _share(count_macs(module, inputs), layer.examples))

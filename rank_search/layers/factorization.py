@@ -110,9 +110,15 @@ class Factorization(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """`dense()`, for models that read the weight of a layer themselves; worked out only if something uses it."""
+        """`dense()` as the layer's module had it, for models that read it themselves; worked out only if it is used."""
         like = next((each for each in self.state_dict().values() if each.is_floating_point()), None)
-        return self.dense() if like is None else LazyWeight.of(self.dense, self.layer.shape, like)
+        if like is None:
+            return self._kept()
+        shape = self.layer.as_kept(torch.empty(self.layer.shape, device="meta")).shape
+        return LazyWeight.of(self._kept, shape, like)
+
+    def _kept(self) -> Tensor:
+        return self.layer.as_kept(self.dense())
 
     def extra_repr(self) -> str:
         chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())

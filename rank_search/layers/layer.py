@@ -34,6 +34,7 @@ class Layer:
         inputs: shape of each input seen in one forward of the task's example (several if called several times).
         dtype: of the weight.
         examples: how many examples the inputs are those of.
+        padding_idx: of a layer of one-hot inputs, the one through which no gradient goes, as in `torch.nn.Embedding`.
     """
 
     name: str
@@ -47,7 +48,8 @@ class Layer:
     inputs: tuple[tuple[int, ...], ...] = ()
     aliases: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float32
-    examples: int = field(default=1, repr=False)  # what is kept under a layer's text does not depend on it
+    examples: int = field(default=1, repr=False)  # what is kept under a layer's text does not depend on these
+    padding_idx: int | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, module: nn.Module, name: str = "", aliases: tuple[str, ...] = ()) -> Layer:
@@ -85,6 +87,23 @@ class Layer:
         """The dimension of the channels in its outputs, counted from the end."""
         return kind_named(self.kind).channels(self)
 
+    @property
+    def one_hot(self) -> bool:
+        """Whether its inputs are whole numbers, each standing for the unit vector of that place."""
+        return kind_named(self.kind).one_hot()
+
+    def inputs_like(self, numbers: Tensor) -> Tensor:
+        """Inputs of the shape of these numbers: they themselves, or whole numbers made of them.
+
+        >>> Layer("", "embedding", (2, 7)).inputs_like(torch.tensor([0.25, -1.5]))
+        tensor([5, 2])
+        """
+        if not self.one_hot:
+            return numbers
+        if numbers.is_meta:
+            return numbers.new_zeros(numbers.shape, dtype=torch.long)
+        return (numbers.abs() * 1000).long() % self.in_features
+
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
         """Apply the layer's operation (its stride, padding and dilation) with another weight.
 
@@ -99,10 +118,16 @@ class Layer:
     def columns(self, x: Tensor, most: int) -> Tensor:
         """What the layer's weight is multiplied with: one row for each position, at most about `most`.
 
+        Where inputs are one-hot, the place of the one in each row instead.
+
         >>> Layer("", "linear", (1, 2)).columns(torch.zeros(3, 5, 2), most=100).shape
         torch.Size([15, 2])
         """
         return kind_named(self.kind).columns(self, x, most)
+
+    def as_kept(self, weight: Tensor) -> Tensor:
+        """A weight, out × in, then the kernel, as the layer's module keeps its own."""
+        return kind_named(self.kind).as_kept(weight)
 
     def along_rows(self) -> Layer:
         """The same layer acting on rows only: stride, padding and dilation of the columns taken away."""

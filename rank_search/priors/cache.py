@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rank_search.errors import LayerError
-from rank_search.layers import Basis, Unfolding, Weighed, by_output, decompose, output_basis, root
+from rank_search.layers import Basis, Unfolding, Weighed, by_output, decompose, output_basis, root, times
 from rank_search.priors.kept_numbers import KeptNumbers
 from rank_search.priors.spectrum import Spectrum
 from rank_search.priors.tensor_files import TensorFiles, digest
@@ -157,7 +157,7 @@ class CachedBases:
         if self.moment is None:
             return self.spectrum(unfolding)
         if self._of_outputs is None:
-            seen = by_output(self.weight).to(torch.float64) @ root(self.moment)
+            seen = times(by_output(self.weight).to(torch.float64), root(self.moment))
             self._of_outputs = seen.view_as(self.weight).to(self.weight.dtype)
         return self._spectrum(unfolding(self._of_outputs))
 

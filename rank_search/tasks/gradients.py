@@ -27,7 +27,7 @@ class LayerMoments:
     """What was seen of the layers, by name.
 
     Attributes:
-        inputs: E[x·xᵀ] of each layer's inputs, n × n with n = in·kh·kw.
+        inputs: E[x·xᵀ] of each layer's inputs, n × n with n = in·kh·kw; of one-hot inputs its diagonal.
         gradients: of the gradients g of the loss at its outputs, the sum of g·gᵀ over the positions of a batch, out ×
             out, averaged over batches; nothing where they were not asked for.
     """

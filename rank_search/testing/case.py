@@ -44,8 +44,13 @@ class Case:
 
     @cached_property
     def moment(self) -> Tensor:
-        """The second moment of inputs that depend on each other, fewer than there are columns."""
+        """The second moment of inputs that depend on each other, fewer than there are columns.
+
+        Of one-hot inputs its diagonal.
+        """
         size = self.weight[0].numel()
+        if self.layer.one_hot:
+            return normal((size,), torch.float32).relu()
         drawn = normal((size // 2 + 1, size), torch.float64)
         inputs = (drawn + drawn.roll(1, 1)).relu()
         return (inputs.T @ inputs / len(inputs)).to(torch.float32)
@@ -81,7 +86,7 @@ class Case:
     def inputs(self) -> Iterator[Tensor]:
         """Every input of the layer; images in both memory formats."""
         for shape in self.layer.inputs:
-            x = normal(shape, self.layer.dtype)
+            x = self.layer.inputs_like(normal(shape, self.layer.dtype))
             yield x
             if len(shape) == 4:
                 yield x.contiguous(memory_format=torch.channels_last)

@@ -185,7 +185,7 @@ def _meta_forward(case: Case, bare: Factorization) -> Iterator[str]:
     with torch.device("meta"):
         weight = torch.empty(case.layer.shape, dtype=case.layer.dtype)
         for shape in case.layer.inputs:
-            x = torch.empty(shape, dtype=case.layer.dtype)
+            x = case.layer.inputs_like(torch.empty(shape, dtype=case.layer.dtype))
             found, expected = bare(x), case.layer.operate(x, weight)
             if found.shape != expected.shape or not found.is_meta:
                 yield f"on the meta device forward gives {_kind(found)}, the layer {_kind(expected)}"
