@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rank_search.basics import Float
@@ -52,6 +53,9 @@ class ChannelSVD(Factorization):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer.mix(self.layer.operate(x, self.right), self.left, self.bias)
+
+    def rows(self, index: Tensor) -> Tensor:
+        return F.embedding(index, self.left) @ self.right.flatten(1)
 
     def frames(self) -> Iterable[Tensor]:
         return (self.left,)

@@ -33,6 +33,7 @@ from rank_search.layers.ordinary import in_evaluation, require_ordinary
 from rank_search.layers.plugins import installed, load_plugin, plugin_code, plugin_errors, plugin_version, resolved
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
+from rank_search.layers.tied_layers import tied_in
 
 __all__ = [
     "Axis",
@@ -96,6 +97,7 @@ __all__ = [
     "take_inventory",
     "tensor_distance",
     "tensors_of",
+    "tied_in",
     "times",
     "weight_in",
     "weight_of",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.layers.calls import Example, forward
@@ -14,6 +15,7 @@ from rank_search.layers.counting import WHOLE, multiply_adds
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
 from rank_search.layers.plugins import plugin_errors
+from rank_search.layers.tied_use import TiedUse
 from rank_search.point import Choice
 
 
@@ -87,9 +89,13 @@ class DenseForm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layer.operate(x, self.weight, self.bias)
 
+    def rows(self, index: Tensor) -> Tensor:
+        """As those of a factorization."""
+        return F.embedding(index, self.weight.flatten(1))
+
 
 def layer_cost(layer: Layer, plugin: type[Factorization] | None, choice: Choice) -> Cost:
-    """Cost of one layer under a choice, counted on a module built on the meta device (nothing is allocated).
+    """Cost of one layer under a choice, with its ties, counted on modules on the meta device (nothing is allocated).
 
     `plugin` is the class that `choice.factorization` names, None for dense. Equal questions are answered from
     memory. Complexity: one forward on the meta device, well under a millisecond.
@@ -112,5 +118,10 @@ def _layer_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[
 def _counted(make: Callable[[], nn.Module], layer: Layer) -> Cost:
     with torch.device("meta"):
         module = make()
-        inputs = [layer.inputs_like(torch.empty(shape, dtype=layer.dtype)) for shape in layer.inputs]
-    return Cost(count_params(module), _share(count_macs(module, inputs), layer.examples))
+        users = [module, *(TiedUse(tie, module) for tie in layer.ties)]
+        macs = sum(count_macs(user, _empty_inputs(its)) for user, its in zip(users, layer.users, strict=True))
+    return Cost(sum(map(count_params, users)), _share(macs, layer.examples))
+
+
+def _empty_inputs(layer: Layer) -> list[Tensor]:
+    return [layer.inputs_like(torch.empty(shape, dtype=layer.dtype)) for shape in layer.inputs]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.basics import Float
@@ -41,7 +42,7 @@ class Factorization(nn.Module, ABC):
     """A structured weight for one layer, with its own bias when the layer has one.
 
     What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
-    faster or better: `forward`, `map_outputs`, `frames`, `stored`. The five laws in
+    faster or better: `forward`, `rows`, `map_outputs`, `frames`, `stored`. The five laws in
     `rank_search.testing.FactorizationLaws` hold for every factorization; `rank-search plugins check` runs them.
 
     Attributes:
@@ -80,6 +81,13 @@ class Factorization(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """The layer's operation. Default: on `dense()`. Override it with a sequence of small operations."""
         return self.layer.operate(x, self.dense(), self.bias)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Rows of the weight, as out × (in·kernel), by their places: asked where an embedding is tied to the layer.
+
+        Default: rows of `dense()`, all of which is worked out for them. Write it where that can be done without.
+        """
+        return F.embedding(index, self.dense().flatten(1))
 
     def map_outputs(self, matrix: Tensor) -> bool:
         """Stand for matrix · W' (over the outputs) instead of W', with as many parameters; False: it cannot.

@@ -35,6 +35,8 @@ class Layer:
         dtype: of the weight.
         examples: how many examples the inputs are those of.
         padding_idx: of a layer of one-hot inputs, the one through which no gradient goes, as in `torch.nn.Embedding`.
+        ties: further modules that have this layer's weight as theirs, each as a layer with its own name and inputs:
+            some look up its rows, others are of the same geometry. Whatever stands for the layer serves them, too.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Layer:
     dtype: torch.dtype = torch.float32
     examples: int = field(default=1, repr=False)  # what is kept under a layer's text does not depend on these
     padding_idx: int | None = field(default=None, repr=False)
+    ties: tuple[Layer, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, module: nn.Module, name: str = "", aliases: tuple[str, ...] = ()) -> Layer:
@@ -66,6 +69,11 @@ class Layer:
                 "Exclude it in the study file ([layers] exclude)."
             )
         return replace(found[1].geometry(module), kind=found[0], name=name, aliases=aliases)
+
+    @property
+    def users(self) -> tuple[Layer, ...]:
+        """The layer and its ties: all that uses its weight."""
+        return (self, *self.ties)
 
     @property
     def out_features(self) -> int:
