@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -12,7 +12,10 @@ from torch import Tensor
 from rank_search.basics import Float
 from rank_search.errors import ContractError
 from rank_search.layers.layer import Unfolding
-from rank_search.layers.metric import JITTER, Moment, mean_square, output_error, roots, times
+from rank_search.layers.metric import JITTER, Moment, mean_square, output_error, root, roots, times
+
+_MANY: Final = 4096
+"""Outputs of which the Gram matrix is decomposed even where that of the inputs is smaller."""
 
 
 class Basis:
@@ -206,19 +209,33 @@ def output_basis(weight: Float[Tensor, "out ..."], moment: Moment) -> Basis:
     tail of s. It is the truncation of SVD-LLM (Wang et al. 2024, arXiv:2403.07378: the SVD of W·S with S·Sᵀ = C), which
     needs no inverse when it is written with the left vectors. `left` is U (out × k), `values` is s, `projected` is UᵀW,
     with k = min(out, n). Where the inputs do not tell outputs apart, the weight decides (C has a trace of the identity
-    added, `JITTER`): without any inputs it is the plain basis, and s is zero. O(out·n² + out³), in float64.
+    added, `JITTER`): without any inputs it is the plain basis, and s is zero. O(out·n² + out³), in float64; of more
+    outputs than inputs, and than 4,096, O(out·n²), by the Gram matrix of the inputs' side.
 
     >>> basis = output_basis(torch.eye(2), torch.diag(torch.tensor([1.0, 9.0])))
     >>> basis.values.tolist(), (basis.left[:, :1] @ basis.projected[:1]).tolist()
     ([3.0, 1.0], [[0.0, 0.0], [0.0, 1.0]])
     """
     matrix, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), moment))
+    if max(matrix.shape[1], _MANY) < len(matrix):
+        return _tall_output_basis(matrix, C, weight.dtype)
     outputs = times(matrix, C) @ matrix.T
     trace = JITTER * mean_square(C) or 1.0
     left = _eigenvectors(outputs + trace * matrix @ matrix.T)[:, : min(matrix.shape)]
     values = ((outputs @ left) * left).sum(0).clamp_min(0).sqrt()
     dtype = weight.dtype
     return Basis(left.to(dtype).contiguous(), values.to(dtype), (left.T @ matrix).to(dtype).contiguous())
+
+
+def _tall_output_basis(matrix: Float[Tensor, "out n"], C: Moment, dtype: torch.dtype) -> Basis:
+    """W·R = U·diag(s)·Vᵀ with R·R = C: V from the Gram matrix (n × n), U by a QR factorization as in `decompose`."""
+    trace = JITTER * mean_square(C) or 1.0
+    jitter = trace * (torch.ones_like(C) if C.dim() == 1 else torch.eye(len(C)).to(C))
+    seen = times(matrix, root(C + jitter))
+    left: Tensor = torch.linalg.qr(seen @ _eigenvectors(seen.T @ seen))[0]
+    projected = left.T @ matrix
+    values = (times(projected, C) * projected).sum(1).clamp_min(0).sqrt()
+    return Basis(left.to(dtype).contiguous(), values.to(dtype), projected.to(dtype).contiguous())
 
 
 def _eigenvectors(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rank_search.errors import RankSearchError, TaskError
 from rank_search.layers import Example, Layer, forward, in_evaluation, input_of, layer_by_layer
 from rank_search.tasks.modes import as_for_loss, is_lone
+from rank_search.tasks.occurrences import Occurrences
 from rank_search.tasks.padding import Padding, padding_of
 from rank_search.tasks.randomness import seeded
 from rank_search.tasks.task import Task, checked_batches, task_errors
@@ -32,19 +33,21 @@ def input_moments(
 ) -> dict[str, Tensor]:
     """E[x·xᵀ] of each layer's inputs, x a patch in the order in · kh · kw, on the first batches of a training pass.
 
-    Returned n × n with n = in·kh·kw, in float32, by layer name; of one-hot inputs the diagonal, n numbers: how often
-    each is to be expected (see `frequencies`). A layer that runs several times in a forward has the average over all of
-    its inputs; one that sees no input in these batches, such as an expert that is not chosen, takes the first ones of
-    up to `_LONGER` times as many; if there are none, or they are not finite, it is left out, with a warning. The model
-    runs as for its loss, without dropout, and is not changed; torch's global generator is at `rng_seed` meanwhile, so
-    that a shuffled pass is the same each time. Of a batch, a layer takes at most `MOST_PATCHES` patches: those of its
-    first examples. Padded positions (`Task.mask`) of batch × length × features inputs, or of ids, are none. Products
-    are in float32 or wider, sums in float64. Complexity: the forwards, and O(patches·n²) for each layer.
+    Returned n × n with n = in·kh·kw, in float32, by layer name. A layer that runs several times in a forward has the
+    average over all of its inputs; one that sees no input in these batches, such as an expert that is not chosen, takes
+    the first ones of up to `_LONGER` times as many; if there are none, or they are not finite, it is left out, with a
+    warning. The model runs as for its loss, without dropout, and is not changed; torch's global generator is at
+    `rng_seed` meanwhile, so that a shuffled pass is the same each time. Of a batch, a layer takes at most
+    `MOST_PATCHES` patches: those of its first examples. Padded positions (`Task.mask`) of batch × length × features
+    inputs are none. Products are in float32 or wider, sums in float64. Complexity:
+    the forwards, and O(patches·n²) for each layer.
+
+    Of one-hot inputs it is the diagonal, n numbers: how often each is to be expected (see `frequencies`).
 
     Raises:
         TaskError: the task raises, or has no training data.
     """
-    sums = {name: _Moment(layer) for name, layer in layers.items()}
+    sums = _watchers(layers)
     with (
         seeded(rng_seed),
         torch.no_grad(),
@@ -70,7 +73,7 @@ def moments_of_inputs(model: nn.Module, layers: Mapping[str, Layer], batches: It
     Raises:
         TaskError: the model does not run on a batch.
     """
-    sums = {name: _Moment(layer) for name, layer in layers.items()}
+    sums = _watchers(layers)
     watch = padding_of(model)
     with torch.no_grad(), in_evaluation(model), layer_by_layer(), watch as padding, _hooked(model, sums, padding):
         for number, batch in enumerate(batches):
@@ -113,7 +116,7 @@ def _usable(found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
 
 
 class _Moment:
-    """The sum of x·xᵀ over all patches so far; of one-hot inputs its diagonal."""
+    """The sum of x·xᵀ over all patches so far."""
 
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
@@ -125,35 +128,20 @@ class _Moment:
         """Add the inputs of one call of the layer."""
         if self.is_full:
             return
-        seen = self._layer.columns(x.detach(), MOST_PATCHES)
-        if self._layer.one_hot:
-            product = torch.bincount(seen, minlength=self._layer.in_features).to(torch.float64)
-        else:
-            product = (wide(seen).T @ wide(seen)).to(torch.float64)
+        seen = wide(self._layer.columns(x.detach(), MOST_PATCHES))
+        product = (seen.T @ seen).to(torch.float64)
         self._sum = product if self._sum is None else self._sum + product
         self.count += len(seen)
 
     def mean(self) -> Tensor | None:
         """None where the layer has seen nothing."""
-        if self._sum is None or not self.count:
-            return None
-        found = frequencies(self._sum) if self._layer.one_hot else self._sum / self.count
-        return found.to(torch.float32)
+        return None if self._sum is None or not self.count else (self._sum / self.count).to(torch.float32)
 
 
-def frequencies(counts: Tensor) -> Tensor:
-    """How often each of some things may be expected, after they have been seen so often: n numbers whose sum is one.
-
-    Symbols: of N things seen, m occurred once, so that the next one is new with a chance of about m/N (Good 1953, The
-    population frequencies of species); here (m + 1)/(N + 1). That share is spread over all n, the rest goes by counts:
-    what was not seen on a few batches is rare, and counts all the same.
-
-    >>> frequencies(torch.tensor([3.0, 1.0, 0.0, 0.0]))
-    tensor([0.5500, 0.2500, 0.1000, 0.1000])
-    """
-    total = float(counts.sum())
-    new = (float((counts == 1).sum()) + 1) / (total + 1)
-    return counts * ((1 - new) / max(total, 1)) + new / len(counts)
+def _watchers(layers: Mapping[str, Layer]) -> dict[str, _Moment | Occurrences]:
+    return {
+        name: Occurrences(layer, MOST_PATCHES) if layer.one_hot else _Moment(layer) for name, layer in layers.items()
+    }
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -164,12 +152,12 @@ def wide(tensor: Tensor) -> Tensor:
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]
 
 
-def _hook(moment: _Moment, padding: Padding) -> Hook:
+def _hook(moment: _Moment | Occurrences, padding: Padding) -> Hook:
     return lambda module, inputs, named: moment.take(padding.without(input_of(inputs, named)))
 
 
 @contextmanager
-def _hooked(model: nn.Module, sums: Mapping[str, _Moment], padding: Padding) -> Iterator[None]:
+def _hooked(model: nn.Module, sums: Mapping[str, _Moment | Occurrences], padding: Padding) -> Iterator[None]:
     """Each of these layers watched."""
     hooks = {model.get_submodule(name): _hook(moment, padding) for name, moment in sums.items()}
     handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks.items()]

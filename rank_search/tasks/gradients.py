@@ -18,6 +18,9 @@ from rank_search.tasks.task import Batch, Task, task_loss
 
 _log: Final = logging.getLogger(__name__)
 
+MOST_OUTPUTS: Final = 16384
+"""Of a layer, of which all pairs are taken: two gigabytes."""
+
 LossOf = Callable[[nn.Module, Any], Tensor]
 """The loss of a model on a batch: a scalar with a gradient."""
 
@@ -43,18 +46,19 @@ def loss_moments(
 
     The inputs' are those of `input_moments`. Gradients are of the task's loss with the batch's own targets, of each
     batch as it is: the empirical Fisher information, in K-FAC's form. They are summed over positions, as the weight is
-    used at each. A layer that no gradient reaches, or one that is not finite, is left out, with a warning. Parameters
-    get no gradients, and keep whether they want any. Complexity: two to three times the forwards, and O(positions·out²)
-    for each layer; sums in float64.
+    used at each. A layer that no gradient reaches, or one that is not finite, is left out, with a warning; so is one of
+    more than `MOST_OUTPUTS` outputs, as the head of a language model may be. Parameters get no gradients, and keep
+    whether they want any. Complexity: two to three times the forwards, and O(positions·out²) for each layer; sums in
+    float64.
 
     Raises:
         TaskError: the task raises, has no training data, or its loss is no scalar with a gradient.
     """
-    sums = {name: _Gradients(layer) for name, layer in layers.items()}
+    sums = {name: _Gradients(layer) for name, layer in layers.items() if layer.out_features <= MOST_OUTPUTS}
     led_back = _LedBack(task, batches)
     with _watched(model, sums):
         inputs = input_moments(led_back, model, layers, batches, rng_seed)
-    means = {name: sums[name].mean(led_back.count) for name in inputs}
+    means = {name: sums[name].mean(led_back.count) if name in sums else None for name in inputs}
     usable = {name: mean for name, mean in means.items() if mean is not None}
     if unknown := [name for name in inputs if name not in usable]:
         _log.warning(

@@ -16,7 +16,7 @@ from rank_search.layers.metric import outer_fits, root
 from rank_search.layers.replace import recompose
 from rank_search.point import Choice
 from rank_search.tasks import input_moments, loss_moments, moments_of_inputs
-from rank_search.tasks.calibration import frequencies
+from rank_search.tasks.occurrences import frequencies
 
 TOKENS, WIDTH, PADDING = 40, 16, 3
 
@@ -157,6 +157,31 @@ def test_a_diagonal_stands_for_its_matrix() -> None:
     assert b is not None
     assert a.error(weight, other) == pytest.approx(b.error(weight, other))
     assert a.total == pytest.approx(b.total)
+
+
+@pytest.mark.parametrize("moment", [torch.rand(6), torch.cov(torch.randn(6, 30)), torch.zeros(6)])
+def test_many_outputs_are_decomposed_by_the_side_of_the_inputs(moment: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(50, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    expected = output_basis(weight, moment)
+    monkeypatch.setattr("rank_search.layers.bases._MANY", 20)
+    found = output_basis(weight, moment)
+    torch.testing.assert_close(found.values, expected.values)
+    torch.testing.assert_close(found.left.T @ found.left, torch.eye(6, dtype=torch.float64))
+    for rank in (1, 3, 6):
+        ours, theirs = (each.left[:, :rank] @ each.projected[:rank] for each in (found, expected))
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_gradients_at_too_many_outputs_are_not_paired(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, data = reader(), batches()
+    monkeypatch.setattr("rank_search.tasks.gradients.MOST_OUTPUTS", 30)
+    task = rs.LanguageModel(model, torch.cat([each.flatten() for each in data]), data[0].flatten(), length=6)
+    found = loss_moments(task, model, take_inventory(model, data[0][:1]).layers, 2)
+    assert [*found.inputs] == ["table", "inner", "head"]
+    assert [*found.gradients] == ["table", "inner"]
+    assert "no usable gradient at the outputs of head" in caplog.text
 
 
 def test_a_fit_is_the_best_for_the_tokens_as_often_as_they_occur() -> None:

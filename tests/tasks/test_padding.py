@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import rank_search as rs
 from rank_search.layers import take_inventory
 from rank_search.tasks import input_moments, moments_of_inputs
-from rank_search.tasks.calibration import frequencies
+from rank_search.tasks.occurrences import frequencies
 
 
 class Reader(nn.Module):
