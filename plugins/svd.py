@@ -43,10 +43,18 @@ class ChannelSVD(Factorization):
 
     @torch.no_grad()
     def map_outputs(self, matrix: Tensor) -> bool:
-        left, mixed = torch.linalg.qr(matrix @ self.left)
+        self._lead_back(matrix @ self.left)
+        return True
+
+    @torch.no_grad()
+    def scale_outputs(self, scales: Tensor) -> bool:
+        self._lead_back(scales[:, None] * self.left)
+        return True
+
+    def _lead_back(self, outer: Tensor) -> None:
+        left, mixed = torch.linalg.qr(outer)
         self.left.copy_(left)
         self.right.copy_((mixed @ self.right.flatten(1)).view_as(self.right))
-        return True
 
     def dense(self) -> Tensor:
         return (self.left @ self.right.flatten(1)).view(self.layer.shape)

@@ -12,7 +12,7 @@ from torch import Tensor
 from rank_search.basics import Float
 from rank_search.errors import ContractError
 from rank_search.layers.layer import Unfolding
-from rank_search.layers.metric import JITTER, Moment, mean_square, output_error, root, roots, times
+from rank_search.layers.metric import JITTER, Moment, OutputMoment, mean_square, output_error, root, roots, times
 
 _MANY: Final = 4096
 """Outputs of which the Gram matrix is decomposed even where that of the inputs is smaller."""
@@ -43,19 +43,19 @@ class Weighed:
     Attributes:
         weight: G^½·W (out × …), G the second moment of the gradients of the loss at the layer's outputs.
         bases: of that weight, for the same inputs.
-        half, back: G^½ and G^−½ (out × out), to these coordinates and back.
+        half, back: G^½ and G^−½ (out × out), to these coordinates and back; of a diagonal G their diagonals.
     """
 
     weight: Float[Tensor, "out ..."]
     bases: Bases
-    half: Float[Tensor, "out out"]
-    back: Float[Tensor, "out out"]
+    half: OutputMoment
+    back: OutputMoment
 
     @classmethod
     def of(
         cls,
         weight: Float[Tensor, "out ..."],
-        gradients: Float[Tensor, "out out"],
+        gradients: OutputMoment,
         bases: Callable[[Float[Tensor, "out ..."]], Bases],
     ) -> Self:
         """The weight in these coordinates.
@@ -78,8 +78,9 @@ class Weighed:
         return output_error(difference, torch.zeros_like(difference), self.bases.moment)
 
 
-def _mapped(matrix: Float[Tensor, "out out"], weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out ..."]:
-    return (matrix @ weight.flatten(1).to(matrix.dtype)).view_as(weight).to(weight.dtype)
+def _mapped(matrix: OutputMoment, weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out ..."]:
+    rows = weight.flatten(1).to(matrix.dtype)
+    return (matrix[:, None] * rows if matrix.dim() == 1 else matrix @ rows).view_as(weight).to(weight.dtype)
 
 
 class Bases(Protocol):
@@ -128,7 +129,7 @@ class DirectBases(Bases):
         self,
         weight: Float[Tensor, "out ..."],
         moment: Moment | None = None,
-        gradients: Float[Tensor, "out out"] | None = None,
+        gradients: OutputMoment | None = None,
     ) -> None:
         self._weight = weight.detach()
         self._moment = moment

@@ -42,7 +42,7 @@ class Factorization(nn.Module, ABC):
     """A structured weight for one layer, with its own bias when the layer has one.
 
     What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
-    faster or better: `forward`, `rows`, `map_outputs`, `frames`, `stored`. The five laws in
+    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`. The five laws in
     `rank_search.testing.FactorizationLaws` hold for every factorization; `rank-search plugins check` runs them.
 
     Attributes:
@@ -96,6 +96,13 @@ class Factorization(nn.Module, ABC):
         """
         return False
 
+    def scale_outputs(self, scales: Tensor) -> bool:
+        """Stand for each output times a number instead of W', with as many parameters; False: it cannot.
+
+        As `map_outputs` with a diagonal matrix, which for the tokens of a language model would be a large one.
+        """
+        return False
+
     def frames(self) -> Iterable[Tensor]:
         """Matrices whose columns are meant to be orthonormal; the orthogonality penalty acts here."""
         return ()
@@ -145,7 +152,8 @@ def fit_to(form: Factorization, weight: Float[Tensor, "out ..."], bases: Bases) 
         return
     before = weighed.error(weight, form.dense())
     form.fit(weighed.weight, weighed.bases)
-    if not form.map_outputs(weighed.back.to(weight)) or not weighed.error(weight, form.dense()) < before:
+    lead = form.scale_outputs if weighed.back.dim() == 1 else form.map_outputs
+    if not lead(weighed.back.to(weight)) or not weighed.error(weight, form.dense()) < before:
         form.fit(weight, bases)
 
 

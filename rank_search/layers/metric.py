@@ -28,6 +28,9 @@ DAMPING: Final = 1e-3
 Moment = Float[Tensor, "n n"] | Float[Tensor, " n"]
 """The second moment of a layer's inputs, or its diagonal where all else in it is zero."""
 
+OutputMoment = Float[Tensor, "out out"] | Float[Tensor, " out"]
+"""The second moment of the gradients at a layer's outputs, or its diagonal where that is to stand for it."""
+
 JITTER: Final = 1e-10
 """Of the mean diagonal entry: decides between directions that are otherwise the same, and divides nothing by zero."""
 
@@ -160,16 +163,22 @@ def root(moment: Moment, floor: float = 0.0) -> Moment:
     return exact
 
 
-def roots(gradients: Float[Tensor, "out out"]) -> tuple[Float[Tensor, "out out"], Float[Tensor, "out out"]]:
+def roots(gradients: OutputMoment) -> tuple[OutputMoment, OutputMoment]:
     """G^½ and G^−½ in float64, G damped (`DAMPING`); a G of zeros counts as the identity. O(out³).
+
+    Of a diagonal the diagonals.
 
     >>> half, back = roots(torch.diag(torch.tensor([4.0, 1.0])))
     >>> half.diagonal().round(decimals=2).tolist(), (half @ back).round(decimals=9).tolist()
     ([2.0, 1.0], [[1.0, 0.0], [0.0, 1.0]])
     """
     exact = gradients.to(torch.float64)
+    damping = DAMPING * mean_square(exact) or 1.0
+    if exact.dim() == 1:
+        half = (exact.clamp_min(0) + damping).sqrt()
+        return half, 1 / half
     squares, vectors = torch.linalg.eigh(exact)
-    sizes = (squares.clamp_min(0) + (DAMPING * float(exact.diagonal().mean()) or 1.0)).sqrt()
+    sizes = (squares.clamp_min(0) + damping).sqrt()
     return (vectors * sizes) @ vectors.T, (vectors / sizes) @ vectors.T
 
 

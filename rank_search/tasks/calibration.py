@@ -42,7 +42,8 @@ def input_moments(
     inputs are none. Products are in float32 or wider, sums in float64. Complexity:
     the forwards, and O(patches·n²) for each layer.
 
-    Of one-hot inputs it is the diagonal, n numbers: how often each is to be expected (see `frequencies`).
+    Of one-hot inputs it is the diagonal, n numbers: how often each is to be expected (see `frequencies`). Ties that
+    look up rows of a layer have theirs beside it (see `of_uses`).
 
     Raises:
         TaskError: the task raises, or has no training data.
@@ -139,8 +140,11 @@ class _Moment:
 
 
 def _watchers(layers: Mapping[str, Layer]) -> dict[str, _Moment | Occurrences]:
+    """Of the layers, and of what looks up their rows under another name."""
+    looked_up = [tie for layer in layers.values() for tie in layer.ties if not layer.one_hot and tie.one_hot]
+    watched = {**layers, **{tie.name: tie for tie in looked_up if tie.inputs}}
     return {
-        name: Occurrences(layer, MOST_PATCHES) if layer.one_hot else _Moment(layer) for name, layer in layers.items()
+        name: Occurrences(layer, MOST_PATCHES) if layer.one_hot else _Moment(layer) for name, layer in watched.items()
     }
 
 

@@ -32,7 +32,8 @@ class LayerMoments:
     Attributes:
         inputs: E[x·xᵀ] of each layer's inputs, n × n with n = in·kh·kw; of one-hot inputs its diagonal.
         gradients: of the gradients g of the loss at its outputs, the sum of g·gᵀ over the positions of a batch, out ×
-            out, averaged over batches; nothing where they were not asked for.
+            out, averaged over batches; nothing where they were not asked for. Of a layer whose rows are looked up, too,
+            a diagonal may stand for it (see `of_uses`).
     """
 
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
@@ -58,9 +59,9 @@ def loss_moments(
     led_back = _LedBack(task, batches)
     with _watched(model, sums):
         inputs = input_moments(led_back, model, layers, batches, rng_seed)
-    means = {name: sums[name].mean(led_back.count) if name in sums else None for name in inputs}
+    means = {name: sums[name].mean(led_back.count) if name in sums else None for name in inputs if name in layers}
     usable = {name: mean for name, mean in means.items() if mean is not None}
-    if unknown := [name for name in inputs if name not in usable]:
+    if unknown := [name for name in means if name not in usable]:
         _log.warning(
             "The loss has no usable gradient at the outputs of %s: fitted to the outputs alone.", ", ".join(unknown)
         )

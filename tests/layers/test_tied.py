@@ -29,6 +29,9 @@ from rank_search.layers import (
     weight_of,
 )
 from rank_search.point import Choice, Point
+from rank_search.run.preparation import layer_bases, prepare
+from rank_search.tasks import loss_moments, of_uses
+from rank_search.tasks.occurrences import frequencies
 
 TOKENS, WIDTH, PADDING = 40, 12, 3
 SVD = {"svd": load_plugin("svd")}
@@ -209,6 +212,70 @@ def test_hooks_of_the_layer_are_not_those_of_its_tie() -> None:
     forms(batches()[0])
     handle.remove()
     assert len(calls) == 1
+
+
+# ---- what is seen ------------------------------------------------------------------------------------------
+
+
+def seen_by_loops(model: Any, data: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """E[h·hᵀ] of the head's inputs, and how often each token is looked up."""
+    inputs: list[Tensor] = []
+    handle = model.head.register_forward_pre_hook(lambda module, given: inputs.extend(given[0].flatten(0, 1)))
+    with torch.no_grad():
+        for ids in data:
+            model(ids)
+    handle.remove()
+    moment = sum(torch.outer(row, row) for row in inputs) / len(inputs)
+    return moment.double(), frequencies(torch.bincount(torch.cat(data).flatten(), minlength=TOKENS).double())
+
+
+def test_both_uses_decide_and_each_token_counts_as_often_as_it_occurs() -> None:
+    model, data = made(Speaker), batches()
+    table = rs.options(model, data, example=data[0][:1])
+    choice = Choice("svd", {"rank": 5})
+    form: Any = rs.factorize(model, {"head": choice}, table).get_submodule("head")
+    moment, often = seen_by_loops(model, data)
+    W, made_of = weight_of(model, "head").double(), form.dense().detach().double()
+
+    def losses(matrix: Tensor) -> Tensor:
+        head = sum(often[token] * (matrix[token] @ moment @ matrix[token]) for token in range(TOKENS))
+        return torch.stack([head, sum(often[token] * matrix[token].square().sum() for token in range(TOKENS))])
+
+    error = float((losses(W - made_of) / losses(W)).sum())
+    assert table.fits("head", choice) == pytest.approx(error, rel=5e-3)  # rare tokens count a thousandth more
+    metric = moment / losses(W)[0] + torch.eye(WIDTH) / losses(W)[1]
+    values = torch.linalg.svdvals(often.sqrt()[:, None] * W @ torch.linalg.cholesky(metric))
+    assert error == pytest.approx(float(values[5:].square().sum()), rel=5e-3)  # the least of its rank
+
+
+def test_known_gradients_are_those_of_the_layer() -> None:
+    model, data = made(Speaker), batches()
+    task = rs.LanguageModel(model, torch.cat([each.flatten() for each in data]), data[0].flatten(), length=6)
+    layers = listed(model).layers
+    seen = loss_moments(task, model, layers, 2)
+    assert {*seen.gradients} == {"inner", "head"}
+    found = of_uses(seen, model, layers)
+    assert {*found.inputs} == {"inner", "head"}
+    assert all(torch.equal(found.inputs[name], seen.inputs[name]) for name in found.inputs)
+    assert {name: each.shape for name, each in found.gradients.items()} == {
+        "inner": (WIDTH, WIDTH),
+        "head": (TOKENS, TOKENS),
+    }
+
+
+def test_the_priors_settings_reach_the_trials_of_several_workers(tmp_path: Path) -> None:
+    ids = torch.cat([each.flatten() for each in batches()])
+    task = rs.LanguageModel(made(Speaker), ids, ids, length=6)
+    study = {
+        "study": {"name": "lm", "trials": 1, "store": str(tmp_path / "lm.sqlite")},
+        "task": {"factory": "(in memory)"},
+        "search": {"objectives": ["nats", "params"]},
+        "folder": tmp_path,
+    }
+    prepared = prepare(rs.Study.model_validate(study), task)
+    assert prepared.moments.gradients["head"].shape == (TOKENS,)
+    again = layer_bases(prepared.problem, prepared.moments)["head"]
+    assert again.key == prepared.bases["head"].key
 
 
 # ---- what is left alone ------------------------------------------------------------------------------------
