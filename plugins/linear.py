@@ -50,3 +50,6 @@ class TransformersConv1dKind(LinearKind):
 
     def weight(self, module: nn.Module) -> Tensor:
         return module.get_parameter("weight").T
+
+    def as_kept(self, weight: Tensor) -> Tensor:
+        return weight.T

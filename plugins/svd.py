@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rank_search.basics import Float
@@ -48,10 +49,18 @@ class ChannelSVD(Factorization):
 
     @torch.no_grad()
     def map_outputs(self, matrix: Tensor) -> bool:
-        left, mixed = torch.linalg.qr(self.layer.by_group(matrix @ self.left))
+        self._lead_back(matrix @ self.left)
+        return True
+
+    @torch.no_grad()
+    def scale_outputs(self, scales: Tensor) -> bool:
+        self._lead_back(scales[:, None] * self.left)
+        return True
+
+    def _lead_back(self, outer: Tensor) -> None:
+        left, mixed = torch.linalg.qr(self.layer.by_group(outer))
         self.left.copy_(left.reshape(self.left.shape))
         self.right.copy_((mixed @ self.layer.by_group(self.right.flatten(1))).view_as(self.right))
-        return True
 
     def dense(self) -> Tensor:
         left, right = self.layer.by_group(self.left), self.layer.by_group(self.right.flatten(1))
@@ -59,6 +68,9 @@ class ChannelSVD(Factorization):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer.mix(self.layer.operate(x, self.right), self.left, self.bias)
+
+    def rows(self, index: Tensor) -> Tensor:
+        return F.embedding(index, self.left) @ self.right.flatten(1)
 
     def frames(self) -> Iterable[Tensor]:
         return self.left.chunk(self.layer.groups)

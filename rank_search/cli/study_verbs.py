@@ -21,7 +21,7 @@ from rank_search.cli.parameters import (
 )
 
 if TYPE_CHECKING:
-    from rank_search.layers import Skipped
+    from rank_search.layers import Layer, Skipped
     from rank_search.observe import SearchProgress
     from rank_search.run import Prepared, Result
     from rank_search.study import Problem, StorePlace, Study
@@ -183,7 +183,16 @@ def _ending(members: int, where: str) -> str:
 def _layer_rows(problem: Problem) -> list[Row]:
     inventory = problem.inventory
     taken = [_layer_row(problem, name) for name in inventory.layers]
-    return taken + [_skipped_row(skipped) for skipped in inventory.skipped]
+    tied = [_tied_row(tie, layer.name) for layer in inventory.layers.values() for tie in layer.ties]
+    return taken + tied + [_skipped_row(skipped) for skipped in inventory.skipped]
+
+
+def _tied_row(tie: Layer, layer: str) -> Row:
+    from rank_search.layers import tied_in
+
+    shape = "×".join(map(str, tie.shape))
+    row: Row = {"layer": tie.name, "kind": tie.kind, "shape": shape, "params": 0, "macs": 0}
+    return {**row, "factorizations": [], "skipped": tied_in(layer)}
 
 
 def _layer_row(problem: Problem, name: str) -> Row:

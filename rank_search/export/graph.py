@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
@@ -41,8 +41,9 @@ def to_json(program: ExportedProgram, arguments: Arguments | None = None) -> tup
     """
     plain = _flat(program)
     signature = plain.graph_signature
-    stored = {spec.arg.name: str(spec.target) for spec in signature.input_specs if spec.kind in _STORED}
     everything = {**plain.state_dict, **plain.constants}
+    specs = [spec for spec in signature.input_specs if spec.kind in _STORED]
+    stored = _once({spec.arg.name: str(spec.target) for spec in specs}, everything)
     nodes = [
         each
         for node in plain.graph.nodes
@@ -51,6 +52,16 @@ def to_json(program: ExportedProgram, arguments: Arguments | None = None) -> tup
     ]
     graph = {"nodes": nodes, "structure": _structure(program), **_called(nodes, arguments)}
     return graph, {target: everything[target] for target in stored.values()}
+
+
+def _once(stored: Mapping[str, str], tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """What the graph calls its tensors, and the name of each; a parameter of several names has the first of them."""
+    first: dict[int, str] = {}
+    named: dict[str, str] = {}
+    for own, target in stored.items():
+        is_parameter = isinstance(tensors[target], nn.Parameter)
+        named[own] = first.setdefault(id(tensors[target]), target) if is_parameter else target
+    return named
 
 
 def _called(nodes: Sequence[Mapping[str, Any]], arguments: Arguments | None) -> dict[str, Any]:

@@ -20,7 +20,16 @@ from rank_search.layers.kind import LayerKind
 from rank_search.layers.kinds import layer_kinds, weight_in
 from rank_search.layers.layer import Layer, Unfolding, input_of
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
-from rank_search.layers.metric import cholesky, nested_span, outer_fit, outer_fits, output_error, root, seen_outputs
+from rank_search.layers.metric import (
+    cholesky,
+    nested_span,
+    outer_fit,
+    outer_fits,
+    output_error,
+    root,
+    seen_outputs,
+    times,
+)
 from rank_search.layers.opened_models import opened_inventory
 from rank_search.layers.opener import Opened, linear_of, openers, viewed
 from rank_search.layers.opening import folded_in, groups_of, is_folded, layer_in, opened_for, weight_of
@@ -36,6 +45,7 @@ from rank_search.layers.plugins import (
 )
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
+from rank_search.layers.tied_layers import tied_in
 
 __all__ = [
     "Axis",
@@ -112,6 +122,8 @@ __all__ = [
     "take_inventory",
     "tensor_distance",
     "tensors_of",
+    "tied_in",
+    "times",
     "viewed",
     "weight_in",
     "weight_of",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Final, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -13,7 +13,10 @@ from rank_search.basics import Float
 from rank_search.errors import ContractError
 from rank_search.layers.blocks import block_diagonal
 from rank_search.layers.layer import Unfolding
-from rank_search.layers.metric import JITTER, output_error, roots
+from rank_search.layers.metric import JITTER, Moment, OutputMoment, mean_square, output_error, root, roots, times
+
+_MANY: Final = 4096
+"""Outputs of which the Gram matrix is decomposed even where that of the inputs is smaller."""
 
 
 class Basis:
@@ -52,19 +55,19 @@ class Weighed:
         weight: G^½·W (out × …), G the second moment of the gradients of the loss at the layer's outputs. Of a grouped
             layer G has the diagonal blocks alone, so that G^½·W has groups, too.
         bases: of that weight, for the same inputs.
-        half, back: G^½ and G^−½ (out × out), to these coordinates and back.
+        half, back: G^½ and G^−½ (out × out), to these coordinates and back; of a diagonal G their diagonals.
     """
 
     weight: Float[Tensor, "out ..."]
     bases: Bases
-    half: Float[Tensor, "out out"]
-    back: Float[Tensor, "out out"]
+    half: OutputMoment
+    back: OutputMoment
 
     @classmethod
     def of(
         cls,
         weight: Float[Tensor, "out ..."],
-        gradients: Float[Tensor, "out out"],
+        gradients: OutputMoment,
         bases: Callable[[Float[Tensor, "out ..."]], Bases],
     ) -> Self:
         """The weight in these coordinates.
@@ -87,8 +90,9 @@ class Weighed:
         return output_error(difference, torch.zeros_like(difference), self.bases.moment)
 
 
-def _mapped(matrix: Float[Tensor, "out out"], weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out ..."]:
-    return (matrix @ weight.flatten(1).to(matrix.dtype)).view_as(weight).to(weight.dtype)
+def _mapped(matrix: OutputMoment, weight: Float[Tensor, "out ..."]) -> Float[Tensor, "out ..."]:
+    rows = weight.flatten(1).to(matrix.dtype)
+    return (matrix[:, None] * rows if matrix.dim() == 1 else matrix @ rows).view_as(weight).to(weight.dtype)
 
 
 class Bases(Protocol):
@@ -98,13 +102,14 @@ class Bases(Protocol):
     that of the out × (in·kh·kw) unfolding in which the first r directions are the best r for the layer's outputs;
     without a moment the same as that of the plain unfolding. `moment` is what is known of the layer's inputs: their
     second moment E[x·xᵀ], with x an input patch in the order in · kh · kw (see `rank_search.layers.metric`), or None; a
-    fit that takes it into account comes closer to the layer's outputs. `memo` keeps anything else that depends on the
-    weight and the moment alone (such as the full Tucker core), so that the next `fit` of any rank finds it ready.
-    Callers must not change what they are given. Of a grouped layer bases and moments are stacks, one for each block.
+    fit that takes it into account comes closer to the layer's outputs. Of one-hot inputs it is the diagonal alone, n
+    numbers. `memo` keeps anything else that depends on the weight and the moment alone (such as the full Tucker core),
+    so that the next `fit` of any rank finds it ready. Callers must not change what they are given. Of a grouped layer
+    bases and moments are stacks, one for each block.
     """
 
     @property
-    def moment(self) -> Float[Tensor, "*groups n n"] | None:
+    def moment(self) -> Moment | None:
         """The second moment of the layer's inputs, if it is known."""
 
     @property
@@ -136,8 +141,8 @@ class DirectBases(Bases):
     def __init__(
         self,
         weight: Float[Tensor, "out ..."],
-        moment: Float[Tensor, "*groups n n"] | None = None,
-        gradients: Float[Tensor, "out out"] | None = None,
+        moment: Moment | None = None,
+        gradients: OutputMoment | None = None,
         groups: int = 1,
     ) -> None:
         self._weight = weight.detach()
@@ -152,7 +157,7 @@ class DirectBases(Bases):
         self._outputs: Basis | None = None
 
     @property
-    def moment(self) -> Float[Tensor, "*groups n n"] | None:
+    def moment(self) -> Moment | None:
         return self._moment
 
     @property
@@ -215,15 +220,16 @@ def decompose(matrix: Tensor) -> Basis:
     )
 
 
-def output_basis(weight: Float[Tensor, "out ..."], moment: Float[Tensor, "*groups n n"]) -> Basis:
+def output_basis(weight: Float[Tensor, "out ..."], moment: Moment) -> Basis:
     """The basis in which the first r outputs' directions are the best r for these inputs.
 
     W·C·Wᵀ = U·diag(s²)·Uᵀ. Of all weights of rank r, U_r·U_rᵀ·W has the smallest output error, the sum of the squared
     tail of s. It is the truncation of SVD-LLM (Wang et al. 2024, arXiv:2403.07378: the SVD of W·S with S·Sᵀ = C), which
     needs no inverse when it is written with the left vectors. `left` is U (out × k), `values` is s, `projected` is UᵀW,
     with k = min(out, n). Where the inputs do not tell outputs apart, the weight decides (C has a trace of the identity
-    added, `JITTER`): without any inputs it is the plain basis, and s is zero. O(out·n² + out³), in float64. With a
-    moment for each block of a grouped layer, a stack.
+    added, `JITTER`): without any inputs it is the plain basis, and s is zero. O(out·n² + out³), in float64; of more
+    outputs than inputs, and than 4,096, O(out·n²), by the Gram matrix of the inputs' side. With a moment for each block
+    of a grouped layer, a stack.
 
     >>> basis = output_basis(torch.eye(2), torch.diag(torch.tensor([1.0, 9.0])))
     >>> basis.values.tolist(), (basis.left[:, :1] @ basis.projected[:1]).tolist()
@@ -232,12 +238,25 @@ def output_basis(weight: Float[Tensor, "out ..."], moment: Float[Tensor, "*group
     if moment.ndim == 3:
         return Basis.stacked([output_basis(*each) for each in zip(weight.chunk(len(moment)), moment, strict=True)])
     matrix, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), moment))
-    outputs = matrix @ C @ matrix.T
-    trace = JITTER * float(C.diagonal().mean()) or 1.0
+    if max(matrix.shape[1], _MANY) < len(matrix):
+        return _tall_output_basis(matrix, C, weight.dtype)
+    outputs = times(matrix, C) @ matrix.T
+    trace = JITTER * mean_square(C) or 1.0
     left = _eigenvectors(outputs + trace * matrix @ matrix.T)[:, : min(matrix.shape)]
     values = ((outputs @ left) * left).sum(0).clamp_min(0).sqrt()
     dtype = weight.dtype
     return Basis(left.to(dtype).contiguous(), values.to(dtype), (left.T @ matrix).to(dtype).contiguous())
+
+
+def _tall_output_basis(matrix: Float[Tensor, "out n"], C: Moment, dtype: torch.dtype) -> Basis:
+    """W·R = U·diag(s)·Vᵀ with R·R = C: V from the Gram matrix (n × n), U by a QR factorization as in `decompose`."""
+    trace = JITTER * mean_square(C) or 1.0
+    jitter = trace * (torch.ones_like(C) if C.dim() == 1 else torch.eye(len(C)).to(C))
+    seen = times(matrix, root(C + jitter))
+    left: Tensor = torch.linalg.qr(seen @ _eigenvectors(seen.T @ seen))[0]
+    projected = left.T @ matrix
+    values = (times(projected, C) * projected).sum(1).clamp_min(0).sqrt()
+    return Basis(left.to(dtype).contiguous(), values.to(dtype), projected.to(dtype).contiguous())
 
 
 def _eigenvectors(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:

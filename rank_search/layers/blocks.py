@@ -24,13 +24,15 @@ def by_block(compute: Callable[..., Tensor], groups: int, weight: Tensor, *other
     return torch.stack([compute(*each) for each in zip(weight.chunk(groups), *others, strict=True)])
 
 
-def block_diagonal(matrix: Float[Tensor, "n n"], groups: int) -> Float[Tensor, "n n"]:
-    """The matrix with zeros outside its diagonal blocks.
+def block_diagonal(
+    matrix: Float[Tensor, "n n"] | Float[Tensor, " n"], groups: int
+) -> Float[Tensor, "n n"] | Float[Tensor, " n"]:
+    """The matrix with zeros outside its diagonal blocks; a diagonal, given as such, is its own.
 
     >>> block_diagonal(torch.ones(2, 2), 2).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    if groups == 1:
+    if groups == 1 or matrix.dim() == 1:
         return matrix
     group = torch.arange(len(matrix), device=matrix.device) // (len(matrix) // groups)
     return torch.where(group[:, None] == group, matrix, 0.0)

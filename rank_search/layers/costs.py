@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.layers.calls import Example, forward
@@ -15,6 +16,7 @@ from rank_search.layers.counting import WHOLE, multiply_adds
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
 from rank_search.layers.plugins import plugin_errors
+from rank_search.layers.tied_use import TiedUse
 from rank_search.point import Choice
 
 
@@ -88,9 +90,13 @@ class DenseForm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layer.operate(x, self.weight, self.bias)
 
+    def rows(self, index: Tensor) -> Tensor:
+        """As those of a factorization."""
+        return F.embedding(index, self.weight.flatten(1))
+
 
 def layer_cost(layer: Layer, plugin: type[Factorization] | None, choice: Choice) -> Cost:
-    """Cost of one layer under a choice, counted on a module built on the meta device (nothing is allocated).
+    """Cost of one layer under a choice, with its ties, counted on modules on the meta device (nothing is allocated).
 
     `plugin` is the class that `choice.factorization` names, None for dense. Equal questions are answered from
     memory. Complexity: one forward on the meta device, well under a millisecond.
@@ -113,7 +119,13 @@ def _layer_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[
 def _counted(make: Callable[[], nn.Module], layer: Layer) -> Cost:
     with torch.device("meta"):
         module = make()
-        shapes = {shape: torch.empty(shape, dtype=layer.dtype) for shape in layer.inputs}
-    times = Counter(layer.inputs)  # a recurrent matrix has the same shape of inputs at every step
-    macs = sum(times[shape] * count_macs(module, [x]) for shape, x in shapes.items())
-    return Cost(count_params(module), _share(macs, layer.examples))
+        users = [module, *(TiedUse(tie, module) for tie in layer.ties)]
+        macs = sum(_macs_of(user, its) for user, its in zip(users, layer.users, strict=True))
+    return Cost(sum(map(count_params, users)), _share(macs, layer.examples))
+
+
+def _macs_of(module: nn.Module, layer: Layer) -> int:
+    """On all of its inputs; of a recurrent matrix they have the same shape at every step."""
+    times = Counter(layer.inputs)
+    inputs = {shape: layer.inputs_like(torch.empty(shape, dtype=layer.dtype)) for shape in times}
+    return sum(times[shape] * count_macs(module, [x]) for shape, x in inputs.items())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.basics import Float
@@ -41,7 +42,7 @@ class Factorization(nn.Module, ABC):
     """A structured weight for one layer, with its own bias when the layer has one.
 
     What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
-    faster or better: `forward`, `map_outputs`, `frames`, `stored`. The five laws in
+    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`. The five laws in
     `rank_search.testing.FactorizationLaws` hold for every factorization; `rank-search plugins check` runs them.
 
     Attributes:
@@ -85,10 +86,24 @@ class Factorization(nn.Module, ABC):
         """The layer's operation. Default: on `dense()`. Override it with a sequence of small operations."""
         return self.layer.operate(x, self.dense(), self.bias)
 
+    def rows(self, index: Tensor) -> Tensor:
+        """Rows of the weight, as out × (in·kernel), by their places: asked where an embedding is tied to the layer.
+
+        Default: rows of `dense()`, all of which is worked out for them. Write it where that can be done without.
+        """
+        return F.embedding(index, self.dense().flatten(1))
+
     def map_outputs(self, matrix: Tensor) -> bool:
         """Stand for matrix · W' (over the outputs) instead of W', with as many parameters; False: it cannot.
 
         Write it, and return True, where a factor carries the outputs: with it fits can know the loss (see `fit_to`).
+        """
+        return False
+
+    def scale_outputs(self, scales: Tensor) -> bool:
+        """Stand for each output times a number instead of W', with as many parameters; False: it cannot.
+
+        As `map_outputs` with a diagonal matrix, which for the tokens of a language model would be a large one.
         """
         return False
 
@@ -114,9 +129,15 @@ class Factorization(nn.Module, ABC):
 
     @property
     def weight(self) -> Tensor:
-        """`dense()`, for models that read the weight of a layer themselves; worked out only if something uses it."""
+        """`dense()` as the layer's module had it, for models that read it themselves; worked out only if it is used."""
         like = next((each for each in self.state_dict().values() if each.is_floating_point()), None)
-        return self.dense() if like is None else LazyWeight.of(self.dense, self.layer.shape, like)
+        if like is None:
+            return self._kept()
+        shape = self.layer.as_kept(torch.empty(self.layer.shape, device="meta")).shape
+        return LazyWeight.of(self._kept, shape, like)
+
+    def _kept(self) -> Tensor:
+        return self.layer.as_kept(self.dense())
 
     def extra_repr(self) -> str:
         chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())
@@ -140,7 +161,8 @@ def fit_to(form: Factorization, weight: Float[Tensor, "out ..."], bases: Bases) 
         return
     before = weighed.error(weight, form.dense())
     form.fit(weighed.weight, weighed.bases)
-    if not form.map_outputs(weighed.back.to(weight)) or not weighed.error(weight, form.dense()) < before:
+    lead = form.scale_outputs if weighed.back.dim() == 1 else form.map_outputs
+    if not lead(weighed.back.to(weight)) or not weighed.error(weight, form.dense()) < before:
         form.fit(weight, bases)
 
 

@@ -21,6 +21,7 @@ from rank_search.layers.layer import Layer, input_of
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
 from rank_search.layers.reached import Run, unreached
 from rank_search.layers.reasons import Ties, reason_of
+from rank_search.layers.tied_layers import tied_groups, tied_to
 from rank_search.layers.units import Unit, units
 from rank_search.point import Choice
 
@@ -88,7 +89,8 @@ def take_inventory(
 
     The model is run on `example` as it is, to learn which input each layer sees, and once more with a stand-in for each
     layer, to learn whether a replaced layer would run. A module that stands under several names is one layer with
-    aliases; one that shares its weight or its bias with others is skipped.
+    aliases; modules that have one weight are one layer with ties where a form of it can serve them all (see
+    `tied_groups`), and are skipped where it cannot, as is one that shares its bias.
 
     Args:
         model: the trained model; it is not changed, but for the lazy layers that its first forward makes ordinary ones.
@@ -111,16 +113,20 @@ def take_inventory(
     wanted = [unit for unit in found if not reasons[unit.name]]
     inputs = _inputs_seen(model, run, [unit.module for unit in wanted])
     reasons |= {unit.name: _reason_of_inputs(inputs.get(unit.module, [])) for unit in wanted}
+    groups, torn = tied_groups(wanted, ties, inputs.keys())
+    tied = {user.name: name for name, users in groups.items() for user in users}
+    reasons |= torn | dict.fromkeys(tied, "")
     layers = {
-        unit.name: replace(_layer(unit, inputs[unit.module]), examples=len(examples))
+        unit.name: replace(_layer(unit, inputs, groups.get(unit.name, ())), examples=len(examples))
         for unit in wanted
-        if not reasons[unit.name]
+        if not reasons[unit.name] and unit.name not in tied
     }
     reasons |= unreached(model, layers, run)
+    reasons |= {user: tied_to([f"{name}.weight"]) for user, name in tied.items() if reasons[name]}
     kept = {name: layer for name, layer in layers.items() if not reasons[name]}
     macs = _macs_by_module(model, examples)
     rows = [(unit, reasons[unit.name]) for unit in found if reasons[unit.name]]
-    return Inventory(kept, _skipped(model, kept, rows, macs), Cost(count_params(model), macs[""]))
+    return Inventory(kept, _skipped(model, kept.values(), rows, macs), Cost(count_params(model), macs[""]))
 
 
 _Shape = tuple[int, ...] | None
@@ -133,10 +139,11 @@ def _reason_of_inputs(seen: Sequence[_Shape]) -> str:
     return "it is called within a transformation (torch.func), which hides its inputs" if None in seen else ""
 
 
-def _layer(unit: Unit, seen: Sequence[_Shape]) -> Layer:
+def _layer(unit: Unit, seen: Mapping[nn.Module, Sequence[_Shape]], users: Sequence[Unit] = ()) -> Layer:
     _check_finite(unit.name, unit.module)
-    shapes = tuple(shape for shape in seen if shape is not None)
-    return replace(Layer.of(unit.module, unit.name, unit.names[1:]), inputs=shapes)
+    shapes = tuple(shape for shape in seen.get(unit.module, ()) if shape is not None)
+    ties = tuple(_layer(user, seen) for user in users)
+    return replace(Layer.of(unit.module, unit.name, unit.names[1:]), inputs=shapes, ties=ties)
 
 
 def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
@@ -211,9 +218,10 @@ def counted_on(model: nn.Module, examples: Sequence[Example]) -> tuple[Example, 
 
 
 def _skipped(
-    model: nn.Module, layers: Iterable[str], rows: Iterable[tuple[Unit, str]], macs: Mapping[str, float]
+    model: nn.Module, layers: Iterable[Layer], rows: Iterable[tuple[Unit, str]], macs: Mapping[str, float]
 ) -> tuple[Skipped, ...]:
-    counted = {id(parameter) for name in layers for parameter in model.get_submodule(name).parameters()}
+    modules = [model.get_submodule(user.name) for layer in layers for user in layer.users]
+    counted = {id(parameter) for module in modules for parameter in module.parameters()}
     found: list[Skipped] = []
     for unit, reason in rows:
         own = {id(each): each.numel() for each in unit.parameters() if id(each) not in counted}

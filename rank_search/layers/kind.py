@@ -45,7 +45,10 @@ class LayerKind(ABC):
 
     @abstractmethod
     def columns(self, layer: Layer, x: Tensor, most: int) -> Tensor:
-        """What the weight, as out × (in·kernel), is multiplied with: rows × (in·kernel), at most about `most` rows."""
+        """What the weight, as out × (in·kernel), is multiplied with: rows × (in·kernel), at most about `most` rows.
+
+        Where inputs are one-hot (`one_hot`), the place of the one in each row instead: a vector of whole numbers.
+        """
 
     @abstractmethod
     def channels(self, layer: Layer) -> int:
@@ -64,3 +67,11 @@ class LayerKind(ABC):
     def weight(self, module: nn.Module) -> Tensor:
         """The module's `weight` as out × in, then the kernel: a view of it, so that writing there changes the layer."""
         return module.get_parameter("weight")
+
+    def as_kept(self, weight: Tensor) -> Tensor:
+        """A weight, out × in, then the kernel, as the modules keep theirs: what `weight` undoes."""
+        return weight
+
+    def one_hot(self) -> bool:
+        """Whether inputs are whole numbers, each standing for the unit vector of that place: nothing to mix."""
+        return False

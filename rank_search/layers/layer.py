@@ -41,6 +41,9 @@ class Layer:
         examples: how many examples the inputs are those of.
         output_padding: of a transposed convolution, one for each dimension, such as (0, 0); () for all else.
         groups: so many blocks has the weight, one below the other, each for its own inputs and outputs.
+        padding_idx: of a layer of one-hot inputs, the one through which no gradient goes, as in `torch.nn.Embedding`.
+        ties: further modules that have this layer's weight as theirs, each as a layer with its own name and inputs:
+            some look up its rows, others are of the same geometry. Whatever stands for the layer serves them, too.
     """
 
     name: str
@@ -54,7 +57,9 @@ class Layer:
     inputs: tuple[tuple[int, ...], ...] = ()
     aliases: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float32
-    examples: int = field(default=1, repr=False)  # what is kept under a layer's text does not depend on it
+    examples: int = field(default=1, repr=False)  # what is kept under a layer's text does not depend on these
+    padding_idx: int | None = field(default=None, repr=False)
+    ties: tuple[Layer, ...] = field(default=(), repr=False)
     groups: int = field(default=1, repr=False)
     output_padding: tuple[int, ...] = field(default=(), repr=False)
 
@@ -81,6 +86,11 @@ class Layer:
         return replace(found[1].geometry(module), kind=found[0], name=name, aliases=aliases)
 
     @property
+    def users(self) -> tuple[Layer, ...]:
+        """The layer and its ties: all that uses its weight."""
+        return (self, *self.ties)
+
+    @property
     def out_features(self) -> int:
         """Number of output channels."""
         return self.shape[0]
@@ -100,6 +110,23 @@ class Layer:
         """The dimension of the channels in its outputs, counted from the end."""
         return kind_named(self.kind).channels(self)
 
+    @property
+    def one_hot(self) -> bool:
+        """Whether its inputs are whole numbers, each standing for the unit vector of that place."""
+        return kind_named(self.kind).one_hot()
+
+    def inputs_like(self, numbers: Tensor) -> Tensor:
+        """Inputs of the shape of these numbers: they themselves, or whole numbers made of them.
+
+        >>> Layer("", "embedding", (2, 7)).inputs_like(torch.tensor([0.25, -1.5]))
+        tensor([5, 2])
+        """
+        if not self.one_hot:
+            return numbers
+        if numbers.is_meta:
+            return numbers.new_zeros(numbers.shape, dtype=torch.long)
+        return (numbers.abs() * 1000).long() % self.in_features
+
     def operate(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int | None = None) -> Tensor:
         """Apply the layer's operation (its stride, padding and dilation) with another weight.
 
@@ -118,6 +145,8 @@ class Layer:
     def columns(self, x: Tensor, most: int) -> Tensor:
         """What the layer's weight is multiplied with: one row for each position, at most about `most`.
 
+        Where inputs are one-hot, the place of the one in each row instead.
+
         >>> Layer("", "linear", (1, 2)).columns(torch.zeros(3, 5, 2), most=100).shape
         torch.Size([15, 2])
         """
@@ -126,7 +155,7 @@ class Layer:
     @property
     def is_plain(self) -> bool:
         """Whether its weight is a matrix, or of an ordinary two-dimensional convolution: no groups, not transposed."""
-        return len(self.shape) in (2, 4) and self.groups == 1 and not self.output_padding
+        return len(self.shape) in (2, 4) and self.groups == 1 and not self.output_padding and not self.one_hot
 
     def by_group(self, rows: Tensor) -> Tensor:
         """Rows, those of one group after those of another, as a stack: groups × rows × …; without groups as they are.
@@ -135,6 +164,10 @@ class Layer:
         torch.Size([2, 2, 15])
         """
         return rows if self.groups == 1 else rows.view(self.groups, -1, *rows.shape[1:])
+
+    def as_kept(self, weight: Tensor) -> Tensor:
+        """A weight, out × in, then the kernel, as the layer's module keeps its own."""
+        return kind_named(self.kind).as_kept(weight)
 
     def along_rows(self) -> Layer:
         """The same layer acting on rows only, the kernel's first dimension: what it does along others is taken away."""

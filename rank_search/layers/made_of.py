@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast, final
 
 from torch import nn
 
@@ -13,10 +13,12 @@ from rank_search.layers.calls import Example
 from rank_search.layers.costs import Cost, count_params, layer_cost, macs_by_module
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.inventory import Inventory, Skipped, take_inventory
+from rank_search.layers.layer import Layer
 from rank_search.layers.opened_models import opened
 from rank_search.layers.opening import is_folded
 from rank_search.layers.ordinary import in_evaluation
 from rank_search.layers.plugins import name_of
+from rank_search.layers.tied_layers import tied_in
 from rank_search.point import Choice
 
 if TYPE_CHECKING:
@@ -31,11 +33,12 @@ class ModelLayer:
     Attributes:
         layer: its dotted name.
         kind: the class of the module, with "(folded)" if its weight is computed from others; of a factorization the
-            name of its plugin.
+            name of its plugin, of what is tied to a layer its kind.
         shape: of its weight; of a factorization that of the weight it stands for.
         values: the axis values of a factorization, such as its rank; empty for anything else.
-        params, macs: counted; parameters that several rows share count in the first of them.
-        skipped: why it cannot be factorized; empty for what can, and for what is.
+        params, macs: counted; parameters that several rows share count in the first of them, and what is tied to a
+            layer counts in that layer.
+        skipped: why it is no layer of its own; empty for what is, factorized or not.
     """
 
     layer: str
@@ -127,7 +130,9 @@ def layers(model: nn.Module, example: Example) -> ModelLayers:
     inside = tuple(f"{name}." for name in factorized)
     rows = {name: _dense(model, given, inventory, name) for name in inventory.layers if not name.startswith(inside)}
     rows |= {each.name: _skipped(each) for each in inventory.skipped if not each.name.startswith(inside)}
-    rows |= {name: _factorized(name, each, macs.get(name, 0)) for name, each in factorized.items()}
+    rows |= {name: _factorized(model, name, macs) for name in factorized}
+    for layer in [*inventory.layers.values(), *(replace(each.layer, name=name) for name, each in factorized.items())]:
+        rows |= {tie.name: _tied(tie, layer) for tie in layer.ties}
     order = {name: place for place, (name, _) in enumerate(model.named_modules())}
     ordered = sorted(rows.values(), key=lambda row: order.get(row.layer, order.get(row.layer.rpartition(".")[0], 0)))
     return ModelLayers(tuple(ordered), inventory.dense)
@@ -139,8 +144,16 @@ def _dense(model: nn.Module, given: nn.Module, inventory: Inventory, name: str) 
     return ModelLayer(name, kind, layer.shape, {}, cost.params, cost.macs)
 
 
-def _factorized(name: str, module: Factorization, macs: float) -> ModelLayer:
-    return ModelLayer(name, name_of(type(module)), module.layer.shape, module.values, count_params(module), macs)
+def _factorized(model: nn.Module, name: str, macs: Mapping[str, float]) -> ModelLayer:
+    module = cast("Factorization", model.get_submodule(name))
+    ties = [tie.name for tie in module.layer.ties]
+    params = count_params(module) + sum(count_params(model.get_submodule(tie)) for tie in ties)
+    total = sum(macs.get(each, 0) for each in (name, *ties))
+    return ModelLayer(name, name_of(type(module)), module.layer.shape, module.values, params, total)
+
+
+def _tied(tie: Layer, layer: Layer) -> ModelLayer:
+    return ModelLayer(tie.name, tie.kind, tie.shape, {}, 0, 0, tied_in(layer.name))
 
 
 def _skipped(each: Skipped) -> ModelLayer:

@@ -2,7 +2,8 @@
 
 Symbols: W (out × n, n = in·kh·kw) is the weight as a matrix, x one input patch, C = E[x·xᵀ] (n × n) the second moment
 of the layer's inputs. Then E‖Wx − W'x‖² = tr((W − W')·C·(W − W')ᵀ). Without data C is the identity, and this is the
-squared Frobenius norm of W − W'.
+squared Frobenius norm of W − W'. Of one-hot inputs C is diagonal: how often each occurs. Its diagonal, n numbers,
+stands for it then, wherever a moment is taken.
 
 The metric of the loss is the same in other coordinates. With g the gradient of the loss at one output of the layer and
 G = E[g·gᵀ] (out × out), the loss rises by about ½·E[(gᵀ(W − W')x)²], and where g and x are independent that is
@@ -24,20 +25,25 @@ RIDGE: Final = 1e-6
 DAMPING: Final = 1e-3
 """Of the mean diagonal entry of G: a direction of the outputs that no gradient has on some batches still counts."""
 
+Moment = Float[Tensor, "*groups n n"] | Float[Tensor, " n"]
+"""The second moment of a layer's inputs, or its diagonal where all else in it is zero; a stack for a grouped layer."""
+
+OutputMoment = Float[Tensor, "out out"] | Float[Tensor, " out"]
+"""The second moment of the gradients at a layer's outputs, or its diagonal where that is to stand for it."""
+
 JITTER: Final = 1e-10
 """Of the mean diagonal entry: decides between directions that are otherwise the same, and divides nothing by zero."""
 
 
 def output_error(
-    weight: Float[Tensor, "out ..."],
-    other: Float[Tensor, "out ..."],
-    moment: Float[Tensor, "*groups n n"] | None = None,
+    weight: Float[Tensor, "out ..."], other: Float[Tensor, "out ..."], moment: Moment | None = None
 ) -> float:
     """Expected squared distance between the outputs of two weights: tr((W − W')·C·(W − W')ᵀ).
 
     In the square of the outputs' unit, summed over output channels, for one position. In float64 for weights of that
-    type, else in float32, summed in float64. Without a moment the squared Frobenius norm. NaN gives NaN. O(out·n²).
-    Of a grouped layer there is a moment for each block, and the error is the sum of the blocks'.
+    type, else in float32, summed in float64. Without a moment the squared Frobenius norm. NaN gives NaN. O(out·n²), or
+    O(out·n) where the moment is diagonal. Of a grouped layer there is a moment for each block, and the error is the sum
+    of the blocks'.
 
     >>> output_error(torch.tensor([[3.0, 1.0]]), torch.zeros(1, 2), torch.diag(torch.tensor([1.0, 4.0])))
     13.0
@@ -46,12 +52,30 @@ def output_error(
     difference = weight.detach().flatten(1).to(exact) - other.detach().flatten(1).to(exact)
     if moment is not None and moment.ndim == 3:
         difference = difference.view(len(moment), -1, difference.shape[1])
-    seen = difference if moment is None else difference @ moment.to(exact)
+    seen = difference if moment is None else times(difference, moment.to(exact))
     return float((seen * difference).sum(dtype=torch.float64))
 
 
+def times(matrix: Float[Tensor, "*groups m n"], moment: Moment) -> Float[Tensor, "*groups m n"]:
+    """M·C, where C may be given as its diagonal. O(m·n²), or O(m·n).
+
+    >>> times(torch.ones(1, 2), torch.tensor([1.0, 4.0])).tolist()
+    [[1.0, 4.0]]
+    """
+    return matrix * moment if moment.dim() == 1 else matrix @ moment
+
+
+def mean_square(moment: Moment) -> float:
+    """The mean of the diagonal of C: that of the squares of the inputs.
+
+    >>> mean_square(torch.tensor([1.0, 3.0])), mean_square(torch.diag(torch.tensor([1.0, 3.0])))
+    (2.0, 2.0)
+    """
+    return float((moment if moment.dim() == 1 else moment.diagonal()).mean())
+
+
 def outer_fits(
-    weight: Float[Tensor, "out ..."], inner: Float[Tensor, "n k"], moment: Float[Tensor, "n n"]
+    weight: Float[Tensor, "out ..."], inner: Float[Tensor, "n k"], moment: Moment
 ) -> Float[Tensor, "k+out k"]:
     """Everything that the best last factor needs, for the first r columns of what comes before it, for every r at once.
 
@@ -68,7 +92,7 @@ def outer_fits(
     [[1.0, 0.0], [0.0, 2.0], [2.0, 10.0]]
     """
     W, P, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), inner, moment))
-    CP = C @ P + (RIDGE * float(C.diagonal().mean()) or 1.0) * P  # n × k
+    CP = times(P.T, C).T + (RIDGE * mean_square(C) or 1.0) * P  # n × k
     gram = P.T @ CP  # k × k
     jitter = JITTER * float(gram.diagonal().mean()) or 1.0
     L = cholesky(gram + jitter * torch.eye(len(gram)).to(gram))
@@ -127,29 +151,37 @@ def cholesky(matrix: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
     return exact
 
 
-def root(moment: Float[Tensor, "n n"], floor: float = 0.0) -> Float[Tensor, "n n"]:
+def root(moment: Moment, floor: float = 0.0) -> Moment:
     """The symmetric root of a positive semidefinite matrix: R·R = C, in float64, no eigenvalue of C below the floor.
 
-    O(n³).
+    Of a diagonal its diagonal. O(n³), or O(n).
 
     >>> root(torch.diag(torch.tensor([4.0, 0.0])), floor=1.0).tolist()
     [[2.0, 0.0], [0.0, 1.0]]
     """
+    if moment.dim() == 1:
+        return moment.to(torch.float64).clamp_min(floor).sqrt()
     squares, vectors = torch.linalg.eigh(moment.to(torch.float64))
     exact: Tensor = (vectors * squares.clamp_min(floor).sqrt()) @ vectors.T
     return exact
 
 
-def roots(gradients: Float[Tensor, "out out"]) -> tuple[Float[Tensor, "out out"], Float[Tensor, "out out"]]:
+def roots(gradients: OutputMoment) -> tuple[OutputMoment, OutputMoment]:
     """G^½ and G^−½ in float64, G damped (`DAMPING`); a G of zeros counts as the identity. O(out³).
+
+    Of a diagonal the diagonals.
 
     >>> half, back = roots(torch.diag(torch.tensor([4.0, 1.0])))
     >>> half.diagonal().round(decimals=2).tolist(), (half @ back).round(decimals=9).tolist()
     ([2.0, 1.0], [[1.0, 0.0], [0.0, 1.0]])
     """
     exact = gradients.to(torch.float64)
+    damping = DAMPING * mean_square(exact) or 1.0
+    if exact.dim() == 1:
+        half = (exact.clamp_min(0) + damping).sqrt()
+        return half, 1 / half
     squares, vectors = torch.linalg.eigh(exact)
-    sizes = (squares.clamp_min(0) + (DAMPING * float(exact.diagonal().mean()) or 1.0)).sqrt()
+    sizes = (squares.clamp_min(0) + damping).sqrt()
     return (vectors * sizes) @ vectors.T, (vectors / sizes) @ vectors.T
 
 

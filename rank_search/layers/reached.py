@@ -18,7 +18,7 @@ from rank_search.layers.factorization import Axis, Factorization
 from rank_search.layers.kinds import weight_in
 from rank_search.layers.layer import Layer
 from rank_search.layers.overlap import Place, overlap, place_of
-from rank_search.layers.replace import put
+from rank_search.layers.replace import put, tied_uses
 
 Run = Callable[[nn.Module], object]
 """One forward of a model."""
@@ -63,25 +63,32 @@ def _line(error: Exception) -> str:
 
 
 def _tried(model: nn.Module, layers: Mapping[str, Layer], run: Run) -> dict[str, str]:
-    dense = {name: model.get_submodule(name) for name in layers}
-    stand_ins = {name: _StandIn.of(layers[name], module) for name, module in dense.items()}
-    swapped = shared(model, {dense[name]: stand_in for name, stand_in in stand_ins.items()})
+    users = {user.name: user for layer in layers.values() for user in layer.users}
+    dense = {name: model.get_submodule(name) for name in users}
+    stand_ins = {name: _StandIn.of(layer, dense[name]) for name, layer in layers.items()}
+    placed: dict[str, nn.Module] = {**stand_ins}
+    for name, layer in layers.items():
+        placed |= tied_uses(model, layer, stand_ins[name])
+    swapped = shared(model, {dense[name]: module for name, module in placed.items()})
     if not {*swapped.modules()} & {
         *model.modules()
     }:  # else something copies itself as itself, and is not to be changed
-        for name, stand_in in stand_ins.items():
-            put(swapped, layers[name], stand_in)
-    uses = _Uses(dense, stand_ins)
-    with torch.no_grad(), _counted(dense) as ran:
+        for name, module in placed.items():
+            put(swapped, users[name], module)
+    uses = _Uses(model, layers, stand_ins)
+    ties = {name: module for name, module in placed.items() if name not in stand_ins}
+    with torch.no_grad(), _counted(dense) as ran, _counted(ties) as calls:
         _watched(uses, lambda: run(swapped))
-    reasons = {name: _reason(stand_ins[name].calls, ran[name], name in uses.found) for name in layers}
+    calls.update({name: stand_in.calls for name, stand_in in stand_ins.items()})
+    reasons = {name: _reason(layer, calls, ran, name in uses.found) for name, layer in layers.items()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _reason(calls: int, dense_calls: int, used: bool) -> str:
-    if dense_calls or (used and not calls):
+def _reason(layer: Layer, calls: Counter[str], dense_calls: Counter[str], used: bool) -> str:
+    missed = [user for user in layer.users if user.inputs and not calls[user.name]]
+    if any(dense_calls[user.name] for user in layer.users) or (used and missed):
         return _ELSEWHERE
-    if not calls:
+    if missed:
         return "its forward is not called once it is replaced"
     return _READ if used else ""
 
@@ -115,7 +122,8 @@ class _StandIn(Factorization):
     def __init__(self, layer: Layer, **values: float) -> None:
         super().__init__(layer, **values)
         self.own = self.factor(0)
-        self.calls, self.running = 0, False
+        self.calls = 0
+        self._running = [False]  # in a list, which a twin in the place of a tie has, too
 
     @classmethod
     def of(cls, layer: Layer, module: nn.Module) -> _StandIn:
@@ -136,13 +144,27 @@ class _StandIn(Factorization):
     def dense(self) -> Tensor:
         return self.own
 
+    @property
+    def running(self) -> bool:
+        """Whether the weight is being used here."""
+        return self._running[0]
+
     def forward(self, x: Tensor) -> Tensor:
         self.calls += 1
-        self.running = True
-        try:
+        with self._used():
             return super().forward(x)
+
+    def rows(self, index: Tensor) -> Tensor:
+        with self._used():
+            return super().rows(index)
+
+    @contextmanager
+    def _used(self) -> Iterator[None]:
+        self._running[0] = True
+        try:
+            yield
         finally:
-            self.running = False
+            self._running[0] = False
 
 
 @final
@@ -151,11 +173,12 @@ class _Uses(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self, dense: Mapping[str, nn.Module], stand_ins: Mapping[str, _StandIn]) -> None:
+    def __init__(self, model: nn.Module, layers: Mapping[str, Layer], stand_ins: Mapping[str, _StandIn]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._places: dict[int, list[tuple[Place, str]]] = {}
-        for name, module in dense.items():
-            for parameter in module.parameters(recurse=False):
+        for name, layer in layers.items():
+            modules = [model.get_submodule(user.name) for user in layer.users]
+            for parameter in {each: None for module in modules for each in module.parameters(recurse=False)}:
                 for place in place_of(parameter):
                     self._places.setdefault(place[0], []).append((place, name))
         self._stand_ins = stand_ins

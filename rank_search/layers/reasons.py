@@ -26,18 +26,18 @@ class Ties:
     """Which parameters and buffers of a model are the same, or lie in the same memory."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._users: dict[int, list[tuple[Place, nn.Module, str]]] = defaultdict(list)
+        self._users: dict[int, list[tuple[Place, nn.Module, str, Tensor]]] = defaultdict(list)
         for name, module in model.named_modules():
             for key, tensor in _own(module).items():
                 for place in place_of(tensor):
-                    self._users[place[0]].append((place, module, f"{name}.{key}".lstrip(".")))
+                    self._users[place[0]].append((place, module, f"{name}.{key}".lstrip("."), tensor))
 
     def others(self, module: nn.Module, tensor: Tensor) -> list[str]:
         """The names of what other modules keep where this tensor of the module lies."""
         return [
             name
             for place in place_of(tensor)
-            for other, owner, name in self._users[place[0]]
+            for other, owner, name, _ in self._users[place[0]]
             if owner is not module and overlap(place, other)
         ]
 
@@ -49,9 +49,20 @@ class Ties:
             name
             for tensor in tensors
             for place in place_of(tensor)
-            for other, owner, name in self._users[place[0]]
+            for other, owner, name, _ in self._users[place[0]]
             if owner not in inside and overlap(place, other)
         ]
+
+    def sharing(self, module: nn.Module) -> list[nn.Module]:
+        """The other modules that have this one's very weight as their own; none if anything else lies there, too."""
+        weight = module.get_parameter("weight")
+        found = [
+            (owner, tensor is weight and owner._parameters.get("weight") is weight)
+            for place in place_of(weight)
+            for other, owner, _, tensor in self._users[place[0]]
+            if owner is not module and overlap(place, other)
+        ]
+        return [owner for owner, is_own in found if is_own] if all(is_own for _, is_own in found) else []
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
@@ -149,6 +160,6 @@ def _reason_of_tensors(module: nn.Module, ties: Ties) -> str:
     if weight.numel() == 0:
         return "it has no outputs" if weight_in(module).shape[0] == 0 else "it has no inputs"
     for key, tensor in module.named_parameters(recurse=False):
-        if others := ties.others(module, tensor):
+        if (others := ties.others(module, tensor)) and not (key == "weight" and ties.sharing(module)):
             return f"its {key} is tied to {', '.join(others)}"
     return ""

@@ -16,6 +16,7 @@ from rank_search.layers.fused import channels_last, is_channels_last
 from rank_search.layers.kinds import kind_of, weight_in
 from rank_search.layers.layer import Layer
 from rank_search.layers.opening import layer_in, opened_for, put_at, with_closed
+from rank_search.layers.tied_use import TiedUse
 from rank_search.point import Choice, Point
 
 Plugins = Mapping[str, type[Factorization]]
@@ -52,7 +53,7 @@ def factorize(
         if factorization.bias is not None:
             with torch.no_grad():
                 factorization.bias.copy_(dense.get_parameter("bias"))
-        made[name] = factorization
+        made |= {name: factorization, **tied_uses(model, layers[name], factorization)}
     replaced = _replaced(model, made, layers)
     step_aside(replaced)
     return replaced
@@ -74,12 +75,14 @@ def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -
         factorization = layer_in(model, name)
         if not isinstance(factorization, Factorization):
             continue
-        ordinary = copied(layer_in(dense, name))
+        users = [user.name for user in layers[name].users]
+        ordinary = dict(zip(users, copied(nn.ModuleList([layer_in(dense, user) for user in users])), strict=True))
         with torch.no_grad():
-            weight_in(ordinary).copy_(factorization.dense())
-            if factorization.bias is not None:
-                ordinary.get_parameter("bias").copy_(factorization.bias)
-        made[name] = ordinary
+            weight_in(ordinary[name]).copy_(factorization.dense())
+            for user, module in ordinary.items():
+                if (bias := layer_in(model, user)._parameters.get("bias")) is not None:
+                    module.get_parameter("bias").copy_(bias)
+        made |= ordinary
     replaced = with_closed(_replaced(model, made, layers), dense)
     step_back(replaced, dense)
     return replaced
@@ -93,10 +96,10 @@ def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugin
     """
     check_point(point, layers, plugins)
     model = opened_for(model, [name for name, _ in _factorized(point)])
-    made: dict[str, nn.Module] = {
-        name: _made_like(_dense(model, name), layers[name], plugins[choice.factorization], choice)
-        for name, choice in _factorized(point)
-    }
+    made: dict[str, nn.Module] = {}
+    for name, choice in _factorized(point):
+        form = _made_like(_dense(model, name), layers[name], plugins[choice.factorization], choice)
+        made |= {name: form, **tied_uses(model, layers[name], form)}
     replaced = _replaced(model, made, layers)
     step_aside(replaced)
     return replaced
@@ -162,11 +165,25 @@ def _made_like(dense: nn.Module, layer: Layer, plugin: type[Factorization], choi
     return factorization
 
 
+def tied_uses(model: nn.Module, layer: Layer, form: Factorization) -> dict[str, nn.Module]:
+    """What stands in the place of each of the layer's ties, by its name, with its own bias."""
+    return {tie.name: _use_like(_dense(model, tie.name), tie, form) for tie in layer.ties}
+
+
+def _use_like(dense: nn.Module, tie: Layer, form: Factorization) -> TiedUse:
+    use = TiedUse(tie, form).train(dense.training)
+    if use.bias is not None:
+        bias = dense.get_parameter("bias")
+        use.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)
+    return use
+
+
 def _replaced(model: nn.Module, made: Mapping[str, nn.Module], layers: Mapping[str, Layer]) -> nn.Module:
     """A copy of the model with these modules, by layer name, in the place of its own."""
     found = copied(model, {model.get_submodule(name): module for name, module in made.items()})
+    users = {user.name: user for layer in layers.values() for user in layer.users}
     for name, module in made.items():
-        put(found, layers[name], module)
+        put(found, users[name], module)
     return found
 
 

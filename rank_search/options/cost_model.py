@@ -60,9 +60,12 @@ class CostModel:
     def saves(self, name: str, choice: Choice) -> bool:
         """Whether a choice for a layer has both fewer parameters and fewer MACs than the dense layer.
 
-        Where it is known how fast the forms are, the choice must be faster, too.
+        Where it is known how fast the forms are, the choice must be faster, too. To look rows up takes no MACs, and no
+        time beside the rest of a model: of such a layer the parameters decide.
         """
         chosen, dense = self.layer_cost(name, choice), self.layer_cost(name, Choice())
+        if self._layers[name].one_hot:
+            return chosen.params < dense.params
         smaller = chosen.params < dense.params and chosen.macs < dense.macs
         return smaller and self._is_faster(name, choice, chosen.macs)
 

@@ -21,13 +21,14 @@ TimeForm = Callable[[Layer, Choice], float | None]
 def measure_forms(groups: Iterable[Group], costs: CostModel, time_form: TimeForm, round_to: int = 1) -> Forms:
     """Time the forms of every layer of the groups that save parameters and MACs, on a grid of `SHARES`.
 
-    Layers of one geometry are timed once. Ratios are rounded to four digits, so that they read the same everywhere.
+    A layer that only looks rows up is not timed: no form could be as fast (see `CostModel.saves`). Layers of one
+    geometry are timed once. Ratios are rounded to four digits, so that they read the same everywhere.
     Complexity: layers of different geometry × factorizations × `SHARES` calls of `time_form`.
     """
     known: dict[tuple[Layer, str], tuple[Measured, ...]] = {}
     measured: dict[str, dict[str, tuple[Measured, ...]]] = {}
     for group in groups:
-        for layer, name in _forms(group):
+        for layer, name in _forms(group, costs):
             key = (costs.geometry(layer), name)
             if key not in known:
                 choices = _grid(group.axes[layer][name], name, round_to)
@@ -37,8 +38,9 @@ def measure_forms(groups: Iterable[Group], costs: CostModel, time_form: TimeForm
     return Forms(measured)
 
 
-def _forms(group: Group) -> list[tuple[str, str]]:
-    return [(layer, name) for layer, by_name in group.axes.items() for name in by_name]
+def _forms(group: Group, costs: CostModel) -> list[tuple[str, str]]:
+    timed = {layer: by_name for layer, by_name in group.axes.items() if not costs.geometry(layer).one_hot}
+    return [(layer, name) for layer, by_name in timed.items() for name in by_name]
 
 
 def _grid(ranges: Sequence[AxisRange], name: str, round_to: int) -> list[Choice]:

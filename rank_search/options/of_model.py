@@ -30,7 +30,7 @@ from rank_search.options.ranges import Group
 from rank_search.options.shares import loss_shares
 from rank_search.options.table import OptionTable
 from rank_search.priors import CachedBases, KeptNumbers, SpectraCache, user_cache_folder
-from rank_search.tasks import LayerMoments, LossAlone, LossOf, inputs_in, loss_moments, moments_of_inputs
+from rank_search.tasks import LayerMoments, LossAlone, LossOf, inputs_in, loss_moments, moments_of_inputs, of_uses
 
 LOOKED_AT: Final = 16
 """Batches that are looked at, at most: to know the inputs of the layers, and to take batch norms' statistics again."""
@@ -132,8 +132,10 @@ def _seen(
     loss: LossOf | None,
 ) -> LayerMoments:
     if loss is None:
-        return LayerMoments(moments_of_inputs(model, layers, inputs_of(batches, example)))
-    return loss_moments(LossAlone(model, example, batches, loss), model, layers, len(batches))
+        seen = LayerMoments(moments_of_inputs(model, layers, inputs_of(batches, example)))
+    else:
+        seen = loss_moments(LossAlone(model, example, batches, loss), model, layers, len(batches))
+    return of_uses(seen, model, layers)
 
 
 def measured_table(

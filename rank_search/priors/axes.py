@@ -26,9 +26,9 @@ class AxisPrior:
             `low` is not positive.
         vbmf_rank: the largest VBMF rank of the axis's unfoldings; None without unfoldings.
         noise_variance, energy_kept: of that unfolding (see `RankPrior`); None without unfoldings.
-        break_even: the largest whole value at which the factorized layer still has fewer parameters and fewer
-            MACs than the dense one, with the factorization's other axes at the same fraction of their
-            ranges; None if there is no such value, or if the axis is not made of whole numbers.
+        break_even: the largest whole value at which the factorized layer still has fewer parameters and, unless the
+            dense one only looks rows up, fewer MACs than the dense one, with the factorization's other axes at the
+            same fraction of their ranges; None if there is no such value, or if the axis is not made of whole numbers.
     """
 
     layer: str
@@ -104,7 +104,7 @@ def _break_even(layer: Layer, name: str, plugin: type[Factorization], axis: Axis
 
     def too_costly(value: int) -> bool:
         cost = layer_cost(layer, plugin, Choice(name, _together(axes, axis, value)))
-        fewer_macs = cost.macs < dense.macs or not layer.inputs
+        fewer_macs = cost.macs < dense.macs or not layer.inputs or layer.one_hot
         return not (cost.params < dense.params and fewer_macs)
 
     # Costs grow with the value, so the affordable values come first.

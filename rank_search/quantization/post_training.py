@@ -111,8 +111,7 @@ class PostTrainingQuantizer:
         plain = fuse(model, example) or copied(model).eval()
         for parameter in plain.parameters():
             parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-        layers = take_inventory(plain, example).layers
-        found = {name: each for name, each in layers.items() if 0 not in each.shape and each.groups == 1}
+        found = {name: each for name, each in take_inventory(plain, example).layers.items() if _is_matched(each)}
         say_expense(found.values())
         closeness = Closeness.of(plain, feed, batches)
         felt = sensitivity(plain, list(found), feed, batches)
@@ -232,6 +231,11 @@ class _Rounding:
         found = RoundedModel(now, press.example, payload, self.grids, slope, tuple(self.rows), error, self.safe)
         _say(found, press.closeness.noise)
         return found
+
+
+def _is_matched(layer: Layer) -> bool:
+    """Whether its rounding is led by what it sees; all else is rounded as parameters are, by what its numbers do."""
+    return 0 not in layer.shape and not layer.one_hot and not layer.ties
 
 
 def _restore(module: nn.Module, before: Mapping[str, Tensor]) -> None:

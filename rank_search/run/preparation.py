@@ -24,7 +24,7 @@ from rank_search.priors import AxisPrior, CachedBases, SpectraCache, axis_priors
 from rank_search.run.pretrain import with_pretrained_model
 from rank_search.search import Seed, Space, build_space, require_possible, seed_points
 from rank_search.study import Problem, Study, read_problem
-from rank_search.tasks import LayerMoments, Task, input_moments, loss_moments
+from rank_search.tasks import LayerMoments, Task, input_moments, loss_moments, of_uses
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -94,8 +94,10 @@ def layer_moments(problem: Problem) -> LayerMoments:
         return LayerMoments()
     _steps.info("Looking at what the layers see of the training data")
     if settings.metric == "loss":
-        return loss_moments(problem.task, problem.opened, layers, batches, seed)
-    return LayerMoments(input_moments(problem.task, problem.opened, layers, batches, seed))
+        seen = loss_moments(problem.task, problem.opened, layers, batches, seed)
+    else:
+        seen = LayerMoments(input_moments(problem.task, problem.opened, layers, batches, seed))
+    return of_uses(seen, problem.opened, layers)
 
 
 def begin(study: Study, task: Task | None = None) -> Problem:

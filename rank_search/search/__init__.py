@@ -5,7 +5,7 @@ from __future__ import annotations
 from rank_search.search.auto_searcher import AutoSearcher
 from rank_search.search.build import build_space
 from rank_search.search.constraints import COUNTED, check, check_counted, require_possible
-from rank_search.search.coordinate_system import CoordinateSystem, Weakenings
+from rank_search.search.coordinate_system import Weakenings
 from rank_search.search.coordinates import coordinates
 from rank_search.search.expected import at_the_bad_end
 from rank_search.search.kept_shares import KeptShares
@@ -26,7 +26,6 @@ __all__ = [
     "KEPT",
     "PYTHON",
     "AutoSearcher",
-    "CoordinateSystem",
     "FixedPoints",
     "KeptShares",
     "OptunaSearcher",

@@ -22,6 +22,7 @@ from rank_search.tasks.task import (
     task_loss,
     task_measurements,
 )
+from rank_search.tasks.tied_moments import of_uses
 from rank_search.tasks.watching import PLAIN, Given, Random, Seen, leaves_of, set_random_states, watched
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "mean_loss",
     "moments_of_inputs",
     "not_finite",
+    "of_uses",
     "run_on",
     "seeded",
     "selection_examples",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rank_search.errors import RankSearchError, TaskError
 from rank_search.layers import Example, Layer, forward, in_evaluation, input_of, layer_by_layer
 from rank_search.tasks.modes import as_for_loss, is_lone
+from rank_search.tasks.occurrences import Occurrences
 from rank_search.tasks.padding import Padding, padding_of
 from rank_search.tasks.randomness import seeded
 from rank_search.tasks.task import Task, checked_batches, task_errors
@@ -41,10 +42,13 @@ def input_moments(
     Padded positions (`Task.mask`) of batch × length × features inputs are none. Products are in float32 or wider, sums
     in float64. Complexity: the forwards, and O(patches·n²) for each layer.
 
+    Of one-hot inputs it is the diagonal, n numbers: how often each is to be expected (see `frequencies`). Ties that
+    look up rows of a layer have theirs beside it (see `of_uses`).
+
     Raises:
         TaskError: the task raises, or has no training data.
     """
-    sums = {name: _Moment(layer) for name, layer in layers.items()}
+    sums = _watchers(layers)
     with (
         seeded(rng_seed),
         torch.no_grad(),
@@ -70,7 +74,7 @@ def moments_of_inputs(model: nn.Module, layers: Mapping[str, Layer], batches: It
     Raises:
         TaskError: the model does not run on a batch.
     """
-    sums = {name: _Moment(layer) for name, layer in layers.items()}
+    sums = _watchers(layers)
     watch = padding_of(model)
     with torch.no_grad(), in_evaluation(model), layer_by_layer(), watch as padding, _hooked(model, sums, padding):
         for number, batch in enumerate(batches):
@@ -137,6 +141,15 @@ class _Moment:
         return None if self._sum is None or not self.count else (self._sum / self.count).to(torch.float32)
 
 
+def _watchers(layers: Mapping[str, Layer]) -> dict[str, _Moment | Occurrences]:
+    """Of the layers, and of what looks up their rows under another name."""
+    looked_up = [tie for layer in layers.values() for tie in layer.ties if not layer.one_hot and tie.one_hot]
+    watched = {**layers, **{tie.name: tie for tie in looked_up if tie.inputs}}
+    return {
+        name: Occurrences(layer, MOST_PATCHES) if layer.one_hot else _Moment(layer) for name, layer in watched.items()
+    }
+
+
 def wide(tensor: Tensor) -> Tensor:
     """In float32 or wider: sums of products of many halves are more than a half can hold."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
@@ -145,14 +158,15 @@ def wide(tensor: Tensor) -> Tensor:
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]
 
 
-def _hook(moment: _Moment, padding: Padding) -> Hook:
-    if moment._layer.channels != -1:  # its second dimension has channels, and is no length, even if as long as one
+def _hook(moment: _Moment | Occurrences, padding: Padding) -> Hook:
+    if isinstance(moment, _Moment) and moment._layer.channels != -1:
+        # its second dimension has channels, and is no length, even if as long as one
         return lambda module, inputs, named: moment.take(input_of(inputs, named))
     return lambda module, inputs, named: moment.take(padding.without(input_of(inputs, named)))
 
 
 @contextmanager
-def _hooked(model: nn.Module, sums: Mapping[str, _Moment], padding: Padding) -> Iterator[None]:
+def _hooked(model: nn.Module, sums: Mapping[str, _Moment | Occurrences], padding: Padding) -> Iterator[None]:
     """Each of these layers watched."""
     hooks = {model.get_submodule(name): _hook(moment, padding) for name, moment in sums.items()}
     handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks.items()]

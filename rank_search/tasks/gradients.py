@@ -18,6 +18,9 @@ from rank_search.tasks.task import Batch, Task, task_loss
 
 _log: Final = logging.getLogger(__name__)
 
+MOST_OUTPUTS: Final = 16384
+"""Of a layer, of which all pairs are taken: two gigabytes."""
+
 LossOf = Callable[[nn.Module, Any], Tensor]
 """The loss of a model on a batch: a scalar with a gradient."""
 
@@ -27,9 +30,10 @@ class LayerMoments:
     """What was seen of the layers, by name.
 
     Attributes:
-        inputs: E[x·xᵀ] of each layer's inputs, n × n with n = in·kh·kw.
+        inputs: E[x·xᵀ] of each layer's inputs, n × n with n = in·kh·kw; of one-hot inputs its diagonal.
         gradients: of the gradients g of the loss at its outputs, the sum of g·gᵀ over the positions of a batch, out ×
-            out, averaged over batches; nothing where they were not asked for.
+            out, averaged over batches; nothing where they were not asked for. Of a layer whose rows are looked up, too,
+            a diagonal may stand for it (see `of_uses`).
     """
 
     inputs: Mapping[str, Tensor] = field(default_factory=dict)
@@ -43,20 +47,21 @@ def loss_moments(
 
     The inputs' are those of `input_moments`. Gradients are of the task's loss with the batch's own targets, of each
     batch as it is: the empirical Fisher information, in K-FAC's form. They are summed over positions, as the weight is
-    used at each. A layer that no gradient reaches, or one that is not finite, is left out, with a warning. Parameters
-    get no gradients, and keep whether they want any. Complexity: two to three times the forwards, and O(positions·out²)
-    for each layer; sums in float64.
+    used at each. A layer that no gradient reaches, or one that is not finite, is left out, with a warning; so is one of
+    more than `MOST_OUTPUTS` outputs, as the head of a language model may be. Parameters get no gradients, and keep
+    whether they want any. Complexity: two to three times the forwards, and O(positions·out²) for each layer; sums in
+    float64.
 
     Raises:
         TaskError: the task raises, has no training data, or its loss is no scalar with a gradient.
     """
-    sums = {name: _Gradients(layer) for name, layer in layers.items()}
+    sums = {name: _Gradients(layer) for name, layer in layers.items() if layer.out_features <= MOST_OUTPUTS}
     led_back = _LedBack(task, batches)
     with _watched(model, sums):
         inputs = input_moments(led_back, model, layers, batches, rng_seed)
-    means = {name: sums[name].mean(led_back.count) for name in inputs}
+    means = {name: sums[name].mean(led_back.count) if name in sums else None for name in inputs if name in layers}
     usable = {name: mean for name, mean in means.items() if mean is not None}
-    if unknown := [name for name in inputs if name not in usable]:
+    if unknown := [name for name in means if name not in usable]:
         _log.warning(
             "The loss has no usable gradient at the outputs of %s: fitted to the outputs alone.", ", ".join(unknown)
         )

@@ -35,7 +35,7 @@ class Padding:
         self._given = found if isinstance(found, Tensor) and found.dim() == 2 and not bool((found < 0).any()) else None
 
     def without(self, x: Tensor) -> Tensor:
-        """Inputs of a layer without those at padding: rows × features of batch × length × features; others as they are.
+        """Inputs of a layer without those at padding: others than batch × length × features, or ids, as they are.
 
         >>> import torch
         >>> padding = Padding()
@@ -45,7 +45,7 @@ class Padding:
                 [2., 3.]])
         """
         mask = self._given if self._said is None else self._said
-        if mask is None or x.dim() != 3 or x.shape[:2] != mask.shape:
+        if mask is None or x.dim() != (3 if x.is_floating_point() else 2) or x.shape[:2] != mask.shape:
             return x
         return x[mask.to(x.device) != 0]
 

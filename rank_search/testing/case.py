@@ -44,8 +44,13 @@ class Case:
 
     @cached_property
     def moment(self) -> Tensor:
-        """The second moment of inputs that depend on each other, fewer than there are columns; with groups of each."""
+        """The second moment of inputs that depend on each other, fewer than there are columns.
+
+        With groups of each, of one-hot inputs its diagonal.
+        """
         size, groups = self.weight[0].numel(), self.layer.groups
+        if self.layer.one_hot:
+            return normal((size,), torch.float32).relu()
         drawn = normal((size // 2 + 1, size), torch.float64)
         if groups > 1:
             drawn = normal((groups, size // 2 + 1, size), torch.float64)
@@ -87,7 +92,7 @@ class Case:
     def inputs(self) -> Iterator[Tensor]:
         """Every input of the layer; images in both memory formats."""
         for shape in self.layer.inputs:
-            x = normal(shape, self.layer.dtype)
+            x = self.layer.inputs_like(normal(shape, self.layer.dtype))
             yield x
             if len(shape) in (4, 5):
                 yield channels_last(x)

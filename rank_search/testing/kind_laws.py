@@ -79,6 +79,8 @@ def multiplied(kind: type[LayerKind], sample: Sample) -> Iterator[str]:
     layer = sample.layer
     weight = weight_in(sample.module).detach()
     columns = layer.columns(sample.x, 1 << 20)
+    if layer.one_hot:
+        columns = nn.functional.one_hot(columns, layer.in_features).to(weight)
     wanted = [layer.groups * weight[0].numel()]
     if list(columns.shape[1:]) != wanted:
         yield f"a row of columns is {list(columns.shape[1:])}, the weight has {wanted} numbers for each output"
@@ -122,7 +124,8 @@ class LayerKindLaws:
 
 def violations(law: str, kind: type[LayerKind], module: nn.Module, x: Tensor) -> list[str]:
     """What of a law a module breaks; the numbers of its input are drawn."""
-    sample = Sample(copy.deepcopy(module).double().eval(), normal(x.shape, torch.float64))
+    given = Layer.of(module).inputs_like(normal(x.shape, torch.float64))
+    sample = Sample(copy.deepcopy(module).double().eval(), given)
     with torch.no_grad():
         for number, parameter in enumerate(sample.module.parameters()):
             parameter.copy_(normal((number + 1, *parameter.shape), torch.float64)[-1])

@@ -24,7 +24,7 @@ ROUNDING: Final = 1000
 
 
 def agreement(case: Case) -> Iterator[str]:
-    """1. `forward(x)` is the layer's operation with `dense()`, in shape, dtype and value."""
+    """1. `forward(x)` is the layer's operation with `dense()`, and `rows` are its rows, in shape, dtype and value."""
     module, layer = case.moved(), case.layer
     dense = module.dense()
     if tuple(dense.shape) != layer.shape or dense.dtype != layer.dtype:
@@ -35,6 +35,8 @@ def agreement(case: Case) -> Iterator[str]:
         return
     for x in case.inputs():
         yield from _difference("forward(x)", module(x), layer.operate(x, dense, module.bias))
+    places = torch.tensor([[0, layer.out_features - 1]])
+    yield from _difference("rows(places)", module.rows(places), dense.flatten(1)[places])
 
 
 def rank_law(case: Case) -> Iterator[str]:
@@ -192,7 +194,7 @@ def _meta_forward(case: Case, bare: Factorization) -> Iterator[str]:
     with torch.device("meta"):
         weight = torch.empty(case.layer.shape, dtype=case.layer.dtype)
         for shape in case.layer.inputs:
-            x = torch.empty(shape, dtype=case.layer.dtype)
+            x = case.layer.inputs_like(torch.empty(shape, dtype=case.layer.dtype))
             found, expected = bare(x), case.layer.operate(x, weight)
             if found.shape != expected.shape or not found.is_meta:
                 yield f"on the meta device forward gives {_kind(found)}, the layer {_kind(expected)}"

@@ -52,7 +52,7 @@ def _ready(module: nn.Module, device: torch.device | str) -> nn.Module:
 
 
 def _input(shape: tuple[int, ...], layer: Layer, batch: int, device: torch.device | str) -> Tensor:
-    found = batch_of(torch.randn(shape, dtype=layer.dtype, device=device), batch)
+    found = batch_of(layer.inputs_like(torch.randn(shape, dtype=layer.dtype, device=device)), batch)
     return found if isinstance(found, Tensor) else found[0]
 
 

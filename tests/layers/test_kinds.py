@@ -15,6 +15,7 @@ from rank_search_plugins.convolution import (
     ConvTranspose2dKind,
     ConvTranspose3dKind,
 )
+from rank_search_plugins.embedding import EmbeddingKind
 from rank_search_plugins.linear import LinearKind, TransformersConv1dKind
 from torch import Tensor, nn
 
@@ -126,6 +127,14 @@ def imported(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestTransformersConv1d(LayerKindLaws):
     kind = TransformersConv1dKind
     samples = ((Conv1D(6, 4), torch.zeros(3, 4)), (Conv1D(3, 5), torch.zeros(2, 4, 5)))
+
+
+class TestEmbedding(LayerKindLaws):
+    kind = EmbeddingKind
+    samples = (
+        (nn.Embedding(9, 4), torch.zeros(2, 5)),
+        (nn.Embedding(3, 6, padding_idx=1), torch.zeros(7)),
+    )
 
 
 def block() -> nn.Sequential:

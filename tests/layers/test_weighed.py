@@ -85,6 +85,26 @@ def test_mapped_outputs_are_those_of_the_mapped_weight(name: str) -> None:
         assert [each.shape for each in form.parameters()] == shapes
 
 
+def test_a_diagonal_stands_for_its_matrix() -> None:
+    often = normal(8, seed=11).square()
+    for values in ({"rank": 1}, {"rank": 3}):
+        found, wanted = (fitted("svd", values, DirectBases(W, C, each)) for each in (often, torch.diag(often)))
+        torch.testing.assert_close(found.dense(), wanted.dense(), rtol=1e-6, atol=1e-9)
+        (frame,) = found.frames()
+        torch.testing.assert_close(frame.T @ frame, torch.eye(frame.shape[1]).double(), rtol=0, atol=1e-9)
+    one, other = (DirectBases(W, C, each).weighed for each in (often, torch.diag(often)))
+    assert one is not None
+    assert other is not None
+    assert one.total == pytest.approx(other.total, rel=1e-9)
+    assert one.error(W, W + 1) == pytest.approx(other.error(W, W + 1), rel=1e-9)
+
+
+def test_a_form_that_cannot_be_scaled_is_fitted_to_the_outputs() -> None:
+    wanted = fitted("tucker2", {"rank_out": 3, "rank_in": 3}, DirectBases(W, C)).dense()
+    found = fitted("tucker2", {"rank_out": 3, "rank_in": 3}, DirectBases(W, C, normal(8, seed=11).square()))
+    assert torch.equal(found.dense(), wanted)
+
+
 def test_a_form_that_cannot_be_led_back_is_fitted_to_the_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = fitted("svd", {"rank": 3}, DirectBases(W, C)).dense()
     assert not torch.equal(fitted("svd", {"rank": 3}, DirectBases(W, C, G)).dense(), wanted)

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from rank_search.layers import Layer
+import rank_search as rs
+from rank_search.layers import Cost, Layer, load_plugin
 from rank_search.options import CostModel, Forms, measure_forms
+from rank_search.options.grouping import build_groups
 from rank_search.point import Choice
 from rank_search.search import SearchSettings, Space, coordinates, seed_points
 from rank_search.search.coordinates import point_at
@@ -101,3 +105,23 @@ def test_slower_forms_depend_on_the_rank(make: Make) -> None:
     assert slower.saves("neck", Choice("svd", {"rank": 9}))
     assert not slower.saves("neck", Choice("svd", {"rank": 11}))
     assert costs.saves("neck", Choice("svd", {"rank": 11}))
+
+
+def test_to_look_rows_up_is_not_timed_and_its_parameters_decide() -> None:
+    model = nn.Sequential(nn.Embedding(40, 16), nn.Linear(16, 40)).eval()
+    table = rs.options(model, example=torch.zeros(1, 5, dtype=torch.long))
+    layers = table.fits.layers
+    groups = build_groups(layers, {"svd": load_plugin("svd")}, {name: (name,) for name in layers}, None)
+    costs = CostModel(layers, {"svd": load_plugin("svd")}, Cost(0, 0))
+    asked: list[str] = []
+
+    def time(layer: Layer, choice: Choice) -> float:
+        asked.append(layer.kind)
+        return 2.0
+
+    forms = measure_forms(groups, costs, time)
+    assert {*asked} == {"linear"}
+    assert list(forms.measured) == ["1"]
+    slow = costs.with_forms(forms)
+    assert [slow.saves(name, Choice("svd", {"rank": 4})) for name in layers] == [True, False]
+    assert [costs.saves("0", Choice("svd", {"rank": rank})) for rank in (11, 12)] == [True, False]  # 640 / 56 = 11.4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from rank_search_plugins.svd import ChannelSVD
 from torch import nn
@@ -13,6 +15,10 @@ from rank_search.testing import FactorizationLaws
 class TestLaws(FactorizationLaws):
     factorization = ChannelSVD
     equality = True
+    layers = (
+        replace(Layer.of(nn.Embedding(9, 4), "embedding"), inputs=((2, 3),)),
+        replace(Layer.of(nn.Embedding(5, 8, padding_idx=2, dtype=torch.float64), "padded"), inputs=((6,),)),
+    )
 
 
 def test_channel_svd_of_full_rank_is_the_layer_itself() -> None:

@@ -123,7 +123,7 @@ def exported() -> nn.Module:
     ("make", "message"),
     [
         (scripted, "no layer to factorize: Linear is scripted"),
-        (lambda: nn.Sequential(nn.Embedding(12, 4)), "no layer to factorize: Embedding is not supported"),
+        (lambda: nn.Sequential(nn.EmbeddingBag(12, 4)), "no layer to factorize: EmbeddingBag is not supported"),
         (exported, "hand over the module that it was exported from"),
     ],
 )
@@ -131,7 +131,7 @@ def test_a_model_that_nothing_can_be_done_with_gets_one_sentence(
     make: Callable[[], nn.Module], message: str, tmp_path: Path
 ) -> None:
     batch = (X, torch.zeros(len(X), dtype=torch.long))
-    embedded = (torch.zeros(4, dtype=torch.long), torch.zeros(4, dtype=torch.long))
+    embedded = (torch.zeros(4, 1, dtype=torch.long), torch.zeros(4, dtype=torch.long))
     model = make()
     used = embedded if "Embedding" in message else batch
     with pytest.raises(rs.RankSearchError, match=message):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import rank_search as rs
 from rank_search.layers import take_inventory
 from rank_search.tasks import input_moments, moments_of_inputs
+from rank_search.tasks.occurrences import frequencies
 
 
 class Reader(nn.Module):
@@ -38,7 +39,11 @@ def expected(kept: Tensor) -> dict[str, Tensor]:
         table = MODEL.table(IDS)
         means = torch.relu(MODEL.inner(table)).mean(1)
     rows = [table[b, t] for b in range(5) for t in range(6) if kept[b, t]]
+    counts = torch.tensor(
+        [sum(int(IDS[b, t]) == token for b in range(5) for t in range(6) if kept[b, t]) for token in range(20)]
+    )
     return {
+        "table": frequencies(counts.double()).float(),
         "inner": torch.stack([torch.outer(row, row) for row in rows]).mean(0),
         "head": torch.stack([torch.outer(row, row) for row in means]).mean(0),
     }
