@@ -120,7 +120,9 @@ def _explicit_padding(module: _ConvNd) -> tuple[tuple[int, int], ...]:
 
 
 class TransposedConvolutionKind(ConvolutionKind):
-    """Transposed convolutions of some number of dimensions, without groups; the weight is stored as in × out × kernel.
+    """Transposed convolutions of some number of dimensions; the weight is stored as in × out/groups × kernel.
+
+    With groups only where each has one input channel: otherwise no view of the weight has the outputs first.
 
     Symbols: x the inputs, s the stride, d the dilation, p the padding, κ a place in the kernel. The output at position
     t is y[o, t] = Σ_{i, κ} W[o, i, κ]·x[i, q], with t = q·s − p + κ·d: where the kernel is larger than the stride,
@@ -133,11 +135,14 @@ class TransposedConvolutionKind(ConvolutionKind):
     """
 
     def refusal(self, module: nn.Module) -> str:
-        groups = cast(_ConvTransposeNd, module).groups
-        return f"transposed convolution with {groups} groups: not supported" if groups > 1 else ""
+        conv = cast(_ConvTransposeNd, module)
+        if conv.groups in (1, conv.in_channels):
+            return ""
+        return f"transposed convolution with {conv.groups} groups of several input channels each: not supported"
 
     def weight(self, module: nn.Module) -> Tensor:
-        return module.get_parameter("weight").transpose(0, 1)
+        weight, groups = module.get_parameter("weight"), cast(_ConvTransposeNd, module).groups
+        return weight.transpose(0, 1) if groups == 1 else weight.flatten(0, 1)[:, None]
 
     def geometry(self, module: nn.Module) -> Layer:
         conv = cast(_ConvTransposeNd, module)
@@ -145,7 +150,7 @@ class TransposedConvolutionKind(ConvolutionKind):
         return replace(super().geometry(module), shape=shape, output_padding=conv.output_padding)
 
     def operate(self, layer: Layer, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        stored = weight if groups > 1 else weight.transpose(0, 1)  # depthwise: in × 1 × kernel, as it is
+        stored = weight.view(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)  # in × out/groups × kernel
         padding = tuple(before for before, _ in layer.padding)
         transposed = _TRANSPOSED[len(layer.kernel)]
         return transposed(x, stored, bias, layer.stride, padding, layer.output_padding, groups, layer.dilation)

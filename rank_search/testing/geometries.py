@@ -97,6 +97,7 @@ FURTHER: Final[tuple[Layer, ...]] = (
     _transposed(8, 4, 2, stride=2),
     _transposed(6, 8, (4, 3), stride=(3, 2), padding=(2, 1), output_padding=(1, 0), dilation=(1, 2), bias=False),
     _transposed(4, 6, 1, stride=2, output_padding=1, dtype=torch.float64),
+    _transposed(4, 8, 3, stride=2, output_padding=1, groups=4),
     _with_input(nn.ConvTranspose1d(6, 4, 3, stride=2, padding=1, device="meta"), (2, 6, 7)),
     _with_input(nn.ConvTranspose3d(4, 3, 2, stride=2, device="meta"), (1, 4, 3, 2, 3)),
 )

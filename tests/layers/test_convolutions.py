@@ -45,6 +45,7 @@ CONVOLUTIONS = {
     "1d-transposed": lambda: nn.ConvTranspose1d(6, 4, 4, stride=2, padding=1),
     "2d-transposed": lambda: nn.ConvTranspose2d(8, 4, 2, stride=2),
     "2d-transposed-overlapping": lambda: nn.ConvTranspose2d(6, 8, 3, stride=2, padding=1, output_padding=1, bias=False),
+    "2d-transposed-depthwise": lambda: nn.ConvTranspose2d(6, 6, 4, stride=2, padding=1, groups=6),
     "3d-transposed": lambda: nn.ConvTranspose3d(4, 3, 2, stride=2),
     "3d-depthwise": lambda: nn.Conv3d(4, 4, 3, padding=1, groups=4),
 }

@@ -90,6 +90,8 @@ class TestConvTranspose2d(LayerKindLaws):
         ),
         (nn.ConvTranspose2d(4, 6, 3, padding=2), torch.zeros(2, 4, 7, 6)),
         (nn.ConvTranspose2d(4, 6, 1, 2, 1, 1), torch.zeros(1, 4, 5, 4)),
+        (nn.ConvTranspose2d(4, 4, 4, 2, 1, groups=4), torch.zeros(1, 4, 5, 4)),
+        (nn.ConvTranspose2d(3, 6, (2, 3), 2, bias=False, groups=3), torch.zeros(2, 3, 5, 4)),
     )
 
 
