@@ -158,7 +158,7 @@ def test_the_command_writes_it(tmp_path: Path, command: Command) -> None:
     (tmp_path / "s.toml").write_text(
         '[study]\nname = "s"\ntrials = 3\n[task]\nfactory = "task.py:task"\n'
         '[search]\nobjectives = ["distance", "params"]\n[training]\nepochs = 0\n'
-        '[layers]\nfactorizations = ["svd"]\n'
+        '[layers]\ninclude = ["model.layers.*"]\nfactorizations = ["svd"]\n'
     )
     result = rs.run_study(rs.load_study(tmp_path / "s.toml"))
     number, out = result.front[-1].number, tmp_path / "small"
