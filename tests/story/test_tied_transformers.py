@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import rank_search as rs
 from rank_search.layers import Factorization, count_params, mean_macs, take_inventory
+from rank_search.point import Choice, Point
 
 transformers = pytest.importorskip("transformers")
 
@@ -63,11 +64,10 @@ def test_head_and_embedding_are_one_layer_with_one_form(kind: Callable[[], nn.Mo
     inventory = take_inventory(model, example)
     assert [tie.name for tie in inventory.layers["lm_head"].ties] == TIES[kind]
     table = rs.options(model, [given(kind, ids())], example=example)
-    choice = rs.allocate(table, params=0.5)
-    forms = rs.factorize(model, choice, table)
-    assert isinstance(forms.get_submodule("lm_head"), Factorization)
-    assert choice.params == count_params(forms)
-    assert choice.macs == mean_macs(forms, [example])
+    point = Point({**rs.allocate(table, params=0.5).layers, "lm_head": Choice("svd", {"rank": 8})})
+    forms = rs.factorize(model, point, table)
+    costs = {"params": count_params(forms), "macs": mean_macs(forms, [example])}
+    assert table.total(table.describe(point)) == costs
     assert not [name for name in forms.state_dict() if name.startswith(tuple(TIES[kind]))]
     dense = copy.deepcopy(model)
     for name, form in forms.named_modules():

@@ -121,6 +121,37 @@ def test_layers_lists_all_and_why_some_are_skipped(small: Small, command: Comman
     assert [row["skipped"] for row in rows.values()][:2] == ["", ""]
 
 
+SPEAKER = """
+import rank_search as rs, torch
+from torch import nn
+
+class Speaker(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table, self.head = nn.Embedding(20, 8), nn.Linear(8, 20)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids):
+        return self.head(self.table(ids))
+
+def task():
+    ids = torch.arange(60) % 20
+    return rs.LanguageModel(Speaker().eval(), ids, ids, length=6)
+"""
+
+
+def test_layers_shows_what_goes_with_a_layer(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "speaker.py").write_text(SPEAKER, encoding="utf-8")
+    file = tmp_path / "speaker.toml"
+    tables = '[study]\nname = "s"\n[task]\nfactory = "speaker.py:task"\n[search]\nobjectives = ["nats"]\n'
+    file.write_text(tables, encoding="utf-8")
+    head, table = rows_of(command, "layers", file)
+    assert (head["layer"], head["params"], head["macs"]) == ("head", 180, 6 * 160)
+    assert head["factorizations"] == ["svd"]
+    assert (table["layer"], table["kind"], table["params"]) == ("table", "embedding", 0)
+    assert table["skipped"] == "it has the weight of head, and becomes what that becomes"
+
+
 def test_priors_lists_each_axis(small: Small, command: Command) -> None:
     rows = rows_of(command, "priors", small.file)
     assert [(row["layer"], row["factorization"], row["axis"], row["full_rank"]) for row in rows] == [
