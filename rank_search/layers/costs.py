@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rank_search.errors import ContractError
 from rank_search.layers.calls import Example, forward
 from rank_search.layers.counting import WHOLE, multiply_adds
 from rank_search.layers.factorization import Factorization
@@ -109,6 +110,14 @@ def layer_cost(layer: Layer, plugin: type[Factorization] | None, choice: Choice)
 
 @lru_cache(maxsize=65536)
 def _layer_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[tuple[str, float], ...]) -> Cost:
+    try:  # without its name, so that of many layers of one geometry one is counted
+        return _geometry_cost(replace(layer, name="", aliases=()), plugin, values)
+    except ContractError:
+        return _geometry_cost(layer, plugin, values)
+
+
+@lru_cache(maxsize=65536)
+def _geometry_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[tuple[str, float], ...]) -> Cost:
     if plugin is None:
         return _counted(lambda: DenseForm(layer), layer)
     made = ", ".join(f"{name}={value:g}" for name, value in values)

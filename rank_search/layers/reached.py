@@ -34,25 +34,27 @@ def unreached(model: nn.Module, layers: Mapping[str, Layer], run: Run) -> dict[s
     """The layers that a replacement would not stand for, by name, each with the reason.
 
     In one forward of a model that has stand-ins for all layers, each stand-in runs, and neither the dense layer nor,
-    beside the stand-in, its weight or bias are used. Where the model does not run so, layers are tried one at a time.
+    beside the stand-in, its weight or bias are used. Where the model does not run so, each half of the layers is tried,
+    down to single ones.
     """
     if not layers:
         return {}
     try:
         return _tried(model, layers, run)
     except Exception as error:  # noqa: BLE001 - a model may do anything with a module that is not its own
-        return _one_by_one(model, layers, run, error)
+        return _by_halves(model, layers, run, error)
 
 
-def _one_by_one(model: nn.Module, layers: Mapping[str, Layer], run: Run, error: Exception) -> dict[str, str]:
+def _by_halves(model: nn.Module, layers: Mapping[str, Layer], run: Run, error: Exception) -> dict[str, str]:
     if len(layers) == 1:
         return dict.fromkeys(layers, f"the model does not run with a factorization in its place: {_line(error)}")
+    names, middle = list(layers), len(layers) // 2
     reasons: dict[str, str] = {}
-    for name, layer in layers.items():
-        reasons |= unreached(model, {name: layer}, run)
+    for half in (names[:middle], names[middle:]):
+        reasons |= unreached(model, {name: layers[name] for name in half}, run)
     left = {name: layer for name, layer in layers.items() if name not in reasons}
     try:
-        return reasons | _tried(model, left, run)
+        return reasons | (_tried(model, left, run) if left else {})
     except Exception as again:  # noqa: BLE001 - as above
         why = f"the model does not run with all of its layers replaced: {_line(again)}"
         return reasons | dict.fromkeys(left, why)

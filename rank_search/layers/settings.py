@@ -14,6 +14,7 @@ from rank_search.layers.layer import Layer
 from rank_search.layers.parts import RULE
 from rank_search.layers.plugins import plugin_errors
 from rank_search.layers.replace import Plugins
+from rank_search.layers.tie_patterns import Captured, tied
 
 
 class LayerRule(BaseModel):
@@ -50,7 +51,11 @@ class LayersSettings(BaseModel):
         "last rule that matches decides.",
     )
     tie: tuple[tuple[str, ...], ...] = Field(
-        (), description="Lists of globs: the layers that one list matches share one coordinate of each kind."
+        (),
+        description="Lists of globs: the layers that one list matches share one coordinate of each kind. With captures "
+        "one list makes many groups: `{part}` stands for a part between dots, and layers in which it differs are "
+        "told apart; `{block:4}` for a number of which each four consecutive ones share; `(q|k)` for either, which "
+        'share. `[["layers.{block:4}.attention.(q|k)"]]` ties the queries and keys of each four blocks.',
     )
 
     def plugin_names(self) -> tuple[str, ...]:
@@ -87,13 +92,15 @@ class LayersSettings(BaseModel):
         """Layers that share their coordinates, by the name of the group's first layer.
 
         Raises:
-            LayerError: a list of globs matches no layer, or a layer stands in two lists.
+            LayerError: a list of globs matches no layer, or a layer stands in two lists; a pattern is malformed or
+                matches none, or those of one list capture different parts.
         """
         owner: dict[str, str] = {}
         for globs in self.tie:
-            members = [name for name in layers if any(matches(name, glob) for glob in globs)]
-            _check_tie(globs, members, owner)
-            owner.update(dict.fromkeys(members, members[0]))
+            members = tied(globs, layers)
+            _check_tie(globs, list(members), owner)
+            firsts: dict[Captured, str] = {}
+            owner.update({name: firsts.setdefault(captured, name) for name, captured in members.items()})
         groups: dict[str, list[str]] = {}
         for name in layers:
             groups.setdefault(owner.get(name, name), []).append(name)

@@ -64,7 +64,9 @@ def axis_priors(
 def _axis_prior(
     layer: Layer, name: str, plugin: type[Factorization], axis: Axis, bases: CachedBases, settings: PriorSettings
 ) -> AxisPrior:
-    found, asked = _strongest(axis, bases), _rank(axis, bases, settings)
+    found = _strongest(axis, bases)
+    known = found if settings.rule == "vbmf" and settings.spectra == "weights" else None
+    asked = _rank(axis, bases, settings) if known is None else known.rank
     middle = value_at(1, axis.high, _middle(axis) if asked is None else asked, axis.low)
     return AxisPrior(
         layer=layer.name,

@@ -231,6 +231,26 @@ def test_a_layer_that_the_model_cannot_be_without_is_skipped_alone() -> None:
     assert "a must be Linear" in reason_of(inventory)
 
 
+RUNS: list[int] = []
+
+
+class StrictInDepth(nn.Module):
+    """Insists on the class of one of its many layers, and counts how often it is run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.ModuleList(nn.Linear(6, 6) for _ in range(64))
+        self.out = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        RUNS.append(1)
+        if not isinstance(self.inner[41], nn.Linear):
+            raise TypeError("number 41 must be Linear")
+        for each in self.inner:
+            x = each(x)
+        return self.out(x)  # type: ignore[no-any-return]
+
+
 class OneOfTwo(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -246,6 +266,14 @@ def test_layers_that_cannot_be_replaced_together_are_all_skipped() -> None:
     inventory = inventory_of(OneOfTwo())
     assert not inventory.layers
     assert "not both" in reason_of(inventory)
+
+
+def test_one_of_many_layers_is_found_in_few_runs() -> None:
+    RUNS.clear()
+    inventory = inventory_of(StrictInDepth())
+    assert len(inventory.layers) == 64
+    assert [each.name for each in inventory.skipped] == ["inner.41"]
+    assert len(RUNS) < 30
 
 
 class CopiesItself(nn.Module):
