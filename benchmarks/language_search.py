@@ -5,9 +5,9 @@ Run: python -m benchmarks.language_search studies/stories.toml [--options '{"tex
 An evaluation is the nats a token of one model on the selection data; of all models a search has evaluated, the best one
 within each share of all parameters is measured on test data that nothing was chosen by. "Bolaco" is the search of Ji
 et al. (2024, arXiv:2405.10616): fits to the second moment of the inputs, one kept share each for queries and keys
-together, outputs, and the three matrices of the feed-forward, values left alone; a Gaussian process for each size; and
-the windows whose perplexity varies most over 20 random allocations. The others have one search for all sizes. Measured
-cuts of single layers count as evaluations.
+together, outputs, and the three matrices of the feed-forward, values left alone; and, for an evaluation, the windows
+whose perplexity varies most over 20 random allocations (which are not counted). All have one search for each size.
+Measured cuts of single layers count as evaluations.
 """
 
 from __future__ import annotations
@@ -70,12 +70,8 @@ def searched(searcher: Searcher, evaluate: Evaluator, trials: int) -> Found:
     return found
 
 
-def by_auto(evaluate: Evaluator, trials: int, rng_seed: int, share: float | None = None) -> Found:
-    settings = SearchSettings(objectives=("nats", "params"), reference={"nats": 6.24})
-    if share is not None:
-        settings = SearchSettings(
-            objectives=("nats",), constraints=(f"params <= {share} * dense",), reference={"nats": 6.24}
-        )
+def by_auto(evaluate: Evaluator, trials: int, rng_seed: int, share: float) -> Found:
+    settings = SearchSettings(objectives=("nats",), constraints=(f"params <= {share} * dense",))
     space, options = evaluate.space, evaluate.options
     seeds = seed_points(space, options.costs, settings, options)
     return searched(AutoSearcher(space, options, settings, seeds, dense(evaluate), rng_seed), evaluate, trials)
@@ -85,10 +81,11 @@ def by_bolaco(evaluate: Evaluator, trials: int, rng_seed: int, share: float, har
     bound = f"params <= {share} * dense"
     settings = SearchSettings(objectives=("nats",), constraints=(bound,), sampler="bolaco")
     system = KeptShares(evaluate.space, evaluate.options, settings)
-    drawn = random_points(system, rng_seed)
-    hardest = replace(evaluate, batches=hardest_windows(evaluate, drawn, hard), known={})
-    searcher = OptunaSearcher(system, settings, [], dense(hardest), rng_seed)
-    return searched(searcher, hardest, trials)
+    if hard != ALL:
+        drawn = random_points(system, rng_seed)
+        evaluate = replace(evaluate, batches=hardest_windows(evaluate, drawn, hard), known={})
+    searcher = OptunaSearcher(system, settings, [], dense(evaluate), rng_seed)
+    return searched(searcher, evaluate, trials)
 
 
 def random_points(system: KeptShares, rng_seed: int) -> list[rs.Point]:
@@ -130,14 +127,16 @@ def main() -> None:
     parser.add_argument("--shares", nargs="*", type=float, default=[0.97, 0.92, 0.87, 0.8])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trials", type=int, default=50)
-    parser.add_argument("--hard", type=int, default=32, help="windows of Bolaco's validation")
+    parser.add_argument("--hard", type=int, default=16, help="windows of Bolaco's validation")
+    parser.add_argument("--selection", type=int, default=2, help="batches of selection data")
     parser.add_argument("--test", type=int, default=4, help="batches of test data")
     parser.add_argument("--groups", nargs="*", default=["wq|wk", "wo", "w1", "w3", "w2"])
     given = parser.parse_args()
     torch.set_num_threads(1)
     problem = read(given.study, given.options)
     with seeded(0):
-        chosen, test = list(problem.task.selection()), list(islice(problem.task.test() or (), given.test))
+        chosen = list(islice(problem.task.selection(), given.selection))
+        test = list(islice(problem.task.test() or (), given.test))
     rows: dict[str, list[list[float]]] = {}
     for seed in range(given.seeds):
         for name, search in ways(problem, chosen, seed, given).items():
@@ -175,19 +174,16 @@ def ways(problem: Problem, chosen: Sequence[Any], seed: int, given: argparse.Nam
     def bolaco(name: str, hard: int) -> Way:
         return tied[name], lambda share: by_bolaco(tied[name], count, seed, share, hard)
 
+    def auto(name: str, trials: int) -> Way:
+        return evaluators[name], lambda share: by_auto(evaluators[name], trials, seed, share)
+
     left = count - len(tables["cuts"].of)
-    found = {
-        "auto": by_auto(evaluators["outputs"], count, seed),
-        "auto, loss": by_auto(evaluators["loss"], count, seed),
-        "auto, loss, cuts": by_auto(evaluators["cuts"], left, seed),
-    }
     return {
-        f"`auto`, {count} (the default)": (evaluators["outputs"], lambda share: found["auto"]),
-        f'`auto`, {count}, `metric = "loss"`': (evaluators["loss"], lambda share: found["auto, loss"]),
-        f"the same, {left} and a cut of each layer": (evaluators["cuts"], lambda share: found["auto, loss, cuts"]),
-        f"Bolaco, 5×1, {count} for each size": bolaco("outputs", given.hard),
-        "the same on all windows": bolaco("outputs", ALL),
-        'the same, `metric = "loss"`': bolaco("loss", ALL),
+        "`auto` (the default)": auto("outputs", count),
+        '`auto`, `metric = "loss"`': auto("loss", count),
+        f"the same with `cuts = 1`: {count - left} cuts, {left} trials": auto("cuts", left),
+        "Bolaco, 5×1": bolaco("outputs", given.hard),
+        'Bolaco, 5×1, `metric = "loss"`, all windows': bolaco("loss", ALL),
     }
 
 
