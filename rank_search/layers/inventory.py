@@ -116,11 +116,9 @@ def take_inventory(
     groups, torn = tied_groups(wanted, ties, inputs.keys())
     tied = {user.name: name for name, users in groups.items() for user in users}
     reasons |= torn | dict.fromkeys(tied, "")
-    layers = {
-        unit.name: replace(_layer(unit, inputs, groups.get(unit.name, ())), examples=len(examples))
-        for unit in wanted
-        if not reasons[unit.name] and unit.name not in tied
-    }
+    taken = [unit for unit in wanted if not reasons[unit.name] and unit.name not in tied]
+    found_layers = [_layer(unit, inputs, groups.get(unit.name, ())) for unit in taken]
+    layers = {layer.name: replace(layer, examples=len(examples)) for layer in found_layers}
     reasons |= unreached(model, layers, run)
     reasons |= {user: tied_to([f"{name}.weight"]) for user, name in tied.items() if reasons[name]}
     kept = {name: layer for name, layer in layers.items() if not reasons[name]}
