@@ -55,10 +55,10 @@ class Ties:
 
     def sharing(self, module: nn.Module) -> list[nn.Module]:
         """The other modules that have this one's very weight as their own; none if anything else lies there, too."""
-        weight = module.get_parameter("weight")
+        weight = module._parameters.get("weight")
         found = [
             (owner, tensor is weight and owner._parameters.get("weight") is weight)
-            for place in place_of(weight)
+            for place in ([] if weight is None else place_of(weight))
             for other, owner, _, tensor in self._users[place[0]]
             if owner is not module and overlap(place, other)
         ]
