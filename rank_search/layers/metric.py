@@ -28,6 +28,12 @@ JITTER: Final = 1e-10
 """Of the mean diagonal entry: decides between directions that are otherwise the same, and divides nothing by zero."""
 
 
+WIDE: Final = 4096
+"""Inputs or outputs from which on memory and time are saved, at the price of other rounding."""
+
+_BLOCK: Final = 1024
+
+
 def output_error(
     weight: Float[Tensor, "out ..."], other: Float[Tensor, "out ..."], moment: Float[Tensor, "n n"] | None = None
 ) -> float:
@@ -42,7 +48,20 @@ def output_error(
     exact = torch.float64 if weight.dtype == torch.float64 else torch.float32
     difference = weight.detach().flatten(1).to(exact) - other.detach().flatten(1).to(exact)
     seen = difference if moment is None else difference @ moment.to(exact)
-    return float((seen * difference).sum(dtype=torch.float64))
+    return float(seen.mul_(difference).sum(dtype=torch.float64))
+
+
+def seen_by(matrix: Float[Tensor, "m n"], moment: Float[Tensor, "n n"]) -> Float[Tensor, "m n"]:
+    """M·C in float64; of a C of twice `WIDE` or more a block of columns at a time is in float64. O(m·n²).
+
+    Args:
+        matrix: in float64.
+
+    >>> seen_by(torch.tensor([[3.0, 1.0]], dtype=torch.float64), torch.diag(torch.tensor([1.0, 4.0]))).tolist()
+    [[3.0, 4.0]]
+    """
+    parts = torch.split(moment.detach(), _BLOCK if len(moment) >= 2 * WIDE else max(1, len(moment)), dim=1)
+    return torch.cat([matrix @ part.to(torch.float64) for part in parts], dim=1)
 
 
 def outer_fits(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rank_search.tasks.batch_inputs import inputs_in
-from rank_search.tasks.calibration import input_moments, moments_of_inputs, run_on, wide
+from rank_search.tasks.calibration import columns_seen, input_moments, moments_of_inputs, run_on, wide
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.gradients import LayerMoments, LossAlone, LossOf, loss_moments
 from rank_search.tasks.language_model import LanguageModel
@@ -38,6 +38,7 @@ __all__ = [
     "Task",
     "as_for_loss",
     "checked_batches",
+    "columns_seen",
     "error_rate",
     "generators",
     "has_test",
