@@ -26,6 +26,7 @@ from rank_search.layers import weight_of
 from rank_search.options import CostModel, CutMeasure, build_groups, calibrated, fits_of, measured_table, stored_bits
 from rank_search.priors import SpectraCache
 from rank_search.run import begin
+from rank_search.run.moment_passes import calibration_batches
 from rank_search.study import Problem
 from rank_search.tasks import LayerMoments, loss_moments, seeded
 
@@ -124,7 +125,7 @@ def main() -> None:
     print(f"dense: {nats(model):.3f} nats a token", flush=True)
     rows: dict[str, list[list[float]]] = {name: [] for name in WAYS}
     for seed in range(given.seeds):
-        made = tables(problem, problem.study.priors.calibration, seed)
+        made = tables(problem, calibration_batches(problem), seed)
         for name, (kind, rule) in WAYS.items():
             points = [rule(made[kind], share) for share in given.shares]
             rows[name].append([nats(rs.factorize(model, point, made[kind])) for point in points])

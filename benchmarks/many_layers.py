@@ -88,14 +88,14 @@ class Deep(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]
 
 
-def study(folder: Path, batches: int, tie: Sequence[Sequence[str]]) -> Study:
+def study(folder: Path, batches: int, tie: Sequence[Sequence[str]] = (), memory: str | None = None) -> Study:
     return Study.model_validate(
         {
             "study": {"name": "deep", "trials": 10, "store": str(folder / "store.sqlite"), "cache": str(folder)},
             "task": {"factory": "nothing.py:nothing"},
             "search": {"objectives": [{"name": "loss"}, {"name": "params"}]},
             "layers": {"factorizations": ["svd"], "tie": tie},
-            "priors": {"calibration": batches},
+            "priors": {"calibration": batches, "memory": memory},
         }
     )
 

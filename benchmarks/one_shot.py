@@ -65,7 +65,8 @@ def main() -> None:
     model, example = task.model().eval(), task.example()
     with seeded(0):
         batches = list(islice(task.training(), 10))
-    few = batches[: study.priors.calibration or 2]
+    asked = study.priors.calibration
+    few = batches[: 2 if asked in (0, "auto") else int(asked)]
     tables = {
         name: rs.options(model, few if name == "outputs" else None, example=example, layers=study.layers, cache=True)
         for name in ("weights", "outputs")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -13,10 +13,17 @@ from rank_search.basics import Float
 from rank_search.errors import ContractError
 from rank_search.layers.blocks import block_diagonal
 from rank_search.layers.layer import Unfolding
-from rank_search.layers.metric import JITTER, Moment, OutputMoment, mean_square, output_error, root, roots, times
-
-_MANY: Final = 4096
-"""Outputs of which the Gram matrix is decomposed even where that of the inputs is smaller."""
+from rank_search.layers.metric import (
+    JITTER,
+    WIDE,
+    Moment,
+    OutputMoment,
+    cholesky,
+    mean_square,
+    output_error,
+    roots,
+    seen_by,
+)
 
 
 class Basis:
@@ -184,11 +191,12 @@ class DirectBases(Bases):
 
 
 def decompose(matrix: Tensor) -> Basis:
-    """Decompose an m × n matrix by the eigenvectors of its smaller Gram matrix, in float64.
+    """Decompose an m × n matrix by the eigenvectors of its smaller Gram matrix, in float64; large ones in float32.
 
     MMᵀ = U·diag(s²)·Uᵀ when m ≤ n, MᵀM = V·diag(s²)·Vᵀ otherwise. Values below about 1e-8·s₁ are rounding
     noise, far beneath what float32 weights can hold. For m > n, U is completed by a QR factorization, so that
-    it is orthonormal even where s is zero.
+    it is orthonormal even where s is zero. Where both sides have `WIDE` or more, float32 does (or wider, if the
+    matrix is): noise then begins at about 3e-4·s₁, and what a rank above it leaves is the least to within 1e-6.
 
     Complexity: O(min(m, n)²·max(m, n)), memory O(mn): several times less than a full SVD.
 
@@ -204,20 +212,18 @@ def decompose(matrix: Tensor) -> Basis:
             f"An unfolding returned a tensor of shape {list(matrix.shape)}; it must return a matrix. "
             "Fix the axis's unfolding (docs/writing-a-plugin.md)."
         )
-    exact = matrix.detach().to(torch.float64)
+    least = torch.float64 if min(matrix.shape) < WIDE else torch.float32
+    exact = matrix.detach().to(torch.promote_types(matrix.dtype, least))
     if exact.shape[0] <= exact.shape[1]:
         left = _eigenvectors(exact @ exact.T)
     else:
         left, _ = torch.linalg.qr(exact @ _eigenvectors(exact.T @ exact))
     projected = left.T @ exact
+    del exact  # a third of what is held at the peak
     values = torch.linalg.vector_norm(projected, dim=1)
     order = torch.argsort(values, descending=True, stable=True)
     dtype = matrix.dtype
-    return Basis(
-        left[:, order].to(dtype).contiguous(),
-        values[order].to(dtype),
-        projected[order].to(dtype).contiguous(),
-    )
+    return Basis(left.to(dtype)[:, order].contiguous(), values[order].to(dtype), projected.to(dtype)[order])
 
 
 def output_basis(weight: Float[Tensor, "out ..."], moment: Moment) -> Basis:
@@ -227,9 +233,9 @@ def output_basis(weight: Float[Tensor, "out ..."], moment: Moment) -> Basis:
     tail of s. It is the truncation of SVD-LLM (Wang et al. 2024, arXiv:2403.07378: the SVD of W·S with S·Sᵀ = C), which
     needs no inverse when it is written with the left vectors. `left` is U (out × k), `values` is s, `projected` is UᵀW,
     with k = min(out, n). Where the inputs do not tell outputs apart, the weight decides (C has a trace of the identity
-    added, `JITTER`): without any inputs it is the plain basis, and s is zero. O(out·n² + out³), in float64; of more
-    outputs than inputs, and than 4,096, O(out·n²), by the Gram matrix of the inputs' side. With a moment for each block
-    of a grouped layer, a stack.
+    added, `JITTER`): without any inputs it is the plain basis, and s is zero. In float64, O(out·n² + out³); for more
+    than `WIDE` outputs, and fewer inputs, O(out·n² + n³), by the eigenvectors of Sᵀ·Wᵀ·W·S instead. With a moment for
+    each block of a grouped layer, a stack.
 
     >>> basis = output_basis(torch.eye(2), torch.diag(torch.tensor([1.0, 9.0])))
     >>> basis.values.tolist(), (basis.left[:, :1] @ basis.projected[:1]).tolist()
@@ -237,26 +243,30 @@ def output_basis(weight: Float[Tensor, "out ..."], moment: Moment) -> Basis:
     """
     if moment.ndim == 3:
         return Basis.stacked([output_basis(*each) for each in zip(weight.chunk(len(moment)), moment, strict=True)])
-    matrix, C = (each.detach().to(torch.float64) for each in (weight.flatten(1), moment))
-    if max(matrix.shape[1], _MANY) < len(matrix):
-        return _tall_output_basis(matrix, C, weight.dtype)
-    outputs = times(matrix, C) @ matrix.T
-    trace = JITTER * mean_square(C) or 1.0
+    matrix, dtype = weight.detach().flatten(1).to(torch.float64), weight.dtype
+    trace = JITTER * mean_square(moment.detach()) or 1.0
+    if len(matrix) > max(WIDE, matrix.shape[1]):
+        left = _left_of_tall(matrix, moment, trace)
+        projected = left.T @ matrix
+        values = (seen_by(projected, moment) * projected).sum(1).clamp_min(0).sqrt()
+        return Basis(left.to(dtype).contiguous(), values.to(dtype), projected.to(dtype).contiguous())
+    outputs = seen_by(matrix, moment) @ matrix.T
     left = _eigenvectors(outputs + trace * matrix @ matrix.T)[:, : min(matrix.shape)]
     values = ((outputs @ left) * left).sum(0).clamp_min(0).sqrt()
-    dtype = weight.dtype
     return Basis(left.to(dtype).contiguous(), values.to(dtype), (left.T @ matrix).to(dtype).contiguous())
 
 
-def _tall_output_basis(matrix: Float[Tensor, "out n"], C: Moment, dtype: torch.dtype) -> Basis:
-    """W·R = U·diag(s)·Vᵀ with R·R = C: V from the Gram matrix (n × n), U by a QR factorization as in `decompose`."""
-    trace = JITTER * mean_square(C) or 1.0
-    jitter = trace * (torch.ones_like(C) if C.dim() == 1 else torch.eye(len(C)).to(C))
-    seen = times(matrix, root(C + jitter))
+def _left_of_tall(matrix: Float[Tensor, "out n"], moment: Moment, trace: float) -> Float[Tensor, "out n"]:
+    """U of W·(C + trace·I)·Wᵀ, from the side of the inputs."""
+    C = moment.detach().to(torch.float64, copy=True)
+    if C.dim() == 1:
+        seen = matrix * (C + trace).sqrt()
+    else:
+        C.diagonal().add_(trace)
+        seen = matrix @ cholesky(C)  # out × n
+    del C
     left: Tensor = torch.linalg.qr(seen @ _eigenvectors(seen.T @ seen))[0]
-    projected = left.T @ matrix
-    values = (times(projected, C) * projected).sum(1).clamp_min(0).sqrt()
-    return Basis(left.to(dtype).contiguous(), values.to(dtype), projected.to(dtype).contiguous())
+    return left
 
 
 def _eigenvectors(gram: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:

@@ -35,6 +35,12 @@ JITTER: Final = 1e-10
 """Of the mean diagonal entry: decides between directions that are otherwise the same, and divides nothing by zero."""
 
 
+WIDE: Final = 4096
+"""Inputs or outputs from which on memory and time are saved, at the price of other rounding."""
+
+_BLOCK: Final = 1024
+
+
 def output_error(
     weight: Float[Tensor, "out ..."], other: Float[Tensor, "out ..."], moment: Moment | None = None
 ) -> float:
@@ -53,7 +59,22 @@ def output_error(
     if moment is not None and moment.ndim == 3:
         difference = difference.view(len(moment), -1, difference.shape[1])
     seen = difference if moment is None else times(difference, moment.to(exact))
-    return float((seen * difference).sum(dtype=torch.float64))
+    return float(seen.mul_(difference).sum(dtype=torch.float64))
+
+
+def seen_by(matrix: Float[Tensor, "m n"], moment: Moment) -> Float[Tensor, "m n"]:
+    """M·C in float64; of a C of twice `WIDE` or more a block of columns at a time is in float64. O(m·n²).
+
+    Args:
+        matrix: in float64.
+
+    >>> seen_by(torch.tensor([[3.0, 1.0]], dtype=torch.float64), torch.diag(torch.tensor([1.0, 4.0]))).tolist()
+    [[3.0, 4.0]]
+    """
+    if moment.dim() == 1:
+        return matrix * moment.detach().to(torch.float64)
+    parts = torch.split(moment.detach(), _BLOCK if len(moment) >= 2 * WIDE else max(1, len(moment)), dim=1)
+    return torch.cat([matrix @ part.to(torch.float64) for part in parts], dim=1)
 
 
 def times(matrix: Float[Tensor, "*groups m n"], moment: Moment) -> Float[Tensor, "*groups m n"]:
@@ -71,7 +92,7 @@ def mean_square(moment: Moment) -> float:
     >>> mean_square(torch.tensor([1.0, 3.0])), mean_square(torch.diag(torch.tensor([1.0, 3.0])))
     (2.0, 2.0)
     """
-    return float((moment if moment.dim() == 1 else moment.diagonal()).mean())
+    return float((moment if moment.dim() == 1 else moment.diagonal()).to(torch.float64).mean())
 
 
 def outer_fits(

@@ -21,6 +21,7 @@ from rank_search.layers import (
     decompose,
     output_basis,
     root,
+    times,
 )
 from rank_search.priors.kept_numbers import KeptNumbers
 from rank_search.priors.spectrum import Spectrum
@@ -39,10 +40,12 @@ class SpectraCache:
     Args:
         folder: where they are kept; None: nowhere.
         known: decompositions that were made elsewhere (`CachedBases.decompositions`).
+        mapped: whether decompositions stay in the folder, and no weight is copied: for what memory has no room for.
+            Then nobody may change the weights meanwhile.
     """
 
-    def __init__(self, folder: Path | None = None, known: Decompositions | None = None) -> None:
-        self._files = None if folder is None else TensorFiles(folder)
+    def __init__(self, folder: Path | None = None, known: Decompositions | None = None, mapped: bool = False) -> None:
+        self._files = None if folder is None else TensorFiles(folder, mapped)
         self._known = known or {}
         self._latest: dict[str, CachedBases] = {}
 
@@ -87,9 +90,8 @@ class CachedBases:
 
     Attributes:
         key: digest of the weight, its device, and the moments.
-        weight: a copy of it, found to be finite.
+        weight: a copy of it, found to be finite; itself, if decompositions are mapped from files.
         groups: of the layer; if there are several, bases are stacks, and spectra those of all blocks together.
-        moment: the second moment of the layer's inputs, or None; on the weight's device.
         gradients: the second moment of the gradients at its outputs, or None; likewise.
         weighed: the weight as the loss sees it, where the gradients are known.
     """
@@ -106,9 +108,11 @@ class CachedBases:
         self.key = key
         self.groups = 1
         self.gradients: Tensor | None = None
-        self.moment = None if moment is None else _checked(layer_name, moment.to(weight.device))
+        self._mapped = files is not None and files.mapped
+        checked = None if moment is None else _checked(layer_name, moment)
+        self._moment = checked if checked is None or self._mapped else checked.to(weight.device)
         self._layer_name = layer_name
-        self.weight = _checked(layer_name, weight.detach().clone())
+        self.weight = _checked(layer_name, weight.detach() if self._mapped else weight.detach().clone())
         self._files = files
         self._bases: dict[Hashable, Basis] = {}
         self._spectra: dict[Hashable, Spectrum] = {}
@@ -117,6 +121,11 @@ class CachedBases:
         self._outputs: Basis | None = None
         self._of_outputs: Tensor | None = None
         self.weighed: Weighed | None = None
+
+    @property
+    def moment(self) -> Tensor | None:
+        """The second moment of the layer's inputs, or None; on the weight's device."""
+        return None if self._moment is None else self._moment.to(self.weight.device)
 
     def weigh(self, gradients: Tensor) -> None:
         """Make `weighed` of the gradients' second moment; what is decomposed for it is among `decompositions`.
@@ -129,7 +138,7 @@ class CachedBases:
 
     def _beside(self, moved: Tensor) -> CachedBases:
         key = digest({str(moved.device): moved})
-        bases = CachedBases(self._layer_name, moved, key, self._files, {}, self.moment)
+        bases = CachedBases(self._layer_name, moved, key, self._files, {}, self._moment)
         bases._stored, bases.groups = self._stored, self.groups
         return bases
 
@@ -150,7 +159,7 @@ class CachedBases:
         name = _identity(unfolding)
         if name not in self._bases:
             self._bases[name] = self._basis(by_block(unfolding, self.groups, self.weight))
-        return self._bases[name]
+        return self._here(self._bases[name])
 
     def spectrum(self, unfolding: Unfolding) -> Spectrum:
         """The spectrum of that unfolding of the weight, without its dead rows and columns."""
@@ -164,8 +173,22 @@ class CachedBases:
         if self.moment is None:
             return self(by_output)
         if self._outputs is None:
-            self._outputs = output_basis(self.weight, self.moment)
-        return self._outputs
+            self._outputs = self._basis_for(self.moment)
+        return self._here(self._outputs)
+
+    def _basis_for(self, moment: Tensor) -> Basis:
+        """That of the outputs; in a file, if decompositions are mapped."""
+        if not self._mapped:
+            return output_basis(self.weight, moment)
+        name = f"outputs-1-{self.key.hex()}"
+        return Basis(**self._from_disk(name, lambda: _tensors_of(output_basis(self.weight, moment))))
+
+    def _here(self, basis: Basis) -> Basis:
+        """On the weight's device, and what is mapped from a file only for as long as it is used."""
+        device = self.weight.device
+        if basis.left.device == device:
+            return basis
+        return Basis(basis.left.to(device), basis.values.to(device), basis.projected.to(device))
 
     def output_spectrum(self, unfolding: Unfolding) -> Spectrum:
         """The spectrum of that unfolding of W·C^½: its tails are errors of the outputs, exactly for out × (in·kh·kw).
@@ -175,10 +198,12 @@ class CachedBases:
         """
         if self.moment is None:
             return self.spectrum(unfolding)
-        if self._of_outputs is None:
-            seen = by_block(_seen, self.groups, self.weight, self.moment)
-            self._of_outputs = seen.view_as(self.weight).to(self.weight.dtype)
-        return self._spectrum(by_block(unfolding, self.groups, self._of_outputs))
+        seen = self._of_outputs
+        if seen is None:
+            exact = by_block(_seen, self.groups, self.weight, self.moment)
+            seen = exact.view_as(self.weight).to(self.weight.dtype)
+            self._of_outputs = None if self._mapped else seen
+        return self._spectrum(by_block(unfolding, self.groups, seen))
 
     def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` returned the first time for this key; in memory only."""
@@ -197,11 +222,12 @@ class CachedBases:
 
     def _basis(self, matrix: Tensor) -> Basis:
         def tensors() -> dict[str, Tensor]:
-            basis = decompose(matrix) if self.groups == 1 else Basis.stacked([decompose(each) for each in matrix])
-            return {"left": basis.left, "values": basis.values, "projected": basis.projected}
+            return _tensors_of(
+                decompose(matrix) if self.groups == 1 else Basis.stacked([decompose(each) for each in matrix])
+            )
 
-        stored = self._once("basis-1", matrix, tensors)
-        return Basis(**{name: tensor.to(matrix.device) for name, tensor in stored.items()})
+        basis = Basis(**self._once("basis-1", matrix, tensors))
+        return basis if self._mapped else self._here(basis)
 
     def _spectrum(self, matrix: Tensor) -> Spectrum:
         def tensors() -> dict[str, Tensor]:
@@ -219,18 +245,19 @@ class CachedBases:
             self._stored[name] = self._from_disk(name, compute)
         return self._stored[name]
 
-    def _from_disk(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _from_disk(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> Mapping[str, Tensor]:
         if self._files is None:
             return compute()
         tensors = self._files.load(name)
-        if tensors is None:
-            tensors = compute()
-            self._files.save(name, tensors)
-        return tensors
+        return self._files.keep(name, compute()) if tensors is None else tensors
+
+
+def _tensors_of(basis: Basis) -> dict[str, Tensor]:
+    return {"left": basis.left, "values": basis.values, "projected": basis.projected}
 
 
 def _seen(weight: Tensor, moment: Tensor) -> Tensor:
-    return by_output(weight).to(torch.float64) @ root(moment)
+    return times(by_output(weight).to(torch.float64), root(moment))
 
 
 def _identity(unfolding: Unfolding) -> Hashable:

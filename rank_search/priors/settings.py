@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import re
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rank_search.priors.rules import LEVELS, RULES
 from rank_search.priors.spectrum import Spectrum
+
+ENOUGH: Final = 4
+"""Columns for each input of a layer: the least eigenvalues of the moment of white noise are then a quarter of what they
+should be, (1 − √¼)², rather than next to nothing."""
+
+AT_LEAST: Final = 2
+"""Batches that are looked at."""
+
+_MEMORY: Final = re.compile(r"(\d+(?:\.\d+)?) ?([MGT]B)")
+_UNITS: Final = {"MB": 1e6, "GB": 1e9, "TB": 1e12}
 
 
 class PriorSettings(BaseModel):
@@ -31,11 +42,19 @@ class PriorSettings(BaseModel):
         description="Of which matrix: the weights as they are, or weighed by the inputs that the layer sees, so that a "
         "tail is an error of the layer's outputs (needs `calibration`).",
     )
-    calibration: int = Field(
+    calibration: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default=2,
-        ge=0,
         description="Batches of training data on which the inputs of each layer are looked at. Fits then come "
-        "close to the layer's outputs rather than to its weights. 0 = the weights alone.",
+        "close to the layer's outputs rather than to its weights. 0 = the weights alone; `auto` = as many as the "
+        f"widest layer takes, {ENOUGH} columns for each of its inputs, and {AT_LEAST} at least: for language models, "
+        "whose layers have more inputs than two batches have tokens.",
+    )
+    memory: str | None = Field(
+        default=None,
+        description="How much memory the moments of the layers' inputs may take beside the model, such as `4 GB`. "
+        "Where those of all layers take more, they are made in several passes over the batches, and kept, with all "
+        "decompositions, in files from which they are read as they are used. Results are the same. Default: half of "
+        "what is free when a search begins.",
     )
     metric: Literal["outputs", "loss"] = Field(
         default="outputs",
@@ -61,6 +80,19 @@ class PriorSettings(BaseModel):
                 "batches, or leave it out"
             )
         return self
+
+    @field_validator("memory")
+    @classmethod
+    def _memory_is_an_amount(cls, text: str | None) -> str | None:
+        if text is not None and _MEMORY.fullmatch(text) is None:
+            raise ValueError(f"{text!r} is no amount of memory; write it as 512 MB, 4 GB or 1.5 TB")
+        return text
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """`memory` in bytes."""
+        found = None if self.memory is None else _MEMORY.fullmatch(self.memory)
+        return None if found is None else int(float(found[1]) * _UNITS[found[2]])
 
     def rank(self, spectrum: Spectrum) -> int:
         """What the rule says of a spectrum."""

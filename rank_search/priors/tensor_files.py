@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
 import safetensors.torch
 import torch
@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rank_search.basics import replace_whole
+from rank_search.errors import LaunchError
 
 _log = logging.getLogger(__name__)
 
@@ -28,17 +29,22 @@ class TensorFiles:
     writers the later wins. Each file holds a digest of its tensors; one that is cut off or altered is as good
     as absent. A folder that cannot be written to (full, read-only, gone) is given up after one warning: a
     cache may forget, but it never stops the work.
+
+    Args:
+        mapped: whether tensors that are loaded stay in their file, of which the system reads what is looked at, and
+            forgets it again where memory is scarce.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mapped: bool = False) -> None:
         self._folder = folder
+        self.mapped = mapped
         self._writable = True
 
     def load(self, name: str) -> dict[str, Tensor] | None:
         """The tensors saved under this name; None if there are none, or if the file is damaged."""
         path = self._path(name)
         try:
-            tensors = safetensors.torch.load(path.read_bytes())
+            tensors = safetensors.torch.load_file(path) if self.mapped else safetensors.torch.load(path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError) as error:
@@ -63,8 +69,47 @@ class TensorFiles:
             self._writable = False
             _log.warning("The cache folder %s cannot be written to; going on in memory: %s.", self._folder, error)
 
+    def keep(self, name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Save them, and hand them back: those in the file, if it is to be mapped and could be written."""
+        self.save(name, tensors)
+        return (self.load(name) or tensors) if self.mapped and self._writable else tensors
+
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
+
+
+@final
+class KeptTensors(Mapping[str, Tensor]):
+    """Tensors in files of a folder, mapped from there when they are asked for; pickled, only where they are."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files, self._names = TensorFiles(folder, mapped=True), dict[str, str]()
+        self._others: dict[str, Tensor] = {}
+
+    def add(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep these, too; in memory, if the folder cannot be written to."""
+        for name, tensor in tensors.items():
+            file = f"tensor-1-{digest({'tensor': tensor}).hex()}"
+            self._names[name] = file
+            if (kept := self._files.keep(file, {"tensor": tensor})["tensor"]) is tensor:
+                self._others[name] = kept
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name in self._others:
+            return self._others[name]
+        found = self._files.load(self._names[name])
+        if found is None:
+            raise LaunchError(
+                f"What was seen of layer {name!r} is kept in the folder of spectra until a search ends, and is no "
+                "longer there. Run the same command again, and leave the folder alone meanwhile."
+            )
+        return found["tensor"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def digest(tensors: Mapping[str, Tensor]) -> bytes:
@@ -72,15 +117,20 @@ def digest(tensors: Mapping[str, Tensor]) -> bytes:
     hashed = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        hashed.update(numbers_of(tensor))
+        hashed.update(_bytes_of(tensor))
     return hashed.digest()
 
 
 def numbers_of(tensor: Tensor) -> bytes:
     """The bytes of a tensor's numbers in their order, for any memory format and device."""
+    return bytes(_bytes_of(tensor))
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The same, not copied where they lie in their order already."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     # PyTorch gives an empty tensor any stride, and views as bytes only what has a stride of one.
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def user_cache_folder() -> Path:

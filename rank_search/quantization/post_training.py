@@ -235,7 +235,7 @@ class _Rounding:
 
 def _is_matched(layer: Layer) -> bool:
     """Whether its rounding is led by what it sees; all else is rounded as parameters are, by what its numbers do."""
-    return 0 not in layer.shape and not layer.one_hot and not layer.ties
+    return 0 not in layer.shape and layer.groups == 1 and not layer.one_hot and not layer.ties
 
 
 def _restore(module: nn.Module, before: Mapping[str, Tensor]) -> None:

@@ -204,7 +204,7 @@ def _as_kept(study: Study) -> dict[str, Any]:
     """The study file as the store keeps it: without where the store is, which may hold a password, and without what
     says only how trials are run."""
     kept = study.model_dump(mode="json", by_alias=True)
-    del kept["launch"]
+    del kept["launch"], kept["priors"]["memory"]
     for key in ("store", "artifacts"):
         del kept["study"][key]
     for key, usual in (("test", "front"), ("test_share", 0.5)):

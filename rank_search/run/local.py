@@ -9,10 +9,14 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import Final, final
+from typing import Any, Final, final
+
+from numpy.typing import NDArray
+from torch import Tensor
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import Executor, InProcess, Processes
+from rank_search.priors import KeptTensors
 from rank_search.run.preparation import Prepared, begin, prepare, prepare_subject
 from rank_search.run.worker import Findings, LocalRecipe, Workplace, make_context, run_job, with_dense
 from rank_search.study import Problem, Study
@@ -67,10 +71,7 @@ class _Workers:
         workers = self._study.launch.workers or 1
         _steps.info("Decomposing the weights, and starting %d %s", workers, "worker" if workers == 1 else "workers")
         _decompose(prepared)
-        inputs, gradients = (
-            {name: moment.cpu().numpy() for name, moment in each.items()}
-            for each in (prepared.moments.inputs, prepared.moments.gradients)
-        )
+        inputs, gradients = map(_handed, (prepared.moments.inputs, prepared.moments.gradients))
         processes, self._waiting = self._waiting or self._woken().load(), None
         return processes.serve(Findings(inputs, gradients, artifacts, dict(dense)))
 
@@ -88,3 +89,10 @@ def _decompose(prepared: Prepared) -> None:
     """Every basis is on disk before workers ask for it, so that each is decomposed only once."""
     for name, bases in prepared.bases.items():
         bases.decompose(prepared.problem.unfoldings(name))
+
+
+def _handed(moments: Mapping[str, Tensor]) -> Mapping[str, NDArray[Any] | Tensor]:
+    """For workers on this machine: where moments lie, if that is in files, or else the moments themselves."""
+    if isinstance(moments, KeptTensors):
+        return moments
+    return {name: moment.cpu().numpy() for name, moment in moments.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from rank_search.layers import weight_of
+from rank_search.layers import Layer, weight_of
 from rank_search.options import (
     CostModel,
     CutMeasure,
@@ -20,7 +20,8 @@ from rank_search.options import (
     measured_table,
     stored_bits,
 )
-from rank_search.priors import AxisPrior, CachedBases, SpectraCache, axis_priors, user_cache_folder
+from rank_search.priors import AxisPrior, CachedBases, KeptTensors, SpectraCache, axis_priors, user_cache_folder
+from rank_search.run.moment_passes import calibrated_layers, calibration_batches, moment_passes
 from rank_search.run.pretrain import with_pretrained_model
 from rank_search.search import Seed, Space, build_space, require_possible, seed_points
 from rank_search.study import Problem, Study, read_problem
@@ -39,6 +40,7 @@ class Prepared:
 
     Attributes:
         bases: of every layer that may be factorized, with what is known of its inputs.
+        moments: what was seen of the layers, where data was looked at.
         options: what each layer may become, measured; None where neither seed points nor sampler ask for it.
     """
 
@@ -48,14 +50,8 @@ class Prepared:
     costs: CostModel
     seeds: tuple[Seed, ...]
     bases: LayerBases
+    moments: LayerMoments
     options: OptionTable | None
-
-    @property
-    def moments(self) -> LayerMoments:
-        """What was seen of the layers, where data was looked at."""
-        inputs = {name: each.moment for name, each in self.bases.items() if each.moment is not None}
-        gradients = {name: each.gradients for name, each in self.bases.items() if each.gradients is not None}
-        return LayerMoments(inputs, gradients)
 
 
 Reader = Callable[[Problem, LayerBases], tuple[AxisPrior, ...]]
@@ -77,7 +73,7 @@ def layer_bases(problem: Problem, moments: LayerMoments) -> LayerBases:
     Raises:
         LayerError: a weight or a moment has NaN or infinite entries.
     """
-    cache = SpectraCache(cache_folder(problem.study))
+    cache = SpectraCache(cache_folder(problem.study), mapped=isinstance(moments.inputs, KeptTensors))
     inputs, gradients = moments.inputs, moments.gradients
     return {
         name: cache.bases(name, weight_of(problem.model, name), inputs.get(name), gradients.get(name), layer.groups)
@@ -87,17 +83,29 @@ def layer_bases(problem: Problem, moments: LayerMoments) -> LayerBases:
 
 def layer_moments(problem: Problem) -> LayerMoments:
     """What each layer sees of the training data, and the loss of it, on as many batches as the study file says."""
-    settings, seed = problem.study.priors, problem.study.study.seed
-    batches = settings.calibration
-    layers = {name: layer for name, layer in problem.inventory.layers.items() if problem.choices[name]}
+    layers, batches = calibrated_layers(problem), calibration_batches(problem)
     if batches == 0 or not layers:
         return LayerMoments()
-    _steps.info("Looking at what the layers see of the training data")
-    if settings.metric == "loss":
-        seen = loss_moments(problem.task, problem.opened, layers, batches, seed)
+    passes = moment_passes(problem, layers)
+    _steps.info("Looking at what the layers see of the training data: %s", passes.said(batches))
+    if not passes.is_mapped:
+        return _seen(problem, layers, batches)
+    inputs, gradients = (KeptTensors(cache_folder(problem.study)) for _ in range(2))
+    for part in passes.parts:
+        found = _seen(problem, part, batches)
+        inputs.add(found.inputs)
+        gradients.add(found.gradients)
+    return LayerMoments(inputs, gradients)
+
+
+def _seen(problem: Problem, layers: Mapping[str, Layer], batches: int) -> LayerMoments:
+    """In one pass."""
+    task, model, seed = problem.task, problem.opened, problem.study.study.seed
+    if problem.study.priors.metric == "loss":
+        seen = loss_moments(task, model, layers, batches, seed)
     else:
-        seen = LayerMoments(input_moments(problem.task, problem.opened, layers, batches, seed))
-    return of_uses(seen, problem.opened, layers)
+        seen = LayerMoments(input_moments(task, model, layers, batches, seed))
+    return of_uses(seen, model, layers)
 
 
 def begin(study: Study, task: Task | None = None) -> Problem:
@@ -126,7 +134,8 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     """
     problem.inventory.require_layers()
     study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
-    bases = layer_bases(problem, layer_moments(problem))
+    moments = layer_moments(problem)
+    bases = layer_bases(problem, moments)
     _steps.info("Reading the spectra of %d layers", len(layers))
     priors = reader(problem, bases)
     space = build_space(layers, plugins, priors, study.search, problem.groups, problem.choices)
@@ -134,7 +143,7 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     options = option_table(problem, space.groups, bases) if study.search.uses_options else None
     seeds = tuple(seed_points(space, costs, study.search, options))
     require_possible(study.search.constraints, space, costs, seeds)
-    return Prepared(problem, priors, space, costs, seeds, bases, options)
+    return Prepared(problem, priors, space, costs, seeds, bases, moments, options)
 
 
 def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases) -> OptionTable:
@@ -145,11 +154,11 @@ def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases) -
     fits = fits_of(layers, plugins, bases, study.folder)
     table = measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
     settings = study.priors
-    if not settings.cuts or not settings.calibration:
+    if not settings.cuts or not (batches := calibration_batches(problem)):
         return table
     _steps.info("Measuring %d cuts of each of %d layers or groups of layers", settings.cuts, len(table.of))
     seed = study.study.seed
-    return calibrated(table, CutMeasure(problem.task, problem.model, bases, settings.calibration, seed), settings.cuts)
+    return calibrated(table, CutMeasure(problem.task, problem.model, bases, batches, seed), settings.cuts)
 
 
 def with_forms(prepared: Prepared, forms: Forms) -> Prepared:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, final
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.coding import from_safetensors
@@ -16,6 +17,7 @@ from rank_search.launch import Executor, Job, Runner, WorkerRecipe, this_process
 from rank_search.layers import Bases
 from rank_search.observe import logs
 from rank_search.point import Outcome, Point, State
+from rank_search.priors import KeptTensors
 from rank_search.run.preparation import Prepared, begin, layer_bases
 from rank_search.study import Problem, Study
 from rank_search.tasks import LayerMoments
@@ -73,8 +75,8 @@ class Findings:
         dense: what the study has measured of the dense model.
     """
 
-    inputs: Mapping[str, NDArray[Any]]
-    gradients: Mapping[str, NDArray[Any]]
+    inputs: Mapping[str, NDArray[Any] | Tensor]
+    gradients: Mapping[str, NDArray[Any] | Tensor]
     artifacts: ArtifactStore
     dense: Mapping[str, float]
 
@@ -96,12 +98,15 @@ class LocalRecipe(WorkerRecipe[Problem, Findings]):
         return begin(self.study)
 
     def runner(self, loaded: Problem, found: Findings) -> Runner:
-        moments = (
-            {name: torch.from_numpy(moment) for name, moment in each.items()}
-            for each in (found.inputs, found.gradients)
-        )
-        context = make_context(loaded, layer_bases(loaded, LayerMoments(*moments)))
+        moments = LayerMoments(_received(found.inputs), _received(found.gradients))
+        context = make_context(loaded, layer_bases(loaded, moments))
         return partial(run_job, with_dense(context, loaded, found.dense), found.artifacts)
+
+
+def _received(moments: Mapping[str, NDArray[Any] | Tensor]) -> Mapping[str, Tensor]:
+    if isinstance(moments, KeptTensors):
+        return moments
+    return {name: torch.as_tensor(moment) for name, moment in moments.items()}
 
 
 def log_as_worker(study: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rank_search.tasks.batch_inputs import inputs_in
-from rank_search.tasks.calibration import input_moments, moments_of_inputs, run_on, wide
+from rank_search.tasks.calibration import columns_seen, input_moments, moments_of_inputs, run_on, wide
 from rank_search.tasks.examples import selection_examples
-from rank_search.tasks.gradients import LayerMoments, LossAlone, LossOf, loss_moments
+from rank_search.tasks.gradients import MOST_OUTPUTS, LayerMoments, LossAlone, LossOf, loss_moments
 from rank_search.tasks.language_model import LanguageModel
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
@@ -26,6 +26,7 @@ from rank_search.tasks.tied_moments import of_uses
 from rank_search.tasks.watching import PLAIN, Given, Random, Seen, leaves_of, set_random_states, watched
 
 __all__ = [
+    "MOST_OUTPUTS",
     "PLAIN",
     "Batch",
     "Given",
@@ -39,6 +40,7 @@ __all__ = [
     "Task",
     "as_for_loss",
     "checked_batches",
+    "columns_seen",
     "error_rate",
     "generators",
     "has_test",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -25,6 +26,9 @@ MOST_PATCHES: Final = 8192
 _LONGER: Final = 8
 """Times as many batches, at most, are looked at for a layer that the first ones do not reach."""
 
+_ROWS: Final = 512
+"""Of a matrix, that are made wider at once."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,7 +44,9 @@ def input_moments(
     loss, without dropout, and is not changed; torch's global generator is at `rng_seed` meanwhile, so that a shuffled
     pass is the same each time. Of a batch, a layer takes at most `MOST_PATCHES` patches: those of its first examples.
     Padded positions (`Task.mask`) of batch × length × features inputs are none. Products are in float32 or wider, sums
-    in float64. Complexity: the forwards, and O(patches·n²) for each layer.
+    in float64. The moment of a layer that sees no more than n patches is in float64 altogether, with a warning: of
+    directions that no patch has, float32 would tell its rounding, where the weight is to decide. Complexity: the
+    forwards, and O(patches·n²) for each layer; 12·n² bytes.
 
     Of one-hot inputs it is the diagonal, n numbers: how often each is to be expected (see `frequencies`). Ties that
     look up rows of a layer have theirs beside it (see `of_uses`).
@@ -65,7 +71,31 @@ def input_moments(
                     break
             padding.says(task.mask(batch))
             task.loss(model, batch)
+    _warn_of_short(sums, batches, "set calibration = {} under [priors]")
     return _usable({name: each.mean() for name, each in sums.items()})
+
+
+def columns_seen(
+    task: Task, model: nn.Module, layers: Mapping[str, Layer], batches: int, rng_seed: int = 0
+) -> dict[str, int]:
+    """How many patches each layer sees in the first batches that `input_moments` looks at; the model is not changed.
+
+    Raises:
+        TaskError: the task raises, or has no training data.
+    """
+    counts = {name: _Count(layer) for name, layer in layers.items()}
+    with (
+        seeded(rng_seed),
+        torch.no_grad(),
+        padding_of(model) as padding,
+        _hooked(model, counts, padding),
+        as_for_loss(model),
+        task_errors("training() or loss()"),
+    ):
+        for batch in islice(checked_batches(task.training(), "training data"), batches):
+            padding.says(task.mask(batch))
+            task.loss(model, batch)
+    return {name: each.count for name, each in counts.items()}
 
 
 def moments_of_inputs(model: nn.Module, layers: Mapping[str, Layer], batches: Iterable[Example]) -> dict[str, Tensor]:
@@ -76,9 +106,11 @@ def moments_of_inputs(model: nn.Module, layers: Mapping[str, Layer], batches: It
     """
     sums = _watchers(layers)
     watch = padding_of(model)
+    number = -1
     with torch.no_grad(), in_evaluation(model), layer_by_layer(), watch as padding, _hooked(model, sums, padding):
         for number, batch in enumerate(batches):
             run_on(model, batch, number)
+    _warn_of_short(sums, number + 1, "hand over {} batches like these")
     return _usable({name: each.mean() for name, each in sums.items()})
 
 
@@ -102,6 +134,21 @@ def run_on(model: nn.Module, inputs: Example, number: int) -> None:
         ) from error
 
 
+def _warn_of_short(sums: Mapping[str, _Watcher], batches: int, remedy: str) -> None:
+    """Say which layer has the fewest patches for its size, and what would be enough."""
+    short = {name: each for name, each in sums.items() if isinstance(each, _Moment) and each.is_short}
+    if not short:
+        return
+    name, worst = max(short.items(), key=lambda item: item[1].size / item[1].count)
+    others = f" ({len(short) - 1} other layers are short of data, too)" if len(short) > 1 else ""
+    _log.warning(
+        "Layer %s has %d inputs, and saw %d columns of them%s; it takes more than %d. Where the data says nothing, its "
+        "weight decides. To know its inputs, %s.",
+        *(name, worst.size, worst.count, others, worst.size),
+        remedy.format(batches * worst.size // worst.count + 1),
+    )
+
+
 def _usable(found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
     unseen = [name for name, moment in found.items() if moment is None]
     if unseen:
@@ -116,12 +163,24 @@ def _usable(found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
     return usable
 
 
-class _Moment:
-    """The sum of x·xᵀ over all patches so far."""
+class _Count:
+    """How many patches a layer has seen."""
 
     def __init__(self, layer: Layer) -> None:
-        self._layer = layer
+        self.layer, self.count = layer, 0
+
+    def take(self, x: Tensor) -> None:
+        """Count the inputs of one call of the layer."""
+        self.count += len(self.layer.columns(x.detach(), MOST_PATCHES))
+
+
+class _Moment:
+    """The sum of x·xᵀ over all patches so far, and the patches themselves while there are no more than n."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
         self._sum: Tensor | None = None
+        self._rows: list[Tensor] = []
         self.count = 0
         self.is_full = False
 
@@ -129,16 +188,40 @@ class _Moment:
         """Add the inputs of one call of the layer."""
         if self.is_full:
             return
-        seen = wide(self._layer.columns(x.detach(), MOST_PATCHES))
-        if self._layer.groups > 1:
-            seen = seen.view(len(seen), self._layer.groups, -1).transpose(0, 1)  # groups × rows × n
-        product = (seen.mT @ seen).to(torch.float64)
-        self._sum = product if self._sum is None else self._sum + product
+        seen = wide(self.layer.columns(x.detach(), MOST_PATCHES))
+        if self.layer.groups > 1:
+            seen = seen.view(len(seen), self.layer.groups, -1).transpose(0, 1)  # groups × rows × n
+        self._sum = summed(self._sum, seen.mT @ seen)
         self.count += seen.shape[-2]
+        self._rows = [*self._rows, seen.clone()] if self.is_short else []
+
+    @property
+    def size(self) -> int:
+        """n: the inputs that one output is made of."""
+        return self.layer.shape[1] * math.prod(self.layer.kernel)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there are directions of the inputs of which the data says nothing."""
+        return 0 < self.count <= self.size
 
     def mean(self) -> Tensor | None:
-        """None where the layer has seen nothing."""
-        return None if self._sum is None or not self.count else (self._sum / self.count).to(torch.float32)
+        """None where the layer has seen nothing; in float64 where it is short of data. The sum is used up."""
+        found, self._sum = self._sum, None
+        if found is None or not self.count:
+            return None
+        if not self.is_short:
+            return found.div_(self.count).to(torch.float32)
+        rows = torch.cat(self._rows, dim=-2).to(torch.float64)
+        return rows.mT @ rows / self.count
+
+
+def summed(total: Tensor | None, product: Tensor) -> Tensor:
+    """A sum in float64 with one more matrix in it, changed in place: never all of the matrix is in float64."""
+    total = torch.zeros_like(product, dtype=torch.float64) if total is None else total
+    for row in range(0, len(product), _ROWS):
+        total[row : row + _ROWS].add_(product[row : row + _ROWS])
+    return total
 
 
 def _watchers(layers: Mapping[str, Layer]) -> dict[str, _Moment | Occurrences]:
@@ -155,18 +238,19 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+_Watcher = _Moment | _Count | Occurrences
+
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]
 
 
-def _hook(moment: _Moment | Occurrences, padding: Padding) -> Hook:
-    if isinstance(moment, _Moment) and moment._layer.channels != -1:
-        # its second dimension has channels, and is no length, even if as long as one
+def _hook(moment: _Watcher, padding: Padding) -> Hook:
+    if moment.layer.channels != -1:  # its second dimension has channels, and is no length, even if as long as one
         return lambda module, inputs, named: moment.take(input_of(inputs, named))
     return lambda module, inputs, named: moment.take(padding.without(input_of(inputs, named)))
 
 
 @contextmanager
-def _hooked(model: nn.Module, sums: Mapping[str, _Moment | Occurrences], padding: Padding) -> Iterator[None]:
+def _hooked(model: nn.Module, sums: Mapping[str, _Watcher], padding: Padding) -> Iterator[None]:
     """Each of these layers watched."""
     hooks = {model.get_submodule(name): _hook(moment, padding) for name, moment in sums.items()}
     handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks.items()]

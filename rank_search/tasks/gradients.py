@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.layers import Example, Layer
-from rank_search.tasks.calibration import input_moments, wide
+from rank_search.tasks.calibration import input_moments, summed, wide
 from rank_search.tasks.task import Batch, Task, task_loss
 
 _log: Final = logging.getLogger(__name__)
@@ -119,8 +119,7 @@ class _Gradients:
     def _add(self, gradient: Tensor) -> None:
         at = gradient.movedim(self._layer.channels, -1)
         rows = wide(at.reshape(-1, at.shape[-1]))
-        product = (rows.T @ rows).to(torch.float64)
-        self._sum = product if self._sum is None else self._sum + product
+        self._sum = summed(self._sum, rows.T @ rows)
 
     def mean(self, batches: int) -> Tensor | None:
         """None where no gradient came, nothing but zeros, or one that is not finite."""

@@ -20,7 +20,7 @@ class Occurrences:
     """
 
     def __init__(self, layer: Layer, most: int) -> None:
-        self._layer, self._most = layer, most
+        self.layer, self._most = layer, most
         self._counts: Tensor | None = None
         self.count = 0
         self.is_full = False
@@ -29,8 +29,8 @@ class Occurrences:
         """Count the inputs of one call of the layer."""
         if self.is_full:
             return
-        seen = self._layer.columns(x.detach(), self._most)
-        found = torch.bincount(seen, minlength=self._layer.in_features)[: self._layer.in_features]
+        seen = self.layer.columns(x.detach(), self._most)
+        found = torch.bincount(seen, minlength=self.layer.in_features)[: self.layer.in_features]
         self._counts = found.to(torch.float64) if self._counts is None else self._counts + found
         self.count += len(seen)
 

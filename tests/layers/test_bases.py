@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rank_search.errors import ContractError
-from rank_search.layers import DirectBases, decompose
+from rank_search.layers import DirectBases, bases, decompose, metric, output_basis
 
 
 def matrix(rows: int, columns: int, rank: int, seed: int = 0) -> Tensor:
@@ -108,3 +108,53 @@ def test_memo_computes_once_per_key() -> None:
     assert direct.memo("core", compute) is direct.memo("core", compute)
     assert direct.memo("other", compute) is made[1]
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("inputs", [3, 9, 12, 40])
+def test_a_basis_of_many_outputs_is_the_best_of_every_rank(inputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the outputs as far as inputs tell them apart, and then for what is left of the weight."""
+    weight, X = matrix(13, 12, 12), matrix(inputs, 12, 12, seed=1)
+    moment = X.T @ X / inputs
+    monkeypatch.setattr(bases, "WIDE", 8)
+    monkeypatch.setattr(metric, "WIDE", 6)
+    monkeypatch.setattr(metric, "_BLOCK", 5)
+    basis = output_basis(weight, moment)
+    seen = torch.linalg.svdvals(weight @ X.T / inputs**0.5)[:12]
+    torch.testing.assert_close(basis.values[: len(seen)], seen, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(basis.left.T @ basis.left, torch.eye(12, dtype=torch.float64), rtol=0, atol=1e-12)
+    torch.testing.assert_close(basis.projected, basis.left.T @ weight, rtol=0, atol=1e-12)
+    told = torch.linalg.qr(weight @ X.T).Q
+    rest = torch.linalg.svdvals(weight - told @ (told.T @ weight)).square()
+    for rank in range(1, 13):
+        left = weight - basis.left[:, :rank] @ basis.projected[:rank]
+        error = float((left @ moment * left).sum())
+        assert error <= float(seen[rank:].square().sum()) + 1e-9 * float(seen[0]) ** 2
+        if rank >= inputs:
+            assert float(left.square().sum()) <= 1.001 * float(rest[rank - inputs :].sum()) + 1e-9
+
+
+def test_a_basis_of_many_outputs_without_inputs_is_that_of_the_weight(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = matrix(13, 12, 12)
+    monkeypatch.setattr(bases, "WIDE", 8)
+    found, plain = output_basis(weight, torch.zeros(12, 12)), decompose(weight)
+    assert found.values.abs().max() == 0
+    torch.testing.assert_close(
+        found.left[:, :5] @ found.projected[:5], plain.left[:, :5] @ plain.projected[:5], rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(30, 50), (50, 30), (40, 40)])
+def test_large_matrices_are_decomposed_in_float32(rows: int, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bases, "WIDE", 30)
+    exact = matrix(rows, columns, 60).to(torch.float32)
+    basis = decompose(exact)
+    values = torch.linalg.svdvals(exact.double())
+    assert basis.left.dtype == torch.float32
+    assert identity_error(basis.left) < 1e-5
+    for rank in range(len(values)):
+        kept = basis.left[:, :rank].double() @ basis.projected[:rank].double()
+        best = float(values[rank:].square().sum())
+        error = float((exact.double() - kept).square().sum())
+        assert error <= best * (1 + 1e-5) + 1e-9 * float(values[0]) ** 2
+    half = decompose(exact.to(torch.float16))
+    assert (half.left.dtype, half.values.dtype, half.projected.dtype) == (torch.float16,) * 3

@@ -67,7 +67,7 @@ def test_examples_of_every_form_count_the_same(form: str) -> None:
     assert mean_macs(model, [example]) == mean_macs(plain, [(IDS, MASK)]) == 6 * 16 * 32 + 32 * 3
     found, expected = take_inventory(model, example), take_inventory(plain, (IDS, MASK))
     assert found.layers == expected.layers
-    assert {*found.layers} == {"inner", "head"}
+    assert {*found.layers} == {"table", "inner", "head"}
     assert rs.layers(model, example).total.params == count_params(model)
     moved = [forward(model, repeated(example, 3)), plain(IDS.repeat(3, 1), MASK.repeat(3, 1))]
     torch.testing.assert_close(*moved)

@@ -163,7 +163,7 @@ def test_a_diagonal_stands_for_its_matrix() -> None:
 def test_many_outputs_are_decomposed_by_the_side_of_the_inputs(moment: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.randn(50, 6, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     expected = output_basis(weight, moment)
-    monkeypatch.setattr("rank_search.layers.bases._MANY", 20)
+    monkeypatch.setattr("rank_search.layers.bases.WIDE", 20)
     found = output_basis(weight, moment)
     torch.testing.assert_close(found.values, expected.values)
     torch.testing.assert_close(found.left.T @ found.left, torch.eye(6, dtype=torch.float64))

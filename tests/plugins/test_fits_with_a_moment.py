@@ -195,3 +195,15 @@ def test_fit_of_the_next_rank_decomposes_nothing_large(
     with Decompositions() as second:
         fitted(name, weight, warm, bases, shape)
     assert second.found == left
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_moment_may_be_wider_than_the_weight(name: str) -> None:
+    """As where the data is short: in float64, beside a weight in float32."""
+    shape = SHAPES[0]
+    weight, moment = weight_of(shape, 0).to(torch.float32), moment_of(shape, "few", 0)
+    bases = DirectBases(weight, moment)
+    for values in choices(name, shape):
+        form = fitted(name, weight, values, bases, shape)
+        assert all(parameter.dtype == torch.float32 for parameter in form.parameters())
+        assert output_error(weight, form.dense(), moment) <= 1.001 * output_error(weight, torch.zeros(shape), moment)

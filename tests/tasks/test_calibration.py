@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
-from rank_search.layers import Layer
-from rank_search.tasks import Supervised, input_moments
+from rank_search.layers import Layer, output_basis
+from rank_search.tasks import Supervised, columns_seen, input_moments
 from rank_search.tasks.calibration import MOST_PATCHES
 from rank_search.testing import GEOMETRIES
 
@@ -193,3 +193,44 @@ def test_calibration_without_training_data_is_refused() -> None:
     model = net()
     with pytest.raises(TaskError, match="training data yielded no batch"):
         input_moments(task(model, []), model, LAYERS, 1)
+
+
+# ---- short of data ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [6, 20])
+def test_where_the_data_says_nothing_the_weight_decides(count: int, caplog: pytest.LogCaptureFixture) -> None:
+    """After the directions of outputs that the data has come the best ones for what is left of the weight."""
+    n = 64
+    left, right = (torch.linalg.qr(normal(n, n, seed=seed).double()).Q for seed in (1, 2))
+    weight = ((left * torch.exp(-torch.arange(n) / 24)) @ right.T).float()
+    model = nn.Sequential(nn.Linear(n, n, bias=False))
+    model[0].weight.data.copy_(weight)
+    X = normal(count, n, seed=3) * torch.exp(normal(n, seed=4))
+    data = [(part, torch.zeros(len(part), dtype=torch.long)) for part in X.split(count // 2)]
+    layers = {"0": Layer.of(model[0], "0")}
+    moment = input_moments(task(model, data), model, layers, 2)["0"]
+    assert f"Layer 0 has 64 inputs, and saw {count} columns of them; it takes more than 64." in caplog.text
+    assert f"set calibration = {2 * 64 // count + 1} under [priors]" in caplog.text
+    torch.testing.assert_close(moment, X.T.double() @ X.double() / count, rtol=1e-12, atol=0.0)
+    basis = output_basis(weight, moment)
+    seen = torch.linalg.qr((X @ weight.T).T.double()).Q  # n × count
+    rest = torch.linalg.svdvals(weight.double() - seen @ (seen.T @ weight.double()))
+    for rank in range(count, n, 7):
+        kept = basis.left[:, :rank].double() @ basis.projected[:rank].double()
+        error = float((weight.double() - kept).square().sum())
+        assert error <= 1.001 * float(rest[rank - count :].square().sum())
+
+
+def test_data_that_suffices_is_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    model = net()
+    found = input_moments(task(model, Shuffled()), model, {"fc": LAYERS["fc"]}, 2)
+    assert found["fc"].dtype == torch.float32
+    assert not caplog.records
+
+
+def test_columns_are_counted_as_moments_count_them() -> None:
+    model, data = net(), Shuffled()
+    counted = columns_seen(task(model, data), model, LAYERS, 3, rng_seed=7)
+    assert counted == {"twice": 3 * 2 * 4 * 30, "fc": 3 * 4 * 30, "idle": 0}
+    assert not any(module._forward_pre_hooks for module in model.modules())
