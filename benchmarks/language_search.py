@@ -27,6 +27,7 @@ import rank_search as rs
 from benchmarks.language import read, show, table
 from rank_search.options import CutMeasure, build_groups, calibrated
 from rank_search.point import Outcome, State
+from rank_search.run.moment_passes import calibration_batches
 from rank_search.search import AutoSearcher, KeptShares, OptunaSearcher, Searcher, SearchSettings, Space, seed_points
 from rank_search.study import Problem
 from rank_search.tasks import LayerMoments, loss_moments, seeded
@@ -157,8 +158,8 @@ Way = tuple[Evaluator, Callable[[float], Found]]
 
 
 def ways(problem: Problem, chosen: Sequence[Any], seed: int, given: argparse.Namespace) -> Mapping[str, Way]:
-    layers, batches, count = problem.inventory.layers, problem.study.priors.calibration, given.trials
-    seen = loss_moments(problem.task, problem.model, layers, batches, seed)
+    layers, batches, count = problem.inventory.layers, calibration_batches(problem), given.trials
+    seen = loss_moments(problem.task, problem.opened, layers, batches, seed)
     whitened, groups = LayerMoments(seen.inputs), five_by_one(layers, given.groups)
     tables = {"outputs": table(problem, whitened), "loss": table(problem, seen)}
     space, tied_space = (Space(build_groups(layers, problem.plugins, each)) for each in (None, groups))
