@@ -8,6 +8,7 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import eigh
 
 from rank_search.basics import Float, Int
 from rank_search.options import Array
@@ -56,7 +57,7 @@ class Residual:
         squares = _squares(positions, positions)
         best, found = -np.inf, cls(positions, REACHES[0], AMPLITUDES[0], NOISES[0], np.zeros(len(residuals)))
         for reach in REACHES:
-            values, vectors = np.linalg.eigh(np.exp(-0.5 * squares / reach**2))
+            values, vectors = _eigen(np.exp(-0.5 * squares / reach**2))
             along = vectors.T @ residuals  # n
             for amplitude, noise in product(AMPLITUDES, NOISES):
                 spectrum = amplitude**2 * np.maximum(0.0, values) + noise**2
@@ -100,6 +101,18 @@ def nearest(
     if len(positions) <= count or not len(to):
         return np.arange(min(count, len(positions)))
     return np.sort(np.argsort(_squares(positions, to).min(axis=1), kind="stable")[:count])
+
+
+def _eigen(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """Eigenvalues and vectors; by QR iteration where divide and conquer, which is faster, does not converge.
+
+    It fails now and then on matrices that have nothing to it, with some builds of OpenBLAS.
+    """
+    try:
+        values, vectors = np.linalg.eigh(matrix)
+    except np.linalg.LinAlgError:
+        values, vectors = eigh(matrix, driver="ev")
+    return values, vectors
 
 
 def _squares(some: Float[Array, "n d"], others: Float[Array, "m d"]) -> Float[Array, "n m"]:

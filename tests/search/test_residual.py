@@ -28,6 +28,18 @@ def kernel(some: np.ndarray, others: np.ndarray, reach: float, amplitude: float)
     return np.asarray(amplitude**2 * np.exp(-squares / (2 * reach**2)))
 
 
+def test_residual_is_the_same_where_divide_and_conquer_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = Residual.fitted(*data(12))
+
+    def fails(matrix: np.ndarray) -> None:
+        raise np.linalg.LinAlgError("Eigenvalues did not converge")
+
+    monkeypatch.setattr(np.linalg, "eigh", fails)
+    found = Residual.fitted(*data(12))
+    assert (found.reach, found.amplitude, found.noise) == (expected.reach, expected.amplitude, expected.noise)
+    np.testing.assert_allclose(found.mean(NEW), expected.mean(NEW), rtol=1e-9)
+
+
 @pytest.mark.parametrize("count", [1, 3, 12, 60])
 def test_residual_is_the_likeliest_process_and_its_mean_the_textbook_one(count: int) -> None:
     """Rasmussen and Williams, equations 2.25 and 5.8."""
