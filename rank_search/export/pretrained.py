@@ -15,7 +15,7 @@ from rank_search.export.free_sizes import free_sizes
 from rank_search.export.pretrained_module import opened, write_module
 from rank_search.export.quiet import quiet, said
 from rank_search.export.tracing import Place
-from rank_search.layers import Example, Factorization, copied, name_of
+from rank_search.layers import Example, Factorization, Opened, copied, name_of
 
 PRETRAINED: Final = "transformers"
 """The name of the format."""
@@ -71,6 +71,12 @@ def _require_pretrained(model: Any) -> None:
 
 def _forms(model: nn.Module) -> dict[str, Factorization]:
     """The layers that are factorized, by name."""
+    opened_ones = [name for name, each in model.named_modules() if isinstance(each, Opened)]
+    if opened_ones:
+        raise ExportError(
+            f"{', '.join(opened_ones)}: several layers are in one module there, of which --format transformers writes "
+            "none by itself. Search without these ([layers] split and exclude), or use --format safetensors."
+        )
     found = {name: each for name, each in model.named_modules() if isinstance(each, Factorization)}
     others = [
         f"{name} ({name_of(type(each))}, {each.layer.kind})"
