@@ -15,12 +15,12 @@ from rank_search.export.free_sizes import free_sizes
 from rank_search.export.pretrained_module import opened, write_module
 from rank_search.export.quiet import quiet, said
 from rank_search.export.tracing import Place
-from rank_search.layers import Example, Factorization, copied, name_of
+from rank_search.layers import Example, Factorization, Opened, copied, name_of
 
 PRETRAINED: Final = "transformers"
 """The name of the format."""
 
-_KINDS: Final = ("linear", "transformers-conv1d")
+_KINDS: Final = ("linear", "transformers-conv1d", "embedding")
 """Of layers that the written module has, as svd."""
 
 
@@ -35,11 +35,13 @@ def write_pretrained(model: nn.Module, plain: nn.Module, example: Example, asked
             does not have, or transformers cannot save or open it.
     """
     _require_pretrained(plain)
-    ranks = _ranks(plain)
+    forms = _forms(plain)
+    ranks = {name: int(each.values["rank"]) for name, each in forms.items()}
+    ties = {tie.name: name for name, each in forms.items() for tie in each.layer.ties}
     with quiet():
         try:
             copied(plain).save_pretrained(folder, save_original_format=False)  # type: ignore[operator]
-            write_module(folder, plain, ranks)
+            write_module(folder, plain, ranks, ties)
             written = opened(folder, type(plain).__name__)
         except OSError:
             raise
@@ -67,8 +69,14 @@ def _require_pretrained(model: Any) -> None:
             )
 
 
-def _ranks(model: nn.Module) -> dict[str, int]:
-    """The rank of each layer that is factorized, by its name."""
+def _forms(model: nn.Module) -> dict[str, Factorization]:
+    """The layers that are factorized, by name."""
+    opened_ones = [name for name, each in model.named_modules() if isinstance(each, Opened)]
+    if opened_ones:
+        raise ExportError(
+            f"{', '.join(opened_ones)}: several layers are in one module there, of which --format transformers writes "
+            "none by itself. Search without these ([layers] split and exclude), or use --format safetensors."
+        )
     found = {name: each for name, each in model.named_modules() if isinstance(each, Factorization)}
     others = [
         f"{name} ({name_of(type(each))}, {each.layer.kind})"
@@ -77,8 +85,8 @@ def _ranks(model: nn.Module) -> dict[str, int]:
     ]
     if others:
         raise ExportError(
-            f"--format transformers writes layers of the kinds {' and '.join(_KINDS)} as svd, and no others: "
+            f"--format transformers writes layers of the kinds {', '.join(_KINDS)} as svd, and no others: "
             f"{', '.join(others)}. Search without these ([layers] factorizations and exclude), or use --format "
             "safetensors."
         )
-    return {name: int(each.values["rank"]) for name, each in found.items()}
+    return found

@@ -27,7 +27,7 @@ from transformers import {config}, {model}  # noqa: E402
 
 
 class {prefix}{config}({config}):
-    """With `low_rank`: ranks of layers by their names."""
+    """With `low_rank`: ranks of layers by their names; and `low_rank_ties`: layers with the factors of such a layer."""
 
     model_type = "{type}"
 
@@ -40,6 +40,10 @@ class {prefix}{model}({model}):
     def __init__(self, config, *args, **kwargs):
         super().__init__(config, *args, **kwargs)
         put_low_rank(self)
+
+    def get_expanded_tied_weights_keys(self, *args, **kwargs):
+        """Which parameters are tied by their names: none of a layer of low rank."""
+        return still_tied(self, super().get_expanded_tied_weights_keys(*args, **kwargs))
 '''
 
 _AUTO: Final[Mapping[str, str]] = {
@@ -55,8 +59,13 @@ _AUTO: Final[Mapping[str, str]] = {
 """What opens a folder, and how transformers' tables of the models that each opens are called."""
 
 
-def write_module(folder: Path, model: Any, ranks: Mapping[str, int]) -> None:
-    """Write the module beside a model that transformers has saved, and name its classes in the configuration."""
+def write_module(folder: Path, model: Any, ranks: Mapping[str, int], ties: Mapping[str, str]) -> None:
+    """Write the module beside a model that transformers has saved, and name its classes in the configuration.
+
+    Args:
+        ranks: of the layers that are factorized, by name.
+        ties: of each layer that uses the factors of one of these, the name of that one.
+    """
     names = {"model": type(model).__name__, "config": type(model.config).__name__}
     text = inspect.getsource(modeling_low_rank) + _CLASSES.format(**names, type=_type(model), prefix=_PREFIX)
     (folder / f"{MODELING}.py").write_text(text, encoding="utf-8")
@@ -68,6 +77,7 @@ def write_module(folder: Path, model: Any, ranks: Mapping[str, int]) -> None:
             **dict.fromkeys(_auto_classes(names["model"]), f"{own}{names['model']}"),
         },
         "low_rank": dict(ranks),
+        "low_rank_ties": dict(ties),
         "model_type": _type(model),
     }
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
