@@ -60,7 +60,7 @@ ONLY_IN = {  # a library that some files of a room may import
     ("launch", "ray"): {"ray_actors.py", "ray_connection.py"},
     ("options", "torch"): {"cuts.py", "fits.py", "fitted.py", "of_model.py"},
     ("options", "scipy"): {"knapsack.py"},
-    ("search", "scipy"): {"surrogate.py"},
+    ("search", "scipy"): {"residual.py", "surrogate.py"},
     ("observe", "optuna"): {"optuna_storage.py"},
     ("observe", "ray"): {"ray_metrics.py", "tensorboard.py"},
 }
