@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -301,6 +302,10 @@ def test_quiet_prints_results_and_errors_only(tmp_path: Path, command: Command) 
     assert command("front", study.store, "none", "-q").err
 
 
+PATIENCE = 300
+"""Seconds without a word from the command, after which it hangs."""
+
+
 class Terminal:
     """The command at a terminal of its own; its standard output and error are one."""
 
@@ -314,6 +319,7 @@ class Terminal:
 
     def lines(self) -> Iterator[str]:
         while True:
+            assert select.select([self._ours], [], [], PATIENCE)[0], f"nothing in {PATIENCE} s after: {self.said}"
             try:
                 part = os.read(self._ours, 65536)
             except OSError:  # what Linux says when the other side is closed
