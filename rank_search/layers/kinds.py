@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from torch import Tensor, nn
 
-from rank_search.errors import BrokenPluginError, ContractError, LayerError
+from rank_search.errors import LayerError
+from rank_search.layers.entries import entries_of, loaded_class
 from rank_search.layers.kind import LayerKind
 
 GROUP: Final = "rank_search.layers"
@@ -34,23 +33,11 @@ def layer_kinds() -> Mapping[str, LayerKind]:
     >>> "linear" in layer_kinds()
     True
     """
-    return {entry.name: _loaded(entry) for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
-
-
-def _loaded(entry: EntryPoint) -> LayerKind:
-    try:
-        found: object = entry.load()
-    except Exception as error:
-        raise BrokenPluginError(
-            f"The kind of layer {entry.name!r} ({entry.value}) is installed but does not load: "
-            f"{type(error).__name__}: {error}. Reinstall or remove its package."
-        ) from error
-    if not (inspect.isclass(found) and issubclass(found, LayerKind)) or inspect.isabstract(found):
-        raise ContractError(
-            f"The kind of layer {entry.name!r} loads {found!r}; a kind is a subclass of rank_search.layers.LayerKind "
-            "that defines all of its abstract methods. Reinstall or remove its package."
-        )
-    return found()
+    kinds = {
+        name: loaded_class(entry, "The kind of layer", LayerKind)  # type: ignore[type-abstract]
+        for name, entry in entries_of(GROUP).items()
+    }
+    return {name: kind() for name, kind in kinds.items()}
 
 
 def kind_named(name: str) -> LayerKind:

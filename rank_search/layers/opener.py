@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
 from torch import Tensor, nn
 
-from rank_search.errors import BrokenPluginError, ContractError
+from rank_search.layers.entries import entries_of, loaded_class
 from rank_search.layers.kinds import is_like
 
 GROUP: Final = "rank_search.opened"
@@ -84,23 +82,10 @@ def openers() -> Mapping[str, type[Opened]]:
     >>> "lstm" in openers()
     True
     """
-    return {entry.name: _loaded(entry) for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
-
-
-def _loaded(entry: EntryPoint) -> type[Opened]:
-    try:
-        found: object = entry.load()
-    except Exception as error:
-        raise BrokenPluginError(
-            f"What opens {entry.name!r} ({entry.value}) is installed but does not load: {type(error).__name__}: "
-            f"{error}. Reinstall or remove its package."
-        ) from error
-    if not (inspect.isclass(found) and issubclass(found, Opened)) or inspect.isabstract(found):
-        raise ContractError(
-            f"What opens {entry.name!r} loads {found!r}; it must be a subclass of rank_search.layers.Opened that "
-            "defines all of its abstract methods. Reinstall or remove its package."
-        )
-    return found
+    return {
+        name: loaded_class(entry, "What opens", Opened)  # type: ignore[type-abstract]
+        for name, entry in entries_of(GROUP).items()
+    }
 
 
 def opener_of(module: nn.Module) -> type[Opened] | None:

@@ -8,12 +8,13 @@ import inspect
 import sys
 from contextlib import AbstractContextManager
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points, version
+from importlib.metadata import EntryPoint, version
 from pathlib import Path
 from typing import Final
 
 from rank_search.basics import attributing, nearest
 from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginError
+from rank_search.layers.entries import entries_of, loaded
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
 from rank_search.point import DENSE
@@ -23,7 +24,7 @@ GROUP: Final = "rank_search.factorizations"
 
 def installed() -> dict[str, EntryPoint]:
     """Every registered factorization by name, not yet loaded; sorted by name."""
-    return {entry.name: entry for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name)}
+    return entries_of(GROUP)
 
 
 @lru_cache(maxsize=256)
@@ -103,14 +104,7 @@ def _from_entry_point(name: str) -> object:
             f"No factorization {name!r} is installed{nearest(name, [*known, DENSE])} "
             "A plugin in a file is named path.py:Class."
         )
-    try:
-        loaded: object = known[name].load()
-    except Exception as error:
-        raise BrokenPluginError(
-            f"The factorization {name!r} ({known[name].value}) is installed but does not load: "
-            f"{type(error).__name__}: {error}. Reinstall or remove its package."
-        ) from error
-    return loaded
+    return loaded(known[name], "The factorization")
 
 
 def _from_file(name: str) -> object:
@@ -130,5 +124,5 @@ def _from_file(name: str) -> object:
         ) from error
     if attribute not in vars(module):
         raise UnknownPluginError(f"{path} has no class {attribute!r}. A plugin in a file is named path.py:Class.")
-    loaded: object = vars(module)[attribute]
-    return loaded
+    found: object = vars(module)[attribute]
+    return found

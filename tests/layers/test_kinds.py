@@ -25,6 +25,7 @@ from rank_search.layers import Layer, LayerKind, count_params, layer_kinds, reco
 from rank_search.layers.kinds import kind_named
 from rank_search.testing import LayerKindLaws
 from rank_search.testing.kind_laws import LAYER_KIND_LAWS, violations
+from tests.made_up_entry import MadeUpEntry
 
 X = torch.zeros(2, 4, 9, 8)
 
@@ -233,7 +234,7 @@ def test_a_subclass_is_a_layer_if_it_changes_nothing() -> None:
 def test_installed_kinds_are_of_entry_points_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"linear", "conv1d", "conv2d", "conv3d", "transformers-conv1d"} <= layer_kinds().keys()
     layer_kinds.cache_clear()
-    monkeypatch.setattr("rank_search.layers.kinds.entry_points", lambda group: [])
+    monkeypatch.setattr("rank_search.layers.kinds.entries_of", lambda group: {})
     try:
         with pytest.raises(LayerError, match=r"kind of layer 'linear' is installed; there are: none\. .*again"):
             kind_named("linear")
@@ -243,23 +244,11 @@ def test_installed_kinds_are_of_entry_points_alone(monkeypatch: pytest.MonkeyPat
         layer_kinds.cache_clear()
 
 
-class _Entry:
-    name, value = "strange", "strange:Kind"
-
-    def __init__(self, found: object) -> None:
-        self.found = found
-
-    def load(self) -> object:
-        if isinstance(self.found, Exception):
-            raise self.found
-        return self.found
-
-
 @pytest.mark.parametrize(
     ("found", "error", "words"),
     [
         (ImportError("no such thing"), BrokenPluginError, "does not load: ImportError: no such thing"),
-        (nn.Linear, ContractError, "a kind is a subclass of"),
+        (nn.Linear, ContractError, "must be a subclass of rank_search.layers.LayerKind"),
         (LayerKind, ContractError, "defines all of its abstract methods"),
     ],
 )
@@ -267,7 +256,7 @@ def test_a_kind_that_is_none_is_named(
     monkeypatch: pytest.MonkeyPatch, found: object, error: type[Exception], words: str
 ) -> None:
     layer_kinds.cache_clear()
-    monkeypatch.setattr("rank_search.layers.kinds.entry_points", lambda group: [_Entry(found)])
+    monkeypatch.setattr("rank_search.layers.kinds.entries_of", lambda group: {"strange": MadeUpEntry("strange", found)})
     try:
         with pytest.raises(error, match=words):
             layer_kinds()
@@ -312,7 +301,7 @@ class _ShiftedColumns(LinearKind):
 )
 def test_each_law_finds_what_breaks_it(monkeypatch: pytest.MonkeyPatch, kind: type[LayerKind], law: str) -> None:
     layer_kinds.cache_clear()
-    monkeypatch.setattr("rank_search.layers.kinds.entry_points", lambda group: [_Entry(kind)])
+    monkeypatch.setattr("rank_search.layers.kinds.entries_of", lambda group: {"strange": MadeUpEntry("strange", kind)})
     try:
         broken = [law for law in LAYER_KIND_LAWS if violations(law, kind, nn.Linear(4, 3), torch.zeros(2, 4))]
     finally:

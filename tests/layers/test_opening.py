@@ -38,6 +38,7 @@ from rank_search.layers.opened_models import opened
 from rank_search.point import Choice, Point
 from rank_search.testing import OpenedLaws
 from rank_search.testing.opened_laws import OPENED_LAWS, broken
+from tests.made_up_entry import MadeUpEntry
 
 SVD = {"svd": load_plugin("svd")}
 WIDTH = 8
@@ -326,22 +327,12 @@ class OpenedGated(Opened):
         return self.gate(x).sigmoid() * self.value(x)  # type: ignore[no-any-return]
 
 
-class Entry:
-    name, value = "gated", "somewhere:Gated"
-
-    def __init__(self, found: object) -> None:
-        self.found = found
-
-    def load(self) -> object:
-        if isinstance(self.found, Exception):
-            raise self.found
-        return self.found
-
-
 @pytest.fixture
 def _installed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     openers.cache_clear()
-    monkeypatch.setattr("rank_search.layers.opener.entry_points", lambda group: [Entry(request.param)])
+    monkeypatch.setattr(
+        "rank_search.layers.opener.entries_of", lambda group: {"gated": MadeUpEntry("gated", request.param)}
+    )
     yield
     openers.cache_clear()
 
