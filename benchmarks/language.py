@@ -25,8 +25,7 @@ import rank_search as rs
 from rank_search.layers import weight_of
 from rank_search.options import CostModel, CutMeasure, build_groups, calibrated, fits_of, measured_table, stored_bits
 from rank_search.priors import SpectraCache
-from rank_search.run import begin
-from rank_search.run.moment_passes import calibration_batches
+from rank_search.run import begin, calibration_batches
 from rank_search.study import Problem
 from rank_search.tasks import LayerMoments, loss_moments, seeded
 

@@ -27,7 +27,7 @@ import rank_search as rs
 from benchmarks.language import read, show, table
 from rank_search.options import CutMeasure, build_groups, calibrated
 from rank_search.point import Outcome, State
-from rank_search.run.moment_passes import calibration_batches
+from rank_search.run import calibration_batches
 from rank_search.search import AutoSearcher, KeptShares, OptunaSearcher, Searcher, SearchSettings, Space, seed_points
 from rank_search.study import Problem
 from rank_search.tasks import LayerMoments, loss_moments, seeded

@@ -112,7 +112,7 @@ def measured(blocks: int, width: int, batches: int, trials: int, tie: Sequence[S
     with tempfile.TemporaryDirectory() as name:
         settings = study(Path(name), batches, tie)
         start, prepared = seconds(lambda: prepare(settings, task))
-        calibration, _ = seconds(lambda: layer_moments(begin(settings, task)))
+        calibration, _ = seconds(lambda: layer_moments(begin(settings, task), batches))
         ask, record = asked(prepared, trials, Path(name))
     layers, coordinates = len(prepared.problem.inventory.layers), 2 * len(prepared.space.groups)
     return (

@@ -49,11 +49,12 @@ def priors(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> N
 
     Example: rank-search priors studies/digits.toml
     """
-    from rank_search.run import begin, layer_bases, layer_moments, layer_priors
+    from rank_search.run import begin, calibration_batches, layer_bases, layer_moments, layer_priors
     from rank_search.study import load_study
 
     problem = begin(load_study(study))
-    found = layer_priors(problem, layer_bases(problem, layer_moments(problem)))
+    moments = layer_moments(problem, calibration_batches(problem))
+    found = layer_priors(problem, layer_bases(problem, moments))
     rows = [
         {
             "layer": prior.layer,

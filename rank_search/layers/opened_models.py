@@ -23,9 +23,8 @@ from rank_search.layers.ordinary import in_evaluation
 from rank_search.layers.parts import Parts, cuts_asked_for
 from rank_search.layers.reasons import Ties, can_be_folded, reason_of_replacements, refusal_to_open
 
-_CLOSE: Final = (
-    1e-2  # of outputs, relative to the largest: far above rounding in half precision, far below a wrong weight
-)
+_CLOSE: Final = 1e-2
+"""Of outputs, relative to the largest: far above rounding in half precision, far below a wrong weight."""
 
 
 def opened_inventory(

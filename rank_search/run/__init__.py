@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rank_search.run.allocated import AllocatedModel, allocate_model
     from rank_search.run.compression import Compressed, compress
     from rank_search.run.confirmation import Confirmation, Confirmed, confirm
+    from rank_search.run.moment_passes import calibration_batches
     from rank_search.run.preparation import Prepared, begin, layer_bases, layer_moments, layer_priors, prepare
     from rank_search.run.runner import Result, run_study
 
@@ -22,6 +23,7 @@ _HOMES: Final = {
     "Result": "runner",
     "allocate_model": "allocated",
     "begin": "preparation",
+    "calibration_batches": "moment_passes",
     "compress": "compression",
     "confirm": "confirmation",
     "layer_bases": "preparation",
@@ -40,6 +42,7 @@ __all__ = [
     "Result",
     "allocate_model",
     "begin",
+    "calibration_batches",
     "compress",
     "confirm",
     "layer_bases",

@@ -13,6 +13,7 @@ from rank_search.export import Deployable, measured, write_model
 from rank_search.layers import count_params, mean_macs
 from rank_search.options import Allocation, allocate, build_groups, factorize
 from rank_search.quantization import reestimate_batchnorm
+from rank_search.run.moment_passes import calibration_batches
 from rank_search.run.preparation import begin, layer_bases, layer_moments, option_table
 from rank_search.study import Problem, Study
 from rank_search.tasks import Seen, Task, seeded, task_errors
@@ -75,7 +76,8 @@ def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, me
     problem = begin(study, task)
     problem.inventory.require_layers()
     groups = build_groups(problem.inventory.layers, problem.plugins, problem.groups, problem.choices)
-    table = option_table(problem, groups, layer_bases(problem, layer_moments(problem)))
+    batches = calibration_batches(problem)
+    table = option_table(problem, groups, layer_bases(problem, layer_moments(problem, batches)), batches)
     allocation = allocate(table, params=bounds.get("params"), macs=bounds.get("macs"), bits=bounds.get("bits"))
     model = factorize(problem.model, allocation, table)
     with seeded(study.study.seed), task_errors("training() or loss()"):

@@ -81,9 +81,9 @@ def layer_bases(problem: Problem, moments: LayerMoments) -> LayerBases:
     }
 
 
-def layer_moments(problem: Problem) -> LayerMoments:
-    """What each layer sees of the training data, and the loss of it, on as many batches as the study file says."""
-    layers, batches = calibrated_layers(problem), calibration_batches(problem)
+def layer_moments(problem: Problem, batches: int) -> LayerMoments:
+    """What each layer sees of so many batches of the training data, and the loss of it."""
+    layers = calibrated_layers(problem)
     if batches == 0 or not layers:
         return LayerMoments()
     passes = moment_passes(problem, layers)
@@ -134,27 +134,28 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     """
     problem.inventory.require_layers()
     study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
-    moments = layer_moments(problem)
+    batches = calibration_batches(problem)
+    moments = layer_moments(problem, batches)
     bases = layer_bases(problem, moments)
     _steps.info("Reading the spectra of %d layers", len(layers))
     priors = reader(problem, bases)
     space = build_space(layers, plugins, priors, study.search, problem.groups, problem.choices)
     costs = CostModel(layers, plugins, problem.inventory.rest)
-    options = option_table(problem, space.groups, bases) if study.search.uses_options else None
+    options = option_table(problem, space.groups, bases, batches) if study.search.uses_options else None
     seeds = tuple(seed_points(space, costs, study.search, options))
     require_possible(study.search.constraints, space, costs, seeds)
     return Prepared(problem, priors, space, costs, seeds, bases, moments, options)
 
 
-def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases) -> OptionTable:
-    """What each group of layers may become, every error measured."""
+def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases, batches: int) -> OptionTable:
+    """What each group of layers may become, every error measured; `batches` are those that cuts are measured on."""
     _steps.info("Fitting what each layer may become")
     study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
     costs = CostModel(layers, plugins, problem.inventory.rest)
     fits = fits_of(layers, plugins, bases, study.folder)
     table = measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
     settings = study.priors
-    if not settings.cuts or not (batches := calibration_batches(problem)):
+    if not settings.cuts or not batches:
         return table
     _steps.info("Measuring %d cuts of each of %d layers or groups of layers", settings.cuts, len(table.of))
     seed = study.study.seed

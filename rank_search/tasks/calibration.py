@@ -55,14 +55,7 @@ def input_moments(
         TaskError: the task raises, or has no training data.
     """
     sums = _watchers(layers)
-    with (
-        seeded(rng_seed),
-        torch.no_grad(),
-        padding_of(model) as padding,
-        _hooked(model, sums, padding),
-        as_for_loss(model),
-        task_errors("training() or loss()"),
-    ):
+    with _looked_at(model, sums, rng_seed) as padding:
         for number, batch in enumerate(islice(checked_batches(task.training(), "training data"), batches * _LONGER)):
             if number >= batches:
                 for each in sums.values():
@@ -84,14 +77,7 @@ def columns_seen(
         TaskError: the task raises, or has no training data.
     """
     counts = {name: _Count(layer) for name, layer in layers.items()}
-    with (
-        seeded(rng_seed),
-        torch.no_grad(),
-        padding_of(model) as padding,
-        _hooked(model, counts, padding),
-        as_for_loss(model),
-        task_errors("training() or loss()"),
-    ):
+    with _looked_at(model, counts, rng_seed) as padding:
         for batch in islice(checked_batches(task.training(), "training data"), batches):
             padding.says(task.mask(batch))
             task.loss(model, batch)
@@ -247,6 +233,20 @@ def _hook(moment: _Watcher, padding: Padding) -> Hook:
     if moment.layer.channels != -1:  # its second dimension has channels, and is no length, even if as long as one
         return lambda module, inputs, named: moment.take(input_of(inputs, named))
     return lambda module, inputs, named: moment.take(padding.without(input_of(inputs, named)))
+
+
+@contextmanager
+def _looked_at(model: nn.Module, sums: Mapping[str, _Watcher], rng_seed: int) -> Iterator[Padding]:
+    """These layers watched while the task computes its loss; what it raises is a `TaskError`."""
+    with (
+        seeded(rng_seed),
+        torch.no_grad(),
+        padding_of(model) as padding,
+        _hooked(model, sums, padding),
+        as_for_loss(model),
+        task_errors("training() or loss()"),
+    ):
+        yield padding
 
 
 @contextmanager
