@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
 
 import pytest
 import torch
@@ -25,6 +24,7 @@ from rank_search.layers import Layer, LayerKind, count_params, layer_kinds, reco
 from rank_search.layers.kinds import kind_named
 from rank_search.testing import LayerKindLaws
 from rank_search.testing.kind_laws import LAYER_KIND_LAWS, violations
+from tests.layers.conv1d import Conv1D
 from tests.made_up_entry import MadeUpEntry
 
 X = torch.zeros(2, 4, 9, 8)
@@ -102,28 +102,6 @@ class TestConvTranspose3d(LayerKindLaws):
         (nn.ConvTranspose3d(4, 3, (2, 3, 1), (2, 1, 2), (0, 1, 0), (1, 0, 1)), torch.zeros(2, 4, 3, 2, 4)),
         (nn.ConvTranspose3d(2, 3, 2, 2), torch.zeros(1, 2, 3, 2, 3)),
     )
-
-
-class Conv1D(nn.Module):
-    """As transformers has it: y = x·W + b, with W in × out."""
-
-    def __init__(self, out: int, entering: int) -> None:
-        super().__init__()
-        self.nf, self.nx = out, entering
-        self.weight = nn.Parameter(torch.randn(entering, out))
-        self.bias = nn.Parameter(torch.randn(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight)
-        return rows.view(*x.shape[:-1], self.nf)
-
-
-@pytest.fixture
-def imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if transformers had been imported."""
-    module = ModuleType("transformers.pytorch_utils")
-    module.Conv1D = Conv1D  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 @pytest.mark.usefixtures("imported")

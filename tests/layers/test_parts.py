@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -28,32 +26,11 @@ from rank_search.layers.costs import count_macs
 from rank_search.layers.parts import Parts
 from rank_search.point import Choice, Point
 from rank_search.testing.opened_laws import OPENED_LAWS, broken
+from tests.layers.conv1d import Conv1D
 
 SVD = {"svd": load_plugin("svd")}
 WIDTH = 12
 X = torch.randn(16, 5, WIDTH, generator=torch.Generator().manual_seed(0))
-
-
-class Conv1D(nn.Module):
-    """As transformers has it: y = x·W + b, with W in × out."""
-
-    def __init__(self, out: int, entering: int) -> None:
-        super().__init__()
-        self.nf, self.nx = out, entering
-        self.weight = nn.Parameter(torch.randn(entering, out) / 4)
-        self.bias = nn.Parameter(torch.randn(out))
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = torch.addmm(self.bias, x.reshape(-1, x.size(-1)), self.weight)
-        return rows.view(*x.shape[:-1], self.nf)
-
-
-@pytest.fixture
-def imported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if transformers had been imported."""
-    module = ModuleType("transformers.pytorch_utils")
-    module.Conv1D = Conv1D  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 class Block(nn.Module):

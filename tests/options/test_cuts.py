@@ -7,15 +7,13 @@ from statistics import fmean
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rank_search as rs
 from rank_search.options.cuts import CutMeasure, calibrated
 from rank_search.tasks import LossAlone
-from tests.options.test_of_model import X, images, network
-
-Pair = tuple[Tensor, Tensor]
+from tests.options.labelled import Pair, labelled, loss
+from tests.options.test_of_model import X, network
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +23,7 @@ def model() -> nn.Sequential:
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Pair]:
-    drawn = torch.Generator().manual_seed(2)
-    return [(x, torch.randint(24, (len(x),), generator=drawn)) for x in images()]
-
-
-def loss(model: nn.Module, batch: Pair) -> Tensor:
-    return F.cross_entropy(model(batch[0]), batch[1])
+    return labelled()
 
 
 def measured(model: nn.Module, pairs: list[Pair]) -> float:
