@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,20 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import rank_search as rs
-
-STUDIES = Path(__file__).parents[2] / "studies"
+from tests.study.study_modules import STUDIES, study_module
 
 
 @pytest.fixture
 def study() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("cifar_resnet_in_test", STUDIES / "cifar_resnet.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with study_module("cifar_resnet") as module:
+        yield module
 
 
 def images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

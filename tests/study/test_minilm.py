@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,21 +14,15 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 import rank_search as rs
+from tests.study.study_modules import STUDIES, study_module
 
-STUDIES = Path(__file__).parents[2] / "studies"
 TEXT = "".join(f"The cat of number {count} sees {count * 7} of them. " for count in range(40))
 
 
 @pytest.fixture
 def study() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("minilm_in_test", STUDIES / "minilm.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with study_module("minilm") as module:
+        yield module
 
 
 class Words:
