@@ -33,7 +33,7 @@ exclude = ["conv1.*", "output"]
 factorizations = ["tucker2", "svd"]     # dense is always a choice, too
 
 [search]
-sampler = "auto"                        # the default; or tpe, nsga2, nsga3, gp, random
+sampler = "auto"                        # the default; or tpe, nsga2, nsga3, gp, random, bolaco
 objectives = ["error", "macs", "bits"]
 constraints = ["macs <= 0.5 * dense"]   # checked before training
 orthogonality = { low = 1e-3, high = 1.0 }
