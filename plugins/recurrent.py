@@ -1,4 +1,4 @@
-"""Recurrent networks, opened: the matrices of inputs and of states, of each layer and direction, as layers."""
+"""Recurrent networks and cells, opened: the matrices of inputs and of states of each layer and direction, as layers."""
 
 from __future__ import annotations
 
@@ -140,10 +140,8 @@ class OpenedLSTM(OpenedRecurrent):
         return (nn.LSTM,)
 
     def _step(self, place: str, inputs: Tensor, state: _State) -> _State:
-        h, c = state
-        entry, forget, cell, exit = (inputs + self._recurrent(place, h)).chunk(4, -1)
-        c = forget.sigmoid() * c + entry.sigmoid() * cell.tanh()
-        return self._projected(place, exit.sigmoid() * c.tanh()), c
+        h, c = _lstm_state(inputs + self._recurrent(place, state[0]), state[1])
+        return self._projected(place, h), c
 
     def _state_widths(self) -> tuple[int, ...]:
         return self.widths
@@ -164,10 +162,7 @@ class OpenedGRU(OpenedRecurrent):
 
     def _step(self, place: str, inputs: Tensor, state: _State) -> _State:
         (h,) = state
-        reset, update, new = inputs.chunk(3, -1)
-        from_reset, from_update, from_new = self._recurrent(place, h).chunk(3, -1)
-        new = (new + (reset + from_reset).sigmoid() * from_new).tanh()
-        return (torch.lerp(new, h, (update + from_update).sigmoid()),)
+        return (_gru_state(inputs, self._recurrent(place, h), h),)
 
 
 class OpenedRNN(OpenedRecurrent):
@@ -182,9 +177,94 @@ class OpenedRNN(OpenedRecurrent):
         return (nn.RNN,)
 
     def _step(self, place: str, inputs: Tensor, state: _State) -> _State:
-        (h,) = state
-        both = inputs + self._recurrent(place, h)
-        return (both.tanh() if self.nonlinearity == "tanh" else both.relu(),)
+        return (_rnn_state(inputs + self._recurrent(place, state[0]), self.nonlinearity),)
+
+
+# ---- cells: for networks that loop themselves ------------------------------------------------------------
+
+
+class OpenedCell(Opened):
+    """A cell of `nn.RNNCellBase` as the layers `input` and `recurrent`."""
+
+    def __init__(self, module: nn.RNNCellBase) -> None:
+        super().__init__(module)
+        self.hidden_size = module.hidden_size
+        self.input = linear_of(module.weight_ih, module.bias_ih)
+        self.recurrent = linear_of(module.weight_hh, module.bias_hh)
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        return self._step(input, self._begun(input) if hx is None else hx)
+
+    def _begun(self, input: Tensor) -> Any:
+        return input.new_zeros(*input.shape[:-1], self.hidden_size)
+
+    @abstractmethod
+    def _step(self, input: Tensor, state: Any) -> Any:
+        """The state after the inputs, (batch ×) features, and the state before; h, of an LSTM h and c."""
+
+
+class OpenedLSTMCell(OpenedCell):
+    """`nn.LSTMCell`."""
+
+    @classmethod
+    def classes(cls) -> tuple[type[nn.Module], ...]:
+        return (nn.LSTMCell,)
+
+    def _begun(self, input: Tensor) -> tuple[Tensor, Tensor]:
+        zeros: Tensor = super()._begun(input)
+        return zeros, zeros
+
+    def _step(self, input: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        h, c = state
+        return _lstm_state(self.input(input) + self.recurrent(h), c)
+
+
+class OpenedGRUCell(OpenedCell):
+    """`nn.GRUCell`."""
+
+    @classmethod
+    def classes(cls) -> tuple[type[nn.Module], ...]:
+        return (nn.GRUCell,)
+
+    def _step(self, input: Tensor, state: Tensor) -> Tensor:
+        return _gru_state(self.input(input), self.recurrent(state), state)
+
+
+class OpenedRNNCell(OpenedCell):
+    """`nn.RNNCell`, with tanh or ReLU."""
+
+    def __init__(self, module: nn.RNNCell) -> None:
+        super().__init__(module)
+        self.nonlinearity = module.nonlinearity
+
+    @classmethod
+    def classes(cls) -> tuple[type[nn.Module], ...]:
+        return (nn.RNNCell,)
+
+    def _step(self, input: Tensor, state: Tensor) -> Tensor:
+        return _rnn_state(self.input(input) + self.recurrent(state), self.nonlinearity)
+
+
+# ---- the next state ----------------------------------------------------------------------------------------
+
+
+def _lstm_state(sums: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+    """The next output and cell, from the sums at the four gates, … × 4 hidden, and the cell before."""
+    entry, forget, cell, exit = sums.chunk(4, -1)
+    c = forget.sigmoid() * c + entry.sigmoid() * cell.tanh()
+    return exit.sigmoid() * c.tanh(), c
+
+
+def _gru_state(inputs: Tensor, states: Tensor, h: Tensor) -> Tensor:
+    """The next state, from what the inputs and the state h before give to the three gates, each … × 3 hidden."""
+    reset, update, new = inputs.chunk(3, -1)
+    from_reset, from_update, from_new = states.chunk(3, -1)
+    new = (new + (reset + from_reset).sigmoid() * from_new).tanh()
+    return torch.lerp(new, h, (update + from_update).sigmoid())
+
+
+def _rnn_state(sums: Tensor, nonlinearity: str) -> Tensor:
+    return sums.tanh() if nonlinearity == "tanh" else sums.relu()
 
 
 def _of_rows(states: list[Tensor], rows: Tensor | None) -> list[Tensor]:

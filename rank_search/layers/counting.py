@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -48,13 +48,23 @@ def multiply_adds(run: Callable[[], object], by_module: bool = False) -> Mapping
 
 
 def _counts(run: Callable[[], object], by_module: bool, counter: type[_MultiplyAdds]) -> Mapping[str, int]:
-    tracker = ModuleTracker() if by_module else None
+    tracker = _Forwards() if by_module else None
     counting = counter(tracker)
     with ExitStack() as entered:
         for mode in counting.modes():
             entered.enter_context(mode)
         run()
     return counting.counts
+
+
+class _Forwards(ModuleTracker):
+    """The modules whose forward is running; PyTorch's own follows gradients, too, and fails where there are none."""
+
+    def _fw_pre_hook(self, mod: nn.Module, input: object) -> None:
+        super()._fw_pre_hook(mod, ())
+
+    def _fw_post_hook(self, mod: nn.Module, input: object, output: object) -> None:
+        super()._fw_post_hook(mod, (), ())
 
 
 class _MultiplyAdds(TorchDispatchMode):

@@ -19,7 +19,7 @@ from rank_search.layers.inventory import Inventory, run_once, take_inventory
 from rank_search.layers.kinds import kind_of
 from rank_search.layers.opener import opener_of
 from rank_search.layers.opening import made_of, with_opened
-from rank_search.layers.ordinary import in_evaluation
+from rank_search.layers.ordinary import in_evaluation, require_ordinary
 from rank_search.layers.parts import Parts, cuts_asked_for
 from rank_search.layers.reasons import Ties, can_be_folded, reason_of_replacements, refusal_to_open
 
@@ -60,13 +60,14 @@ def opened(model: nn.Module, example: Example, exclude: Sequence[str] = (), spli
         split: rules that say which layers are cut into parts (see `RULE`).
 
     Raises:
-        TaskError: the model does not run on the example.
+        TaskError: the model does not run on the example, is quantized, or has weights that are not set yet.
         LayerError: a layer cannot be cut as a rule says.
 
     >>> found = opened(nn.Sequential(nn.GRU(3, 2)), torch.zeros(4, 1, 3))
     >>> [name for name, each in found.named_modules() if isinstance(each, nn.Linear)]
     ['0.input_0', '0.recurrent_0']
     """
+    require_ordinary(model)
     cuts = _cuts(model, exclude, split)
     roots = _roots(model, [*exclude, *cuts]) | cuts
     if not roots:

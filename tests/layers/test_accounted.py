@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rank_search as rs
 from rank_search.errors import LayerError, TaskError
 from rank_search.layers import Inventory, LayersSettings, count_params, take_inventory
 from rank_search.layers.settings import LayerRule
@@ -192,9 +193,10 @@ def test_a_layer_of_no_inputs_or_no_outputs_is_skipped() -> None:
 # ---- no trained model ------------------------------------------------------------------------------------
 
 
-def test_lazy_layers_without_weights_are_refused() -> None:
+@pytest.mark.parametrize("look", [take_inventory, rs.layers])
+def test_lazy_layers_without_weights_are_refused(look: Callable[[nn.Module, Tensor], object]) -> None:
     with pytest.raises(TaskError, match=r"not all set yet: 0\.weight, 0\.bias"):
-        take_inventory(nn.Sequential(nn.LazyLinear(4)), X)
+        look(nn.Sequential(nn.LazyLinear(4)), X)
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")

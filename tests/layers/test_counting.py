@@ -228,6 +228,21 @@ def made_operation(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     return product
 
 
+class LearnedPositions(nn.Module):
+    """A layer is called with a parameter itself, as the relative positions of DeBERTa are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positions, self.key = nn.Parameter(torch.randn(7, 4)), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.key(self.positions).T
+
+
+def test_a_layer_that_is_called_with_a_parameter_counts_in_its_module() -> None:
+    assert macs_by_module(LearnedPositions(), torch.randn(3, 6)) == {"": 7 * 4 * 6 + 3 * 6 * 7, "key": 7 * 4 * 6}
+
+
 def test_an_error_of_the_model_is_passed_on() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         count_macs(nn.Linear(4, 3), [torch.randn(2, 5)])
