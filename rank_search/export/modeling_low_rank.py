@@ -125,6 +125,7 @@ class SideBySide(nn.Module):
 
 def put_low_rank(model: Any) -> None:
     """Put layers of low rank where the model's configuration says so, by their names."""
+    tied = {deep: still_tied(model, model.get_expanded_tied_weights_keys(deep)) for deep in (False, True)}
     for name, parts in getattr(model.config, "low_rank_parts", {}).items():
         _put(model, name, SideBySide(model.get_submodule(name), parts))
     for name, rank in model.config.low_rank.items():
@@ -136,7 +137,7 @@ def put_low_rank(model: Any) -> None:
     for name, made in sorted(forms.items(), key=lambda each: bool(each[1]["source"])):
         source = model.get_submodule(made["source"]) if made["source"] else None
         _put(model, name, Computed(model.get_submodule(name), made, globals()[made["computes"]], source))
-    model.all_tied_weights_keys = still_tied(model, model.all_tied_weights_keys)
+    model.still_tied, model.all_tied_weights_keys = tied, still_tied(model, model.all_tied_weights_keys)
 
 
 def still_tied(model: Any, names: Mapping[str, str]) -> dict[str, str]:

@@ -43,9 +43,10 @@ class {prefix}{model}({model}):
         super().__init__(config, *args, **kwargs)
         put_low_rank(self)
 
-    def get_expanded_tied_weights_keys(self, *args, **kwargs):
-        """Which parameters are tied by their names: none of a layer of low rank."""
-        return still_tied(self, super().get_expanded_tied_weights_keys(*args, **kwargs))
+    def get_expanded_tied_weights_keys(self, all_submodels=False):
+        """Which parameters are tied, by their names: no weights of layers of low rank."""
+        known = getattr(self, "still_tied", None)  # not before they are in place
+        return super().get_expanded_tied_weights_keys(all_submodels) if known is None else dict(known[all_submodels])
 '''
 
 _AUTO: Final[Mapping[str, str]] = {
