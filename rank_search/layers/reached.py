@@ -28,6 +28,7 @@ _ELSEWHERE: Final = (
     "dense layer would go on running"
 )
 _READ: Final = "its weight is read elsewhere, too, so that a factorization would be multiplied out in every forward"
+_HEAD: Final = "; an nn.Linear that has it as its weight, in the place of that, would be one layer with it"
 
 
 def unreached(model: nn.Module, layers: Mapping[str, Layer], run: Run) -> dict[str, str]:
@@ -92,7 +93,7 @@ def _reason(layer: Layer, calls: Counter[str], dense_calls: Counter[str], used: 
         return _ELSEWHERE
     if missed:
         return "its forward is not called once it is replaced"
-    return _READ if used else ""
+    return _READ + _HEAD * layer.one_hot if used else ""
 
 
 def _watched(uses: _Uses, run: Callable[[], object]) -> None:
