@@ -28,7 +28,7 @@ _ELSEWHERE: Final = (
     "dense layer would go on running"
 )
 _READ: Final = "its weight is read elsewhere, too, so that a factorization would be multiplied out in every forward"
-_HEAD: Final = "; an nn.Linear that has it as its weight, in the place of that, would be one layer with it"
+_HEAD: Final = "; an nn.Linear with that weight, where it is read, would be one layer with it"
 
 
 def unreached(model: nn.Module, layers: Mapping[str, Layer], run: Run) -> dict[str, str]:

@@ -346,9 +346,7 @@ def test_a_head_that_is_no_layer_is_told_to_become_one() -> None:
     layered.load_state_dict(plain.state_dict() | {"head.weight": plain.state_dict()["table.weight"]})
     (row,) = listed(plain).skipped
     assert row.name == "table"
-    assert row.reason.endswith(
-        "an nn.Linear that has it as its weight, in the place of that, would be one layer with it"
-    )
+    assert row.reason.endswith("an nn.Linear with that weight, where it is read, would be one layer with it")
     torch.testing.assert_close(layered(batches()[0]), plain(batches()[0]))
     assert [tie.name for tie in listed(layered).layers["head"].ties] == ["table"]
     assert count_params(layered) == count_params(plain)
