@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, final
 
 import torch
@@ -73,24 +74,101 @@ class LowRankEmbedding(LowRankLayer):
         return torch.where((input == self.padding_idx)[..., None], rows.detach(), rows)
 
 
+@final
+class Computed(nn.Module):
+    """Any other layer: a function of its tensors, and of those of the layer whose weight it had (`source.…`)."""
+
+    def __init__(self, dense: Any, made: Mapping[str, Any], function: Callable[..., Tensor], source: Any) -> None:
+        super().__init__()
+        for name, value in vars(dense).items():
+            vars(self).setdefault(name, value)  # such as the stride, which some models ask for
+        self._shape, self._takes, self._function = tuple(dense.weight.shape), made["takes"], function
+        self._source = (source,)  # in a tuple: no child, whose tensors would be saved under a second name
+        self.register_parameter("bias", None)
+        for name, about in made["tensors"].items():
+            kind = getattr(torch, about["type"]) if about["type"] else dense.weight.dtype
+            tensor = dense.weight.new_empty(about["shape"], dtype=kind)
+            _register(self, name.split("."), nn.Parameter(tensor) if about["parameter"] else tensor)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """What the function gives."""
+        return self._function(input, *map(self._tensor, self._takes))
+
+    def _tensor(self, name: str) -> Tensor:
+        holder = self._source[0] if name.startswith("source.") else self
+        found: Tensor = attrgetter(name.removeprefix("source."))(holder)
+        return found
+
+    @property
+    def weight(self) -> Tensor:
+        """Of the dense weight's shape, type and device, which some models ask for; it has no numbers of any use."""
+        return self._tensor(self._takes[0]).detach().new_empty(self._shape)
+
+
+@final
+class SideBySide(nn.Module):
+    """A linear layer as several, whose outputs it puts side by side."""
+
+    def __init__(self, dense: Any, parts: Sequence[tuple[str, int]]) -> None:
+        super().__init__()
+        for name, value in vars(dense).items():
+            vars(self).setdefault(name, value)
+        inputs, like = dense.weight.shape[isinstance(dense, nn.Linear)], dense.weight
+        for name, size in parts:
+            part = nn.Linear(inputs, size, bias=dense.bias is not None, device=like.device, dtype=like.dtype)
+            self.add_module(name, part)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The outputs of all parts."""
+        return torch.cat([part(input) for part in self.children()], -1)
+
+
 def put_low_rank(model: Any) -> None:
-    """Put layers of low rank where the model's configuration has a rank for a layer's name, and where it has a tie."""
+    """Put layers of low rank where the model's configuration says so, by their names."""
+    tied = {deep: still_tied(model, model.get_expanded_tied_weights_keys(deep)) for deep in (False, True)}
+    for name, parts in getattr(model.config, "low_rank_parts", {}).items():
+        _put(model, name, SideBySide(model.get_submodule(name), parts))
     for name, rank in model.config.low_rank.items():
-        _put(model, name, rank)
+        _put(model, name, _factorized(model.get_submodule(name), rank))
     for name, source in model.config.low_rank_ties.items():
-        _put(model, name, model.config.low_rank[source], model.get_submodule(source))
-    model.all_tied_weights_keys = still_tied(model, model.all_tied_weights_keys)
+        rank = model.config.low_rank[source]
+        _put(model, name, _factorized(model.get_submodule(name), rank, model.get_submodule(source)))
+    forms = getattr(model.config, "low_rank_forms", {})
+    for name, made in sorted(forms.items(), key=lambda each: bool(each[1]["source"])):
+        source = model.get_submodule(made["source"]) if made["source"] else None
+        _put(model, name, Computed(model.get_submodule(name), made, globals()[made["computes"]], source))
+    model.still_tied, model.all_tied_weights_keys = tied, still_tied(model, model.all_tied_weights_keys)
 
 
 def still_tied(model: Any, names: Mapping[str, str]) -> dict[str, str]:
-    """Of the names of tied parameters those that are not of layers of low rank, which have no such parameters."""
-    gone = {*model.config.low_rank, *model.config.low_rank_ties}
-    pairs = ((name, source) for name, source in names.items() if name.rpartition(".")[0] not in gone)
-    return {name: source for name, source in pairs if source.rpartition(".")[0] not in gone}
+    """Of the names of tied parameters those that are not weights of layers of low rank, which have no such parameters.
+
+    A bias is tied as before.
+    """
+    config = model.config
+    gone = {*config.low_rank, *config.low_rank_ties, *getattr(config, "low_rank_forms", {})}
+    weights = {f"{name}.weight" for name in gone}
+    return {name: source for name, source in names.items() if name not in weights and source not in weights}
 
 
-def _put(model: Any, name: str, rank: int, tied: LowRankLayer | None = None) -> None:
-    dense = model.get_submodule(name)
-    parent, _, child = name.rpartition(".")
+def _factorized(dense: Any, rank: int, tied: LowRankLayer | None = None) -> LowRankLayer:
     made = LowRankEmbedding if isinstance(dense, nn.Embedding) else LowRank
-    setattr(model.get_submodule(parent), child, made(dense, rank, tied))
+    return made(dense, rank, tied)
+
+
+def _put(model: Any, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _register(module: nn.Module, path: Sequence[str], tensor: Tensor) -> None:
+    """Under a dotted name, by way of modules that only hold it."""
+    first, *rest = path
+    if rest:
+        if first not in module._modules:
+            module.add_module(first, nn.Module())
+        _register(module.get_submodule(first), rest, tensor)
+    elif isinstance(tensor, nn.Parameter):
+        module.register_parameter(first, tensor)
+    else:
+        module.register_buffer(first, tensor)

@@ -14,14 +14,12 @@ from rank_search.export.compared import Beside
 from rank_search.export.free_sizes import free_sizes
 from rank_search.export.pretrained_module import opened, write_module
 from rank_search.export.quiet import quiet, said
+from rank_search.export.replacements import Replacements
 from rank_search.export.tracing import Place
-from rank_search.layers import Example, Factorization, Opened, copied, name_of
+from rank_search.layers import Example, copied
 
 PRETRAINED: Final = "transformers"
 """The name of the format."""
-
-_KINDS: Final = ("linear", "transformers-conv1d", "embedding")
-"""Of layers that the written module has, as svd."""
 
 
 def write_pretrained(model: nn.Module, plain: nn.Module, example: Example, asked: set[Place], folder: Path) -> Beside:
@@ -31,17 +29,15 @@ def write_pretrained(model: nn.Module, plain: nn.Module, example: Example, asked
     `trust_remote_code=True` runs. What it holds keeps its cache, and takes any batch and length that the model takes.
 
     Raises:
-        ExportError: the model is not of a class of transformers itself, a layer is factorized in a way that the module
-            does not have, or transformers cannot save or open it.
+        ExportError: the model is not of a class of transformers itself, a layer is factorized in a way that cannot be
+            written, or transformers cannot save or open it.
     """
     _require_pretrained(plain)
-    forms = _forms(plain)
-    ranks = {name: int(each.values["rank"]) for name, each in forms.items()}
-    ties = {tie.name: name for name, each in forms.items() for tie in each.layer.ties}
+    made = Replacements.of(plain)
     with quiet():
         try:
             copied(plain).save_pretrained(folder, save_original_format=False)  # type: ignore[operator]
-            write_module(folder, plain, ranks, ties)
+            write_module(folder, plain, made)
             written = opened(folder, type(plain).__name__)
         except OSError:
             raise
@@ -67,26 +63,3 @@ def _require_pretrained(model: Any) -> None:
                 f"{own.__name__} is no class of transformers itself, so that a folder would not open without the code "
                 "of that class. Use --format safetensors."
             )
-
-
-def _forms(model: nn.Module) -> dict[str, Factorization]:
-    """The layers that are factorized, by name."""
-    opened_ones = [name for name, each in model.named_modules() if isinstance(each, Opened)]
-    if opened_ones:
-        raise ExportError(
-            f"{', '.join(opened_ones)}: several layers are in one module there, of which --format transformers writes "
-            "none by itself. Search without these ([layers] split and exclude), or use --format safetensors."
-        )
-    found = {name: each for name, each in model.named_modules() if isinstance(each, Factorization)}
-    others = [
-        f"{name} ({name_of(type(each))}, {each.layer.kind})"
-        for name, each in found.items()
-        if name_of(type(each)) != "svd" or each.layer.kind not in _KINDS
-    ]
-    if others:
-        raise ExportError(
-            f"--format transformers writes layers of the kinds {', '.join(_KINDS)} as svd, and no others: "
-            f"{', '.join(others)}. Search without these ([layers] factorizations and exclude), or use --format "
-            "safetensors."
-        )
-    return found

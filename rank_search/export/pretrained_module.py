@@ -15,6 +15,7 @@ from typing import Any, Final
 from torch import nn
 
 from rank_search.export import modeling_low_rank
+from rank_search.export.replacements import Replacements
 
 MODELING: Final = "modeling_low_rank"
 
@@ -27,7 +28,8 @@ from transformers import {config}, {model}  # noqa: E402
 
 
 class {prefix}{config}({config}):
-    """With `low_rank`: ranks of layers by their names; and `low_rank_ties`: layers with the factors of such a layer."""
+    """With what stands for layers, by their names: `low_rank` (ranks), `low_rank_ties` (whose factors a layer uses),
+    `low_rank_parts` (into what it is cut), and `low_rank_forms` (which function of what tensors any other is)."""
 
     model_type = "{type}"
 
@@ -41,9 +43,10 @@ class {prefix}{model}({model}):
         super().__init__(config, *args, **kwargs)
         put_low_rank(self)
 
-    def get_expanded_tied_weights_keys(self, *args, **kwargs):
-        """Which parameters are tied by their names: none of a layer of low rank."""
-        return still_tied(self, super().get_expanded_tied_weights_keys(*args, **kwargs))
+    def get_expanded_tied_weights_keys(self, all_submodels=False):
+        """Which parameters are tied, by their names: no weights of layers of low rank."""
+        known = getattr(self, "still_tied", None)  # not before they are in place
+        return super().get_expanded_tied_weights_keys(all_submodels) if known is None else dict(known[all_submodels])
 '''
 
 _AUTO: Final[Mapping[str, str]] = {
@@ -55,19 +58,23 @@ _AUTO: Final[Mapping[str, str]] = {
     "AutoModelForTokenClassification": "TOKEN_CLASSIFICATION",
     "AutoModelForQuestionAnswering": "QUESTION_ANSWERING",
     "AutoModelForImageClassification": "IMAGE_CLASSIFICATION",
+    "AutoModelForAudioClassification": "AUDIO_CLASSIFICATION",
+    "AutoModelForCTC": "CTC",
+    "AutoModelForMultipleChoice": "MULTIPLE_CHOICE",
+    "AutoModelForSemanticSegmentation": "SEMANTIC_SEGMENTATION",
+    "AutoModelForObjectDetection": "OBJECT_DETECTION",
+    "AutoModelForDepthEstimation": "DEPTH_ESTIMATION",
+    "AutoModelForImageTextToText": "IMAGE_TEXT_TO_TEXT",
+    "AutoModelForZeroShotImageClassification": "ZERO_SHOT_IMAGE_CLASSIFICATION",
 }
 """What opens a folder, and how transformers' tables of the models that each opens are called."""
 
 
-def write_module(folder: Path, model: Any, ranks: Mapping[str, int], ties: Mapping[str, str]) -> None:
-    """Write the module beside a model that transformers has saved, and name its classes in the configuration.
-
-    Args:
-        ranks: of the layers that are factorized, by name.
-        ties: of each layer that uses the factors of one of these, the name of that one.
-    """
+def write_module(folder: Path, model: Any, made: Replacements) -> None:
+    """Write the module beside a model that transformers has saved, and name its classes in the configuration."""
     names = {"model": type(model).__name__, "config": type(model.config).__name__}
-    text = inspect.getsource(modeling_low_rank) + _CLASSES.format(**names, type=_type(model), prefix=_PREFIX)
+    source, classes = inspect.getsource(modeling_low_rank), _CLASSES.format(**names, type=_type(model), prefix=_PREFIX)
+    text = "\n\n".join([source, *(f"{each}\n" for each in made.functions.values())]) + classes
     (folder / f"{MODELING}.py").write_text(text, encoding="utf-8")
     path, own = folder / _CONFIG, f"{MODELING}.{_PREFIX}"
     values = json.loads(path.read_text(encoding="utf-8")) | {
@@ -76,8 +83,7 @@ def write_module(folder: Path, model: Any, ranks: Mapping[str, int], ties: Mappi
             "AutoConfig": f"{own}{names['config']}",
             **dict.fromkeys(_auto_classes(names["model"]), f"{own}{names['model']}"),
         },
-        "low_rank": dict(ranks),
-        "low_rank_ties": dict(ties),
+        **made.to_config(),
         "model_type": _type(model),
     }
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -34,6 +34,7 @@ from rank_search.layers.opened_models import opened_inventory
 from rank_search.layers.opener import Opened, linear_of, openers, viewed
 from rank_search.layers.opening import folded_in, groups_of, is_folded, layer_in, opened_for, weight_of
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
+from rank_search.layers.parts import Parts
 from rank_search.layers.plugins import (
     installed,
     load_plugin,
@@ -46,6 +47,7 @@ from rank_search.layers.plugins import (
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
 from rank_search.layers.tied_layers import tied_in
+from rank_search.layers.tied_use import TiedUse
 
 __all__ = [
     "Axis",
@@ -64,8 +66,10 @@ __all__ = [
     "ModelLayer",
     "ModelLayers",
     "Opened",
+    "Parts",
     "Plugins",
     "Skipped",
+    "TiedUse",
     "Unfolding",
     "Weighed",
     "axes_of",

@@ -29,7 +29,8 @@ def copied(model: _Module, replaced: Replaced | None = None) -> _Module:
 
     What only a function's closure or a weak reference holds is not copied, and stays the original. A tensor that is
     still tied to the graph that it was computed in, which `copy.deepcopy` refuses, is copied as the numbers that it is.
-    What else a replaced module has of attributes that code may read (`stride`, or what a user has set) is carried over.
+    Whoever has a replaced module's very bias as a parameter has that of the other. What else a replaced module has of
+    attributes that code may read (`stride`, or what a user has set) is carried over.
 
     Raises:
         TaskError: something in the model cannot be copied.
@@ -45,6 +46,8 @@ def shared(model: _Module, replaced: Replaced) -> _Module:
 
 def _copied(model: _Module, replaced: Replaced, tensors: Mapping[int, Tensor]) -> _Module:
     memo: dict[int, Any] = {**tensors, **{id(module): other for module, other in replaced.items()}}
+    biases = [(each._parameters.get("bias"), other._parameters.get("bias")) for each, other in replaced.items()]
+    memo |= {id(bias): other for bias, other in biases if bias is not None and other is not None}
     try:
         made = copy.deepcopy(model, memo)
         for module, other in replaced.items():

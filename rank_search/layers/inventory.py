@@ -16,6 +16,7 @@ from rank_search.errors import LayerError, TaskError
 from rank_search.layers.calls import Example, forward, fresh
 from rank_search.layers.costs import Cost, count_params, layer_cost, macs_by_module, mean
 from rank_search.layers.counting import layer_by_layer
+from rank_search.layers.factorization import Factorization
 from rank_search.layers.globs import matches_any
 from rank_search.layers.layer import Layer, input_of
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
@@ -90,7 +91,8 @@ def take_inventory(
     The model is run on `example` as it is, to learn which input each layer sees, and once more with a stand-in for each
     layer, to learn whether a replaced layer would run. A module that stands under several names is one layer with
     aliases; modules that have one weight are one layer with ties where a form of it can serve them all (see
-    `tied_groups`), and are skipped where it cannot, as is one that shares its bias.
+    `tied_groups`), and are skipped where it cannot. A bias that modules which are no layers have as their own, too,
+    stays theirs, and is counted in the layer.
 
     Args:
         model: the trained model; it is not changed, but for the lazy layers that its first forward makes ordinary ones.
@@ -221,7 +223,7 @@ def _skipped(
     modules = [model.get_submodule(user.name) for layer in layers for user in layer.users]
     counted = {id(parameter) for module in modules for parameter in module.parameters()}
     found: list[Skipped] = []
-    for unit, reason in rows:
+    for unit, reason in sorted(rows, key=lambda row: not isinstance(row[0].module, Factorization)):
         own = {id(each): each.numel() for each in unit.parameters() if id(each) not in counted}
         counted |= own.keys()
         of_module = 0 if unit.key else macs.get(unit.name, 0)

@@ -28,6 +28,7 @@ _ELSEWHERE: Final = (
     "dense layer would go on running"
 )
 _READ: Final = "its weight is read elsewhere, too, so that a factorization would be multiplied out in every forward"
+_HEAD: Final = "; an nn.Linear with that weight, where it is read, would be one layer with it"
 
 
 def unreached(model: nn.Module, layers: Mapping[str, Layer], run: Run) -> dict[str, str]:
@@ -92,7 +93,7 @@ def _reason(layer: Layer, calls: Counter[str], dense_calls: Counter[str], used: 
         return _ELSEWHERE
     if missed:
         return "its forward is not called once it is replaced"
-    return _READ if used else ""
+    return _READ + _HEAD * layer.one_hot if used else ""
 
 
 def _watched(uses: _Uses, run: Callable[[], object]) -> None:
@@ -169,6 +170,13 @@ class _StandIn(Factorization):
             self._running[0] = False
 
 
+def _own(module: nn.Module, model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters of a layer, without a bias that other modules have, too, and may use as they like."""
+    bias = module._parameters.get("bias")
+    lent = any(each is bias for other in model.modules() if other is not module for each in other._parameters.values())
+    return (each for each in module.parameters(recurse=False) if each is not bias or not lent)
+
+
 @final
 class _Uses(TorchDispatchMode):
     """While it is entered, which dense weights and biases an operation takes, other than in their stand-in."""
@@ -180,7 +188,7 @@ class _Uses(TorchDispatchMode):
         self._places: dict[int, list[tuple[Place, str]]] = {}
         for name, layer in layers.items():
             modules = [model.get_submodule(user.name) for user in layer.users]
-            for parameter in {each: None for module in modules for each in module.parameters(recurse=False)}:
+            for parameter in {each: None for module in modules for each in _own(module, model)}:
                 for place in place_of(parameter):
                     self._places.setdefault(place[0], []).append((place, name))
         self._stand_ins = stand_ins

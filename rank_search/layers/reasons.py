@@ -64,6 +64,19 @@ class Ties:
         ]
         return [owner for owner, is_own in found if is_own] if all(is_own for _, is_own in found) else []
 
+    def lends_bias(self, module: nn.Module) -> bool:
+        """Whether others have this module's very bias as their own parameter, none of which is a layer, and no more.
+
+        What stands for the module can have that parameter, too, so that it stays the others' (see `copied`).
+        """
+        bias = module._parameters.get("bias")
+        return bias is not None and all(
+            tensor is bias and kind_of(owner) is None and opener_of(owner) is None
+            for place in place_of(bias)
+            for other, owner, _, tensor in self._users[place[0]]
+            if owner is not module and overlap(place, other)
+        )
+
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
     return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
@@ -159,7 +172,8 @@ def _reason_of_tensors(module: nn.Module, ties: Ties) -> str:
         return f"its weight is of type {weight.dtype}, not floating point"
     if weight.numel() == 0:
         return "it has no outputs" if weight_in(module).shape[0] == 0 else "it has no inputs"
+    may_be_shared = {"weight": ties.sharing, "bias": ties.lends_bias}
     for key, tensor in module.named_parameters(recurse=False):
-        if (others := ties.others(module, tensor)) and not (key == "weight" and ties.sharing(module)):
+        if (others := ties.others(module, tensor)) and not may_be_shared[key](module):
             return f"its {key} is tied to {', '.join(others)}"
     return ""

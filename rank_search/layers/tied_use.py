@@ -27,8 +27,13 @@ class TiedUse(nn.Module):
         self._held = (form,)  # in a tuple: no child, whose parameters would have a second name here
         self.bias = nn.Parameter(torch.empty(layer.out_features, dtype=layer.dtype)) if layer.bias else None
 
+    @property
+    def source(self) -> nn.Module:
+        """The form whose factors it uses."""
+        return self._held[0]
+
     def forward(self, x: Tensor) -> Tensor:
-        form: Any = self._held[0]
+        form: Any = self.source
         return self._looked_up(form, x) if self.layer.one_hot and not form.layer.one_hot else self._as_itself(form, x)
 
     def _looked_up(self, form: Any, x: Tensor) -> Tensor:
@@ -59,5 +64,5 @@ class TiedUse(nn.Module):
     @property
     def weight(self) -> Tensor:
         """That of the layer, as this module had it: the same parameter had the same rows and columns."""
-        found: Tensor = self._held[0].weight  # type: ignore[assignment]
+        found: Tensor = self.source.weight  # type: ignore[assignment]
         return found

@@ -132,7 +132,7 @@ class Tied(nn.Module):
         (lambda m: setattr(m.b, "weight", nn.Parameter(m.a.weight.data)), ["a", "b"], "its weight is tied to b.weight"),
         (lambda m: setattr(m.b, "bias", m.a.bias), ["a", "b"], "its bias is tied to b.bias"),
         (lambda m: m.register_parameter("own", m.a.weight), ["a"], "its weight is tied to own"),
-        (lambda m: m.register_parameter("own", m.a.bias), ["a"], "its bias is tied to own"),
+        (lambda m: m.register_buffer("own", m.a.bias.data), ["a"], "its bias is tied to own"),
         (lambda m: m.register_buffer("own", m.a.weight.data), ["a"], "its weight is tied to own"),
         (lambda m: setattr(m.b.weight, "data", m.a.weight.data.t()), ["a", "b"], "its weight is tied to b.weight"),
         (lambda m: m.out.register_parameter("own", m.a.weight), ["a", "out"], "its weight is tied to out.own"),

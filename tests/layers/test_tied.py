@@ -326,6 +326,32 @@ def test_what_cannot_be_one_layer_has_its_reason(
     assert params + sum(row.params for row in inventory.skipped) == count_params(model)
 
 
+class Plain(nn.Module):
+    """The head multiplies with the embedding's weight; or it is a layer that has that."""
+
+    def __init__(self, is_layer: bool) -> None:
+        super().__init__()
+        self.table, self.inner = nn.Embedding(TOKENS, WIDTH), nn.Linear(WIDTH, WIDTH)
+        if is_layer:
+            self.head = nn.Linear(WIDTH, TOKENS, bias=False)
+            self.head.weight = self.table.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = torch.tanh(self.inner(self.table(ids).cumsum(1)))
+        return self.head(x) if "head" in self._modules else x @ self.table.weight.T
+
+
+def test_a_head_that_is_no_layer_is_told_to_become_one() -> None:
+    plain, layered = made(lambda: Plain(False)), made(lambda: Plain(True))
+    layered.load_state_dict(plain.state_dict() | {"head.weight": plain.state_dict()["table.weight"]})
+    (row,) = listed(plain).skipped
+    assert row.name == "table"
+    assert row.reason.endswith("an nn.Linear with that weight, where it is read, would be one layer with it")
+    torch.testing.assert_close(layered(batches()[0]), plain(batches()[0]))
+    assert [tie.name for tie in listed(layered).layers["head"].ties] == ["table"]
+    assert count_params(layered) == count_params(plain)
+
+
 # ---- trained, stored, deployed -----------------------------------------------------------------------------
 
 

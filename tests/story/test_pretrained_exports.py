@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import rank_search as rs
 from rank_search.errors import ExportError
 from rank_search.export import pretrained as exports
-from rank_search.layers import Factorization, opened_for
+from rank_search.layers import Factorization
 from tests.pretrained_models import modules_in, pretrained, token_ids
 from tests.story.small import Command
 from tests.story.test_transformers_models import Near, searched
@@ -205,7 +205,6 @@ def wrapped() -> tuple[nn.Module, Any]:
     [
         (wrapped, r"The model is a Wrapped; --format transformers writes models of transformers' own classes"),
         (own, "OwnLlama is no class of transformers itself"),
-        (lambda: pretrained("vit"), r"no others: vit\.embeddings\.patch_embeddings\.projection \(svd, conv2d\)"),
     ],
 )
 def test_what_it_cannot_write_is_refused(
@@ -217,14 +216,6 @@ def test_what_it_cannot_write_is_refused(
     with store, pytest.raises(ExportError, match=complaint):
         rs.export_trial(store, "s", number, tmp_path / "small", "transformers", task=task)
     assert sorted(path.name for path in tmp_path.iterdir() if "small" in path.name) == []
-
-
-def test_a_layer_that_is_cut_into_parts_is_refused(tmp_path: Path) -> None:
-    model, example = pretrained("gpt2")
-    cut = opened_for(model, ["transformer.h.0.attn.c_attn.1of3"])
-    with pytest.raises(ExportError, match=r"transformer\.h\.0\.attn\.c_attn: several layers are in one module there"):
-        exports.write_pretrained(cut, cut, example, set(), tmp_path / "small")
-    assert not [*tmp_path.iterdir()]
 
 
 def test_what_gives_other_outputs_is_not_there(
