@@ -194,7 +194,7 @@ def test_classes_along_either_of_two_dimensions_are_no_guess() -> None:
         each = Supervised(Square(), [(x, targets)], [(x, targets)], loss_function=loss)
         return loss_moments(each, each.network, layers, 1, sampled=True)
 
-    with pytest.raises(TaskError, match="sampled_loss, or leave .* targets at"):
+    with pytest.raises(TaskError, match=r"sampled_loss, or leave .* targets at"):
         of(lambda y, t: F.cross_entropy(y, t))
     with pytest.raises(TaskError, match="does not depend on what any layer gives"):  # along the second, as ever
         of(F.cross_entropy)
