@@ -6,8 +6,9 @@ For each share of all parameters and each way, the model with at most so many pa
 the test data that nothing was chosen by. All ways have the same calibration windows, drawn anew for each rng seed, and
 the same grid of ranks. "uniform" leaves each layer the same share of its parameters, "equal tail" the same relative
 error; "plain" fits are to the weights, "diagonal" ones to inputs of which only the sizes are known (ASVD), "whitened"
-ones to the second moment of the inputs (uniform: SVD-LLM), "loss" ones to that of the gradients, too. An allocation has
-the least Σ error, exactly; calibrated, the errors are times what one measured cut of each layer says.
+ones to the second moment of the inputs (uniform: SVD-LLM), "loss" ones to that of the gradients, too, with the labels
+or with targets sampled from the model's own predictions. An allocation has the least Σ error, exactly; calibrated, the
+errors are times what one measured cut of each layer says.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def allocation(table: rs.OptionTable, share: float) -> rs.Point:
 
 
 def tables(problem: Problem, batches: int, seed: int) -> dict[str, rs.OptionTable]:
-    """By kind of fit and error, all from one pass over the calibration data."""
+    """By kind of fit and error, all from the same calibration data."""
     layers = problem.inventory.layers
     seen = loss_moments(problem.task, problem.opened, layers, batches, seed)
     sizes = {name: each.diagonal().sqrt().diag() for name, each in seen.inputs.items()}
@@ -67,9 +68,10 @@ def tables(problem: Problem, batches: int, seed: int) -> dict[str, rs.OptionTabl
         "diagonal": LayerMoments(sizes),
         "whitened": LayerMoments(seen.inputs),
         "loss": seen,
+        "sampled": loss_moments(problem.task, problem.opened, layers, batches, seed, sampled=True),
     }
     found = {name: table(problem, each) for name, each in kinds.items()}
-    for name in ("whitened", "loss"):
+    for name in ("whitened", "loss", "sampled"):
         bases = {layer: found[name].fits.bases(layer) for layer in layers}
         measure = CutMeasure(problem.task, problem.model, bases, batches, seed)  # type: ignore[arg-type]
         found[f"{name}, calibrated"] = calibrated(found[name], measure, 1)
@@ -100,6 +102,8 @@ WAYS: Final[Mapping[str, tuple[str, Rule]]] = {
     "uniform, loss": ("loss", within(uniform)),
     "allocation, loss": ("loss", allocation),
     "allocation, loss, calibrated": ("loss, calibrated", allocation),
+    "allocation, loss, targets sampled": ("sampled", allocation),
+    "allocation, loss, targets sampled, calibrated": ("sampled, calibrated", allocation),
 }
 
 

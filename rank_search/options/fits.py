@@ -90,7 +90,9 @@ class Fits:
     def _measured(self, layer: str, choice: Choice) -> float:
         weight, bases, plugin = self.weights(layer), self.bases(layer), self.plugins[choice.factorization]
         with plugin_errors(plugin, "fit()", self.layers[layer]):
-            module = plugin(self.layers[layer], **choice.values).to(weight.device)
+            module = plugin(self.layers[layer], **choice.values)
+            if weight.device != torch.get_default_device():  # of a small one it takes as long as the fit
+                module = module.to(weight.device)
             fit_to(module, weight, bases)
             fitted = module.dense()
         if layer not in self._totals:

@@ -45,6 +45,7 @@ def options(
     round_to: int = 1,
     cache: str | Path | bool = False,
     loss: LossOf | None = None,
+    sampled_loss: LossOf | None = None,
     cuts: int = 0,
 ) -> OptionTable:
     """What each layer of a model may become: forms on a grid, each with its counted cost and its output error.
@@ -66,6 +67,9 @@ def options(
         cache: a folder in which decompositions and errors are kept for the next call; True: the one of the studies.
         loss: of the model on a batch, such as `lambda model, batch: cross_entropy(model(batch[0]), batch[1])`: a scalar
             with a gradient. It is given the batches as they are.
+        sampled_loss: the same with targets drawn from the model's own predictions instead of labels: gradients are then
+            of this one (see `Task.sampled_loss`), and `loss` is only for `cuts`. Of logits it is
+            `cross_entropy(logits, torch.distributions.Categorical(logits=logits).sample())`.
         cuts: so many cuts of each layer alone are measured by the loss, one evaluation of the batches each, and say how
             much its errors count (see `calibrated`).
 
@@ -87,7 +91,9 @@ def options(
     groups = build_groups(inventory.layers, plugins, settings.groups(inventory.layers), choices)
     chosen = {name: inventory.layers[name] for group in groups for name in group.layers}
     some = [] if batches is None else list(islice(batches, LOOKED_AT))
-    seen = LayerMoments() if batches is None else _seen(opened_for(model, chosen), chosen, some, example, loss)
+    led_back = loss if sampled_loss is None else sampled_loss
+    task = None if led_back is None else LossAlone(model, example, some, led_back)
+    seen = LayerMoments() if batches is None else _seen(opened_for(model, chosen), chosen, some, example, task)
     spectra = SpectraCache(_folder(cache))
     bases = {
         name: spectra.bases(name, weight_of(model, name), seen.inputs.get(name), seen.gradients.get(name), layer.groups)
@@ -129,12 +135,12 @@ def _seen(
     layers: Mapping[str, Layer],
     batches: list[Any],
     example: Example,
-    loss: LossOf | None,
+    task: LossAlone | None,
 ) -> LayerMoments:
-    if loss is None:
+    if task is None:
         seen = LayerMoments(moments_of_inputs(model, layers, inputs_of(batches, example)))
     else:
-        seen = loss_moments(LossAlone(model, example, batches, loss), model, layers, len(batches))
+        seen = loss_moments(task, model, layers, len(batches))
     return of_uses(seen, model, layers)
 
 

@@ -63,6 +63,12 @@ class PriorSettings(BaseModel):
         "`calibration`). Much better on a small language model, much worse on ResNet-20 for CIFAR-10, which "
         "has learned its training images.",
     )
+    targets: Literal["labels", "sampled"] = Field(
+        default="labels",
+        description="What the gradients of the loss are taken with: the `labels` of the batches, or targets `sampled` "
+        "from the dense model's own predictions, once for each (the Fisher information, as K-FAC has it; labels play "
+        "no part).",
+    )
     cuts: int = Field(
         default=0,
         ge=0,
@@ -78,6 +84,15 @@ class PriorSettings(BaseModel):
             raise ValueError(
                 f"{' and '.join(needing)} needs batches to take the loss of, and calibration is 0. Ask for calibration "
                 "batches, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sample_targets_for_the_loss(self) -> Self:
+        if self.targets == "sampled" and self.metric != "loss":
+            raise ValueError(
+                f'targets = "sampled" is of metric = "loss", and metric is "{self.metric}", which looks at no target. '
+                'Set metric = "loss", or leave targets out'
             )
         return self
 

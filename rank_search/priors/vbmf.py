@@ -109,12 +109,13 @@ class _FreeEnergy:
     def __call__(self, noise: Float[Values, " points"]) -> Float[Values, " points"]:
         """J at each noise variance, without the constant −Σ ln(g²/M)."""
         x = self.powers / noise[:, None]  # points × rows
-        shifted = np.maximum(x, self.edge) - (1 + self.ratio)
+        above = x > self.edge
+        shifted = x[above] - (1 + self.ratio)
         tau = (shifted + np.sqrt(shifted**2 - 4 * self.ratio)) / 2
         # x − τ of a signal is 1 + α + α/τ, because x = (1 + τ)(1 + α/τ): as a difference of two numbers of the
         # size of 1/σ² it would leave nothing but rounding when there is hardly any noise.
-        signal = 1 + self.ratio + self.ratio / tau + np.log1p(tau) + self.ratio * np.log1p(tau / self.ratio)
-        total: Values = self.rows * np.log(noise) + np.where(x > self.edge, signal, x).sum(axis=1)
+        x[above] = 1 + self.ratio + self.ratio / tau + np.log1p(tau) + self.ratio * np.log1p(tau / self.ratio)
+        total: Values = self.rows * np.log(noise) + x.sum(axis=1)
         return total
 
 

@@ -101,8 +101,9 @@ def layer_moments(problem: Problem, batches: int) -> LayerMoments:
 def _seen(problem: Problem, layers: Mapping[str, Layer], batches: int) -> LayerMoments:
     """In one pass."""
     task, model, seed = problem.task, problem.opened, problem.study.study.seed
-    if problem.study.priors.metric == "loss":
-        seen = loss_moments(task, model, layers, batches, seed)
+    settings = problem.study.priors
+    if settings.metric == "loss":
+        seen = loss_moments(task, model, layers, batches, seed, settings.targets == "sampled")
     else:
         seen = LayerMoments(input_moments(task, model, layers, batches, seed))
     return of_uses(seen, model, layers)

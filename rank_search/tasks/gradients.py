@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from rank_search.errors import TaskError
 from rank_search.layers import Example, Layer
 from rank_search.tasks.calibration import input_moments, summed, wide
-from rank_search.tasks.task import Batch, Task, task_loss
+from rank_search.tasks.randomness import seeded
+from rank_search.tasks.task import Batch, Task, task_loss, task_sampled_loss
 
 _log: Final = logging.getLogger(__name__)
 
@@ -41,22 +42,25 @@ class LayerMoments:
 
 
 def loss_moments(
-    task: Task, model: nn.Module, layers: Mapping[str, Layer], batches: int, rng_seed: int = 0
+    task: Task, model: nn.Module, layers: Mapping[str, Layer], batches: int, rng_seed: int = 0, sampled: bool = False
 ) -> LayerMoments:
     """The moments of each layer's inputs and of the gradients at its outputs, from the same pass over the same batches.
 
     The inputs' are those of `input_moments`. Gradients are of the task's loss with the batch's own targets, of each
-    batch as it is: the empirical Fisher information, in K-FAC's form. They are summed over positions, as the weight is
-    used at each. A layer that no gradient reaches, or one that is not finite, is left out, with a warning; so is one of
-    more than `MOST_OUTPUTS` outputs, as the head of a language model may be. Parameters get no gradients, and keep
+    batch as it is: the empirical Fisher information, in K-FAC's form. Or, `sampled`, with targets drawn once for each
+    batch from what the model predicts (`Task.sampled_loss`): the Fisher information itself (Martens and Grosse 2015),
+    which no label has a part in; its draws follow from `rng_seed`. Gradients are summed over positions, as the weight
+    is used at each. A layer that no gradient reaches, or one that is not finite, is left out, with a warning; so is one
+    of more than `MOST_OUTPUTS` outputs, as the head of a language model may be. Parameters get no gradients, and keep
     whether they want any. Complexity: two to three times the forwards, and O(positions·out²) for each layer; sums in
     float64.
 
     Raises:
-        TaskError: the task raises, has no training data, or its loss is no scalar with a gradient.
+        TaskError: the task raises, has no training data, its loss is no scalar with a gradient, or it cannot draw
+            targets.
     """
     sums = {name: _Gradients(layer) for name, layer in layers.items() if layer.out_features <= MOST_OUTPUTS}
-    led_back = _LedBack(task, batches)
+    led_back = _LedBack(task, batches, rng_seed if sampled else None)
     with _watched(model, sums):
         inputs = input_moments(led_back, model, layers, batches, rng_seed)
     means = {name: sums[name].mean(led_back.count) if name in sums else None for name in inputs if name in layers}
@@ -130,17 +134,21 @@ class _Gradients:
 
 @final
 class _LedBack(Task):
-    """A task whose loss, on the first batches, is led back to the layers' outputs; `count` says on how many."""
+    """A task whose loss, on the first batches, is led back to the layers' outputs; `count` says on how many.
 
-    def __init__(self, task: Task, batches: int) -> None:
-        self._task, self._batches, self.count = task, batches, 0
+    Args:
+        rng_seed: that targets are drawn by; None: those of the batches.
+    """
+
+    def __init__(self, task: Task, batches: int, rng_seed: int | None) -> None:
+        self._task, self._batches, self._rng_seed, self.count = task, batches, rng_seed, 0
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         if self.count >= self._batches:
-            return self._task.loss(model, batch)
+            return self._loss(model, batch)
         self.count += 1
         with torch.enable_grad():
-            loss = task_loss(self._task, model, batch)
+            loss = self._loss(model, batch)
             if not loss.requires_grad:
                 raise TaskError(
                     "The loss does not depend on what any layer gives, so it says nothing of them. It is a scalar with "
@@ -148,6 +156,12 @@ class _LedBack(Task):
                 )
             torch.autograd.backward(loss)
         return loss.detach()
+
+    def _loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        if self._rng_seed is None:
+            return task_loss(self._task, model, batch)
+        with seeded(self._rng_seed + self.count):  # whatever is drawn, the batches are those of a plain pass
+            return task_sampled_loss(self._task, model, batch)
 
     def mask(self, batch: Batch) -> Tensor | None:
         return self._task.mask(batch)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.layers import forward, in_evaluation
+from rank_search.tasks.drawn_targets import drawn_cross_entropy
 from rank_search.tasks.hidden_tokens import NOT_HIDDEN, with_hidden
 from rank_search.tasks.logits import logits_of
 from rank_search.tasks.supervised import teacher_distance
@@ -104,6 +105,10 @@ class LanguageModel(Task):
             aims = self._logits(teacher, batch)
         distance = teacher_distance(_looked_at(logits, batch), _looked_at(aims, batch), temperature)
         return (1 - share) * _surprise(logits, batch) + share * distance
+
+    def sampled_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits = _looked_at(self._logits(model, batch), batch)
+        return drawn_cross_entropy(logits if self.mask_token is not None else logits[:, :-1])
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
         nats, kl, count = 0.0, 0.0, 0

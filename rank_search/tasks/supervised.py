@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rank_search.errors import TaskError
 from rank_search.layers import Example, forward, tensors_of, with_tensors
 from rank_search.tasks.batch import batch_dimension
+from rank_search.tasks.drawn_targets import drawn_loss
 from rank_search.tasks.logits import logits_of
 from rank_search.tasks.task import Batch, Task, checked_batches
 
@@ -148,6 +149,14 @@ class Supervised(Task):
         _check_classes(outputs)
         return (1 - share) * self.loss_function(outputs, targets) + share * teacher_distance(outputs, aims, temperature)
 
+    def sampled_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        inputs, targets = _pair(batch)
+        outputs = _outputs(model, inputs)
+        found = drawn_loss(outputs, targets, self.loss_function) if isinstance(outputs, Tensor) else None
+        if found is None:
+            raise TaskError(_undrawn(outputs, targets))
+        return found
+
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
         pairs = [_pair(batch) for batch in batches]
         outputs = torch.cat([_outputs(model, inputs) for inputs, _ in pairs])
@@ -192,6 +201,17 @@ def _found(batch: Batch) -> str:
 
 def _outputs(model: nn.Module, inputs: Example) -> Any:
     return logits_of(forward(model, inputs))
+
+
+def _undrawn(outputs: object, targets: Tensor) -> str:
+    found = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else f"type {type(outputs).__name__}"
+    return (
+        f"Outputs of {found} with targets of {targets.dtype} and shape {tuple(targets.shape)} are not known as a "
+        "distribution to draw targets from. Known are classes as whole numbers, along the one dimension that targets "
+        "lack, and the losses cross_entropy, mse_loss and binary_cross_entropy_with_logits of torch.nn.functional "
+        "themselves. For others write a class derived from rank_search.Task with its own sampled_loss, or leave "
+        '[priors] targets at "labels".'
+    )
 
 
 def _check_classes(outputs: object) -> None:

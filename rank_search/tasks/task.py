@@ -115,6 +115,20 @@ class Task(ABC):
             "rank_search.Task), or leave out [training] distillation."
         )
 
+    def sampled_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss with targets drawn from the model's own predictions, by torch's global generator; one forward.
+
+        May be written, for `[priors] targets = "sampled"`: −ln p of one draw for each prediction, of p without a
+        gradient, averaged as `loss` is. Labels play no part.
+
+        Raises:
+            TaskError: not written, or the outputs are not known as a distribution.
+        """
+        raise TaskError(
+            f"{type(self).__name__} does not say what its models' predictions are drawn from. Write its method "
+            'sampled_loss (see rank_search.Task), or leave [priors] targets at "labels".'
+        )
+
 
 # ---- what the trials call: the task's own answers, checked ---------------------------------------------
 
@@ -170,6 +184,16 @@ def task_distilled_loss(
         TaskError: it is not a scalar tensor, or the task does not say how.
     """
     return _one_number(task.distilled_loss(model, teacher, batch, share, temperature))
+
+
+def task_sampled_loss(task: Task, model: nn.Module, batch: Batch) -> Tensor:
+    """The task's loss of one batch with targets drawn from the model's predictions.
+
+    Raises:
+        TaskError: the task raises, it is not a scalar tensor, or the task does not say how.
+    """
+    with task_errors("sampled_loss()"):
+        return _one_number(task.sampled_loss(model, batch))
 
 
 def _one_number(loss: object) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -64,6 +67,24 @@ def test_errors_of_the_loss_are_kept_apart_from_those_of_the_outputs(
         assert [each.error for each in rs.options(model, pairs, example=X, cache=folder)] == plain
         kept = rs.options(model, pairs, example=X, cache=folder, loss=loss)
         assert [each.error for each in kept] == [each.error for each in table]
+
+
+def of_predictions(model: nn.Module, batch: Pair) -> Tensor:
+    logits = model(batch[0])
+    return nn.functional.cross_entropy(logits, torch.distributions.Categorical(logits=logits).sample())
+
+
+def test_with_sampled_targets_no_label_plays_a_part_but_in_cuts(
+    model: nn.Sequential, pairs: list[Pair], table: rs.OptionTable, tmp_path: Path
+) -> None:
+    others = [(x, y.roll(1)) for x, y in pairs]
+    rs.options(model, pairs, example=X, loss=loss, cache=tmp_path)
+    how: dict[str, Any] = {"example": X, "sampled_loss": of_predictions, "cache": tmp_path}
+    found, again = ([each.error for each in rs.options(model, batches, **how)] for batches in (pairs, others))
+    assert found == again
+    assert found != [each.error for each in table]
+    cut, other = (rs.options(model, batches, loss=loss, cuts=1, **how) for batches in (pairs, others))
+    assert cut.fits.shares != other.fits.shares
 
 
 class Sum(nn.Module):

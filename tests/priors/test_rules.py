@@ -121,3 +121,9 @@ def test_settings_that_need_the_loss_need_batches(asked: dict[str, Any]) -> None
     assert PriorSettings(**asked).calibration > 0
     with pytest.raises(ValidationError, match=rf"{next(iter(asked))} needs batches to take the loss of"):
         PriorSettings(calibration=0, **asked)
+
+
+def test_targets_are_sampled_for_the_metric_of_the_loss() -> None:
+    assert PriorSettings(metric="loss", targets="sampled").targets == "sampled"
+    with pytest.raises(ValidationError, match='Set metric = "loss", or leave targets out'):
+        PriorSettings(targets="sampled")

@@ -43,10 +43,10 @@ def test_consecutive_layers_share_a_pass_as_long_as_there_is_room(sizes: list[tu
     assert (passes.largest, passes.total) == (max(sums), sum(sums))
 
 
-@pytest.mark.parametrize("metric", ["outputs", "loss"])
-def test_passes_and_files_change_no_number(tmp_path: Path, metric: str) -> None:
-    plain = prepared(tmp_path / "plain", metric=metric)
-    apart = prepared(tmp_path / "apart", metric=metric, memory="0.01 MB")
+@pytest.mark.parametrize("asked", [{}, {"metric": "loss"}, {"metric": "loss", "targets": "sampled"}])
+def test_passes_and_files_change_no_number(tmp_path: Path, asked: dict[str, str]) -> None:
+    plain = prepared(tmp_path / "plain", **asked)
+    apart = prepared(tmp_path / "apart", memory="0.01 MB", **asked)
     assert not isinstance(plain.moments.inputs, KeptTensors)
     assert isinstance(apart.moments.inputs, KeptTensors)
     for one, other in (
@@ -63,6 +63,17 @@ def test_passes_and_files_change_no_number(tmp_path: Path, metric: str) -> None:
     choices = {layer: choice for each in chosen.values() for layer, choice in each.items()}
     fitted, again = (rs.factorize(each.problem.model, choices, each.options) for each in (plain, apart) if each.options)
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in fitted.state_dict().items())
+
+
+def test_sampled_targets_are_another_metric(tmp_path: Path) -> None:
+    labels, sampled = (prepared(tmp_path / each, metric="loss", targets=each) for each in ("labels", "sampled"))
+    assert all(torch.equal(sampled.moments.inputs[name], each) for name, each in labels.moments.inputs.items())
+    gradients = labels.moments.gradients
+    assert sampled.moments.gradients.keys() == gradients.keys()
+    assert not any(torch.equal(sampled.moments.gradients[name], each) for name, each in gradients.items())
+    assert sampled.options is not None
+    assert labels.options is not None
+    assert [each.error for each in sampled.options] != [each.error for each in labels.options]
 
 
 def test_trials_in_workers_are_those_of_a_search_in_memory(tmp_path: Path) -> None:
