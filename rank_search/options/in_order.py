@@ -100,7 +100,7 @@ def _as_dense(model: nn.Module, made: nn.Module, layer: Layer) -> Iterator[Calla
 def _settle_norms(calibration: CalibrationPass, model: nn.Module) -> None:
     if isinstance(calibration, LossPass):
         with seeded(calibration.rng_seed):
-            reestimate_batchnorm(calibration.task, model, calibration.batches)
+            reestimate_batchnorm(calibration.task, model, calibration.norm_batches)
     elif isinstance(calibration, ForwardPass):
         reestimate_on(model, calibration.batches)
 

@@ -113,7 +113,11 @@ def _seen(problem: Problem, layers: Mapping[str, Layer], batches: int) -> LayerM
 def sequential_pass(problem: Problem, batches: int) -> LossPass | None:
     """The batches that trials fit their layers on in order; None where the study file does not ask for that."""
     study = problem.study
-    return LossPass(problem.task, batches, study.study.seed) if study.priors.sequential and batches else None
+    if not study.priors.sequential or not batches:
+        return None
+    asked = study.training.norm_batches
+    norms = batches if asked is None else min(asked, batches)
+    return LossPass(problem.task, batches, study.study.seed, norms)
 
 
 def begin(study: Study, task: Task | None = None) -> Problem:

@@ -56,11 +56,16 @@ class _FirstCall:
 @final
 @dataclass(frozen=True, eq=False)
 class LossPass(CalibrationPass):
-    """The first batches of a task's training pass, on which it computes its loss."""
+    """The first batches of a task's training pass, on which it computes its loss.
+
+    Attributes:
+        norm_batches: of how many of them batch norms take their statistics again before each block; 0: they do not.
+    """
 
     task: Task
     batches: int
     rng_seed: int = 0
+    norm_batches: int = 0
 
     def watch(self, model: nn.Module, watching: Mapping[str, Watcher]) -> None:
         watch_loss(self.task, model, watching, self.batches, self.rng_seed)

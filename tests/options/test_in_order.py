@@ -48,6 +48,16 @@ class Residual(nn.Module):
         return self.head(x)  # type: ignore[no-any-return]
 
 
+class Grouped(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1, groups=2)
+        self.last = nn.Linear(16, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.second(torch.relu(self.first(x)))).mean((2, 3)))  # type: ignore[no-any-return]
+
+
 class Recurrent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -105,8 +115,10 @@ def by_hand(
         if done:
             reestimate_on(now, batches)
         for name, seen in inputs(now, block, batches).items():
-            moment = (seen.mT @ seen / len(seen)).float()
-            done[name] = DirectBases(weight_of(model, name), moment, (gradients or {}).get(name))
+            groups = table.fits.layers[name].groups
+            moments = [(x.T @ x / len(x)).float() for x in seen.chunk(groups, dim=1)]
+            moment = moments[0] if groups == 1 else torch.stack(moments)
+            done[name] = DirectBases(weight_of(model, name), moment, (gradients or {}).get(name), groups)
     made = factorize(model, Point({name: choices[name] for name in done}), *parts, done.__getitem__).eval()
     reestimate_on(made, batches)
     return made
@@ -184,6 +196,32 @@ def test_convolutions_behind_batch_norms_with_statistics_taken_again() -> None:
     made = rs.factorize(model, choices, table, batches, sequential=True)
     assert_same(made, by_hand(model, choices, table, batches, [["0"], ["3"], ["8"]]))
     assert differ(made, rs.factorize(model, choices, table, batches), "8")
+
+
+def test_grouped_convolutions() -> None:
+    model, batches = drawn(Grouped), images()
+    table = rs.options(model, batches, example=X)
+    choices = halves(table)
+    assert set(choices) == {"first", "second", "last"}
+    made = rs.factorize(model, choices, table, batches, sequential=True)
+    assert_same(made, by_hand(model, choices, table, batches, [["first"], ["second"], ["last"]]))
+    assert differ(made, rs.factorize(model, choices, table, batches), "second")
+
+
+def test_an_embedding_is_fitted_to_how_often_its_rows_are_looked_up() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(40, WIDTH), nn.Linear(WIDTH, 16)).eval()
+    batches = tokens()
+    table = rs.options(model, batches, example=batches[0][:1])
+    choices = {"0": Choice("svd", {"rank": 4}), "1": Choice("svd", {"rank": 3})}
+    made, plain = (rs.factorize(model, choices, table, batches, sequential=each) for each in (True, False))
+    assert not differ(made, plain, "0")
+    x = torch.cat([made[0](ids) for ids in batches]).flatten(0, 1).double()  # type: ignore[index]
+    known = DirectBases(weight_of(model, "1"), (x.T @ x / len(x)).float())
+    parts = table.fits.layers, table.fits.plugins
+    assert not differ(made, factorize(model, Point({"1": choices["1"]}), *parts, lambda name: known), "1")
+    assert differ(made, plain, "1")
 
 
 def test_fits_to_the_loss_keep_what_the_loss_sees_of_the_dense_model() -> None:

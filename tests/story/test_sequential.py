@@ -19,12 +19,12 @@ from rank_search.tasks import LossPass, seeded
 from tests.story.small import Small, write_study
 
 
-def small(folder: Path, **priors: Any) -> Small:
+def small(folder: Path, norms: int = 2, **priors: Any) -> Small:
     seeds = {"allocations": 4, "fractions": [], "weakenings": []}
     search = {"objectives": ["error", "macs"], "constraints": [], "orthogonality": 0, "seeds": seeds}
     search["entropy"] = {"low": 0, "high": 0}
     return write_study(
-        folder, layers={"exclude": []}, priors=priors, search=search, training={"epochs": 0, "batchnorm_batches": 2}
+        folder, layers={"exclude": []}, priors=priors, search=search, training={"epochs": 0, "batchnorm_batches": norms}
     )
 
 
@@ -63,7 +63,7 @@ def test_a_member_is_the_model_that_was_fitted_in_order(files: Small, rows: list
             continue
         with Store.open(files.store) as store:
             found = build_model(store, "stripes", row.number, problem.task)
-        made = factorize_in_order(problem.model, row.point, *parts, LossPass(problem.task, 2, 0))
+        made = factorize_in_order(problem.model, row.point, *parts, LossPass(problem.task, 2, 0, 2))
         with seeded(0):
             reestimate_batchnorm(problem.task, made, 2)
         assert same(found, made)
@@ -88,10 +88,18 @@ def test_an_allocated_model_is_fitted_in_order(files: Small) -> None:
     assert table is not None
     fits = table.fits
     parts = problem.model, made.allocation.point, fits.layers, fits.plugins, fits.bases
-    expected = factorize_in_order(*parts, LossPass(problem.task, 2, 0))
+    expected = factorize_in_order(*parts, LossPass(problem.task, 2, 0, 2))
     reestimate_batchnorm(problem.task, expected, 2)
     assert same(made.model, expected)
     assert not same(made.model, rs.factorize(*parts[:2], table, [x for x, _ in problem.task.training()][:2]))
+
+
+def test_norms_that_keep_their_statistics_keep_them(tmp_path: Path) -> None:
+    made = rs.run.allocate_model(
+        rs.load_study(small(tmp_path, norms=0, sequential=True).file), {"params": 0.5}, measure=False
+    )
+    norm, dense = (each.get_submodule("norm").state_dict() for each in (made.model, made.problem.model))
+    assert all(torch.equal(tensor, dense[name]) for name, tensor in norm.items())
 
 
 def test_a_study_does_not_go_on_in_the_other_way(tmp_path: Path) -> None:
