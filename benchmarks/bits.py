@@ -149,7 +149,7 @@ def ours(bench: Bench, method: str) -> None:
     """All rows of one method: ranks × prices."""
     way = OURS[method]
     prepared = bench.prepared({**(way.tables or {}), **bench.given.tables})
-    workbench = make_context(prepared.problem, prepared.bases)
+    workbench = make_context(prepared.problem, prepared.bases, prepared.batches)
     for label, layers in _ranks(prepared, bench.given.kept) if way.ranks else [("", {})]:
         for price in bench.given.prices if way.entropy else [0.0]:
             penalties = {"entropy": price, "orthogonality": way.orthogonality if layers else 0.0}

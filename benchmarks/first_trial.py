@@ -128,7 +128,7 @@ def show_ratios(path: str, pairs: int) -> None:
     untrained = study.training.model_copy(update={"epochs": 0.0})
     torch.set_num_threads(study.launch.torch_threads)
     prepared = prepare(study.model_copy(update={"training": untrained}))
-    made: TrialContext = make_context(prepared.problem, prepared.bases)
+    made: TrialContext = make_context(prepared.problem, prepared.bases, prepared.batches)
     points = [seed.point for seed in prepared.seeds if seed.label != "dense"][:pairs]
 
     def trial(place: int) -> None:

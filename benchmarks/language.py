@@ -8,7 +8,8 @@ the same grid of ranks. "uniform" leaves each layer the same share of its parame
 error; "plain" fits are to the weights, "diagonal" ones to inputs of which only the sizes are known (ASVD), "whitened"
 ones to the second moment of the inputs (uniform: SVD-LLM), "loss" ones to that of the gradients, too, with the labels
 or with targets sampled from the model's own predictions. An allocation has the least Σ error, exactly; calibrated, the
-errors are times what one measured cut of each layer says.
+errors are times what one measured cut of each layer says. Sequential: with the same ranks, each block of layers is
+fitted to what the factorized blocks before it give (`[priors] sequential`).
 """
 
 from __future__ import annotations
@@ -21,14 +22,24 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from torch import nn
 
 import rank_search as rs
 from rank_search.layers import weight_of
-from rank_search.options import CostModel, CutMeasure, build_groups, calibrated, fits_of, measured_table, stored_bits
+from rank_search.options import (
+    CostModel,
+    CutMeasure,
+    build_groups,
+    calibrated,
+    factorize_in_order,
+    fits_of,
+    measured_table,
+    stored_bits,
+)
 from rank_search.priors import SpectraCache
 from rank_search.run import begin, calibration_batches
 from rank_search.study import Problem
-from rank_search.tasks import LayerMoments, loss_moments, seeded
+from rank_search.tasks import CalibrationPass, LayerMoments, LossPass, loss_moments, seeded
 
 LEVELS: Final = [step / 400 for step in range(401)]
 Rule = Callable[[rs.OptionTable, float], rs.Point]
@@ -104,7 +115,20 @@ WAYS: Final[Mapping[str, tuple[str, Rule]]] = {
     "allocation, loss, calibrated": ("loss, calibrated", allocation),
     "allocation, loss, targets sampled": ("sampled", allocation),
     "allocation, loss, targets sampled, calibrated": ("sampled, calibrated", allocation),
+    "uniform, whitened, sequential": ("whitened", within(uniform)),
+    "allocation, whitened, sequential": ("whitened", allocation),
+    "allocation, whitened, calibrated, sequential": ("whitened, calibrated", allocation),
+    "allocation, loss, sequential": ("loss", allocation),
+    "allocation, loss, calibrated, sequential": ("loss, calibrated", allocation),
 }
+
+
+def fitted(model: nn.Module, table: rs.OptionTable, point: rs.Point, batches: CalibrationPass | None) -> nn.Module:
+    """The model of a point; in order, if there are batches for it."""
+    if batches is None:
+        return rs.factorize(model, point, table)
+    fits = table.fits
+    return factorize_in_order(model, point, fits.layers, fits.plugins, fits.bases, batches).eval()
 
 
 def main() -> None:
@@ -113,6 +137,7 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={})
     parser.add_argument("--shares", nargs="*", type=float, default=[0.97, 0.92, 0.87, 0.8])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--ways", nargs="*", default=list(WAYS), help="of those in WAYS; default: all")
     parser.add_argument("--test", type=int, default=8, help="batches of test data")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -121,17 +146,20 @@ def main() -> None:
     with seeded(0):
         test = list(islice(task.test() or (), given.test))
 
-    def nats(model: torch.nn.Module) -> float:
+    def nats(model: nn.Module) -> float:
         with torch.no_grad():
             return task.evaluate(model, test)["nats"]
 
     print(f"dense: {nats(model):.3f} nats a token", flush=True)
-    rows: dict[str, list[list[float]]] = {name: [] for name in WAYS}
+    rows: dict[str, list[list[float]]] = {name: [] for name in given.ways}
+    count = calibration_batches(problem)
     for seed in range(given.seeds):
-        made = tables(problem, calibration_batches(problem), seed)
-        for name, (kind, rule) in WAYS.items():
+        made = tables(problem, count, seed)
+        for name in given.ways:
+            kind, rule = WAYS[name]
             points = [rule(made[kind], share) for share in given.shares]
-            rows[name].append([nats(rs.factorize(model, point, made[kind])) for point in points])
+            batches = LossPass(task, count, seed) if name.endswith("sequential") else None
+            rows[name].append([nats(fitted(model, made[kind], point, batches)) for point in points])
             print(seed, name, *(f"{each:.3f}" for each in rows[name][-1]), flush=True)
     show(given.shares, rows)
 

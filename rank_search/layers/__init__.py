@@ -34,6 +34,7 @@ from rank_search.layers.opened_models import opened_inventory
 from rank_search.layers.opener import Opened, linear_of, openers, viewed
 from rank_search.layers.opening import folded_in, groups_of, is_folded, layer_in, opened_for, weight_of
 from rank_search.layers.ordinary import in_evaluation, require_ordinary
+from rank_search.layers.other_inputs import OtherInputs
 from rank_search.layers.parts import Parts
 from rank_search.layers.plugins import (
     installed,
@@ -66,6 +67,7 @@ __all__ = [
     "ModelLayer",
     "ModelLayers",
     "Opened",
+    "OtherInputs",
     "Parts",
     "Plugins",
     "Skipped",

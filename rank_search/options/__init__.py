@@ -16,6 +16,7 @@ from rank_search.options.fitted import factorize
 from rank_search.options.form_speeds import Forms
 from rank_search.options.form_timing import measure_forms
 from rank_search.options.grouping import build_groups
+from rank_search.options.in_order import factorize_in_order
 from rank_search.options.of_model import fits_of, measured_table, options, stored_bits
 from rank_search.options.ranges import AxisRange, Group
 from rank_search.options.table import Option, OptionTable
@@ -38,6 +39,7 @@ __all__ = [
     "calibrated",
     "cost_shares",
     "factorize",
+    "factorize_in_order",
     "fits_of",
     "mean_shares",
     "measure_forms",

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from rank_search.errors import LayerError
+from rank_search.errors import LayerError, TaskError
 from rank_search.layers import factorize as factorized
 from rank_search.layers import weight_of
 from rank_search.options.allocate import Allocation
+from rank_search.options.in_order import factorize_in_order
 from rank_search.options.of_model import inputs_of
 from rank_search.options.table import OptionTable
 from rank_search.point import Choice, Point
 from rank_search.quantization import reestimate_on
+from rank_search.tasks import ForwardPass
 
 
 @torch.no_grad()
@@ -24,6 +26,8 @@ def factorize(
     choice: Allocation | Point | Mapping[str, Choice],
     table: OptionTable,
     batches: Iterable[Any] | None = None,
+    *,
+    sequential: bool = False,
 ) -> nn.Module:
     """The model in which each layer is what was chosen for it: a copy, in evaluation mode, ready to be fine-tuned.
 
@@ -37,10 +41,13 @@ def factorize(
         batches: inputs, or pairs of inputs and targets: batch norms take their statistics again on the first
             `LOOKED_AT` of them, as the factorized layers before them give other outputs. None: they stay as they are.
 
+        sequential: whether layers are fitted block by block to what the factorized blocks before them give on these
+            batches, instead of to what the dense model gave (see `factorize_in_order`).
+
     Raises:
         LayerError: the choice does not fit the layers, or the model's weights are not those of the table; nothing is
             built then.
-        TaskError: the batches are not what the model takes.
+        TaskError: the batches are not what the model takes, or `sequential` has none.
 
     >>> from rank_search.options.allocate import allocate
     >>> from rank_search.options.of_model import options
@@ -55,7 +62,17 @@ def factorize(
             raise LayerError(
                 f"Layer {name!r} has other weights than when the option table was made. Make the table again."
             )
-    made = factorized(model, point, fits.layers, fits.plugins, fits.bases).eval()
-    if batches is not None:
-        reestimate_on(made, inputs_of(batches, fits.example))
+    parts = model, point, fits.layers, fits.plugins, fits.bases
+    if not sequential:
+        made = factorized(*parts).eval()
+        if batches is not None:
+            reestimate_on(made, inputs_of(batches, fits.example))
+        return made
+    if batches is None:
+        raise TaskError(
+            "sequential=True fits layers to what others give on batches, and there are none. Hand them over."
+        )
+    inputs = list(inputs_of(batches, fits.example))
+    made = factorize_in_order(*parts, ForwardPass(inputs)).eval()
+    reestimate_on(made, inputs)
     return made

@@ -77,13 +77,25 @@ class PriorSettings(BaseModel):
         "before the first trial: how much its errors count follows from them. One evaluation each, kept in the cache.",
     )
 
+    sequential: bool = Field(
+        default=False,
+        description="Whether each trial fits its layers block by block, in the order in which they run, to what the "
+        "factorized blocks before them give on the batches of `calibration`, instead of to what the dense model gives: "
+        "one pass over the batches for each block. The errors that ranks are chosen by stay those of the dense model.",
+    )
+
     @model_validator(mode="after")
-    def _look_at_batches_for_the_loss(self) -> Self:
+    def _look_at_batches_where_they_are_needed(self) -> Self:
         needing = [key for key, needs in (("metric", self.metric == "loss"), ("cuts", self.cuts > 0)) if needs]
         if needing and not self.calibration:
             raise ValueError(
                 f"{' and '.join(needing)} needs batches to take the loss of, and calibration is 0. Ask for calibration "
                 "batches, or leave it out"
+            )
+        if self.sequential and not self.calibration:
+            raise ValueError(
+                "sequential needs batches that the factorized layers are run on, and calibration is 0. Ask for "
+                "calibration batches, or leave it out"
             )
         return self
 

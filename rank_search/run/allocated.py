@@ -11,10 +11,10 @@ from torch import nn
 
 from rank_search.export import Deployable, measured, write_model
 from rank_search.layers import count_params, mean_macs
-from rank_search.options import Allocation, allocate, build_groups, factorize
+from rank_search.options import Allocation, OptionTable, allocate, build_groups, factorize, factorize_in_order
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.run.moment_passes import calibration_batches
-from rank_search.run.preparation import begin, layer_bases, layer_moments, option_table
+from rank_search.run.preparation import begin, layer_bases, layer_moments, option_table, sequential_pass
 from rank_search.study import Problem, Study
 from rank_search.tasks import Seen, Task, seeded, task_errors
 
@@ -79,7 +79,7 @@ def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, me
     batches = calibration_batches(problem)
     table = option_table(problem, groups, layer_bases(problem, layer_moments(problem, batches)), batches)
     allocation = allocate(table, params=bounds.get("params"), macs=bounds.get("macs"), bits=bounds.get("bits"))
-    model = factorize(problem.model, allocation, table)
+    model = _fitted(problem, allocation, table, batches)
     with seeded(study.study.seed), task_errors("training() or loss()"):
         reestimate_batchnorm(problem.task, model, study.training.norm_batches)
     found, seen = measured(problem.task, model) if measure else ({}, Seen())
@@ -87,6 +87,14 @@ def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, me
     return AllocatedModel(
         problem, allocation, model, dense | _counted(problem, problem.original), found | _counted(problem, model), seen
     )
+
+
+def _fitted(problem: Problem, allocation: Allocation, table: OptionTable, batches: int) -> nn.Module:
+    """As a trial's model is before it is trained."""
+    if (passed := sequential_pass(problem, batches)) is None:
+        return factorize(problem.model, allocation, table)
+    fits = table.fits
+    return factorize_in_order(problem.model, allocation.point, fits.layers, fits.plugins, fits.bases, passed)
 
 
 def _counted(problem: Problem, model: nn.Module) -> dict[str, float]:

@@ -32,14 +32,14 @@ def on_this_machine(study: Study, task: Task | None) -> Iterator[Workplace]:
     launch = study.launch
     if task is not None or (launch.workers in (None, 1) and launch.time_limit is None):
         prepared = prepare(study, task)
-        context = make_context(prepared.problem, prepared.bases)
+        context = make_context(prepared.problem, prepared.bases, prepared.batches)
         yield Workplace(prepared, context, partial(_in_driver, prepared, context))
         return
     with closing(_Workers(study)) as workers:
         problem = begin(study)
         workers.load()
         prepared = prepare_subject(problem)
-        context = make_context(problem, prepared.bases)
+        context = make_context(problem, prepared.bases, prepared.batches)
         yield Workplace(prepared, context, partial(workers.executor, prepared))
 
 
@@ -73,7 +73,7 @@ class _Workers:
         _decompose(prepared)
         inputs, gradients = map(_handed, (prepared.moments.inputs, prepared.moments.gradients))
         processes, self._waiting = self._waiting or self._woken().load(), None
-        return processes.serve(Findings(inputs, gradients, artifacts, dict(dense)))
+        return processes.serve(Findings(inputs, gradients, prepared.batches, artifacts, dict(dense)))
 
     def close(self) -> None:
         """End those that still wait; an executor is closed by whoever has it."""

@@ -25,7 +25,7 @@ from rank_search.run.moment_passes import calibrated_layers, calibration_batches
 from rank_search.run.pretrain import with_pretrained_model
 from rank_search.search import Seed, Space, build_space, require_possible, seed_points
 from rank_search.study import Problem, Study, read_problem
-from rank_search.tasks import LayerMoments, Task, input_moments, loss_moments, of_uses
+from rank_search.tasks import LayerMoments, LossPass, Task, input_moments, loss_moments, of_uses
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -41,6 +41,7 @@ class Prepared:
     Attributes:
         bases: of every layer that may be factorized, with what is known of its inputs.
         moments: what was seen of the layers, where data was looked at.
+        batches: of the training data that were looked at.
         options: what each layer may become, measured; None where neither seed points nor sampler ask for it.
     """
 
@@ -51,6 +52,7 @@ class Prepared:
     seeds: tuple[Seed, ...]
     bases: LayerBases
     moments: LayerMoments
+    batches: int
     options: OptionTable | None
 
 
@@ -109,6 +111,16 @@ def _seen(problem: Problem, layers: Mapping[str, Layer], batches: int) -> LayerM
     return of_uses(seen, model, layers)
 
 
+def sequential_pass(problem: Problem, batches: int) -> LossPass | None:
+    """The batches that trials fit their layers on in order; None where the study file does not ask for that."""
+    study = problem.study
+    if not study.priors.sequential or not batches:
+        return None
+    asked = study.training.norm_batches
+    norms = batches if asked is None else min(asked, batches)
+    return LossPass(problem.task, batches, study.study.seed, norms)
+
+
 def begin(study: Study, task: Task | None = None) -> Problem:
     """Read the task and its layers; an over-parameterized network is trained, if the study file asks for one.
 
@@ -145,7 +157,7 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     options = option_table(problem, space.groups, bases, batches) if study.search.uses_options else None
     seeds = tuple(seed_points(space, costs, study.search, options))
     require_possible(study.search.constraints, space, costs, seeds)
-    return Prepared(problem, priors, space, costs, seeds, bases, moments, options)
+    return Prepared(problem, priors, space, costs, seeds, bases, moments, batches, options)
 
 
 def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases, batches: int) -> OptionTable:

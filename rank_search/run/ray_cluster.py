@@ -64,7 +64,7 @@ def on_cluster(study: Study, task: Task | None, launch: LaunchSettings) -> Itera
         workers = launch.workers or cluster.room(launch)
         reader = _Reader(cluster)
         prepared = prepare(study, task, reader)
-        context = make_context(prepared.problem, prepared.bases)
+        context = make_context(prepared.problem, prepared.bases, prepared.batches)
         with ExitStack() as probes:
             made = _Workers(cluster, reader.bases, launch, workers, probes)
             yield Workplace(prepared, context, partial(made.executor, prepared.problem, context))

@@ -18,7 +18,7 @@ from rank_search.layers import Bases
 from rank_search.observe import logs
 from rank_search.point import Outcome, Point, State
 from rank_search.priors import KeptTensors
-from rank_search.run.preparation import Prepared, begin, layer_bases
+from rank_search.run.preparation import Prepared, begin, layer_bases, sequential_pass
 from rank_search.study import Problem, Study
 from rank_search.tasks import LayerMoments
 from rank_search.trials import LATENCY, LATENCY_RATIO, TrialContext, build, on_test, run_trial, test_measurements
@@ -35,8 +35,12 @@ class Workplace(NamedTuple):
     executor_for: ExecutorFor
 
 
-def make_context(problem: Problem, bases: Mapping[str, Bases]) -> TrialContext:
-    """What all trials in this process share: task, model, layers, plugins, bases."""
+def make_context(problem: Problem, bases: Mapping[str, Bases], batches: int) -> TrialContext:
+    """What all trials in this process share: task, model, layers, plugins, bases.
+
+    Args:
+        batches: that the moments in the bases are from.
+    """
     study = problem.study
     wanted = {each.name for each in study.search.objectives} | {each.name for each in study.search.constraints}
     return TrialContext(
@@ -50,6 +54,7 @@ def make_context(problem: Problem, bases: Mapping[str, Bases]) -> TrialContext:
         examples=problem.examples,
         latency=study.latency if {LATENCY, LATENCY_RATIO} & wanted else None,
         memory=study.launch.memory_per_trial,
+        sequential=sequential_pass(problem, batches),
     )
 
 
@@ -71,12 +76,14 @@ class Findings:
 
     Attributes:
         inputs, gradients: second moments of the layers' inputs, and of the gradients at their outputs, by layer.
+        batches: that these are from.
         artifacts: where trials leave their files.
         dense: what the study has measured of the dense model.
     """
 
     inputs: Mapping[str, NDArray[Any] | Tensor]
     gradients: Mapping[str, NDArray[Any] | Tensor]
+    batches: int
     artifacts: ArtifactStore
     dense: Mapping[str, float]
 
@@ -99,7 +106,7 @@ class LocalRecipe(WorkerRecipe[Problem, Findings]):
 
     def runner(self, loaded: Problem, found: Findings) -> Runner:
         moments = LayerMoments(_received(found.inputs), _received(found.gradients))
-        context = make_context(loaded, layer_bases(loaded, moments))
+        context = make_context(loaded, layer_bases(loaded, moments), found.batches)
         return partial(run_job, with_dense(context, loaded, found.dense), found.artifacts)
 
 

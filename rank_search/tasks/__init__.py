@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.calibration import columns_seen, input_moments, moments_of_inputs, run_on, wide
+from rank_search.tasks.calibration_pass import CalibrationPass, ForwardPass, LossPass
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.gradients import MOST_OUTPUTS, LayerMoments, LossAlone, LossOf, loss_moments
 from rank_search.tasks.language_model import LanguageModel
@@ -29,11 +30,14 @@ __all__ = [
     "MOST_OUTPUTS",
     "PLAIN",
     "Batch",
+    "CalibrationPass",
+    "ForwardPass",
     "Given",
     "LanguageModel",
     "LayerMoments",
     "LossAlone",
     "LossOf",
+    "LossPass",
     "Random",
     "Seen",
     "Supervised",

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,16 +54,8 @@ def input_moments(
     Raises:
         TaskError: the task raises, or has no training data.
     """
-    sums = _watchers(layers)
-    with _looked_at(model, sums, rng_seed) as padding:
-        for number, batch in enumerate(islice(checked_batches(task.training(), "training data"), batches * _LONGER)):
-            if number >= batches:
-                for each in sums.values():
-                    each.is_full = each.is_full or each.count > 0
-                if all(each.is_full for each in sums.values()):
-                    break
-            padding.says(task.mask(batch))
-            task.loss(model, batch)
+    sums = watchers(layers)
+    watch_loss(task, model, sums, batches, rng_seed)
     _warn_of_short(sums, batches, "set calibration = {} under [priors]")
     return _usable({name: each.mean() for name, each in sums.items()})
 
@@ -90,14 +82,32 @@ def moments_of_inputs(model: nn.Module, layers: Mapping[str, Layer], batches: It
     Raises:
         TaskError: the model does not run on a batch.
     """
-    sums = _watchers(layers)
-    watch = padding_of(model)
-    number = -1
-    with torch.no_grad(), in_evaluation(model), layer_by_layer(), watch as padding, _hooked(model, sums, padding):
-        for number, batch in enumerate(batches):
-            run_on(model, batch, number)
-    _warn_of_short(sums, number + 1, "hand over {} batches like these")
+    sums = watchers(layers)
+    count = watch_forward(model, sums, batches)
+    _warn_of_short(sums, count, "hand over {} batches like these")
     return _usable({name: each.mean() for name, each in sums.items()})
+
+
+def watch_loss(task: Task, model: nn.Module, sums: Mapping[str, Watcher], batches: int, rng_seed: int) -> None:
+    """Have these take in what their layers see while the task computes its loss: see `input_moments`."""
+    with _looked_at(model, sums, rng_seed) as padding:
+        for number, batch in enumerate(islice(checked_batches(task.training(), "training data"), batches * _LONGER)):
+            if number >= batches:
+                for each in sums.values():
+                    each.is_full = each.is_full or each.count > 0
+                if all(each.is_full for each in sums.values()):
+                    break
+            padding.says(task.mask(batch))
+            task.loss(model, batch)
+
+
+def watch_forward(model: nn.Module, sums: Mapping[str, Watcher], batches: Iterable[Example]) -> int:
+    """Have these take in what their layers see in forwards in evaluation mode; returns how many batches there were."""
+    watch, count = padding_of(model), 0
+    with torch.no_grad(), in_evaluation(model), layer_by_layer(), watch as padding, _hooked(model, sums, padding):
+        for count, batch in enumerate(batches, start=1):
+            run_on(model, batch, count - 1)
+    return count
 
 
 def run_on(model: nn.Module, inputs: Example, number: int) -> None:
@@ -120,7 +130,7 @@ def run_on(model: nn.Module, inputs: Example, number: int) -> None:
         ) from error
 
 
-def _warn_of_short(sums: Mapping[str, _Watcher], batches: int, remedy: str) -> None:
+def _warn_of_short(sums: Mapping[str, Watcher], batches: int, remedy: str) -> None:
     """Say which layer has the fewest patches for its size, and what would be enough."""
     short = {name: each for name, each in sums.items() if isinstance(each, _Moment) and each.is_short}
     if not short:
@@ -149,11 +159,27 @@ def _usable(found: Mapping[str, Tensor | None]) -> dict[str, Tensor]:
     return usable
 
 
+class Watcher(Protocol):
+    """What takes in the inputs of a layer.
+
+    Attributes:
+        count: how many it has taken in.
+        is_full: whether it takes in no more.
+    """
+
+    layer: Layer
+    count: int
+    is_full: bool
+
+    def take(self, x: Tensor) -> None:
+        """Take in the inputs of one call of the layer."""
+
+
 class _Count:
     """How many patches a layer has seen."""
 
     def __init__(self, layer: Layer) -> None:
-        self.layer, self.count = layer, 0
+        self.layer, self.count, self.is_full = layer, 0, False
 
     def take(self, x: Tensor) -> None:
         """Count the inputs of one call of the layer."""
@@ -210,8 +236,8 @@ def summed(total: Tensor | None, product: Tensor) -> Tensor:
     return total
 
 
-def _watchers(layers: Mapping[str, Layer]) -> dict[str, _Moment | Occurrences]:
-    """Of the layers, and of what looks up their rows under another name."""
+def watchers(layers: Mapping[str, Layer]) -> dict[str, _Moment | Occurrences]:
+    """Sums of what the layers see, by name; and of what looks up their rows under another name."""
     looked_up = [tie for layer in layers.values() for tie in layer.ties if not layer.one_hot and tie.one_hot]
     watched = {**layers, **{tie.name: tie for tie in looked_up if tie.inputs}}
     return {
@@ -224,19 +250,17 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-_Watcher = _Moment | _Count | Occurrences
-
 Hook = Callable[[nn.Module, tuple[Tensor, ...], Mapping[str, Tensor]], None]
 
 
-def _hook(moment: _Watcher, padding: Padding) -> Hook:
+def _hook(moment: Watcher, padding: Padding) -> Hook:
     if moment.layer.channels != -1:  # its second dimension has channels, and is no length, even if as long as one
         return lambda module, inputs, named: moment.take(input_of(inputs, named))
     return lambda module, inputs, named: moment.take(padding.without(input_of(inputs, named)))
 
 
 @contextmanager
-def _looked_at(model: nn.Module, sums: Mapping[str, _Watcher], rng_seed: int) -> Iterator[Padding]:
+def _looked_at(model: nn.Module, sums: Mapping[str, Watcher], rng_seed: int) -> Iterator[Padding]:
     """These layers watched while the task computes its loss; what it raises is a `TaskError`."""
     with (
         seeded(rng_seed),
@@ -250,7 +274,7 @@ def _looked_at(model: nn.Module, sums: Mapping[str, _Watcher], rng_seed: int) ->
 
 
 @contextmanager
-def _hooked(model: nn.Module, sums: Mapping[str, _Watcher], padding: Padding) -> Iterator[None]:
+def _hooked(model: nn.Module, sums: Mapping[str, Watcher], padding: Padding) -> Iterator[None]:
     """Each of these layers watched."""
     hooks = {model.get_submodule(name): _hook(moment, padding) for name, moment in sums.items()}
     handles = [module.register_forward_pre_hook(hook, with_kwargs=True) for module, hook in hooks.items()]

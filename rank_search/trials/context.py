@@ -11,7 +11,7 @@ from rank_search.errors import TrialError
 from rank_search.layers import Bases, Example, Layer, Plugins, skeleton
 from rank_search.point import Point
 from rank_search.quantization import CodingSettings
-from rank_search.tasks import Task
+from rank_search.tasks import CalibrationPass, Task
 from rank_search.training import TrainingSettings
 from rank_search.trials.settings import LatencySettings
 
@@ -33,6 +33,8 @@ class TrialContext:
             Nothing: it is measured.
         examples: what MACs are counted on; none: the task's example.
         coding: how weights become whole numbers under the entropy penalty.
+        sequential: the batches that layers are fitted on block by block (see `factorize_in_order`); None: fits are to
+            what the dense model gives.
         memory: GiB that a trial may take beyond what the process holds; None: any. See `memory_limited`.
     """
 
@@ -48,6 +50,7 @@ class TrialContext:
     coding: CodingSettings = field(default_factory=CodingSettings)
     examples: Sequence[Example] = ()
     memory: float | None = None
+    sequential: CalibrationPass | None = None
 
 
 def build(

@@ -13,6 +13,7 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.coding import decode, encode, to_safetensors
 from rank_search.errors import ArtifactError, TaskError
 from rank_search.layers import factorize
+from rank_search.options import factorize_in_order
 from rank_search.point import Artifact, Outcome, Point, State
 from rank_search.quantization import (
     Quantizer,
@@ -165,11 +166,17 @@ def _begun(context: TrialContext, point: Point, start: Checkpoint | None) -> tup
         model = build(context.dense, point, context.layers, context.plugins, start.part(MODEL))
         effort = _effort(context, point, model)
         return model, effort, Trainer.restored(context.task, model, effort, start)
-    model = factorize(context.dense, point, context.layers, context.plugins, context.bases)
+    model = _fitted(context, point)
     if _is_factorized(point):
         _reestimate(context, model)
     effort = _effort(context, point, model)
     return model, effort, Trainer(context.task, model, effort)
+
+
+def _fitted(context: TrialContext, point: Point) -> nn.Module:
+    """The model before it is trained."""
+    parts = context.dense, point, context.layers, context.plugins, context.bases
+    return factorize(*parts) if context.sequential is None else factorize_in_order(*parts, context.sequential)
 
 
 def _effort(context: TrialContext, point: Point, model: nn.Module) -> FineTuning:

@@ -58,7 +58,7 @@ LIBRARIES: dict[str, set[str]] = {
 EVERYWHERE = set(sys.stdlib_module_names) | {"pydantic", "pydantic_core"}
 ONLY_IN = {  # a library that some files of a room may import
     ("launch", "ray"): {"ray_actors.py", "ray_connection.py"},
-    ("options", "torch"): {"cuts.py", "fits.py", "fitted.py", "of_model.py"},
+    ("options", "torch"): {"cuts.py", "fits.py", "fitted.py", "in_order.py", "of_model.py"},
     ("options", "scipy"): {"knapsack.py"},
     ("search", "scipy"): {"residual.py", "surrogate.py"},
     ("observe", "optuna"): {"optuna_storage.py"},
