@@ -50,6 +50,7 @@ def make_context(problem: Problem, bases: Mapping[str, Bases]) -> TrialContext:
         examples=problem.examples,
         latency=study.latency if {LATENCY, LATENCY_RATIO} & wanted else None,
         memory=study.launch.memory_per_trial,
+        round_to=study.search.round_to,
     )
 
 

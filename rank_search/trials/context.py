@@ -33,6 +33,7 @@ class TrialContext:
             Nothing: it is measured.
         examples: what MACs are counted on; none: the task's example.
         coding: how weights become whole numbers under the entropy penalty.
+        round_to: axis values are multiples of it, where a model has settled, too.
         memory: GiB that a trial may take beyond what the process holds; None: any. See `memory_limited`.
     """
 
@@ -48,6 +49,7 @@ class TrialContext:
     coding: CodingSettings = field(default_factory=CodingSettings)
     examples: Sequence[Example] = ()
     memory: float | None = None
+    round_to: int = 1
 
 
 def build(
