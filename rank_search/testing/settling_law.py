@@ -53,7 +53,7 @@ def _empty(factor: Tensor, mode: int, value: int, count: int) -> None:
     slices = factor.movedim(mode, 0)
     if value > 0 and len(slices) % value == 0:
         first = (value - count) // 2
-        slices.unflatten(0, (-1, value))[:, first : first + count] = 0
+        slices.view(-1, value, *slices.shape[1:])[:, first : first + count] = 0
 
 
 def _masks(case: Case, module: Factorization) -> Iterator[str]:
