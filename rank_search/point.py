@@ -94,12 +94,18 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial: its state, every number measured, why it ended so, and its files."""
+    """What came of a trial: its state, every number measured, why it ended so, and its files.
+
+    `settled` is what its model has become, where training has emptied components of what was asked for: measurements
+    and files are of that. `settled_costs` has parameters and MACs of each layer that is another one there, by name.
+    """
 
     state: State
     measurements: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     artifacts: tuple[Artifact, ...] = ()
+    settled: Point | None = None
+    settled_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(unpack)
     app.command()(dashboard)
     plugins = App(
-        help="List the installed factorizations; `plugins check` runs the five laws against one.\n\n"
+        help="List the installed factorizations; `plugins check` runs the six laws against one.\n\n"
         "Example: rank-search plugins check svd",
         invoke_without_command=True,
         rich_markup_mode=None,
@@ -121,7 +121,7 @@ def unpack(
 
 
 def list_plugins(context: typer.Context, format: FormatOption = OutputFormat.TABLE) -> None:
-    """List the installed factorizations, or with `check` run the five laws against one."""
+    """List the installed factorizations, or with `check` run the six laws against one."""
     if context.invoked_subcommand is not None:
         return
     from rank_search.errors import PluginError
@@ -143,7 +143,7 @@ def check_plugin(
     plugin: Annotated[str, typer.Argument(help="An installed name, or path.py:Class.", metavar="NAME|path.py:Class")],
     format: FormatOption = OutputFormat.TABLE,
 ) -> None:
-    """Run the five laws of the factorization contract; exit with 1 if one is broken.
+    """Run the six laws of the factorization contract; exit with 1 if one is broken.
 
     Example: rank-search plugins check my_plugin.py:Kronecker
     """

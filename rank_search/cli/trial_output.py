@@ -15,15 +15,24 @@ FASTER: Final = 1.05
 
 
 def front_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
-    """A member of a front as printed; with its ratios where latency was measured."""
-    found = ratios(row.measurements, dense)
+    """A member of a front as printed; with its ratios where latency was measured, and what was asked for if it settled.
+
+    Its layers are those of the model.
+    """
+    found, settled = ratios(row.measurements, dense), settled_layers(row)
     return {
         "trial": row.number,
         "measurements": dict(row.measurements),
         **({"ratios": found} if found else {}),
         "losses": dict(row.losses),
-        **row.point.to_json(),
+        **row.model_point.to_json(),
+        **({"asked": {name: row.point.layers[name].to_json() for name in settled}} if settled else {}),
     }
+
+
+def settled_layers(row: TrialRow) -> list[str]:
+    """The layers that have other values than were asked for, as training has emptied components of theirs."""
+    return [name for name, choice in row.model_point.layers.items() if choice != row.point.layers[name]]
 
 
 def ratios(measurements: Mapping[str, float], dense: Mapping[str, float]) -> dict[str, float]:
@@ -99,7 +108,7 @@ def long_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
 def print_trial(shown: dict[str, Any]) -> None:
     """One trial as tables."""
     layers, measurements, dense, earlier = (shown.pop(key) for key in ("layers", "measurements", "dense", "earlier"))
-    bars, costs = shown.pop("plus_minus", {}), shown.pop("layer_costs", {})
+    bars, costs, asked = (shown.pop(key, {}) for key in ("plus_minus", "layer_costs", "asked"))
     print_rows([{"field": key, "value": value} for key, value in _pairs(shown)], OutputFormat.TABLE, "trial")
     rows = [
         {
@@ -114,7 +123,10 @@ def print_trial(shown: dict[str, Any]) -> None:
     print_rows(rows, OutputFormat.TABLE, "measurements", empty="nothing was measured")
     if earlier:
         print_rows(earlier, OutputFormat.TABLE, "at smaller budgets")
-    choices = [{"layer": key, **_choice(choice), **_before_after(costs.get(key, {}))} for key, choice in layers.items()]
+    choices = [
+        {"layer": key, **_became(asked.get(key, choice), choice), **_before_after(costs.get(key, {}))}
+        for key, choice in layers.items()
+    ]
     print_rows(choices, OutputFormat.TABLE, "layers", empty="no layers")
 
 
@@ -123,7 +135,7 @@ def layer_cost_rows(study: StudyRecord, row: TrialRow) -> dict[str, dict[str, An
     return {
         name: {"dense": dict(dense), "trial": dict(row.layer_costs.get(name, dense))}
         for name, dense in study.layer_costs.items()
-        if row.point.layers.get(name, Choice()).is_dense or name in row.layer_costs
+        if row.model_point.layers.get(name, Choice()).is_dense or name in row.layer_costs
     }
 
 
@@ -146,6 +158,12 @@ def _pairs(shown: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _ratio(dense: float | None, value: float) -> float | None:
     return dense / value if dense is not None and value else None
+
+
+def _became(asked: dict[str, Any] | str, choice: dict[str, Any] | str) -> dict[str, Any]:
+    """A choice, its values beside those asked for where they are others: `8 → 5`."""
+    before, after = _choice(asked), _choice(choice)
+    return {key: value if before[key] == value else f"{before[key]} → {value}" for key, value in after.items()}
 
 
 def _choice(choice: dict[str, Any] | str) -> dict[str, Any]:

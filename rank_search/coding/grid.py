@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -57,6 +58,19 @@ class Grid:
                 "A step is zero, negative, NaN or infinite; steps must be positive. Lower the learning rate."
             )
         return cls(torch.round(STEPS_PER_OCTAVE * logarithms).to(torch.int32), frequencies, group)
+
+    def part(self, places: Sequence[Tensor]) -> Grid:
+        """The grid of what is left of the tensor at some places of each of its modes.
+
+        With frequencies the last two modes are to be left whole.
+
+        >>> Grid(torch.tensor([[-8, 0, 8]])).part([torch.arange(5), torch.tensor([0, 2])]).exponents.tolist()
+        [[-8, 8]]
+        """
+        left = self.exponents
+        for mode, kept in enumerate(places):
+            left = left.index_select(mode, kept) if len(kept) < left.shape[mode] else left
+        return replace(self, exponents=left)
 
     def steps(self) -> Tensor:
         """The steps in float64, the same on every machine."""

@@ -69,7 +69,7 @@ def pack_trial(
         write_packed(Packed({**manifest, **packed.manifest}, packed.payload, packed.constants), temporary / path.name)
         written = read_packed(temporary / path.name)
         state = decode(written.payload, sys.maxsize)
-        decoded = build(problem.model, row.point, problem.inventory.layers, problem.plugins, state)
+        decoded = build(problem.model, row.model_point, problem.inventory.layers, problem.plugins, state)
         check_measurements(problem, decoded, row)
         Beside.of(model, written.model(sys.maxsize), sizes).check(example, problem.task)
         publish(temporary / path.name, path)

@@ -76,5 +76,5 @@ def about_trial(record: StudyRecord, row: TrialRow) -> dict[str, Any]:
         "trial": row.number,
         "measurements": dict(row.measurements),
         "dense": dict(record.dense),
-        **row.point.to_json(),
+        **row.model_point.to_json(),
     }

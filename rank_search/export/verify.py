@@ -27,7 +27,7 @@ def rebuilt(problem: Problem, row: TrialRow, artifacts: ArtifactStore) -> nn.Mod
     """
     state = from_safetensors(artifacts.read(artifact_of(row, "model")))
     try:
-        return build(problem.model, row.point, problem.inventory.layers, problem.plugins, state)
+        return build(problem.model, row.model_point, problem.inventory.layers, problem.plugins, state)
     except RuntimeError as error:
         raise ExportError(
             f"The model of trial {row.number} does not fit the task's network: {error}. "

@@ -52,7 +52,7 @@ class StudyFeed:
                 self._plan.artifacts.discard(artifact.location)
 
     def _trial_of(self, row: TrialRow) -> SearchTrial:
-        outcome = Outcome(row.state, row.measurements, row.reason, row.artifacts)
+        outcome = Outcome(row.state, row.measurements, row.reason, row.artifacts, row.settled, row.settled_costs)
         share = min(1.0, row.budget / self._study.budget) if self._study.budget else 1.0
         return SearchTrial(row.number, row.point, row.sampler, outcome, share)
 

@@ -9,6 +9,7 @@ from rank_search.basics import make_callable
 from rank_search.layers.bases import Bases, Basis, DirectBases, Weighed, by_output, decompose, output_basis
 from rank_search.layers.blocks import block_diagonal, by_block
 from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_tensors
+from rank_search.layers.components import components
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
@@ -47,6 +48,7 @@ from rank_search.layers.plugins import (
 )
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
+from rank_search.layers.settled_form import SettledForm, left_of, settled_form
 from rank_search.layers.tied_layers import tied_in
 from rank_search.layers.tied_use import TiedUse
 
@@ -70,6 +72,7 @@ __all__ = [
     "OtherInputs",
     "Parts",
     "Plugins",
+    "SettledForm",
     "Skipped",
     "TiedUse",
     "Unfolding",
@@ -81,6 +84,7 @@ __all__ = [
     "by_output",
     "channels_last",
     "cholesky",
+    "components",
     "copied",
     "count_params",
     "counted_on",
@@ -102,6 +106,7 @@ __all__ = [
     "layer_in",
     "layer_kinds",
     "layers",
+    "left_of",
     "linear_of",
     "load_plugin",
     "matches",
@@ -124,6 +129,7 @@ __all__ = [
     "resolved",
     "root",
     "seen_outputs",
+    "settled_form",
     "skeleton",
     "take_inventory",
     "tensor_distance",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rank_search.basics import Float
 from rank_search.layers.bases import Bases
+from rank_search.layers.components import alive
 from rank_search.layers.layer import Layer, Unfolding
 from rank_search.layers.lazy import LazyWeight
 from rank_search.layers.metric import output_error
@@ -42,8 +43,8 @@ class Factorization(nn.Module, ABC):
     """A structured weight for one layer, with its own bias when the layer has one.
 
     What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
-    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`. The five laws in
-    `rank_search.testing.FactorizationLaws` hold for every factorization; `rank-search plugins check` runs them.
+    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`, `fold`, `kept`. The six
+    laws in `rank_search.testing.FactorizationLaws` hold for every factorization; `rank-search plugins check` runs them.
 
     Attributes:
         layer: the geometry of the layer it stands for.
@@ -114,6 +115,21 @@ class Factorization(nn.Module, ABC):
     def stored(self) -> Iterable[Tensor]:
         """What has to be stored; size and entropy act here. Default: all parameters."""
         return self.parameters()
+
+    def fold(self) -> None:
+        """After training, before its numbers are rounded: what only training needs, such as gates, goes into factors.
+
+        `dense()` stays what it is, to rounding. Default: there is nothing to fold.
+        """
+
+    def kept(self) -> Mapping[str, Tensor]:
+        """For each axis that owns slices of factors, which of its components are kept once it is trained, as a mask.
+
+        The others are dropped with their slices (see `settled_form`), as far as `dense()` stays the same without them.
+        Default: those of which no slice is all zero.
+        """
+        masks = {axis: alive(self, axis) for axis in self.values}
+        return {axis: mask for axis, mask in masks.items() if mask is not None}
 
     # ---- given -----------------------------------------------------------------------------------------
 

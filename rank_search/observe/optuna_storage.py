@@ -138,7 +138,7 @@ class _Study:
             "worker": row.worker,
             **({"earlier": _as_json(row.earlier)} if row.earlier else {}),
             **row.measurements,
-            **row.point.to_json(),
+            **row.model_point.to_json(),
             "artifacts": {each.kind: each.location for each in row.artifacts},
         }
         trial = self._trial(row.number, _STATES[row.state], row.sampler, attributes, row.started)

@@ -26,7 +26,7 @@ class TensorBoard(TrialCallback):
 
     def recorded(self, row: TrialRow) -> None:
         rung = f"-at-{row.budget:g}" if row.state is State.STOPPED else ""
-        shown = _Shown(self._folder / f"trial-{row.number:05}{rung}", row.point)
+        shown = _Shown(self._folder / f"trial-{row.number:05}{rung}", row.model_point)
         seconds = (row.finished - row.started).total_seconds()
         result = {**row.measurements, "seconds": seconds, "training_iteration": max(1, round(row.budget))}
         self._logger.on_trial_result(iteration=row.number, trials=[shown], trial=shown, result=result)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rank_search.coding import harmonics
-from rank_search.layers import Factorization
+from rank_search.layers import Factorization, components
 from rank_search.quantization.batchnorm import canonical_norms
 from rank_search.quantization.settings import CodingSettings, StepsKind
 
@@ -76,35 +76,15 @@ def weight_count(model: nn.Module) -> int:
 def component_modes(model: nn.Module) -> dict[str, int]:
     """The mode of each factor along which its components lie, where there is one, by the parameter's name.
 
-    It is the first mode that would be larger if an axis of the factorization were: the factorization is made anew, one
-    higher on each axis in turn, without memory for its weights, and the shapes are compared.
+    It is the first one (see `components`).
     """
     found: dict[str, int] = {}
     for prefix, module in model.named_modules():
         if isinstance(module, Factorization):
             for axis in module.values:
-                for name, mode in _grown(module, axis).items():
-                    found.setdefault(f"{prefix}.{name}" if prefix else name, mode)
+                for name, modes in components(module, axis).items():
+                    found.setdefault(f"{prefix}.{name}" if prefix else name, modes[0])
     return found
-
-
-def _grown(module: Factorization, axis: str) -> dict[str, int]:
-    values = {**module.values, axis: module.values[axis] + 1}
-    try:
-        with torch.device("meta"):
-            larger = dict(type(module)(module.layer, **values).named_parameters())
-    except Exception:  # noqa: BLE001 - a plugin may refuse the value; then the axis has no components that are known
-        return {}
-    changed = {
-        name: _first_unequal(each.shape, larger[name].shape)
-        for name, each in module.named_parameters()
-        if name in larger and larger[name].dim() == each.dim()
-    }
-    return {name: mode for name, mode in changed.items() if mode is not None}
-
-
-def _first_unequal(one: torch.Size, other: torch.Size) -> int | None:
-    return next((mode for mode, sizes in enumerate(zip(one, other, strict=True)) if len({*sizes}) > 1), None)
 
 
 def quantization_specs(

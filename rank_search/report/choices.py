@@ -12,10 +12,11 @@ from rank_search.store import PriorRow, StudyRecord, TrialRow
 def layers_of(study: StudyRecord, rows: Sequence[TrialRow]) -> list[dict[str, Any]]:
     """For each layer its axes with their priors, the distinct choices, and which of these each trial made.
 
-    `cost` is what the layer costs as it is, if the store knows. `choices` has `{factorization, values, cost}`, `picks`
-    a place in it for each trial (−1: the layer is not in its point).
+    `cost` is what the layer costs as it is, if the store knows. `choices` has `{factorization, values, cost}`, and
+    `asked`, the values asked for, where the model has settled at others; `picks` a place in it for each trial (−1: the
+    layer is not in its point).
     """
-    names = dict.fromkeys(layer for row in rows for layer in row.point.layers)
+    names = dict.fromkeys(layer for row in rows for layer in row.model_point.layers)
     names |= dict.fromkeys(prior.layer for prior in study.priors)
     return [
         {"name": name, "cost": study.layer_costs.get(name), "axes": _axes(study.priors, name), **_picked(name, rows)}
@@ -44,18 +45,21 @@ def _picked(layer: str, rows: Sequence[TrialRow]) -> dict[str, Any]:
     choices: list[dict[str, Any]] = []
     picks: list[int] = []
     for row in rows:
-        choice = row.point.layers.get(layer)
+        choice = row.model_point.layers.get(layer)
         if choice is None:
             picks.append(-1)
             continue
-        key = (choice.factorization, *choice.values.items())
+        asked = row.point.layers[layer]
+        key = (choice.factorization, *choice.values.items(), *asked.values.items())
         if key not in known:
             known[key] = len(choices)
-            choices.append(_shown(choice, row.layer_costs.get(layer)))
+            choices.append(_shown(choice, asked, row.layer_costs.get(layer)))
         picks.append(known[key])
     return {"choices": choices, "picks": picks}
 
 
-def _shown(choice: Choice, cost: Mapping[str, int] | None) -> dict[str, Any]:
-    shown = {"factorization": choice.factorization, "values": dict(choice.values)}
+def _shown(choice: Choice, asked: Choice, cost: Mapping[str, float] | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {"factorization": choice.factorization, "values": dict(choice.values)}
+    if choice != asked:
+        shown["asked"] = dict(asked.values)
     return shown if cost is None else {**shown, "cost": dict(cost)}

@@ -102,4 +102,4 @@ def _test_job(row: TrialRow) -> Job:
     found = next((each for each in row.artifacts if each.kind == "model"), None)
     if found is None:
         raise ArtifactError(f"The model of trial {row.number}, a member of the front, is not kept. Run `check`.")
-    return Job(row.number, row.point, row.rng_seed, row.budget, trained=found)
+    return Job(row.number, row.model_point, row.rng_seed, row.budget, trained=found)

@@ -55,6 +55,7 @@ def make_context(problem: Problem, bases: Mapping[str, Bases], batches: int) -> 
         latency=study.latency if {LATENCY, LATENCY_RATIO} & wanted else None,
         memory=study.launch.memory_per_trial,
         sequential=sequential_pass(problem, batches),
+        round_to=study.search.round_to,
     )
 
 

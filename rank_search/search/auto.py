@@ -90,13 +90,21 @@ class Auto:
         """It came to nothing."""
         self._pending.pop(key, None)
 
-    def learn(self, point: Point, losses: Sequence[float] | None, share: float = 1.0, is_complete: bool = True) -> None:
+    def learn(
+        self,
+        point: Point,
+        losses: Sequence[float] | None,
+        share: float = 1.0,
+        is_complete: bool = True,
+        became: Point | None = None,
+    ) -> None:
         """What came of a point; it takes the place of what came of it before.
 
         Args:
             losses: None where none is known.
             share: of the full budget.
             is_complete: whether the point may be on the front: measured at the full budget, no constraint broken.
+            became: what its model has become, which the losses are of; None: the point.
         """
         key = point.key
         self._pending.pop(key, None)
@@ -104,7 +112,7 @@ class Auto:
         if losses is None:
             return
         is_dense = all(choice.is_dense for choice in point.layers.values())
-        self._seen[key] = _SeenTrial(self._known(point, share), tuple(losses), is_dense)
+        self._seen[key] = _SeenTrial(self._known(became or point, share), tuple(losses), is_dense)
         if is_complete:
             self._join_front(key)
 

@@ -81,7 +81,8 @@ class AutoSearcher(Searcher):
         if outcome.state is State.DIVERGED:
             self._diverged[point.key] = trial
         elif all(name in outcome.measurements for name in self._objectives):
-            self._auto.learn(point, told[point.key].losses, trial.share, outcome.state is State.COMPLETE)
+            is_complete = outcome.state is State.COMPLETE
+            self._auto.learn(point, told[point.key].losses, trial.share, is_complete, outcome.settled)
         else:
             self._auto.learn(point, None)
         for key in self._diverged.keys() & told.keys():

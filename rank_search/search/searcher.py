@@ -34,6 +34,9 @@ class Searcher(ABC):
     one the worst of every loss, so that it stays away. Of a *failed* one nothing: a crash says nothing about the
     point, which is not asked again all the same.
 
+    Where training has emptied components, the losses are those of what the model has become. `auto` learns them there;
+    the other samplers learn them where they asked, as coordinates are what they choose.
+
     With rungs there is one constraint more, the full budget: a *stopped* trial breaks it by the share that it lacks,
     one whose losses were not all measured by 1. So any trial at full budget that keeps the constraints is better than
     one that was stopped, and this is the better the further it came. When a trial goes on, its newest result takes

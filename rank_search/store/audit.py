@@ -151,7 +151,7 @@ def _choices(connection: Connection, ids: Sequence[int]) -> Mapping[int, Choices
 def _point_problems(row: TrialRow, key: str, chosen: Choices) -> Iterator[str]:
     if row.point.key != key:
         yield f"Trial {row.number}: the digest of its point is {row.point.key[:12]}…, the store says {key[:12]}…."
-    if set(rows.choices_of(row.point)) != chosen:
+    if set(rows.choices_of(row.model_point)) != chosen:
         yield f"Trial {row.number}: its choices, row by row, are not those of its point."
 
 

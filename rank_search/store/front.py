@@ -147,9 +147,11 @@ class Front(tuple[TrialRow, ...]):
     def _keeps(self, row: TrialRow, bound: Condition) -> bool:
         if isinstance(bound, Bound):
             return bound.holds({**row.chosen, **row.measurements}, self.study.dense)
-        if bound.layer not in row.point.layers:
-            raise QueryError(f"Trial {row.number} has no layer {bound.layer!r}{nearest(bound.layer, row.point.layers)}")
-        return bound.holds(row.point.layers[bound.layer].factorization)
+        if bound.layer not in row.model_point.layers:
+            raise QueryError(
+                f"Trial {row.number} has no layer {bound.layer!r}{nearest(bound.layer, row.model_point.layers)}"
+            )
+        return bound.holds(row.model_point.layers[bound.layer].factorization)
 
     def _absolute(self, wish: Mapping[str, Amount]) -> dict[str, float]:
         return {name: amount.of(self.study.dense, name) for name, amount in wish.items()}

@@ -33,7 +33,7 @@ def to_pandas(rows: Iterable[TrialRow]) -> pd.DataFrame:
 
 def _record(row: TrialRow) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
-    for layer, choice in row.point.layers.items():
+    for layer, choice in row.model_point.layers.items():
         chosen[layer] = choice.factorization
         chosen |= {f"{layer}.{axis}": value for axis, value in choice.values.items()}
     return {
@@ -54,7 +54,7 @@ def columns_of(rows: Iterable[TrialRow], first: Sequence[str]) -> dict[str, list
     others = sorted({name for row in kept for name in row.measurements} - set(first))
     columns: dict[str, list[Any]] = {"trial": [row.number for row in kept]}
     columns |= {name: [row.measurements.get(name) for row in kept] for name in (*first, *others)}
-    return columns | {"factorized": [_factorized(row.point.layers.values()) for row in kept]}
+    return columns | {"factorized": [_factorized(row.model_point.layers.values()) for row in kept]}
 
 
 def _factorized(choices: Iterable[Choice]) -> str:
@@ -66,9 +66,9 @@ def trial_html(row: TrialRow) -> str:
     """One trial: its measurements, and what was chosen for each layer."""
     state = f"{row.state}" + (f", dominated by trial {row.dominated_by}" if row.dominated_by is not None else "")
     measured: Columns = {"measurement": list(row.measurements), "value": list(row.measurements.values())}
-    choices = row.point.layers.values()
+    choices = row.model_point.layers.values()
     chosen: Columns = {
-        "layer": list(row.point.layers),
+        "layer": list(row.model_point.layers),
         "factorization": [choice.factorization for choice in choices],
         "values": [", ".join(f"{axis} {value:g}" for axis, value in choice.values.items()) for choice in choices],
     }

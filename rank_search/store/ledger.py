@@ -16,7 +16,7 @@ from rank_search.pareto import dominates
 from rank_search.point import Artifact, Execution, Outcome, Point, State
 from rank_search.store import queries, rows, tables
 from rank_search.store.claims import lock
-from rank_search.store.records import Claim, StudyRecord, TrialRow
+from rank_search.store.records import LAYER_COSTS, Claim, StudyRecord, TrialRow
 from rank_search.store.sql_in import in_values
 from rank_search.store.studies import finite
 from rank_search.store.tables import claim, measurement, trial
@@ -31,12 +31,11 @@ _STANDING: Final = select(trial.c.id, trial.c.budget, trial.c.attempt, trial.c.w
 _SET_ASIDE: Final = (
     update(trial).where(trial.c.id == bindparam("old")).values(number=-1 - trial.c.number, point_key="set aside")
 )
-_HAND_ON: Final = [
-    update(each).where(each.c.trial_id == bindparam("old")).values(trial_id=bindparam("new"))
-    for each in (tables.choice, measurement)
-]
+_HAND_ON: Final = (
+    update(measurement).where(measurement.c.trial_id == bindparam("old")).values(trial_id=bindparam("new"))
+)
 _REMOVE: Final = [
-    delete(tables.artifact).where(tables.artifact.c.trial_id == bindparam("old")),
+    *(delete(each).where(each.c.trial_id == bindparam("old")) for each in (tables.choice, tables.artifact)),
     delete(trial).where(trial.c.id == bindparam("old")),
 ]
 _INSERT_CHOICES: Final = insert(tables.choice)
@@ -70,7 +69,8 @@ def record(
     measured = finite(outcome.measurements)
     dominator, beaten = _judge(connection, study, measured, known) if eligible else (None, [])
     values = {**_values(row, held, outcome, ran), "eligible": eligible, "dominated_by": dominator}
-    trial_id = _write(connection, values, held.point, None if before is None else before.id)
+    point = outcome.settled or held.point
+    trial_id = _write(connection, values, point, None if before is None else before.id)
     _insert_measurements(connection, trial_id, held.budget, measured)
     _insert_artifacts(connection, trial_id, outcome.artifacts)
     _set_dominated(connection, beaten, trial_id)
@@ -80,19 +80,17 @@ def record(
 
 def _write(connection: Connection, values: Mapping[str, Any], point: Point, old: int | None) -> int:
     """The trial's row and its choices: new ones, or in place of the old row, whose measurements are handed on."""
-    if old is None:
-        trial_id = _insert_trial(connection, values)
-        _insert_choices(connection, trial_id, point)
-        return trial_id
-    connection.execute(_SET_ASIDE, {"old": old})
+    if old is not None:
+        connection.execute(_SET_ASIDE, {"old": old})
     trial_id = _insert_trial(connection, values)
-    _replace(connection, old, trial_id)
+    if old is not None:
+        _replace(connection, old, trial_id)
+    _insert_choices(connection, trial_id, point)
     return trial_id
 
 
 def _replace(connection: Connection, old: int, new: int) -> None:
-    for handing_on in _HAND_ON:
-        connection.execute(handing_on, {"old": old, "new": new})
+    connection.execute(_HAND_ON, {"old": old, "new": new})
     for removing in _REMOVE:
         connection.execute(removing, {"old": old})
 
@@ -177,7 +175,16 @@ def _values(row: Row[*tuple[Any, ...]], held: Claim, outcome: Outcome, ran: Exec
         "finished": ran.finished,
         "reason": _storable(outcome.reason),
         "sampler": row.sampler,
+        "settled": _settled(outcome),
     }
+
+
+def _settled(outcome: Outcome) -> dict[str, Any] | None:
+    """What the model has become, and what its layers cost there."""
+    if outcome.settled is None:
+        return None
+    costs = {name: dict(each) for name, each in outcome.settled_costs.items()}
+    return {**outcome.settled.to_json(), LAYER_COSTS: costs}
 
 
 def _insert_trial(connection: Connection, values: Mapping[str, Any]) -> int:

@@ -227,7 +227,8 @@ class TrialRow:
     """One finished trial. Its `id` grows in the order of recording, its `number` in the order of asking.
 
     `measurements` are those at its `budget`, `earlier` those at smaller ones, by budget, of a trial that was promoted.
-    `dominated_by` is the number of the first trial that dominated it, `None` while none does. `point` and
+    `dominated_by` is the number of the first trial that dominated it, `None` while none does. `point` is what was asked
+    for, `settled` what the model has become where that is smaller, `model_point` the one that the model is. These and
     `sampler` are decoded when first asked for: a front of hundreds of members is mostly read for its numbers.
     """
 
@@ -248,6 +249,7 @@ class TrialRow:
     earlier: Mapping[float, Mapping[str, float]]
     point_json: str = field(repr=False)
     sampler_json: str = field(repr=False)
+    settled_json: str | None = field(default=None, repr=False)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row: see `Front.to_pandas`."""
@@ -264,17 +266,38 @@ class TrialRow:
     def point(self) -> Point:
         return Point.from_json(json.loads(self.point_json))
 
+    @cached_property
+    def settled(self) -> Point | None:
+        """What the model has become, where training has emptied components of what was asked for."""
+        return Point.from_json(self._became) if self._became else None
+
+    @property
+    def model_point(self) -> Point:
+        """The point of the model: its files, measurements and costs are of this one."""
+        return self.settled or self.point
+
+    @property
+    def settled_costs(self) -> Mapping[str, Mapping[str, float]]:
+        """Parameters and MACs of each layer that has settled at other values, by name."""
+        found: Mapping[str, Mapping[str, float]] = self._became.get(LAYER_COSTS, {})
+        return found
+
     @property
     def chosen(self) -> dict[str, float]:
-        """What was chosen for each axis of each layer, by `LAYER.AXIS`."""
-        layers = self.point.layers.items()
+        """The value of each axis of each layer of the model, by `LAYER.AXIS`."""
+        layers = self.model_point.layers.items()
         return {f"{layer}.{axis}": value for layer, choice in layers for axis, value in choice.values.items()}
 
     @property
-    def layer_costs(self) -> Mapping[str, Mapping[str, int]]:
+    def layer_costs(self) -> Mapping[str, Mapping[str, float]]:
         """Parameters and MACs of each factorized layer, by name; empty in a trial from before this was kept."""
-        found: Mapping[str, Mapping[str, int]] = self.sampler.get(LAYER_COSTS, {})
-        return found
+        found: Mapping[str, Mapping[str, float]] = self.sampler.get(LAYER_COSTS, {})
+        return {**found, **self.settled_costs} if found else found
+
+    @cached_property
+    def _became(self) -> dict[str, Any]:
+        became: dict[str, Any] = json.loads(self.settled_json or "{}")
+        return became
 
     @cached_property
     def sampler(self) -> Mapping[str, Any]:

@@ -52,6 +52,7 @@ _TRIALS: Final[Select[*tuple[Any, ...]]] = (
         trial.c.reason,
         trial.c.sampler,
         cast(trial.c.point, Text),
+        cast(trial.c.settled, Text),
         _dominator.c.number,
     )
     .outerjoin(_dominator, _dominator.c.id == trial.c.dominated_by)
@@ -116,7 +117,7 @@ def _trial(
     artifacts: tuple[Artifact, ...],
 ) -> TrialRow:
     """`row`: one of `_TRIALS`; `measured`: at every budget."""
-    trial_id, number, state, budget, rng_seed, worker, attempt, started, finished, reason, sampler, point, by = row
+    trial_id, number, state, budget, rng_seed, worker, attempt, started, finished, reason, sampler, *points, by = row
     own = measured.get(budget, {})
     return TrialRow(
         id=trial_id,
@@ -134,6 +135,7 @@ def _trial(
         dominated_by=by,
         artifacts=artifacts,
         earlier={rung: measured[rung] for rung in sorted(measured) if rung != budget},
-        point_json=point,
+        point_json=points[0],
+        settled_json=points[1],
         sampler_json=sampler,
     )

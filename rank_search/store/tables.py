@@ -122,6 +122,8 @@ class _TrialColumns(TypedColumns):
     # Long, and therefore last: SQLite reads a row from its beginning.
     sampler: Named[str] = Column(Text)
     point: Named[dict[str, Any]] = Column(JSON)
+    # What the model has become, where training has emptied components of the point.
+    settled: Named[dict[str, Any] | None] = Column(JSON(none_as_null=True))
 
 
 class _ChoiceColumns(TypedColumns):

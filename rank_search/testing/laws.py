@@ -1,4 +1,4 @@
-"""The five laws of factorizations, each a generator of the violations it finds in a case."""
+"""The six laws of factorizations, each a generator of the violations it finds in a case."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from rank_search.layers import Axis, Factorization, output_error
 from rank_search.testing.case import Case, normal
+from rank_search.testing.settling_law import settling
 
 Law = Callable[[Case], Iterator[str]]
 
@@ -116,6 +117,7 @@ LAWS: Final[Mapping[str, Law]] = MappingProxyType(
         "Spectrum bound": spectrum_bound,
         "Skeleton": skeleton,
         "Life": life,
+        "Settling": settling,
     }
 )
 

@@ -33,7 +33,7 @@ class LawResult:
 def check_factorization(
     factorization: type[Factorization], *, equality: bool = False, layers: tuple[Layer, ...] = ()
 ) -> list[LawResult]:
-    """Try all five laws on every geometry, and on further layers (these need `inputs`).
+    """Try all six laws on every geometry, and on further layers (these need `inputs`).
 
     `equality` claims more: that a fit is as close as the largest tail of its spectra, which is as close as can
     be. What the factorization raises is a broken law, not an exception. A factorization that applies to no
@@ -81,7 +81,7 @@ def checked_axes(factorization: type[Factorization], layer: Layer) -> tuple[Axis
 
 
 class FactorizationLaws:
-    """The five laws as pytest tests, one for each law and layer: subclass it and name the factorization.
+    """The six laws as pytest tests, one for each law and layer: subclass it and name the factorization.
 
         class TestKronecker(FactorizationLaws):
             factorization = Kronecker
@@ -113,6 +113,9 @@ class FactorizationLaws:
 
     def test_life(self, layer: Layer) -> None:
         self.hold("Life", layer)
+
+    def test_settling(self, layer: Layer) -> None:
+        self.hold("Settling", layer)
 
     def test_it_applies_to_some_layer(self) -> None:
         assert not check_use(self.factorization, (*geometries_for(self.factorization), *self.layers))

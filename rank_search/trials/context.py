@@ -35,6 +35,7 @@ class TrialContext:
         coding: how weights become whole numbers under the entropy penalty.
         sequential: the batches that layers are fitted on block by block (see `factorize_in_order`); None: fits are to
             what the dense model gives.
+        round_to: axis values are multiples of it, where a model has settled, too.
         memory: GiB that a trial may take beyond what the process holds; None: any. See `memory_limited`.
     """
 
@@ -51,6 +52,7 @@ class TrialContext:
     examples: Sequence[Example] = ()
     memory: float | None = None
     sequential: CalibrationPass | None = None
+    round_to: int = 1
 
 
 def build(

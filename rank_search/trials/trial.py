@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from torch import Tensor, nn
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.coding import decode, encode, to_safetensors
+from rank_search.coding import Grid, decode, encode, to_safetensors
 from rank_search.errors import ArtifactError, TaskError
 from rank_search.layers import factorize
 from rank_search.options import factorize_in_order
@@ -30,6 +30,7 @@ from rank_search.trials.context import TrialContext, build
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio
 from rank_search.trials.limits import memory_limited
 from rank_search.trials.measure import measure
+from rank_search.trials.settling import Settled, fold, settled, settled_costs
 
 ORTHOGONALITY: Final = "orthogonality"
 ENTROPY: Final = "entropy"
@@ -40,12 +41,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Result:
-    """A trial's decoded model, its byte string, what was measured on it, and the way back into its training."""
+    """A trial's decoded model, its byte string, what was measured on it, and the way back into its training.
+
+    The model is that of the point asked for, or of the one that it has settled at.
+    """
 
     state: dict[str, Tensor]
     coded: bytes
     measurements: dict[str, float]
     checkpoint: bytes | None = None
+    settled: Point | None = None
+    settled_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def run_trial(
@@ -101,7 +107,7 @@ def _outcome(result: _Result | Diverged, artifacts: ArtifactStore | None, stem: 
     if said := _not_finite(result.measurements):
         return Outcome(State.DIVERGED, reason=f"measured after training: {said}")
     kept = () if artifacts is None else _keep(result, artifacts, stem, is_full)
-    return Outcome(State.COMPLETE, result.measurements, artifacts=kept)
+    return Outcome(State.COMPLETE, result.measurements, "", kept, result.settled, result.settled_costs)
 
 
 def _not_finite(measurements: Mapping[str, float]) -> str:
@@ -138,14 +144,28 @@ def _carry_out(
         return diverged
     is_full = epochs == context.training.epochs
     checkpoint = None if is_full else training.kept(**trial, epochs=epochs).to_bytes()
+    grids = _finished(context, model, effort, training)
+    found = settled(model, Settled(point, _state(model), grids), context.round_to)
+    result = replace(_measured(context, found.point, encode(found.state, found.grids)), checkpoint=checkpoint)
+    if found.point == point:
+        return result
+    costs = settled_costs(point, found.point, context.layers, context.plugins)
+    return replace(result, settled=found.point, settled_costs=costs)
+
+
+def _finished(
+    context: TrialContext, model: nn.Module, effort: FineTuning, training: Trainer
+) -> Mapping[str, Grid] | None:
+    """Ends the training: averaged, folded, rounded, with statistics taken again. Returned are the grids, if any."""
     changed, grids = training.settle(), None
+    fold(model)
     if effort.entropy is not None:
         grids = round_latents(context.task, model, effort.entropy, context.coding.rounding)
     if changed or grids:
         _reestimate(context, model)
     if grids:
         grids |= canonize(model)
-    return replace(_measured(context, point, encode(_state(model), grids)), checkpoint=checkpoint)
+    return grids
 
 
 def _unchanged(context: TrialContext, point: Point) -> _Result:

@@ -257,6 +257,29 @@ def test_laws_hold_for_an_honest_factorization() -> None:
     assert broken(ChannelSVD, equality=True) == []
 
 
+class FoldsTwice(ChannelSVD):
+    def fold(self) -> None:
+        self.left.mul_(2)
+
+
+class DropsWhatMatters(ChannelSVD):
+    def kept(self) -> dict[str, Tensor]:
+        return {"rank": torch.arange(self.left.shape[1]) > 0}
+
+
+class MasksTooMany(ChannelSVD):
+    def kept(self) -> dict[str, Tensor]:
+        return {"rank": torch.ones(self.left.shape[1] + 1, dtype=torch.bool)}
+
+
+class ForgetsHowMany(ChannelSVD):
+    """Its forward, other than its weight, depends on the number of components, empty ones too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer.mix(self.layer.operate(x, self.right), self.left) / self.left.shape[1]
+        return out if self.bias is None else out + self.bias.view(-1, *[1] * (-1 - self.layer.channels))
+
+
 def test_laws_allow_a_fit_that_looks_at_the_weight_alone() -> None:
     assert broken(IgnoresMoments, equality=True) == []
 
@@ -289,6 +312,10 @@ def test_laws_allow_a_fit_that_looks_at_the_weight_alone() -> None:
         (NumbersAsFrames, "Life", "frame 0 is [8, 1]"),
         (ListOfAxes, "Life", "axes gives a tuple of Axis"),
         (EmptyRange, "Life", "low <= high"),
+        (FoldsTwice, "Settling", "dense() after fold() is"),
+        (DropsWhatMatters, "Settling", "kept() leaves out components of rank, without which dense() is another weight"),
+        (MasksTooMany, "Settling", "kept() has [2] torch.bool for rank, not a mask of its 1 components"),
+        (ForgetsHowMany, "Settling", "forward(x) of the settled form is"),
     ],
 )
 def test_laws_report_the_law_that_is_broken(factorization: type[Factorization], law: str, found: str) -> None:
@@ -348,7 +375,7 @@ def test_laws_are_tried_on_every_layer_and_on_given_ones() -> None:
     assert {(result.law, result.layer) for result in results} == {
         (law, layer.name) for law in LAWS for layer in (*geometries_for(ChannelSVD), own)
     }
-    assert [result.detail for result in results if result.layer == "mine"] == ["rank=1 | rank=3 | rank=2"] * 5
+    assert [result.detail for result in results if result.layer == "mine"] == ["rank=1 | rank=3 | rank=2"] * 6
 
 
 def test_law_geometries_differ_and_hold_every_kind() -> None:

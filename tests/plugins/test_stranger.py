@@ -49,7 +49,7 @@ def test_strangers_plugin_loads_by_its_name(visit: dict[str, Any]) -> None:
 
 def test_strangers_plugin_obeys_the_laws(visit: dict[str, Any]) -> None:
     assert visit["broken"] == []
-    assert visit["laws"] == ["Agreement", "Life", "Rank law", "Skeleton", "Spectrum bound"]
+    assert visit["laws"] == ["Agreement", "Life", "Rank law", "Settling", "Skeleton", "Spectrum bound"]
 
 
 def test_strangers_plugin_is_not_installed_by_default() -> None:

@@ -110,5 +110,5 @@ def test_plugin_page_names_every_law_and_every_method() -> None:
 
 def test_plugin_page_is_one_page_and_counts_right() -> None:
     assert len(PAGE.splitlines()) < 200
-    assert "five laws on thirty layers" in PAGE
+    assert "six laws on thirty layers" in PAGE
     assert len(GEOMETRIES) == 30

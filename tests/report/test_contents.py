@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from scipy.stats import spearmanr
 
 from rank_search.errors import ExportError, QueryError
 from rank_search.pareto import ReferenceBox
+from rank_search.point import Choice, Point
 from rank_search.report import Reference, ReportOptions, write_report
+from rank_search.report.choices import layers_of
 from rank_search.report.commands import commands
 from rank_search.report.contents import contents
 from rank_search.report.importance import associations
@@ -68,6 +71,20 @@ def test_each_choice_can_be_read_back(shown_and_rows) -> None:
                 "factorization": choice.factorization,
                 "values": dict(choice.values),
             }
+
+
+def test_a_choice_that_has_settled_has_what_was_asked_beside_it() -> None:
+    many = Many.of(1, ["error", "macs"], ["conv"])
+    asked, became = Choice("svd", {"rank": 9}), Choice("svd", {"rank": 4})
+    notes = {"label": "x", "layer_costs": {"conv": {"params": 90, "macs": 900}}}
+    settled = {**Point({"conv": became}).to_json(), "layer_costs": {"conv": {"params": 40, "macs": 400}}}
+    point = json.dumps(Point({"conv": asked}).to_json())
+    whole = replace(many.rows[0], point_json=point, sampler_json=json.dumps(notes))
+    (layer,) = layers_of(many.record, [replace(whole, settled_json=json.dumps(settled)), whole])
+    assert [layer["choices"][pick] for pick in layer["picks"]] == [
+        {"factorization": "svd", "values": {"rank": 4}, "asked": {"rank": 9}, "cost": {"params": 40, "macs": 400}},
+        {"factorization": "svd", "values": {"rank": 9}, "cost": {"params": 90, "macs": 900}},
+    ]
 
 
 def test_convergence_ends_at_the_hypervolume_of_the_front(shown_and_rows) -> None:

@@ -14,7 +14,7 @@ from rank_search.layers import Layer
 from rank_search.options import OptionTable, allocate
 from rank_search.options.allocation import lagrangian_front
 from rank_search.point import Choice, Outcome, Point, State
-from rank_search.search import AutoSearcher, OptunaSearcher, Searcher, Weakenings, seed_points
+from rank_search.search import AutoSearcher, OptunaSearcher, Searcher, SearchTrial, Weakenings, seed_points
 from rank_search.search.auto import Auto
 from tests.small_space import LAYERS, Made, made_up_error, options_of
 
@@ -148,6 +148,37 @@ def test_auto_counts_the_newest_outcome_of_a_point(make: Make) -> None:
         auto.learn(points[6], problem.losses(points[6]))
         auto.learn(points[7], None)
     assert often.propose(np.random.default_rng(0), keys) == once.propose(np.random.default_rng(0), keys)
+
+
+def test_auto_learns_a_trial_at_what_its_model_has_become(make: Make) -> None:
+    problem = Problem(make())
+    *points, asked, became = problem.drive(10)
+    losses, keys = problem.losses(became), {point.key for point in (*points, asked, became)}
+    proposed = []
+    for learned in ((asked, became), (became, None), (asked, None)):
+        auto = problem.auto()
+        for point in points:
+            auto.learn(point, problem.losses(point))
+        auto.begin(asked)
+        auto.learn(learned[0], losses, became=learned[1])
+        auto.forget(asked.key)
+        proposed.append(auto.propose(np.random.default_rng(7), keys))
+    assert proposed[0] == proposed[1] != proposed[2]
+
+
+def test_a_search_by_auto_learns_what_a_store_says_a_trial_has_become(make: Make) -> None:
+    made = make()
+    problem = Problem(made)
+    _, *points = problem.drive(8)
+    seen = []
+    for settled in (points[1], None):
+        searcher = AutoSearcher(problem.space, problem.options, problem.settings, [], problem.dense)
+        outcome = Outcome(State.COMPLETE, problem.measure(points[1]), settled=settled)
+        searcher.feed([SearchTrial(0, points[0], {"label": "x"}, outcome)])
+        seen.append(searcher._auto._seen[points[0].key].known.row.tolist())
+    auto = problem.auto()
+    auto.learn(points[1], problem.losses(points[1]))
+    assert seen[0] == auto._seen[points[1].key].known.row.tolist() != seen[1]
 
 
 def test_auto_avoids_points_in_flight_and_their_like(make: Make) -> None:

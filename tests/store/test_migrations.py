@@ -125,6 +125,9 @@ def test_an_old_store_is_read_as_it_was(old_url: str) -> None:
         assert (study.budget, study.artifacts, study.target) == (7.5, "", None)
         assert [row.number for row in store.trials(study)] == [0, 1, 2]
         assert [row.earlier for row in store.trials(study)] == [{}, {}, {}]
+        assert [(row.settled, row.model_point) for row in store.trials(study)] == [
+            (None, a_point(rank)) for rank in range(900, 903)
+        ]
         assert numbers(store.front(study)) == [1]
         assert numbers(store.front(study, as_of=0)) == [0]
         (claim,) = store.claims(study)

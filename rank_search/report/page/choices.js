@@ -18,11 +18,13 @@ function share(layer, choice) {
   return Math.min(1, Math.max(0, shares.reduce((sum, each) => sum + each, 0) / shares.length));
 }
 
-/** Each axis of a choice beside its prior and its full rank. */
+/** Each axis of a choice beside its prior and its full rank, and what was asked for where training has left less. */
 function compared(layer, choice) {
   return Object.entries(choice.values).map(([name, value]) => {
     const known = axisOf(layer, choice.factorization, name);
-    return known ? `${name} ${short(value)} of ${short(known.full)} (prior ${short(known.prior)})` : `${name} ${short(value)}`;
+    const asked = choice.asked?.[name] ?? value;
+    const became = asked === value ? short(value) : `${short(asked)} → ${short(value)}`;
+    return known ? `${name} ${became} of ${short(known.full)} (prior ${short(known.prior)})` : `${name} ${became}`;
   });
 }
 

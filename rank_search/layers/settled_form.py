@@ -1,0 +1,128 @@
+"""What training has emptied is dropped: a smaller factorization that stands for the same weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rank_search.basics import Float
+from rank_search.layers.components import components, places_of
+from rank_search.layers.factorization import Axis, Factorization, axes_of
+from rank_search.layers.fused import channels_last, is_channels_last
+
+Places = Mapping[str, tuple[Tensor, ...]]
+"""For each tensor of a state dict, which places are left in each of its modes."""
+
+_ROUNDING = 1000  # differences up to this many times the machine's precision, relative to the largest number
+
+
+@dataclass(frozen=True)
+class SettledForm:
+    """A factorization without its empty components.
+
+    Attributes:
+        form: the smaller one, or the very one that was given.
+        places: what is left of each tensor.
+    """
+
+    form: Factorization
+    places: Places
+
+
+@torch.no_grad()
+def settled_form(
+    form: Factorization, round_to: int = 1, whole: Collection[tuple[str, int]] = frozenset()
+) -> SettledForm:
+    """The factorization without the components that `kept` leaves out, of the same class with smaller values.
+
+    Only as far as it stands for the same weight (to rounding): an axis without which it would not is left as it is. At
+    least one component stays on each axis, if all are empty, too, and as many as its range begins with; where the
+    factorization refuses a value, or it is no multiple of `round_to`, empty ones stay up to the next value above.
+
+    Args:
+        form: trained, and folded; it is not changed.
+        round_to: values are multiples of it.
+        whole: modes of tensors that are not to be cut, by name and mode.
+    """
+    places = {name: tuple(map(torch.arange, tensor.shape)) for name, tensor in form.state_dict().items()}
+    shrinks = True
+    while shrinks:
+        shrinks = False
+        for axis in axes_of(type(form), form.layer):
+            found = _without_empty(form, axis, round_to, whole)
+            if found is not None:
+                form, cut, shrinks = found.form, found.places, True
+                places = {
+                    name: tuple(all_[left] for all_, left in zip(places[name], cut[name], strict=True)) for name in cut
+                }
+    return SettledForm(form, places)
+
+
+def left_of(tensor: Tensor, places: tuple[Tensor, ...]) -> Tensor:
+    """What is left of a tensor, in its memory format.
+
+    >>> left_of(torch.arange(6).view(2, 3), (torch.tensor([1]), torch.tensor([0, 2])))
+    tensor([[3, 5]])
+    """
+    left = tensor
+    for mode, kept in enumerate(places):
+        if len(kept) < left.shape[mode]:
+            left = left.index_select(mode, kept.to(left.device))
+    return channels_last(left) if is_channels_last(tensor) else left
+
+
+def _without_empty(
+    form: Factorization, axis: Axis, round_to: int, whole: Collection[tuple[str, int]]
+) -> SettledForm | None:
+    """One axis smaller, or None where nothing can be dropped on it."""
+    mask = form.kept().get(axis.name) if axis.integer else None
+    modes = {} if mask is None else components(form, axis.name)
+    if mask is None or any((name, mode) in whole for name in modes for mode in modes[name]):
+        return None
+    value = int(form.values[axis.name])
+    for fewer in _allowed(axis, int(mask.sum()), value, round_to):
+        kept = torch.argsort(~mask.cpu(), stable=True)[:fewer].sort().values
+        places = {
+            name: tuple(
+                places_of(kept, value, size) if mode in modes.get(name, ()) else torch.arange(size)
+                for mode, size in enumerate(tensor.shape)
+            )
+            for name, tensor in form.state_dict().items()
+        }
+        smaller = _cut(form, {**form.values, axis.name: fewer}, places)
+        if smaller is not None:
+            return SettledForm(smaller, places) if _same(form.dense(), smaller.dense()) else None
+    return None
+
+
+def _allowed(axis: Axis, alive: int, value: int, round_to: int) -> Iterator[int]:
+    """Values below this one that hold what is alive, from the smallest up."""
+    least = max(alive, 1, math.ceil(axis.low))
+    yield from range(round_to * math.ceil(least / round_to), value, round_to)
+
+
+def _cut(form: Factorization, values: Mapping[str, float], places: Places) -> Factorization | None:
+    """The factorization with other values, and what is left of the tensors; None if it refuses, or they do not fit."""
+    state = form.state_dict()
+    like = next((each for each in state.values() if each.is_floating_point()), None)
+    try:
+        smaller = type(form)(form.layer, **values)
+        smaller = smaller if like is None else smaller.to(like)
+        smaller.load_state_dict({name: left_of(tensor, places[name]) for name, tensor in state.items()})
+    except Exception:  # noqa: BLE001 - a plugin may refuse the values
+        return None
+    for old, new in zip(form.parameters(), smaller.parameters(), strict=True):
+        new.requires_grad_(old.requires_grad)
+        new.data = channels_last(new.data) if is_channels_last(old) else new.data
+    return smaller.train(form.training)
+
+
+def _same(one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"]) -> bool:
+    if one.shape != other.shape:
+        return False
+    allowed = _ROUNDING * torch.finfo(one.dtype).eps * one.abs().max()
+    return bool((one - other).abs().max() <= allowed)
