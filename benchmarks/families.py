@@ -1,0 +1,110 @@
+"""What each further family of factorizations brings to the four that were there first: nothing is trained.
+
+Run: python -m benchmarks.families studies/cifar_resnet.toml [--options '{"data": "…"}'] [--families filter-basis …]
+
+For each share of the parameters, and of the MACs, the exact allocation among the four, and among the four and a family,
+fitted to the outputs on two batches of calibration data; batch norms are re-estimated on eight. Batches are drawn anew
+for each rng seed. A row has the error on the test data at each share, in %: the mean over the seeds, and below it each
+of them; and how many layers the family was chosen for. Parameters and MACs are counted on the model that is evaluated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+import rank_search as rs
+from rank_search.study import load_task
+from rank_search.tasks import seeded
+
+FOUR: Final = ("svd", "svd-spatial", "tucker2", "cp")
+CALIBRATION: Final = 2
+NORMS: Final = 8
+COSTS: Final = ("params", "macs")
+
+
+@dataclass(frozen=True)
+class Found:
+    """An allocation that was evaluated: the test error, and in how many layers it has the family."""
+
+    error: float
+    layers: int
+
+
+class Measure:
+    """Test errors of allocations of one study's model."""
+
+    def __init__(self, study: rs.Study, cache: Path) -> None:
+        self._study, self._cache = study, cache
+        self._task = load_task(study)
+        self.model = self._task.model().eval()
+        self._example = self._task.example()
+
+    def error(self, model: nn.Module) -> float:
+        with torch.no_grad():
+            return 100 * self._task.evaluate(model, self._task.test() or ())["error"]
+
+    def row(self, forms: Sequence[str], family: str, shares: Sequence[float], seed: int) -> list[Found]:
+        """At each share of the parameters, then of the MACs."""
+        with seeded(seed):
+            batches = list(islice(self._task.training(), NORMS))
+        layers = self._study.layers.model_copy(update={"factorizations": tuple(forms)})
+        table = rs.options(self.model, batches[:CALIBRATION], example=self._example, layers=layers, cache=self._cache)
+        limits = [{cost: share} for cost in COSTS for share in shares]
+        return [self._found(rs.allocate(table, **limit), table, batches, family, limit) for limit in limits]
+
+    def _found(
+        self, allocation: rs.Allocation, table: rs.OptionTable, batches: list[Any], family: str, limit: dict[str, float]
+    ) -> Found:
+        small = rs.factorize(self.model, allocation, table, batches)
+        total = rs.layers(small, self._example).total
+        ((cost, share),) = limit.items()
+        if getattr(total, cost) > share * table.dense[cost]:
+            raise SystemExit(f"The model has {getattr(total, cost):,} {cost}, more than {share:.0%}.")
+        chosen = [choice.factorization for choice in allocation.layers.values()]
+        return Found(self.error(small), chosen.count(family))
+
+
+def printed(title: str, rows: Sequence[Sequence[Found]]) -> None:
+    """The mean of the seeds, then a line for each."""
+    means = [statistics.mean(each.error for each in column) for column in zip(*rows, strict=True)]
+    counts = [statistics.mean(each.layers for each in column) for column in zip(*rows, strict=True)]
+    print(f"{title:24}" + "".join(f"{mean:7.2f} ({count:4.1f})" for mean, count in zip(means, counts, strict=True)))
+    for row in rows:
+        print(" " * 24 + "".join(f"{each.error:7.2f}       " for each in row), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("--options", type=json.loads, default={}, help="of the task, beside those of the file")
+    parser.add_argument("--families", nargs="+", default=["filter-basis"])
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.45, 0.3])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--cache", type=Path, help="a folder that keeps the errors of fits for the next run")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    study = rs.load_study(given.study)
+    named = study.task.model_copy(update={"options": {**study.task.options, **given.options}})
+    with tempfile.TemporaryDirectory() as passing:
+        measure = Measure(study.model_copy(update={"task": named}), given.cache or Path(passing))
+        print(f"dense: {measure.error(measure.model):.2f} %; then the error (layers with the family) at")
+        print(f"{'':24}" + "".join(f"{share:6.0%} {cost:7}" for cost in COSTS for share in given.shares))
+        for family in ("", *given.families):
+            forms = (*FOUR, family) if family else FOUR
+            rows = [measure.row(forms, family, given.shares, seed) for seed in given.seeds]
+            printed(f"the four and {family}" if family else "the four", rows)
+
+
+if __name__ == "__main__":
+    main()
