@@ -4,8 +4,8 @@ Run: python -m benchmarks.families studies/cifar_resnet.toml [--options '{"data"
 
 For each share of the parameters, and of the MACs, the exact allocation among the four, and among the four and a family,
 fitted to the outputs on two batches of calibration data; batch norms are re-estimated on eight. Batches are drawn anew
-for each rng seed. A row has the error on the test data at each share, in %: the mean over the seeds, and below it each
-of them; and how many layers the family was chosen for. Parameters and MACs are counted on the model that is evaluated.
+for each rng seed. A row has the error on the test data at each share, in %, and how many layers the family was chosen
+for; last come the means over the seeds. Parameters and MACs are counted on the model that is evaluated.
 """
 
 from __future__ import annotations
@@ -75,13 +75,16 @@ class Measure:
         return Found(self.error(small), chosen.count(family))
 
 
-def printed(title: str, rows: Sequence[Sequence[Found]]) -> None:
-    """The mean of the seeds, then a line for each."""
-    means = [statistics.mean(each.error for each in column) for column in zip(*rows, strict=True)]
-    counts = [statistics.mean(each.layers for each in column) for column in zip(*rows, strict=True)]
-    print(f"{title:24}" + "".join(f"{mean:7.2f} ({count:4.1f})" for mean, count in zip(means, counts, strict=True)))
-    for row in rows:
-        print(" " * 24 + "".join(f"{each.error:7.2f}       " for each in row), flush=True)
+def line(title: str, errors: Sequence[float], layers: Sequence[float]) -> str:
+    """A row of the table."""
+    return f"{title:32}" + "".join(f"{error:7.2f} ({count:4.1f})" for error, count in zip(errors, layers, strict=True))
+
+
+def means(title: str, rows: Sequence[Sequence[Found]]) -> str:
+    """The row of the means over the seeds."""
+    columns = list(zip(*rows, strict=True))
+    errors = [statistics.mean(each.error for each in column) for column in columns]
+    return line(title, errors, [statistics.mean(each.layers for each in column) for column in columns])
 
 
 def main() -> None:
@@ -99,11 +102,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as passing:
         measure = Measure(study.model_copy(update={"task": named}), given.cache or Path(passing))
         print(f"dense: {measure.error(measure.model):.2f} %; then the error (layers with the family) at")
-        print(f"{'':24}" + "".join(f"{share:6.0%} {cost:7}" for cost in COSTS for share in given.shares))
-        for family in ("", *given.families):
-            forms = (*FOUR, family) if family else FOUR
-            rows = [measure.row(forms, family, given.shares, seed) for seed in given.seeds]
-            printed(f"the four and {family}" if family else "the four", rows)
+        print(f"{'':32}" + "".join(f"{share:6.0%} {cost:7}" for cost in COSTS for share in given.shares))
+        rows: dict[str, list[list[Found]]] = {}
+        for seed in given.seeds:
+            for family in ("", *given.families):
+                title = f"the four and {family}" if family else "the four"
+                row = measure.row((*FOUR, family) if family else FOUR, family, given.shares, seed)
+                rows.setdefault(title, []).append(row)
+                print(line(f"{title}, seed {seed}", [e.error for e in row], [e.layers for e in row]), flush=True)
+    for title, found in rows.items():
+        print(means(f"{title}, mean", found))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginEr
 from rank_search.layers import Factorization, Layer, installed, load_plugin, plugins
 
 BUILT_IN = {
+    "block-svd-16": "SixteenBlocks",
+    "block-svd-4": "FourBlocks",
+    "block-svd-8": "EightBlocks",
     "cp": "CP",
     "filter-basis": "FilterBasis",
     "svd": "ChannelSVD",
