@@ -1,11 +1,12 @@
-"""What each further family of factorizations brings to the four that were there first: nothing is trained.
+"""What each further family of factorizations brings to others: nothing is trained.
 
 Run: python -m benchmarks.families studies/cifar_resnet.toml [--options '{"data": "…"}'] [--families filter-basis …]
 
-For each share of the parameters, and of the MACs, the exact allocation among the four, and among the four and a family,
-fitted to the outputs on two batches of calibration data; batch norms are re-estimated on eight. Batches are drawn anew
-for each rng seed. A row has the error on the test data at each share, in %, and how many layers the family was chosen
-for; last come the means over the seeds. Parameters and MACs are counted on the model that is evaluated.
+For each share of the parameters, and of the MACs, the exact allocation among the forms (`--forms`; if not said, those
+of the study file; `cp` takes minutes to fit), and among these and a family, fitted to the outputs on two batches of
+calibration data; batch norms are re-estimated on eight. Batches are drawn anew for each rng seed. A row has the error
+on the test data at each share, in %, and how many layers the family was chosen for; last come the means over the seeds.
+Parameters and MACs are counted on the model that is evaluated.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ import rank_search as rs
 from rank_search.study import load_task
 from rank_search.tasks import seeded
 
-FOUR: Final = ("svd", "svd-spatial", "tucker2", "cp")
 CALIBRATION: Final = 2
 NORMS: Final = 8
 COSTS: Final = ("params", "macs")
@@ -91,7 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path)
     parser.add_argument("--options", type=json.loads, default={}, help="of the task, beside those of the file")
-    parser.add_argument("--families", nargs="+", default=["filter-basis"])
+    parser.add_argument("--forms", nargs="+")
+    parser.add_argument("--families", nargs="+", default=["filter-basis", "block-svd-4", "block-svd-8", "block-svd-16"])
     parser.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.45, 0.3])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, help="a folder that keeps the errors of fits for the next run")
@@ -106,8 +107,9 @@ def main() -> None:
         rows: dict[str, list[list[Found]]] = {}
         for seed in given.seeds:
             for family in ("", *given.families):
-                title = f"the four and {family}" if family else "the four"
-                row = measure.row((*FOUR, family) if family else FOUR, family, given.shares, seed)
+                forms = [*(given.forms or study.layers.factorizations), *([family] if family else [])]
+                title = f"with {family}" if family else "the forms"
+                row = measure.row(forms, family, given.shares, seed)
                 rows.setdefault(title, []).append(row)
                 print(line(f"{title}, seed {seed}", [e.error for e in row], [e.layers for e in row]), flush=True)
     for title, found in rows.items():

@@ -124,7 +124,7 @@ class FilterBasis(Factorization):
             maps = self.layer.mix(x, self.mixing.transpose(1, 2).flatten(0, 1))  # channels: out, then rank
             filters = self.filters.transpose(0, 1).expand(out_features, *[-1] * (self.filters.dim() - 1))
             return self.layer.operate(maps, filters, self.bias, groups=out_features)
-        filters = self.filters.repeat(in_features, *[1] * (self.filters.dim() - 1))  # channels: in, then rank
+        filters = self.filters.expand(in_features, *self.filters.shape).flatten(0, 1)  # channels: in, then rank
         return self.layer.mix(self.layer.operate(x, filters, groups=in_features), self.mixing.flatten(1), self.bias)
 
     def frames(self) -> Iterable[Tensor]:
