@@ -14,7 +14,7 @@ from rank_search.layers import Axis, Layer, axes_of, count_params, fuse, load_pl
 from rank_search.layers.costs import count_macs
 from rank_search.point import Choice, Point
 
-FORMS = ("svd", "svd-spatial", "tucker2", "cp")
+FORMS = ("svd", "svd-spatial", "tucker2", "cp", "filter-basis")
 SIDES = {1: (12,), 2: (9, 8), 3: (5, 6, 4)}
 
 

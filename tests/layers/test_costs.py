@@ -52,6 +52,11 @@ def test_cp() -> None:
     assert cost("cp", rank=4) == Cost(inner + space + outer + 8, macs)
 
 
+def test_filter_basis() -> None:
+    filters, mixing = 4 * 15, 8 * 6 * 4
+    assert cost("filter-basis", rank=4) == Cost(filters + mixing + 8, (6 * filters + mixing) * PIXELS_OUT)
+
+
 def test_linear_and_several_inputs() -> None:
     layer = Layer("head", "linear", (5, 12), bias=False, inputs=((4, 12), (2, 3, 12)))
     assert layer_cost(layer, None, Choice()) == Cost(60, 60 * (4 + 6))

@@ -283,7 +283,7 @@ conv = Layer("", "conv2d", (8, 6, 3, 3), padding=((1, 1), (1, 1)), inputs=((1, 6
 uneven = Layer("", "conv2d", (8, 6, 3, 3), padding=((1, 2), (0, 1)), padding_mode="replicate", inputs=((1, 6, 9, 9),))
 for layer in (linear, conv, uneven):
     layer_cost(layer, None, Choice())
-    for name in ("svd", "svd-spatial", "tucker2", "cp"):
+    for name in ("svd", "svd-spatial", "tucker2", "cp", "filter-basis"):
         plugin = load_plugin(name)
         if axes := plugin.axes(layer):
             layer_cost(layer, plugin, Choice(name, {axis.name: 2 for axis in axes}))

@@ -27,7 +27,7 @@ from rank_search.layers.fused import CLOSE, distance
 from rank_search.point import Choice, Point
 from tests.plugins.stranger import write_package
 
-BUILT_IN = ["svd", "svd-spatial", "tucker2", "cp"]
+BUILT_IN = ["svd", "svd-spatial", "tucker2", "cp", "filter-basis"]
 
 
 class Block(nn.Module):

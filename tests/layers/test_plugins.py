@@ -13,7 +13,16 @@ import torch
 from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginError
 from rank_search.layers import Factorization, Layer, installed, load_plugin, plugins
 
-BUILT_IN = {"cp": "CP", "svd": "ChannelSVD", "svd-spatial": "SpatialSVD", "tucker2": "Tucker2"}
+BUILT_IN = {
+    "block-svd-16": "SixteenBlocks",
+    "block-svd-4": "FourBlocks",
+    "block-svd-8": "EightBlocks",
+    "cp": "CP",
+    "filter-basis": "FilterBasis",
+    "svd": "ChannelSVD",
+    "svd-spatial": "SpatialSVD",
+    "tucker2": "Tucker2",
+}
 
 FILE = """
 from rank_search.layers import Axis, Factorization
@@ -61,7 +70,7 @@ def test_a_class_in_a_file(file: Path) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownPluginError, match="did you mean 'tucker2'") as raised:
         load_plugin("tucker")
-    assert "cp, dense, svd, svd-spatial" in str(raised.value)
+    assert "cp, dense, filter-basis, svd, svd-spatial" in str(raised.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from rank_search.layers import DirectBases, Factorization, Layer, fit_to, load_p
 from rank_search.layers.metric import DAMPING
 from rank_search.testing.case import axis_values
 
-NAMES = ("svd", "svd-spatial", "tucker2", "cp")
+NAMES = ("svd", "svd-spatial", "tucker2", "cp", "filter-basis")
 SHAPE = (8, 6, 3, 3)
 LAYER = Layer("x", "conv2d", SHAPE, dtype=torch.float64)
 

@@ -51,6 +51,7 @@ def operations_of_fit(name: str, weight: Tensor, bases: DirectBases, values: dic
         ("svd-spatial", {"rank": 3}, {"rank": 20}),
         ("tucker2", {"rank_out": 3, "rank_in": 2}, {"rank_out": 9, "rank_in": 11}),
         ("cp", {"rank": 4}, {"rank": 4}),
+        ("filter-basis", {"rank": 3}, {"rank": 7}),
     ],
 )
 def test_warm_fits_decompose_nothing(name: str, cold: dict[str, int], warm: dict[str, int]) -> None:

@@ -83,7 +83,19 @@ def test_it_is_searched_exported_and_opened_again(name: str, formats: list[str],
             torch.testing.assert_close(FORMATS["onnx"].read(tmp_path / "onnx", {})(x), expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("dimensions", "form"), [(1, "cp"), (1, "svd"), (3, "svd-spatial"), (3, "tucker2")])
+WRITTEN = [
+    (1, "cp"),
+    (1, "svd"),
+    (1, "filter-basis"),
+    (1, "block-svd-4"),
+    (3, "svd-spatial"),
+    (3, "tucker2"),
+    (3, "filter-basis"),
+    (3, "block-svd-8"),
+]
+
+
+@pytest.mark.parametrize(("dimensions", "form"), WRITTEN)
 def test_forms_of_other_dimensions_are_written_as_safetensors(dimensions: int, form: str, tmp_path: Path) -> None:
     """Their graph is read without the code of any plugin."""
     x = data(dimensions)

@@ -17,7 +17,7 @@ from rank_search.priors import PriorSettings, SpectraCache, axis_priors
 from rank_search.run import ray_cluster as cluster
 from tests.story.small import write_study
 
-NAMES = ("svd", "svd-spatial", "tucker2", "cp")
+NAMES = ("svd", "svd-spatial", "tucker2", "cp", "filter-basis")
 CONV = Layer("conv", "conv2d", (8, 6, 3, 3), inputs=((1, 6, 9, 9),))
 
 

@@ -64,7 +64,7 @@ def test_a_form_is_run_on_the_layers_inputs_as_the_settings_say() -> None:
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("name", ["svd", "svd-spatial", "tucker2", "cp"])
+@pytest.mark.parametrize("name", ["svd", "svd-spatial", "tucker2", "cp", "filter-basis"])
 @pytest.mark.parametrize("layer", [CONV, LINEAR], ids=["conv", "linear"])
 def test_every_built_in_form_can_be_timed(name: str, layer: Layer) -> None:
     plugin = load_plugin(name)
