@@ -56,7 +56,7 @@ def main() -> None:
     study = load_study(STUDY)
     training = study.training.model_copy(update={"epochs": given.epochs})
     prepared = prepare(study.model_copy(update={"training": training}))
-    context = make_context(prepared.problem, prepared.bases)
+    context = make_context(prepared.problem, prepared.bases, prepared.batches)
     assert prepared.options is not None
     for share in given.macs:
         layers = rs.allocate(prepared.options, macs=share).point.layers
