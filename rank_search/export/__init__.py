@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from rank_search.basics import lazy_door
 
 if TYPE_CHECKING:
+    from rank_search.export.folder_rehearsal import say_if_no_folder
     from rank_search.export.loading import load
     from rank_search.export.pack_as_is import PackedModel, pack, pack_model
     from rank_search.export.packed import pack_trial
@@ -32,6 +33,7 @@ _HOMES: Final = {
     "pack": "pack_as_is",
     "pack_model": "pack_as_is",
     "pack_trial": "packed",
+    "say_if_no_folder": "folder_rehearsal",
     "say_if_unexportable": "rehearsal",
     "unpack_file": "unpacked",
     "write_model": "written",
@@ -49,6 +51,7 @@ __all__ = [
     "pack",
     "pack_model",
     "pack_trial",
+    "say_if_no_folder",
     "say_if_unexportable",
     "unpack_file",
     "write_model",

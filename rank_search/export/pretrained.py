@@ -32,7 +32,7 @@ def write_pretrained(model: nn.Module, plain: nn.Module, example: Example, asked
         ExportError: the model is not of a class of transformers itself, a layer is factorized in a way that cannot be
             written, or transformers cannot save or open it.
     """
-    _require_pretrained(plain)
+    require_pretrained(plain)
     made = Replacements.of(plain)
     with quiet():
         try:
@@ -50,7 +50,12 @@ def write_pretrained(model: nn.Module, plain: nn.Module, example: Example, asked
     return Beside.of(model, written, sizes, called_like_model=True)
 
 
-def _require_pretrained(model: Any) -> None:
+def require_pretrained(model: Any) -> None:
+    """Refuse a model of which no folder can be written, whatever its layers are.
+
+    Raises:
+        ExportError: it is not of a class of transformers itself.
+    """
     library: Any = sys.modules.get("transformers")
     if library is None or not isinstance(model, library.PreTrainedModel):
         raise ExportError(

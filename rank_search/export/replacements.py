@@ -63,7 +63,7 @@ class Replacements:
 
     def _note(self, model: nn.Module, name: str, module: nn.Module) -> None:
         if isinstance(module, Opened):
-            self.parts[name] = _sizes(module)
+            self.parts[name] = sizes_of_parts(module)
         elif isinstance(module, Factorization):
             ties = {tie.name: model.get_submodule(tie.name) for tie in module.layer.ties}
             if all(_is_by_rank(module, each) for each in (module, *ties.values())):
@@ -109,7 +109,7 @@ def _described(module: nn.Module) -> str:
     return type(module).__name__
 
 
-def _sizes(module: Opened) -> list[tuple[str, int]]:
+def sizes_of_parts(module: Opened) -> list[tuple[str, int]]:
     """Of the parts of a layer that is cut.
 
     Raises:

@@ -16,7 +16,7 @@ from torch import nn
 
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
-from rank_search.export import say_if_unexportable
+from rank_search.export import say_if_no_folder, say_if_unexportable
 from rank_search.layers import Layer, plugin_version
 from rank_search.options import Forms, measure_forms
 from rank_search.pareto import ReferenceBox
@@ -71,6 +71,7 @@ def join_study(
     )
     if study.name not in seen:
         tested = study.study.test != "none"
+        say_if_no_folder(problem)
         record = _measured(record, replace(workbench, dense=problem.original), study.search, tested)
         record = replace(record, space={**record.space, **_timed(prepared, workbench)})
     joined = store.join(record, accept_changes)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import rank_search as rs
 from rank_search.errors import ExportError
+from rank_search.export import say_if_no_folder
 from rank_search.export.recorded import recorded
 from rank_search.export.written import Deployable, write_model
 from rank_search.layers import (
@@ -34,6 +35,7 @@ from rank_search.layers import (
 )
 from rank_search.layers import opened_inventory as inventory_of
 from rank_search.point import Choice, Point
+from rank_search.study import read_problem
 from rank_search.tasks import Seen
 from tests.pretrained_models import Example, modules_in, pretrained, token_ids
 from tests.story.test_transformers_models import Near
@@ -387,6 +389,35 @@ def test_attention_that_is_opened_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=both):
         write(small, Near(model, example), tmp_path / "small")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("plugin", ["Twofold", "Sized"])
+def test_what_cannot_be_written_is_said_before_the_first_trial(
+    plugin: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Near(*pretrained("vit"))
+    tables = {
+        "study": {"name": "s", "trials": 1},
+        "task": {"factory": "(in memory)"},
+        "search": {"objectives": ["distance", "params"]},
+        "training": {"epochs": 0},
+        "layers": {"include": [PATCHES, "*.layers.0.*"], "factorizations": ["svd", f"{__file__}:{plugin}"]},
+        "folder": tmp_path,
+    }
+    rs.run_study(rs.Study.model_validate(tables), task=task)
+    told = [text for text in caplog.messages if "--format transformers cannot write models with" in text]
+    assert len(told) == (plugin == "Sized")
+    for text in told:
+        assert f":Sized for {PATCHES} and others of the kind conv2d, as what its forward does depends on" in text
+        assert ":Sized for vit.layers.0.attention.q_proj and others of the kind linear, as" in text
+        assert " svd for" not in text
+
+
+def test_attention_that_would_be_opened_is_said_before_the_first_trial(caplog: pytest.LogCaptureFixture) -> None:
+    model, example = siglip()
+    study = rs.Study.model_validate({"study": {"name": "s"}, "task": {"factory": "(in memory)"}, "folder": Path()})
+    say_if_no_folder(read_problem(study, Near(model, example)))
+    assert "cannot write models with layers in head.attention (OpenedAttention), as several layers are" in caplog.text
 
 
 def test_a_function_is_that_of_its_form() -> None:
