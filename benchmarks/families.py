@@ -60,17 +60,17 @@ class Measure:
             batches = list(islice(self._task.training(), NORMS))
         layers = self._study.layers.model_copy(update={"factorizations": tuple(forms)})
         table = rs.options(self.model, batches[:CALIBRATION], example=self._example, layers=layers, cache=self._cache)
-        limits = [{cost: share} for cost in COSTS for share in shares]
-        return [self._found(rs.allocate(table, **limit), table, batches, family, limit) for limit in limits]
+        allocations = [rs.allocate(table, params=share) for share in shares]
+        allocations += [rs.allocate(table, macs=share) for share in shares]
+        return [self._found(each, table, batches, family) for each in allocations]
 
-    def _found(
-        self, allocation: rs.Allocation, table: rs.OptionTable, batches: list[Any], family: str, limit: dict[str, float]
-    ) -> Found:
+    def _found(self, allocation: rs.Allocation, table: rs.OptionTable, batches: list[Any], family: str) -> Found:
         small = rs.factorize(self.model, allocation, table, batches)
         total = rs.layers(small, self._example).total
-        ((cost, share),) = limit.items()
-        if getattr(total, cost) > share * table.dense[cost]:
-            raise SystemExit(f"The model has {getattr(total, cost):,} {cost}, more than {share:.0%}.")
+        if (total.params, total.macs) != (allocation.params, allocation.macs):
+            raise SystemExit(
+                f"The model has {total.params:,} parameters and {total.macs:,} MACs, not the allocation's."
+            )
         chosen = [choice.factorization for choice in allocation.layers.values()]
         return Found(self.error(small), chosen.count(family))
 

@@ -31,7 +31,7 @@ SOLVED: Final = 2048  # inputs up to which blocks are solved for one after the o
 
 def of_blocks(weight: Float[Tensor, "out inputs ..."], blocks: int) -> Float[Tensor, "{blocks} columns out"]:
     """What each block of input channels does: a row for each place of each of its channels."""
-    return weight.unflatten(1, (blocks, -1)).flatten(2).permute(1, 2, 0)
+    return weight.reshape(len(weight), blocks, -1).permute(1, 2, 0)
 
 
 def plain_bases(weight: Float[Tensor, "out inputs ..."], blocks: int) -> Float[Tensor, "{blocks} rows k"]:
@@ -138,7 +138,7 @@ class BlockSVD(Factorization, ABC):
         spans = bases.memo(f"block-svd-{k}-inner", lambda: block_spans(weight, moment, k))
         fits = bases.memo(f"block-svd-{k}-outer", lambda: outer_fits(weight, seen_by_outer(spans), moment))
         inner = spans[..., :rank]
-        outer = outer_fit(fits, rank * k).unflatten(1, (rank, k)).transpose(1, 2)
+        outer = outer_fit(fits, rank * k).reshape(-1, rank, k).transpose(1, 2)
         if len(moment) > SOLVED:
             return torch.cat([inner, outer.transpose(0, 1).to(inner)], 1)
         return closer_to_outputs(weight, moment, (outer, inner.mT))
@@ -164,7 +164,7 @@ class BlockSVD(Factorization, ABC):
         """Channels: blocks, then rank."""
         if self.inner.dim() > 3:
             return self.layer.operate(x, self.inner.flatten(0, 1), groups=self.blocks)
-        return torch.einsum("...gi,gri->...gr", x.unflatten(-1, (self.blocks, -1)), self.inner).flatten(-2)
+        return torch.einsum("...gi,gri->...gr", x.reshape(*x.shape[:-1], self.blocks, -1), self.inner).flatten(-2)
 
     def frames(self) -> Iterable[Tensor]:
         return tuple(block.flatten(1).T for block in self.inner)

@@ -66,7 +66,8 @@ def _best_filters(C: Tensor, WC: Tensor, V: Tensor) -> Tensor:
     seen = torch.einsum("isjt,iajb->asbt", C, mixed).flatten(2).flatten(0, 1)  # (rank·kernel)²
     ridge = RIDGE * float(seen.diagonal().mean()) or 1.0
     wanted = torch.einsum("ois,oia->as", WC, V)
-    return torch.linalg.solve(seen + ridge * torch.eye(len(seen)).to(seen), wanted.flatten()).view_as(wanted)
+    best: Tensor = torch.linalg.solve(seen + ridge * torch.eye(len(seen)).to(seen), wanted.flatten())
+    return best.view_as(wanted)
 
 
 class FilterBasis(Factorization):
