@@ -66,8 +66,7 @@ class PriorSettings(BaseModel):
     targets: Literal["labels", "sampled"] = Field(
         default="labels",
         description="What the gradients of the loss are taken with: the `labels` of the batches, or targets `sampled` "
-        "from the dense model's own predictions, once for each (the Fisher information, as K-FAC has it; labels play "
-        "no part).",
+        "from the dense model's own predictions (the Fisher information, as K-FAC has it; labels play no part).",
     )
     cuts: int = Field(
         default=0,
