@@ -60,14 +60,13 @@ class PriorSettings(BaseModel):
         default="outputs",
         description="What errors and fits are measured in: the squared error of a layer's `outputs`, or the rise of "
         "the `loss` that it makes, by the gradients of the loss at the outputs (one backward pass for each batch of "
-        "`calibration`). Much better on a small language model, much worse on ResNet-20 for CIFAR-10, which "
-        "has learned its training images.",
+        "`calibration`). Much better on a small language model; on ResNet-20 for CIFAR-10, which has learned "
+        "its training images, much worse with their labels, and about as good with `targets` that are sampled.",
     )
     targets: Literal["labels", "sampled"] = Field(
         default="labels",
         description="What the gradients of the loss are taken with: the `labels` of the batches, or targets `sampled` "
-        "from the dense model's own predictions, once for each (the Fisher information, as K-FAC has it; labels play "
-        "no part).",
+        "from the dense model's own predictions (the Fisher information, as K-FAC has it; labels play no part).",
     )
     cuts: int = Field(
         default=0,

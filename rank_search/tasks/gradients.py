@@ -48,12 +48,12 @@ def loss_moments(
 
     The inputs' are those of `input_moments`. Gradients are of the task's loss with the batch's own targets, of each
     batch as it is: the empirical Fisher information, in K-FAC's form. Or, `sampled`, with targets drawn once for each
-    batch from what the model predicts (`Task.sampled_loss`): the Fisher information itself (Martens and Grosse 2015),
-    which no label has a part in; its draws follow from `rng_seed`. Gradients are summed over positions, as the weight
-    is used at each. A layer that no gradient reaches, or one that is not finite, is left out, with a warning; so is one
-    of more than `MOST_OUTPUTS` outputs, as the head of a language model may be. Parameters get no gradients, and keep
-    whether they want any. Complexity: two to three times the forwards, and O(positions·out²) for each layer; sums in
-    float64.
+    batch as from what the model predicts (`Task.sampled_loss`): the Fisher information itself (Martens and Grosse
+    2015), which no label has a part in; its draws follow from `rng_seed`. Gradients are summed over positions, as the
+    weight is used at each. A layer that no gradient reaches, or one that is not finite, is left out, with a warning; so
+    is one of more than `MOST_OUTPUTS` outputs, as the head of a language model may be. Parameters get no gradients, and
+    keep whether they want any. Complexity: two to three times the forwards, and O(positions·out²) for each layer; sums
+    in float64.
 
     Raises:
         TaskError: the task raises, has no training data, its loss is no scalar with a gradient, or it cannot draw

@@ -118,8 +118,8 @@ class Task(ABC):
     def sampled_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The loss with targets drawn from the model's own predictions, by torch's global generator; one forward.
 
-        May be written, for `[priors] targets = "sampled"`: −ln p of one draw for each prediction, of p without a
-        gradient, averaged as `loss` is. Labels play no part.
+        May be written, for `[priors] targets = "sampled"`: −ln p of a draw for each prediction, averaged as `loss` is.
+        Draws have no gradient, and labels play no part.
 
         Raises:
             TaskError: not written, or the outputs are not known as a distribution.

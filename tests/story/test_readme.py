@@ -83,11 +83,14 @@ def test_the_python_page_and_the_commands_that_choose(
     shutil.copytree(ROOT / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns("*.npz"))
     monkeypatch.chdir(tmp_path)
     mine = a_network_and_its_data()
-    allocate, by_the_loss, study, compress, pack = blocks("python", PYTHON)
+    allocate, by_the_loss, without_labels, study, compress, pack = blocks("python", PYTHON)
     given = {**mine}
     exec(allocate, given)
     exec(by_the_loss, given)
-    assert given["table"].fits.shares
+    with_labels = given["table"].fits.shares
+    exec(without_labels, given)
+    assert given["table"].fits.shares.keys() == with_labels.keys() != set()
+    assert given["table"].fits.shares != with_labels
     names: dict[str, Any] = {}
     exec(study, names)
     assert names["result"].complete

@@ -14,6 +14,7 @@ import rank_search as rs
 from rank_search.errors import TaskError
 from rank_search.layers import Layer
 from rank_search.tasks import LossAlone, Supervised, input_moments, loss_moments, seeded
+from rank_search.tasks.drawn_targets import drawn_cross_entropy
 
 DRAWS = 4000
 """Copies of each input, each with a target of its own."""
@@ -165,6 +166,15 @@ def test_a_class_that_is_certain_says_nothing() -> None:
         model.last.bias[2] = 200.0
     each = task(torch.zeros(3, 2, dtype=torch.long), model=model)
     assert not loss_moments(each, model, LAYERS, 1, sampled=True).gradients
+
+
+def test_of_a_model_that_is_nearly_certain_few_batches_say_as_much() -> None:
+    """With drawn classes, one of its 5,000 answers would be another than the usual one."""
+    logits = torch.tensor([9.0, 0.0, 0.0, -1.0]).repeat(5000, 1).requires_grad_()
+    with seeded(3):
+        (gradient,) = torch.autograd.grad(drawn_cross_entropy(logits), logits)
+    exact = of_softmax(logits[0].detach()) / 5000
+    assert torch.linalg.norm(gradient.T @ gradient - exact) < 0.05 * torch.linalg.norm(exact)
 
 
 class Square(nn.Module):
