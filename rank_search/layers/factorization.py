@@ -51,9 +51,12 @@ class Factorization(nn.Module, ABC):
         bias: the layer's bias (a parameter), or None.
         any_geometry: whether `axes` is asked about every layer. If not, it is about those whose weight is a matrix or
             that of a two-dimensional convolution.
+        trained_sparse: whether training makes weights zero, so that what it stores is not known before: where bits or
+            nonzeros are asked for, its parameters do not decide whether it is worth a trial.
     """
 
     any_geometry: ClassVar[bool] = False
+    trained_sparse: ClassVar[bool] = False
 
     # ---- must ------------------------------------------------------------------------------------------
 
@@ -83,7 +86,10 @@ class Factorization(nn.Module, ABC):
     # ---- may -------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's operation. Default: on `dense()`. Override it with a sequence of small operations."""
+        """The layer's operation. Default: on `dense()`. Override it with a sequence of small operations.
+
+        The default costs the layer's own MACs: the weight is the same for every input, and can be made once.
+        """
         return self.layer.operate(x, self.dense(), self.bias)
 
     def rows(self, index: Tensor) -> Tensor:

@@ -276,6 +276,11 @@ class SearchSettings(BaseModel):
                     )
 
     @property
+    def asked(self) -> tuple[str, ...]:
+        """The measurements that objectives and constraints are about."""
+        return tuple(each.name for each in (*self.objectives, *self.constraints))
+
+    @property
     def uses_options(self) -> bool:
         """Whether seed points or sampler need to know how far each layer's options are off."""
         return self.sampler in (AUTO, BOLACO) or self.seeds.allocations > 0
