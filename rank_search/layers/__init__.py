@@ -10,7 +10,7 @@ from rank_search.layers.bases import Bases, Basis, DirectBases, Weighed, by_outp
 from rank_search.layers.blocks import block_diagonal, by_block
 from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_tensors
 from rank_search.layers.copies import copied
-from rank_search.layers.costs import Cost, DenseForm, count_params, layer_cost, mean_macs
+from rank_search.layers.costs import Cost, DenseForm, count_nonzeros, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.factorization import Axis, Factorization, axes_of, fit_closer, fit_to
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
@@ -45,6 +45,7 @@ from rank_search.layers.plugins import (
 )
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
+from rank_search.layers.stored import drop_not_stored, not_stored
 from rank_search.layers.tied_layers import tied_in
 
 __all__ = [
@@ -76,10 +77,12 @@ __all__ = [
     "channels_last",
     "cholesky",
     "copied",
+    "count_nonzeros",
     "count_params",
     "counted_on",
     "decompose",
     "deployed",
+    "drop_not_stored",
     "factorize",
     "fit_closer",
     "fit_to",
@@ -102,6 +105,7 @@ __all__ = [
     "mean_macs",
     "name_of",
     "nested_span",
+    "not_stored",
     "opened_for",
     "opened_inventory",
     "openers",

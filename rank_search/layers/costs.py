@@ -109,6 +109,29 @@ def count_params(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+@torch.no_grad()
+def count_nonzeros(module: nn.Module) -> int:
+    """Number of parameters that are not zero, each tensor once; of a form, of its factors or of the weight they make.
+
+    Whichever are fewer: a low rank is kept in its factors, and a weight that training made sparse is kept itself.
+
+    >>> count_nonzeros(nn.ParameterList([torch.tensor([0.0, 2.0, -1.0])]))
+    2
+    """
+    forms = [each for each in module.modules() if isinstance(each, Factorization)]
+    inside = {id(each) for form in forms for each in _factors(form)}
+    others = sum(_nonzeros([each]) for each in module.parameters() if id(each) not in inside)
+    return others + sum(min(_nonzeros(_factors(form)), _nonzeros([form.dense()])) for form in forms)
+
+
+def _factors(form: Factorization) -> list[Tensor]:
+    return [each for each in form.parameters() if each is not form.bias]
+
+
+def _nonzeros(tensors: Iterable[Tensor]) -> int:
+    return sum(int(torch.count_nonzero(each)) for each in tensors)
+
+
 class DenseForm(nn.Module):
     """The layer as it is, its weight not set: what `dense` costs."""
 
@@ -157,8 +180,8 @@ def _geometry_cost(layer: Layer, plugin: type[Factorization] | None, values: tup
 
 def _counted(make: Callable[[], nn.Module], layer: Layer) -> Cost:
     with torch.device("meta"):
-        module = make()
-        users = [module, *(TiedUse(tie, module) for tie in layer.ties)]
+        module = make().eval()
+        users = [module, *(TiedUse(tie, module).eval() for tie in layer.ties)]
         with made_weights(module):
             macs = sum(_macs_of(user, its) for user, its in zip(users, layer.users, strict=True))
     return Cost(sum(map(count_params, users)), _share(macs, layer.examples))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -29,6 +30,7 @@ class Axis:
             prior. None: the axis has no spectral prior. A function defined at module level or a
             `functools.partial` of one, so that it pickles and names the same unfolding every time.
         integer: whether only whole numbers make sense.
+        bound: the rank that the unfoldings may have at a value, where that is not the value itself; it grows with it.
     """
 
     name: str
@@ -36,6 +38,26 @@ class Axis:
     high: float
     unfoldings: tuple[Unfolding, ...] = ()
     integer: bool = True
+    bound: Callable[[float], int] | None = None
+
+    def rank(self, value: float) -> float:
+        """The largest rank that its unfoldings may have at a value.
+
+        >>> Axis("rank", 1, 8).rank(3), Axis("rank", 1, 8, bound=lambda value: int(value) ** 2).rank(3)
+        (3, 9)
+        """
+        return value if self.bound is None else self.bound(value)
+
+    def value_of(self, rank: float) -> float:
+        """The smallest whole value at which its unfoldings may have a rank; the largest where none does.
+
+        >>> Axis("rank", 1, 8).value_of(5), Axis("rank", 1, 8, bound=lambda value: int(value) ** 2).value_of(5)
+        (5, 3)
+        """
+        if self.bound is None:
+            return rank
+        values = range(int(self.low), int(self.high) + 1)
+        return values[min(bisect_left(values, rank, key=self.bound), len(values) - 1)]
 
 
 class Factorization(nn.Module, ABC):
@@ -118,7 +140,10 @@ class Factorization(nn.Module, ABC):
         return ()
 
     def stored(self) -> Iterable[Tensor]:
-        """What has to be stored; size and entropy act here. Default: all parameters."""
+        """The parameters to store; size and entropy are about them, and the bias. Default: all of them.
+
+        What is left out, such as what only training uses, is zero in the model that is kept, and no part of `dense()`.
+        """
         return self.parameters()
 
     # ---- given -----------------------------------------------------------------------------------------

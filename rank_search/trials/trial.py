@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rank_search.artifacts import ArtifactStore
 from rank_search.coding import decode, encode, to_safetensors
 from rank_search.errors import ArtifactError, TaskError
-from rank_search.layers import factorize
+from rank_search.layers import drop_not_stored, factorize
 from rank_search.point import Artifact, Outcome, Point, State
 from rank_search.quantization import (
     Quantizer,
@@ -138,6 +138,7 @@ def _carry_out(
     is_full = epochs == context.training.epochs
     checkpoint = None if is_full else training.kept(**trial, epochs=epochs).to_bytes()
     changed, grids = training.settle(), None
+    drop_not_stored(model)
     if effort.entropy is not None:
         grids = round_latents(context.task, model, effort.entropy, context.coding.rounding)
     if changed or grids:
