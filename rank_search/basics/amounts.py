@@ -10,8 +10,8 @@ from typing import Final, Self
 
 from rank_search.errors import QueryError
 
-COSTS: Final = ("params", "macs", "bits", "latency", "latency_ratio")
-"""Measurements of what a model costs; every trial has the first three."""
+COSTS: Final = ("params", "macs", "bits", "nonzeros", "latency", "latency_ratio")
+"""Measurements of what a model costs; every trial has the first four."""
 
 _SUFFIXES: Final[Mapping[str, float]] = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 _DIGITS: Final = r"(?:\d[\d_]*(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"

@@ -33,7 +33,7 @@ _LOWER: Final = _set(
     "error errors err loss losses nll ce bce mse rmse mae mape smape wer cer ter fid kid lpips perplexity ppl "
     "bpc cost drop gap regret deficit decrease degradation miss missed misses neg negative negated minus "
     "inverse inverted complement distance dist difference diff delta deviation variance std wrong false "
-    "failure failures bias time latency seconds bits bytes params macs flops size norm brier ece eer entropy "
+    "failure failures bias time latency seconds bits bytes params nonzeros macs flops size norm brier ece eer entropy "
     "divergence kl inaccuracy misclassification"
 )
 """Words that turn it around, or speak of something else."""

@@ -11,7 +11,7 @@ from rank_search.layers.blocks import block_diagonal, by_block
 from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_tensors
 from rank_search.layers.components import components
 from rank_search.layers.copies import copied
-from rank_search.layers.costs import Cost, DenseForm, count_params, layer_cost, mean_macs
+from rank_search.layers.costs import Cost, DenseForm, count_nonzeros, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.factorization import Axis, Factorization, axes_of, fit_closer, fit_to
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
@@ -49,6 +49,7 @@ from rank_search.layers.plugins import (
 from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
 from rank_search.layers.settled_form import SettledForm, left_of, settled_form
+from rank_search.layers.stored import drop_not_stored, not_stored
 from rank_search.layers.tied_layers import tied_in
 from rank_search.layers.tied_use import TiedUse
 
@@ -86,10 +87,12 @@ __all__ = [
     "cholesky",
     "components",
     "copied",
+    "count_nonzeros",
     "count_params",
     "counted_on",
     "decompose",
     "deployed",
+    "drop_not_stored",
     "factorize",
     "fit_closer",
     "fit_to",
@@ -113,6 +116,7 @@ __all__ = [
     "mean_macs",
     "name_of",
     "nested_span",
+    "not_stored",
     "opened_for",
     "opened_inventory",
     "openers",

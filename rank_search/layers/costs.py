@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -39,10 +40,12 @@ def count_macs(module: nn.Module, inputs: Iterable[Example]) -> int:
     """Multiply-adds of the module's forward on each of the inputs, summed.
 
     Counts matrix products, convolutions, attention, recurrent layers and distances as PyTorch dispatches them, see
-    `counting.multiply_adds`; additions of biases, norms and activations are not counted.
+    `counting.multiply_adds`; additions of biases, norms and activations are not counted, nor is what makes the weight
+    of a form that leaves the layer's operation as it is (see `made_weights`).
     """
     examples = tuple(inputs)
-    return multiply_adds(lambda: [forward(module, x) for x in examples])[WHOLE]
+    with made_weights(module):
+        return multiply_adds(lambda: [forward(module, x) for x in examples])[WHOLE]
 
 
 def mean_macs(module: nn.Module, examples: Sequence[Example]) -> float:
@@ -68,15 +71,65 @@ def macs_by_module(model: nn.Module, example: Example) -> dict[str, int]:
 
     The whole model has the empty name. A module that stands under several names is counted under one of them.
     """
-    counts = multiply_adds(lambda: forward(model, example), by_module=True)
+    with made_weights(model):
+        counts = multiply_adds(lambda: forward(model, example), by_module=True)
     root = f"{type(model).__name__}."
     inside = {name.removeprefix(root): macs for name, macs in counts.items() if name.startswith(root)}
     return {**inside, "": counts[WHOLE]}
 
 
+@contextmanager
+def made_weights(module: nn.Module) -> Iterator[None]:
+    """Inside, the weights of forms whose class has no forward of its own are made already, as once and for all inputs.
+
+    Such a form is the layer's own operation with another weight, so that it costs the layer's MACs.
+    """
+    forms = [each for each in module.modules() if isinstance(each, Factorization) and _is_the_operation(each)]
+    with torch.no_grad():
+        weights = [form.dense() for form in forms]
+    for form, weight in zip(forms, weights, strict=True):
+        vars(form)["dense"] = partial(_itself, weight)
+    try:
+        yield
+    finally:
+        for form in forms:
+            del vars(form)["dense"]
+
+
+def _is_the_operation(form: Factorization) -> bool:
+    return type(form).forward is Factorization.forward and "dense" not in vars(form)
+
+
+def _itself(weight: Tensor) -> Tensor:
+    return weight
+
+
 def count_params(module: nn.Module) -> int:
     """Number of scalars in the parameters, each tensor once however often it is used."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+@torch.no_grad()
+def count_nonzeros(module: nn.Module) -> int:
+    """Number of parameters that are not zero, each tensor once; of a form, of its factors or of the weight they make.
+
+    Whichever are fewer: a low rank is kept in its factors, and a weight that training made sparse is kept itself.
+
+    >>> count_nonzeros(nn.ParameterList([torch.tensor([0.0, 2.0, -1.0])]))
+    2
+    """
+    forms = [each for each in module.modules() if isinstance(each, Factorization)]
+    inside = {id(each) for form in forms for each in _factors(form)}
+    others = sum(_nonzeros([each]) for each in module.parameters() if id(each) not in inside)
+    return others + sum(min(_nonzeros(_factors(form)), _nonzeros([form.dense()])) for form in forms)
+
+
+def _factors(form: Factorization) -> list[Tensor]:
+    return [each for each in form.parameters() if each is not form.bias]
+
+
+def _nonzeros(tensors: Iterable[Tensor]) -> int:
+    return sum(int(torch.count_nonzero(each)) for each in tensors)
 
 
 class DenseForm(nn.Module):
@@ -127,9 +180,10 @@ def _geometry_cost(layer: Layer, plugin: type[Factorization] | None, values: tup
 
 def _counted(make: Callable[[], nn.Module], layer: Layer) -> Cost:
     with torch.device("meta"):
-        module = make()
-        users = [module, *(TiedUse(tie, module) for tie in layer.ties)]
-        macs = sum(_macs_of(user, its) for user, its in zip(users, layer.users, strict=True))
+        module = make().eval()
+        users = [module, *(TiedUse(tie, module).eval() for tie in layer.ties)]
+        with made_weights(module):
+            macs = sum(_macs_of(user, its) for user, its in zip(users, layer.users, strict=True))
     return Cost(sum(map(count_params, users)), _share(macs, layer.examples))
 
 

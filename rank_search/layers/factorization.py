@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -30,6 +31,7 @@ class Axis:
             prior. None: the axis has no spectral prior. A function defined at module level or a
             `functools.partial` of one, so that it pickles and names the same unfolding every time.
         integer: whether only whole numbers make sense.
+        bound: the rank that the unfoldings may have at a value, where that is not the value itself; it grows with it.
     """
 
     name: str
@@ -37,6 +39,26 @@ class Axis:
     high: float
     unfoldings: tuple[Unfolding, ...] = ()
     integer: bool = True
+    bound: Callable[[float], int] | None = None
+
+    def rank(self, value: float) -> float:
+        """The largest rank that its unfoldings may have at a value.
+
+        >>> Axis("rank", 1, 8).rank(3), Axis("rank", 1, 8, bound=lambda value: int(value) ** 2).rank(3)
+        (3, 9)
+        """
+        return value if self.bound is None else self.bound(value)
+
+    def value_of(self, rank: float) -> float:
+        """The smallest whole value at which its unfoldings may have a rank; the largest where none does.
+
+        >>> Axis("rank", 1, 8).value_of(5), Axis("rank", 1, 8, bound=lambda value: int(value) ** 2).value_of(5)
+        (5, 3)
+        """
+        if self.bound is None:
+            return rank
+        values = range(int(self.low), int(self.high) + 1)
+        return values[min(bisect_left(values, rank, key=self.bound), len(values) - 1)]
 
 
 class Factorization(nn.Module, ABC):
@@ -52,9 +74,12 @@ class Factorization(nn.Module, ABC):
         bias: the layer's bias (a parameter), or None.
         any_geometry: whether `axes` is asked about every layer. If not, it is about those whose weight is a matrix or
             that of a two-dimensional convolution.
+        trained_sparse: whether training makes weights zero, so that what it stores is not known before: where bits or
+            nonzeros are asked for, its parameters do not decide whether it is worth a trial.
     """
 
     any_geometry: ClassVar[bool] = False
+    trained_sparse: ClassVar[bool] = False
 
     # ---- must ------------------------------------------------------------------------------------------
 
@@ -84,7 +109,10 @@ class Factorization(nn.Module, ABC):
     # ---- may -------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's operation. Default: on `dense()`. Override it with a sequence of small operations."""
+        """The layer's operation. Default: on `dense()`. Override it with a sequence of small operations.
+
+        The default costs the layer's own MACs: the weight is the same for every input, and can be made once.
+        """
         return self.layer.operate(x, self.dense(), self.bias)
 
     def rows(self, index: Tensor) -> Tensor:
@@ -113,7 +141,10 @@ class Factorization(nn.Module, ABC):
         return ()
 
     def stored(self) -> Iterable[Tensor]:
-        """What has to be stored; size and entropy act here. Default: all parameters."""
+        """The parameters to store; size and entropy are about them, and the bias. Default: all of them.
+
+        What is left out, such as what only training uses, is zero in the model that is kept, and no part of `dense()`.
+        """
         return self.parameters()
 
     def fold(self) -> None:

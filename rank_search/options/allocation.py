@@ -8,15 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from rank_search.options.cost_model import OF_MACS, OF_PARAMS
 from rank_search.options.table import Option, OptionTable
 
 Shares = Mapping[str, float]
 """What a parameter and a MAC weigh: by `"params"` and `"macs"`, relative to the dense model's."""
 
 _SMALLEST: Final = 1e-12
-
-_OF_MACS: Final = frozenset({"macs", "latency", "latency_ratio"})
-_OF_PARAMS: Final = frozenset({"params", "bits"})
 
 
 @dataclass(frozen=True)
@@ -138,9 +136,9 @@ def cost_shares(objectives: Sequence[str]) -> list[Shares]:
     ([{'params': 0.0, 'macs': 1.0}], [{'params': 0.5, 'macs': 0.5}])
     """
     shares: list[Shares] = []
-    if _OF_MACS & set(objectives):
+    if OF_MACS & set(objectives):
         shares.append({"params": 0.0, "macs": 1.0})
-    if _OF_PARAMS & set(objectives):
+    if OF_PARAMS & set(objectives):
         shares.append({"params": 1.0, "macs": 0.0})
     both: Shares = {"params": 0.5, "macs": 0.5}
     return shares if len(shares) == 1 else [*shares, both]
@@ -152,7 +150,7 @@ def minds_costs(objectives: Sequence[str]) -> bool:
     >>> minds_costs(["error", "bits"]), minds_costs(["error"])
     (True, False)
     """
-    return bool((_OF_MACS | _OF_PARAMS) & set(objectives))
+    return bool((OF_MACS | OF_PARAMS) & set(objectives))
 
 
 def mean_shares(objectives: Sequence[str]) -> Shares:

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Final
 
 from rank_search.layers import Cost, Factorization, Layer, layer_cost
 from rank_search.options.form_speeds import Forms
 from rank_search.point import Choice, Point
+
+OF_MACS: Final = frozenset({"macs", "latency", "latency_ratio"})
+OF_STORED: Final = frozenset({"bits", "nonzeros"})
+OF_PARAMS: Final = OF_STORED | {"params"}
+"""Measurements that MACs, that the numbers of a trained model, and that parameters stand for before training."""
+
+
+def judged_costs(asked: Iterable[str]) -> tuple[str, ...]:
+    """The counted costs by which forms are judged where these measurements are asked for; both where none is a cost.
+
+    >>> judged_costs(["error", "bits"]), judged_costs(["error"])
+    (('params',), ('params', 'macs'))
+    """
+    names = frozenset(asked)
+    found = [cost for cost, those in (("params", OF_PARAMS), ("macs", OF_MACS)) if those & names]
+    return tuple(found) or ("params", "macs")
 
 
 class CostModel:
@@ -18,6 +36,7 @@ class CostModel:
         plugins: factorization classes by name.
         rest: cost of everything in the model that is not among `layers`.
         forms: how fast the factorized forms are; None where speed is not asked for.
+        asked: the measurements that are asked for; see `judged_costs`.
     """
 
     def __init__(
@@ -26,16 +45,18 @@ class CostModel:
         plugins: Mapping[str, type[Factorization]],
         rest: Cost,
         forms: Forms | None = None,
+        asked: Iterable[str] = (),
     ) -> None:
         # Without their names, layers of one geometry share their counts.
         self._layers = {name: replace(layer, name="", aliases=()) for name, layer in layers.items()}
         self._plugins = dict(plugins)
         self._rest = rest
         self._forms = forms
+        self._asked = frozenset(asked)
 
     def with_forms(self, forms: Forms) -> CostModel:
         """The same costs, knowing how fast the forms are."""
-        return CostModel(self._layers, self._plugins, self._rest, forms)
+        return CostModel(self._layers, self._plugins, self._rest, forms, self._asked)
 
     def cost(self, point: Point) -> dict[str, float]:
         """Parameters and MACs of the model that a point stands for; layers that it does not name are dense.
@@ -58,20 +79,34 @@ class CostModel:
         return self._layers[name]
 
     def saves(self, name: str, choice: Choice) -> bool:
-        """Whether a choice for a layer has both fewer parameters and fewer MACs than the dense layer.
+        """Whether a choice for a layer costs less than the dense layer: of what is asked for, one less and none more.
 
         Where it is known how fast the forms are, the choice must be faster, too. To look rows up takes no MACs, and no
         time beside the rest of a model: of such a layer the parameters decide.
         """
-        chosen, dense = self.layer_cost(name, choice), self.layer_cost(name, Choice())
-        if self._layers[name].one_hot:
-            return chosen.params < dense.params
-        smaller = chosen.params < dense.params and chosen.macs < dense.macs
-        return smaller and self._is_faster(name, choice, chosen.macs)
-
-    def _is_faster(self, name: str, choice: Choice, macs: float) -> bool:
-        ratio = None if self._forms is None else self._forms.ratio(name, choice.factorization, macs)
+        gains = [dense - chosen for chosen, dense in self.judged(name, choice).values()]
+        if choice.is_dense or min(gains) < 0 or max(gains) == 0:
+            return False
+        ratio = None if self._layers[name].one_hot else self.time_ratio(name, choice)
         return ratio is None or ratio < 1
+
+    def judged(self, name: str, choice: Choice) -> dict[str, tuple[float, float]]:
+        """The counted costs that decide whether it saves, each with the dense layer's.
+
+        What a form stores whose training makes weights zero (`trained_sparse`) is not known before: it counts as less.
+        """
+        layer, chosen, dense = self._layers[name], self.layer_cost(name, choice), self.layer_cost(name, Choice())
+        found = {"params": (float(chosen.params), float(dense.params)), "macs": (chosen.macs, dense.macs)}
+        if self._asked & OF_STORED and not choice.is_dense and self._plugins[choice.factorization].trained_sparse:
+            found["params"] = (-math.inf, found["params"][1])
+        wanted = ("params",) if layer.one_hot else judged_costs(self._asked)
+        return {cost: found[cost] for cost in wanted}
+
+    def time_ratio(self, name: str, choice: Choice) -> float | None:
+        """How long the form takes in units of the dense layer; None where that is not known."""
+        if self._forms is None:
+            return None
+        return self._forms.ratio(name, choice.factorization, self.layer_cost(name, choice).macs)
 
     def layer_cost(self, name: str, choice: Choice) -> Cost:
         """What one layer costs under a choice."""
@@ -80,5 +115,5 @@ class CostModel:
 
 
 def normalized(costs: CostModel, layer: str, choice: Choice) -> Choice:
-    """The choice, or dense where it would not be smaller than dense."""
+    """The choice, or dense where it saves nothing that is asked for."""
     return choice if choice.is_dense or costs.saves(layer, choice) else Choice()

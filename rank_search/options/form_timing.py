@@ -19,7 +19,7 @@ TimeForm = Callable[[Layer, Choice], float | None]
 
 
 def measure_forms(groups: Iterable[Group], costs: CostModel, time_form: TimeForm, round_to: int = 1) -> Forms:
-    """Time the forms of every layer of the groups that save parameters and MACs, on a grid of `SHARES`.
+    """Time the forms of every layer of the groups that save something, on a grid of `SHARES`.
 
     A layer that only looks rows up is not timed: no form could be as fast (see `CostModel.saves`). Layers of one
     geometry are timed once. Ratios are rounded to four digits, so that they read the same everywhere.

@@ -97,9 +97,9 @@ class Option:
 class OptionTable:
     """The options of every group: a grid for each, and any other choice on demand.
 
-    Dense comes first; of a factorization only what is smaller than dense. One axis is laid out on `LADDER`, two on
-    pairs of `COARSE`, more on equal fractions of their ranges. It is iterated option by option, group after group;
-    printed, and in a notebook, it is one line for each group.
+    Dense comes first; of a factorization only what saves something (see `CostModel.saves`). One axis is laid out on
+    `LADDER`, two on pairs of `COARSE`, more on equal fractions of their ranges. It is iterated option by option, group
+    after group; printed, and in a notebook, it is one line for each group.
 
     Args:
         groups: layers, or tied layers, and what may be chosen for them.

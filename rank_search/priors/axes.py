@@ -21,9 +21,9 @@ class AxisPrior:
     Attributes:
         layer, factorization, axis: their names.
         high, low: the axis's largest and smallest value.
-        prior: what the weakening is relative to: the rank of the settings' rule (VBMF unless they say otherwise)
-            within [low, high]; for an axis without unfoldings the geometric mean of the two, or their middle where
-            `low` is not positive.
+        prior: what the weakening is relative to: the rank of the settings' rule (VBMF unless they say otherwise), or
+            the value that allows it, within [low, high]; for an axis without unfoldings the geometric mean of the two,
+            or their middle where `low` is not positive.
         vbmf_rank: the largest VBMF rank of the axis's unfoldings; None without unfoldings.
         noise_variance, energy_kept: of that unfolding (see `RankPrior`); None without unfoldings.
         break_even: the largest whole value at which the factorized layer still has fewer parameters and, unless the
@@ -67,7 +67,7 @@ def _axis_prior(
     found = _strongest(axis, bases)
     known = found if settings.rule == "vbmf" and settings.spectra == "weights" else None
     asked = _rank(axis, bases, settings) if known is None else known.rank
-    middle = value_at(1, axis.high, _middle(axis) if asked is None else asked, axis.low)
+    middle = value_at(1, axis.high, _middle(axis) if asked is None else axis.value_of(asked), axis.low)
     return AxisPrior(
         layer=layer.name,
         factorization=name,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rank_search.coding import harmonics
-from rank_search.layers import Factorization, components
+from rank_search.layers import Factorization, components, not_stored
 from rank_search.quantization.batchnorm import canonical_norms
 from rank_search.quantization.settings import CodingSettings, StepsKind
 
@@ -53,7 +53,7 @@ def latents(model: nn.Module) -> dict[str, nn.Parameter]:
         id(parameter)
         for module in model.modules()
         if isinstance(module, Factorization)
-        for parameter in _not_stored(module)
+        for parameter in not_stored(module).values()
     }
     kept_out |= {id(parameter) for norm in canonical_norms(model).values() for parameter in norm.parameters()}
     return {
@@ -61,11 +61,6 @@ def latents(model: nn.Module) -> dict[str, nn.Parameter]:
         for name, parameter in model.named_parameters()
         if parameter.is_floating_point() and parameter.dim() and parameter.numel() and id(parameter) not in kept_out
     }
-
-
-def _not_stored(module: Factorization) -> list[nn.Parameter]:
-    stored = {id(tensor) for tensor in module.stored()}
-    return [parameter for parameter in module.parameters() if id(parameter) not in stored]
 
 
 def weight_count(model: nn.Module) -> int:

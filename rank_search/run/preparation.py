@@ -153,7 +153,7 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     _steps.info("Reading the spectra of %d layers", len(layers))
     priors = reader(problem, bases)
     space = build_space(layers, plugins, priors, study.search, problem.groups, problem.choices)
-    costs = CostModel(layers, plugins, problem.inventory.rest)
+    costs = CostModel(layers, plugins, problem.inventory.rest, asked=study.search.asked)
     options = option_table(problem, space.groups, bases, batches) if study.search.uses_options else None
     seeds = tuple(seed_points(space, costs, study.search, options))
     require_possible(study.search.constraints, space, costs, seeds)
@@ -164,7 +164,7 @@ def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases, b
     """What each group of layers may become, every error measured; `batches` are those that cuts are measured on."""
     _steps.info("Fitting what each layer may become")
     study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
-    costs = CostModel(layers, plugins, problem.inventory.rest)
+    costs = CostModel(layers, plugins, problem.inventory.rest, asked=study.search.asked)
     fits = fits_of(layers, plugins, bases, study.folder)
     table = measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
     settings = study.priors

@@ -22,6 +22,7 @@ from rank_search.search import (
     Searcher,
     Weakenings,
     at_the_bad_end,
+    kept_dense,
 )
 from rank_search.store import Front, StudyRecord, TrialRow
 from rank_search.study import Study, store_of
@@ -77,7 +78,9 @@ def run_study(
     with at_work(study.launched({"workers": workers}), task, store or store_of(study).url) as work:
         record = work.join(accept_changes)
         _warn_of_directions(record)
-        searcher = _searcher(with_forms(work.prepared, forms_of(record)), record)
+        prepared = with_forms(work.prepared, forms_of(record))
+        _warn_of_kept_dense(prepared)
+        searcher = _searcher(prepared, record)
         complete, added = work.drive(record, searcher, trials or study.study.trials, report)
         record = work.store.study(record.name)
         front = work.store.front(record)
@@ -102,6 +105,11 @@ def _warn_of_directions(record: StudyRecord) -> None:
     for each in record.objectives:
         if each.name in record.dense and (said := at_the_bad_end(each, record.dense[each.name])):
             _log.warning("%s", said)
+
+
+def _warn_of_kept_dense(prepared: Prepared) -> None:
+    for said in kept_dense(prepared.space, prepared.costs, prepared.problem.study.search):
+        _log.warning("%s", said)
 
 
 def _all_failed(rows: Sequence[TrialRow]) -> str:

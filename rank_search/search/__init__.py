@@ -8,6 +8,7 @@ from rank_search.search.constraints import COUNTED, check, check_counted, requir
 from rank_search.search.coordinate_system import Weakenings
 from rank_search.search.coordinates import coordinates
 from rank_search.search.expected import at_the_bad_end
+from rank_search.search.kept_dense import kept_dense
 from rank_search.search.kept_shares import KeptShares
 from rank_search.search.optuna_searcher import OptunaSearcher
 from rank_search.search.rungs import Rungs, require_rungs_fit
@@ -43,6 +44,7 @@ __all__ = [
     "check",
     "check_counted",
     "coordinates",
+    "kept_dense",
     "require_possible",
     "require_rungs_fit",
     "seed_points",

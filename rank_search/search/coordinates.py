@@ -37,7 +37,7 @@ def point_at(space: Space, costs: CostModel, params: Coordinates) -> Point:
     """The point that coordinates stand for.
 
     The value of an axis is clamp(2^multiplier × value at the weakening, low, high), rounded. A layer whose
-    factorization would not save both parameters and MACs becomes dense. Many coordinates give one point.
+    factorization would save nothing becomes dense (see `CostModel.saves`). Many coordinates give one point.
 
     Complexity: linear in the coordinates, apart from costs that have not been counted before.
     """

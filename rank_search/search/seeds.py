@@ -159,18 +159,28 @@ def _middle_penalties(space: Space, layers: Mapping[str, Choice]) -> dict[str, f
 
 
 def _named(space: Space, costs: CostModel, settings: SeedPointSettings) -> Point:
+    layers = {layer: normalized(costs, layer, choice) for layer, choice in named_choices(space, settings).items()}
+    penalties = _middle_penalties(space, layers)
+    for name, strength in (("orthogonality", settings.orthogonality), ("entropy", settings.entropy)):
+        if strength is not None:
+            penalties[name] = _allowed(space, name, strength, settings.name)
+    return Point(layers, without_frames(layers, penalties))
+
+
+def named_choices(space: Space, settings: SeedPointSettings) -> dict[str, Choice]:
+    """What a point of the study file says for each layer, whether it saves anything or not.
+
+    Raises:
+        StudyFileError: it does not fit the space.
+    """
     _check_globs(space, settings)
     layers: dict[str, Choice] = {}
     for group in space.groups:
         for layer in group.layers:
             pattern = next((glob for glob in settings.layers if matches(layer, glob)), None)
             chosen = "dense" if pattern is None else settings.layers[pattern]
-            layers[layer] = normalized(costs, layer, _choice(group, layer, chosen, settings.name))
-    penalties = _middle_penalties(space, layers)
-    for name, strength in (("orthogonality", settings.orthogonality), ("entropy", settings.entropy)):
-        if strength is not None:
-            penalties[name] = _allowed(space, name, strength, settings.name)
-    return Point(layers, without_frames(layers, penalties))
+            layers[layer] = _choice(group, layer, chosen, settings.name)
+    return layers
 
 
 def _check_globs(space: Space, settings: SeedPointSettings) -> None:

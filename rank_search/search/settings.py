@@ -171,8 +171,9 @@ class SearchSettings(BaseModel):
     objectives: tuple[ObjectiveSetting, ...] = Field(
         default=(Objective("error"), Objective("macs")),
         description='Measurements to optimize: names, or {name = "accuracy", direction = "maximize"}. There are '
-        "error, params, macs, bits, latency, latency_ratio, and all that the task measures. A name alone is minimized; "
-        "one that is known to be better when higher, such as accuracy, auc, f1, psnr or map, needs its direction.",
+        "error, params, macs, bits, nonzeros, latency, latency_ratio, and all that the task measures. A name alone is "
+        "minimized; one that is known to be better when higher, such as accuracy, auc, f1, psnr or map, needs its "
+        "direction.",
     )
     reference: dict[str, float] = Field(
         default_factory=dict,
@@ -182,8 +183,8 @@ class SearchSettings(BaseModel):
     constraints: tuple[Constraint, ...] = Field(
         default=(),
         description='Bounds that a trial must keep, such as "macs <= 0.5 * dense", "error <= dense + 0.01", "macs <= '
-        '200k" or "error <= 10%"; a percentage of params, macs, bits or latency is of the dense model\'s. Those on '
-        "params and macs are checked before training, so that a trial that breaks one costs milliseconds.",
+        '200k" or "error <= 10%"; a percentage of a cost, such as params, is of the dense model\'s. Those on params '
+        "and macs are checked before training, so that a trial that breaks one costs milliseconds.",
     )
     sampler: str = Field(
         default=AUTO,
@@ -274,6 +275,11 @@ class SearchSettings(BaseModel):
                         f"[search] {key} names {each.name!r}, which trials do not measure on the selection data"
                         f"{nearest(each.name, known)}"
                     )
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The measurements that objectives and constraints are about."""
+        return tuple([each.name for each in self.objectives] + [each.name for each in self.constraints])
 
     @property
     def uses_options(self) -> bool:

@@ -19,7 +19,7 @@ from rank_search.tasks.randomness import seeded
 Batch = Any
 """What a task's iterables yield; only the task itself looks inside."""
 
-MEASURED_HERE: Final = ("params", "macs", "bits", "latency", "latency_ratio")
+MEASURED_HERE: Final = ("params", "macs", "bits", "nonzeros", "latency", "latency_ratio")
 """Measurements that every trial has; a task must not use these names."""
 
 

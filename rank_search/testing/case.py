@@ -80,14 +80,29 @@ class Case:
             module.fit(target, self.bases(target) if bases is None else bases)
         return module
 
-    def moved(self) -> Factorization:
+    def in_channels_last(self) -> Factorization:
+        """Fitted as in a network in channels-last memory: the factors and the weight are in it."""
+        module, weight = self.built(), channels_last(self.weight.clone())
+        for parameter in module.parameters():
+            parameter.data = channels_last(parameter.data)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            module.fit(weight, self.bases(weight))
+        return module
+
+    def moved(self, fitted: Factorization | None = None) -> Factorization:
         """Fitted and then moved away in every parameter, as training does."""
-        module = self.fitted()
+        module = self.fitted() if fitted is None else fitted
         with torch.no_grad():
             for parameter in module.parameters():
                 scale = parameter.abs().mean() + 0.1
                 parameter.add_(scale * normal(parameter.shape, parameter.dtype))
         return module
+
+    @property
+    def has_formats(self) -> bool:
+        """Whether its weight can be in channels-last memory."""
+        return len(self.layer.shape) in (4, 5)
 
     def inputs(self) -> Iterator[Tensor]:
         """Every input of the layer; images in both memory formats."""

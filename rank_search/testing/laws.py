@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from rank_search.layers import Axis, Factorization, output_error
+from rank_search.errors import ContractError
+from rank_search.layers import Axis, Factorization, drop_not_stored, output_error
 from rank_search.testing.case import Case, normal
 from rank_search.testing.settling_law import settling
 
@@ -23,9 +24,14 @@ Law = Callable[[Case], Iterator[str]]
 ROUNDING: Final = 1000
 """Differences up to this many times the machine's precision, relative to the largest number, are rounding."""
 
+_SAME_FIT: Final = 0.01  # of the weight's norm: an iterative fit may turn rounding into a little more
+
 
 def agreement(case: Case) -> Iterator[str]:
-    """1. `forward(x)` is the layer's operation with `dense()`, and `rows` are its rows, in shape, dtype and value."""
+    """1. `forward(x)` is the layer's operation with `dense()`, and `rows` are its rows, in shape, dtype and value.
+
+    In training and in evaluation, and in channels-last memory where the weight can be in it.
+    """
     module, layer = case.moved(), case.layer
     dense = module.dense()
     if tuple(dense.shape) != layer.shape or dense.dtype != layer.dtype:
@@ -34,8 +40,11 @@ def agreement(case: Case) -> Iterator[str]:
     if (module.bias is not None) != layer.bias:
         yield f"the layer has {'a' if layer.bias else 'no'} bias and self.bias is {module.bias!r}"
         return
-    for x in case.inputs():
-        yield from _difference("forward(x)", module(x), layer.operate(x, dense, module.bias))
+    yield from _operation(case, module, "forward(x)")
+    yield from _operation(case, module.eval(), "in evaluation forward(x)")
+    if case.has_formats:
+        yield from _operation(case, case.moved(case.in_channels_last()), "in channels-last memory forward(x)")
+    dense = module.dense()
     if len(layer.shape) > 2:  # what is looked up is a row of a matrix
         return
     places = torch.tensor([[0, layer.out_features - 1]])
@@ -45,15 +54,17 @@ def agreement(case: Case) -> Iterator[str]:
 def rank_law(case: Case) -> Iterator[str]:
     """2. The rank of each unfolding that an axis names is at most the axis value, wherever training moves to."""
     exact = replace(case.layer, dtype=torch.float64)
-    dense = Case(case.factorization, exact, case.axes, case.values).moved().dense().detach()
+    dense = Case(case.factorization, exact, case.axes, case.values).moved().eval().dense().detach()
     for axis, name, matrices in _unfolded(case, dense):
         matrix = matrices[0]
         if matrix.ndim != 2 or matrix.numel() * len(matrices) != dense.numel():
             yield f"{name} makes {list(matrix.shape)} of {list(dense.shape)}, not a matrix of the same numbers"
             continue
         rank = max(map(_rank, matrices))
-        if rank > case.values[axis.name]:
-            yield f"{name} of dense() has rank {rank}, more than {axis.name}={case.values[axis.name]}"
+        value = case.values[axis.name]
+        if rank > axis.rank(value):
+            most = f"{axis.name}={value}" + (f" allows ({axis.rank(value)})" if axis.bound else "")
+            yield f"{name} of dense() has rank {rank}, more than {most}"
 
 
 def spectrum_bound(case: Case) -> Iterator[str]:
@@ -62,9 +73,11 @@ def spectrum_bound(case: Case) -> Iterator[str]:
     A fit that a moment makes another one is, in its outputs, no farther than zero.
     """
     weight = case.weight.to(torch.float64)
-    error = _norm(weight - case.fitted().dense().detach())
+    error = _norm(weight - case.fitted().eval().dense().detach())
     slack = ROUNDING * torch.finfo(case.layer.dtype).eps * _norm(weight)
-    tails = {name: _tail(matrices, case.values[axis.name]) for axis, name, matrices in _unfolded(case, weight)}
+    tails = {
+        name: _tail(matrices, axis.rank(case.values[axis.name])) for axis, name, matrices in _unfolded(case, weight)
+    }
     for name, tail in tails.items():
         if error < tail - slack:
             yield f"the fit is {error:.6g} from the weight, closer than the tail {tail:.6g} of {name} allows"
@@ -73,22 +86,30 @@ def spectrum_bound(case: Case) -> Iterator[str]:
     if case.equality and tails and not error <= max(tails.values()) + slack:
         yield f"the fit is {error:.6g} from the weight; equality claims the tail {max(tails.values()):.6g}"
     yield from _outputs_bound(case)
+    if case.has_formats:
+        other = _norm(weight - case.in_channels_last().eval().dense().detach())
+        if not abs(other - error) <= _SAME_FIT * _norm(weight) + slack:
+            yield f"the fit to the weight in channels-last memory is {other:.6g} from it, else {error:.6g}"
 
 
 def skeleton(case: Case) -> Iterator[str]:
-    """4. Nothing is allocated on the meta device, shapes are the same there, and copies are faithful."""
+    """4. Nothing is allocated on the meta device, shapes are the same there, copies and what is stored are faithful."""
     with torch.device("meta"), _RealTensors() as real:
-        bare = case.factorization(case.layer, **case.values)
+        bare = case.factorization(case.layer, **case.values).eval()
     if real.found:
         yield f"on the meta device __init__ makes real tensors: {real.found[0]}"
         return
-    module = case.fitted()
+    module = case.fitted().eval()
     shapes, bare_shapes = _shapes(module), _shapes(bare)
     if shapes != bare_shapes:
         yield f"the state dict is {shapes}, on the meta device {bare_shapes}"
         return
     yield from _meta_forward(case, bare)
     yield from _copies(case, module, bare)
+    try:
+        drop_not_stored(case.moved().eval())
+    except ContractError as error:
+        yield str(error)
 
 
 def life(case: Case) -> Iterator[str]:
@@ -123,6 +144,12 @@ LAWS: Final[Mapping[str, Law]] = MappingProxyType(
 
 
 # ---- agreement -------------------------------------------------------------------------------------------
+
+
+def _operation(case: Case, module: Factorization, what: str) -> Iterator[str]:
+    for x in case.inputs():
+        expected = case.layer.operate(x, module.dense(), module.bias)
+        yield from _difference(what, module(x), expected)
 
 
 def _difference(what: str, found: Tensor, expected: Tensor) -> Iterator[str]:
@@ -206,7 +233,7 @@ def _meta_forward(case: Case, bare: Factorization) -> Iterator[str]:
 
 def _copies(case: Case, module: Factorization, bare: Factorization) -> Iterator[str]:
     state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    loaded = case.built()
+    loaded = case.built().eval()
     loaded.load_state_dict(state)
     bare.load_state_dict(state, assign=True)
     copies = {

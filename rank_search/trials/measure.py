@@ -1,4 +1,4 @@
-"""What is measured on a model, except its latency: the task's own numbers, parameters, MACs and bits."""
+"""What is measured on a model, except its latency: the task's own numbers, parameters, nonzeros, MACs and bits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from torch import nn
 
-from rank_search.layers import Example, count_params, mean_macs
+from rank_search.layers import Example, count_nonzeros, count_params, mean_macs
 from rank_search.tasks import Task, task_errors, task_measurements
 
 _TEST: Final = "test_"
@@ -16,8 +16,8 @@ _TEST: Final = "test_"
 def measure(task: Task, model: nn.Module, coded_bytes: int, examples: Sequence[Example] = ()) -> dict[str, float]:
     """All measurements of a model on the selection data; the model ends in eval mode.
 
-    `params` and `macs` are counted (macs as the mean of the examples, or on the task's one), `bits` is eight times
-    the length of the coded model; the rest is what the task measures.
+    `params`, `nonzeros` and `macs` are counted (macs as the mean of the examples, or on the task's one), `bits` is
+    eight times the length of the coded model; the rest is what the task measures.
 
     Raises:
         TaskError: the task's answers cannot be used.
@@ -28,6 +28,7 @@ def measure(task: Task, model: nn.Module, coded_bytes: int, examples: Sequence[E
         "params": float(count_params(model)),
         "macs": float(mean_macs(model, examples or [task.example()])),
         "bits": 8.0 * coded_bytes,
+        "nonzeros": float(count_nonzeros(model)),
     }
 
 

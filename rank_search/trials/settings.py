@@ -17,6 +17,6 @@ class LatencySettings(BaseModel):
     )
     slower_forms: bool = Field(
         default=False,
-        description="Let a layer take a form that saves parameters and MACs, but no time. Else, where latency is an "
+        description="Let a layer take a form that saves parameters or MACs, but no time. Else, where latency is an "
         "objective or a constraint, such a layer stays dense; the forms are timed when the study begins.",
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rank_search.artifacts import ArtifactStore
 from rank_search.coding import Grid, decode, encode, to_safetensors
 from rank_search.errors import ArtifactError, TaskError
-from rank_search.layers import factorize
+from rank_search.layers import drop_not_stored, factorize
 from rank_search.options import factorize_in_order
 from rank_search.point import Artifact, Outcome, Point, State
 from rank_search.quantization import (
@@ -159,6 +159,7 @@ def _finished(
     """Ends the training: averaged, folded, rounded, with statistics taken again. Returned are the grids, if any."""
     changed, grids = training.settle(), None
     fold(model)
+    drop_not_stored(model)
     if effort.entropy is not None:
         grids = round_latents(context.task, model, effort.entropy, context.coding.rounding)
     if changed or grids:

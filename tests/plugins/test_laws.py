@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,6 +54,36 @@ class HasNoBias(ChannelSVD):
     def __init__(self, layer: Layer, *, rank: int) -> None:
         super().__init__(replace(layer, bias=False), rank=rank)
         self.layer = layer
+
+
+class OtherInEvaluation(ChannelSVD):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1.0 if self.training else 0.9)
+
+
+class ViewsAsContiguous(ChannelSVD):
+    """A view of a factor that in channels-last memory has none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer.mix(self.layer.operate(x, self.right.view(-1).view(self.right.shape)), self.left, self.bias)
+
+
+class FitsTheMemory(ChannelSVD):
+    """Takes the numbers in the order in which they lie in memory."""
+
+    @torch.no_grad()
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        contiguous = torch.empty(weight.shape, device="meta").stride()
+        super().fit(weight, DirectBases(weight.as_strided(weight.shape, contiguous)))
+
+
+class SamplesInTraining(ChannelSVD):
+    """Looks at a number in training, which there is none to look at on the meta device."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.left.sum().item() == 0.125:
+            raise AssertionError
+        return super().forward(x)
 
 
 class TransposedDense(ChannelSVD):
@@ -127,6 +158,50 @@ class SecretState(ChannelSVD):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer.operate(x, self.dense(), self.bias)
+
+
+class StoresOneFactor(ChannelSVD):
+    def stored(self) -> tuple[Tensor, ...]:
+        return (self.left,)
+
+
+def square(value: float) -> int:
+    return int(value) ** 2
+
+
+class Ring(Factorization):
+    """W[o, n] = tr(outer[o] · inner[n]) with bond × bond matrices: a tensor ring of two cores, of rank bond²."""
+
+    @classmethod
+    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
+        full = min(layer.out_features, math.prod(layer.shape[1:]))
+        return (Axis("bond", 1, math.isqrt(full), (matrix,), bound=square),)
+
+    def __init__(self, layer: Layer, *, bond: int) -> None:
+        super().__init__(layer, bond=bond)
+        self.outer = self.factor(layer.out_features, bond, bond)
+        self.inner = self.factor(bond, bond, math.prod(layer.shape[1:]))
+
+    @torch.no_grad()
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        basis, rank = bases.outputs(), square(len(self.inner))
+        self.outer.copy_(basis.left[:, :rank].reshape(self.outer.shape))
+        self.inner.copy_(basis.projected[:rank].reshape(self.inner.shape).transpose(0, 1))
+
+    def dense(self) -> Tensor:
+        return torch.einsum("oab,ban->on", self.outer, self.inner).view(self.layer.shape)
+
+
+class RingThatSaysNothing(Ring):
+    @classmethod
+    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
+        return (replace(super().axes(layer)[0], bound=None),)
+
+
+class RingThatSaysLess(Ring):
+    @classmethod
+    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
+        return (replace(super().axes(layer)[0], bound=lambda bond: 2 * int(bond) - 1),)
 
 
 class UnpicklableUnfolding(ChannelSVD):
@@ -284,20 +359,36 @@ def test_laws_allow_a_fit_that_looks_at_the_weight_alone() -> None:
     assert broken(IgnoresMoments, equality=True) == []
 
 
+def test_laws_take_the_rank_that_an_axis_bounds() -> None:
+    assert broken(Ring, equality=True) == []
+    assert broken_laws(RingThatSaysNothing) == {"Rank law", "Spectrum bound"}
+
+
+def test_laws_allow_a_number_to_be_looked_at_in_training() -> None:
+    assert broken(SamplesInTraining, equality=True) == []
+
+
 @pytest.mark.parametrize(
     ("factorization", "law", "found"),
     [
         (IgnoresDilation, "Agreement", "forward(x) is [2, 8, 11, 10]"),
         (ForgetsBias, "Agreement", "from the layer's operation with dense()"),
         (HasNoBias, "Agreement", "the layer has a bias and self.bias is None"),
+        (OtherInEvaluation, "Agreement", "in evaluation forward(x) is"),
+        (ViewsAsContiguous, "Agreement", "raised RuntimeError: view size is not compatible"),
         (TransposedDense, "Agreement", "dense() is [6, 8, 3, 3]"),
         (SingleOnly, "Agreement", "torch.float16, with dense() it is"),
         (RankTooHigh, "Rank law", "unfolding 0 of axis rank of dense() has rank 8, more than rank=1"),
+        (RingThatSaysNothing, "Rank law", "has rank 4, more than bond=2"),
+        (RingThatSaysLess, "Rank law", "has rank 4, more than bond=2 allows (3)"),
+        (RingThatSaysLess, "Spectrum bound", "closer than the tail"),
         (PartialUnfolding, "Rank law", "makes [8, 2] of [8, 6, 3, 3]"),
         (FitsTheOpposite, "Spectrum bound", "farther than zero is"),
+        (FitsTheMemory, "Spectrum bound", "the fit to the weight in channels-last memory is"),
         (OppositeOutputs, "Spectrum bound", "with a moment the fit's outputs are"),
         (ComputesInInit, "Skeleton", "on the meta device __init__ makes real tensors"),
         (SecretState, "Skeleton", "its state dict loaded into a fresh one has another dense()"),
+        (StoresOneFactor, "Skeleton", "stored() leaves out right"),
         (UnpicklableUnfolding, "Skeleton", "the unfoldings of axis rank do not pickle"),
         (UnusedParameter, "Life", "forward gives idle no gradient"),
         (LeavesUnset, "Life", "fit leaves right unset"),
@@ -330,7 +421,11 @@ def test_laws_report_the_law_that_is_broken(factorization: type[Factorization], 
         (IgnoresDilation, {"Agreement", "Skeleton"}),  # its output has another size there, too
         (ForgetsBias, {"Agreement", "Life"}),  # and the bias gets no gradient
         (FitsTheOpposite, {"Spectrum bound"}),
+        (FitsTheMemory, {"Spectrum bound"}),
+        (OtherInEvaluation, {"Agreement"}),
+        (ViewsAsContiguous, {"Agreement"}),
         (ComputesInInit, {"Skeleton"}),
+        (StoresOneFactor, {"Skeleton"}),
         (UnpicklableUnfolding, {"Skeleton"}),
         (UnusedParameter, {"Life"}),
         (ChangesBias, {"Life"}),

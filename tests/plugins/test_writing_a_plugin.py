@@ -83,7 +83,7 @@ def test_documented_faster_forward_saves_macs(folder: Path) -> None:
     dense = cost(None)
     slow, fast = (cost(load_plugin(f"{folder / file}:Kronecker")) for file in ("slow.py", "kronecker.py"))
     assert fast.params == slow.params < dense.params / 10
-    assert fast.macs < dense.macs < slow.macs
+    assert fast.macs < dense.macs == slow.macs
 
 
 def test_documented_plugin_passes_its_tests(folder: Path) -> None:

@@ -60,6 +60,30 @@ class Odd(Factorization):
         return self.table.mean().expand(self.layer.shape)
 
 
+class Ring(Factorization):
+    """An axis whose square is the rank; nothing is ever fitted."""
+
+    @classmethod
+    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
+        return (Axis("bond", 1, 5, (rows,), bound=lambda bond: int(bond) ** 2),)
+
+    def __init__(self, layer: Layer, *, bond: int) -> None:
+        super().__init__(layer, bond=bond)
+        self.cores = self.factor(bond, bond, 2)
+
+    def fit(self, weight: Tensor, bases: Bases) -> None: ...
+
+    def dense(self) -> Tensor:
+        return self.cores.mean().expand(self.layer.shape)
+
+
+@pytest.mark.parametrize(("rank", "bond"), [(4, 2), (6, 3), (9, 3), (10, 4), (20, 5)])
+def test_the_prior_is_the_smallest_value_that_allows_the_rank(rank: int, bond: int) -> None:
+    bases = SpectraCache().bases("conv", tucker(rank, 8, noise=0.02))
+    (found,) = axis_priors(CONV, {"ring": Ring}, bases)
+    assert (found.vbmf_rank, found.prior, found.high) == (rank, bond, 5)
+
+
 def odd(weight: Tensor) -> Mapping[str, AxisPrior]:
     return {prior.axis: prior for prior in axis_priors(CONV, {"odd": Odd}, SpectraCache().bases("conv", weight))}
 

@@ -215,7 +215,7 @@ def test_front_is_an_array_of_exactly_these(small: Small, command: Command) -> N
     for row in rows:
         assert list(row) == ["trial", "measurements", "losses", "layers", "penalties", "plus_minus"]
         assert row["losses"] == {name: row["measurements"][name] for name in ("error", "macs", "bits")}
-        assert set(row["measurements"]) == {"error", "macs", "bits", "params", "test_error"}
+        assert set(row["measurements"]) == {"error", "macs", "bits", "nonzeros", "params", "test_error"}
         assert set(row["penalties"]) == {"orthogonality", "entropy"}
         assert set(row["layers"]) == {"second", "last"}
         for choice in row["layers"].values():
