@@ -180,7 +180,7 @@ def test_latents_are_what_is_stored_but_for_the_vectors_of_batch_norms() -> None
     model = nn.Sequential(dense, nn.BatchNorm2d(6), factorized)
     assert set(latents(model)) == {"0.weight", "0.bias", "2.left", "2.right", "2.bias"}
     factorized.stored = lambda: [factorized.left]  # type: ignore[method-assign]
-    assert set(latents(model)) == {"0.weight", "0.bias", "2.left"}
+    assert set(latents(model)) == {"0.weight", "0.bias", "2.left", "2.bias"}  # a bias is the layer's own
 
 
 def test_a_shared_weight_is_one_latent_and_counts_once() -> None:
