@@ -17,25 +17,25 @@ class Repeated(Factorization):
 
     def __init__(self, layer: Layer, *, kept: int) -> None:
         super().__init__(layer, kept=kept)
-        self.kept = self.factor(kept, *layer.shape[1:])
+        self.shared = self.factor(kept, *layer.shape[1:])
 
     @torch.no_grad()
     def fit(self, weight: Tensor, bases: Bases) -> None:
-        count = len(self.kept)
+        count = len(self.shared)
         for row in range(count):
-            self.kept[row] = weight[row::count].mean(0)
+            self.shared[row] = weight[row::count].mean(0)
 
     def dense(self) -> Tensor:
-        return self.kept[torch.arange(self.layer.out_features, device=self.kept.device) % len(self.kept)]
+        return self.shared[torch.arange(self.layer.out_features, device=self.shared.device) % len(self.shared)]
 
 
 class Multiplied(Repeated):
     """W = table · kept with a table of zeros and ones: the same weight, made by a product, which nobody counts."""
 
     def dense(self) -> Tensor:
-        places = torch.arange(self.layer.out_features, device=self.kept.device) % len(self.kept)
-        table = (places[:, None] == torch.arange(len(self.kept), device=self.kept.device)).to(self.kept.dtype)
-        return (table @ self.kept.flatten(1)).view(self.layer.shape)
+        places = torch.arange(self.layer.out_features, device=self.shared.device) % len(self.shared)
+        table = (places[:, None] == torch.arange(len(self.shared), device=self.shared.device)).to(self.shared.dtype)
+        return (table @ self.shared.flatten(1)).view(self.layer.shape)
 
 
 class Thresholded(Factorization):

@@ -46,7 +46,8 @@ def test_a_trial_that_has_not_settled_is_what_was_asked(store: Store, study: Stu
     row = finish(store, study, complete(a=1, b=1))
     assert (row.settled, row.settled_costs, row.model_point) == (None, {}, row.point)
     with store._database._engine.connect() as connection:
-        assert connection.scalar(select(tables.trial.c.id).where(tables.trial.c.settled.is_(None))) == row.id
+        unsettled = select(tables.trial.c.id).where(tables.trial.c.settled.is_(None), tables.trial.c.id == row.id)
+        assert connection.scalar(unsettled) == row.id
 
 
 def test_what_was_asked_is_tried_once_and_what_it_became_may_be_asked(store: Store, study: StudyRecord) -> None:

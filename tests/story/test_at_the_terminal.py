@@ -129,14 +129,14 @@ def test_signs_that_cannot_be_shown(small: Small) -> None:
             assert [row["trial"] for row in json.loads(ended.stdout)]
 
 
-@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("width", [40, 80, 240])
 def test_no_number_is_broken_however_narrow_the_terminal(width: int, small: Small) -> None:
     with closing(Terminal("trials", small.store, COLUMNS=str(width))) as terminal:
         assert terminal.end() == 0
     plain = re.sub(r"\x1b\[[\d;]*m", "", terminal.said)
     assert plain.count("18,624") >= 2
     assert max(map(len, plain.splitlines())) <= width
-    assert ("│" in plain) == (width == 200)
+    assert ("│" in plain) == (width == 240)
 
 
 # ---- trials ------------------------------------------------------------------------------------------------

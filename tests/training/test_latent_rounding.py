@@ -171,4 +171,4 @@ def test_the_decoded_model_is_what_is_measured(
 def test_factors_that_need_not_be_stored_are_not_rounded() -> None:
     factorized = load_plugin("svd")(Layer.of(nn.Linear(5, 4)), rank=2)
     factorized.stored = lambda: [factorized.right]  # type: ignore[method-assign]
-    assert set(latents(factorized)) == {"right"}
+    assert set(latents(factorized)) == {"right", "bias"}

@@ -14,7 +14,8 @@ def test_every_measurement_of_a_known_model() -> None:
     data = [(torch.randn(5, 1, 4, 4), torch.zeros(5, dtype=torch.long))]
     task = Supervised(model, data, data, data, metric=lambda outputs, targets: 0.125)
     measured = measure(task, model, 100)
-    assert measured == {"error": 0.125, "params": 18 + 27, "macs": 2 * 9 * 4 + 24, "bits": 800}
+    counted = {"params": 18 + 27, "nonzeros": 18 + 27, "macs": 2 * 9 * 4 + 24, "bits": 800}
+    assert measured == {"error": 0.125, **counted}
 
 
 def test_a_model_is_measured_in_eval_mode(task: Supervised) -> None:
