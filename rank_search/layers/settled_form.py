@@ -14,6 +14,7 @@ from rank_search.errors import ContractError
 from rank_search.layers.components import components, of_other_values, places_of
 from rank_search.layers.factorization import Axis, Factorization, axes_of
 from rank_search.layers.fused import channels_last, is_channels_last
+from rank_search.layers.plugins import plugin_errors
 
 Places = Mapping[str, tuple[Tensor, ...]]
 """For each tensor of a state dict, which places are left in each of its modes."""
@@ -52,7 +53,7 @@ def settled_form(
         whole: modes of tensors that are not to be cut, by name and mode.
 
     Raises:
-        ContractError: `kept` gives something else than a mask for an axis.
+        ContractError: `kept` raises, or gives something else than a mask for an axis.
     """
     places = {name: tuple(map(torch.arange, tensor.shape)) for name, tensor in form.state_dict().items()}
     while (found := _smaller(form, round_to, whole)) is not None:
@@ -76,24 +77,28 @@ def left_of(tensor: Tensor, places: tuple[Tensor, ...]) -> Tensor:
 
 def _smaller(form: Factorization, round_to: int, whole: Collection[tuple[str, int]]) -> SettledForm | None:
     """The first axis smaller on which anything can be dropped, or None where there is none."""
-    masks = form.kept()
+    masks = _masks(form)
     for axis in axes_of(type(form), form.layer):
-        if axis.integer and axis.name in masks:
-            mask = _mask(form, axis.name, masks[axis.name])
-            found = None if mask.all() else _without_empty(form, axis, mask, round_to, whole)
+        mask = masks.get(axis.name)
+        if axis.integer and mask is not None and not mask.all():
+            found = _without_empty(form, axis, mask.cpu(), round_to, whole)
             if found is not None:
                 return found
     return None
 
 
-def _mask(form: Factorization, axis: str, mask: Tensor) -> Bool[Tensor, " value"]:
-    value = int(form.values[axis])
-    if mask.dtype != torch.bool or tuple(mask.shape) != (value,):
-        raise ContractError(
-            f"{type(form).__name__}.kept() gives {list(mask.shape)} {mask.dtype} for {axis}, not a mask of its {value} "
-            "components. One truth value for each of them says which are kept; leave an axis out that owns none."
-        )
-    return mask.cpu()
+def _masks(form: Factorization) -> Mapping[str, Bool[Tensor, " value"]]:
+    """What the form says is kept, one truth value for each component of an axis."""
+    with plugin_errors(type(form), "kept()", form.layer):
+        found = form.kept()
+    for axis, mask in found.items():
+        value = form.values.get(axis)
+        if mask.dtype != torch.bool or tuple(mask.shape) != (value,):
+            raise ContractError(
+                f"{type(form).__name__}.kept() has {list(mask.shape)} {mask.dtype} for {axis}, not a mask of its "
+                f"{value} components. Give a truth value for each of them; leave an axis out that has none."
+            )
+    return found
 
 
 def _without_empty(
@@ -128,9 +133,7 @@ def _allowed(axis: Axis, alive: int, value: int, round_to: int) -> Iterator[int]
 def _cut(form: Factorization, values: Mapping[str, float], places: Places) -> Factorization | None:
     """The factorization with other values, and what is left of the tensors; None if it refuses, or they do not fit."""
     left = {name: left_of(tensor, places[name]) for name, tensor in form.state_dict().items()}
-    if (without_memory := of_other_values(form, values)) is None or _sizes(without_memory.state_dict()) != _sizes(
-        left
-    ):
+    if (without_memory := of_other_values(form, values)) is None or _sizes(without_memory.state_dict()) != _sizes(left):
         return None
     like = next((each for each in left.values() if each.is_floating_point()), None)
     smaller = type(form)(form.layer, **values)

@@ -148,7 +148,14 @@ def test_what_goes_wrong_beside_a_refusal_is_not_hidden() -> None:
 def test_what_is_no_mask_of_the_components_is_refused(mask: Tensor) -> None:
     form = drawn(Masked, LINEAR, rank=4)
     form.mask = mask
-    with pytest.raises(ContractError, match=r"Masked.kept\(\) gives \[.\] torch.* for rank, not a mask of its 4"):
+    with pytest.raises(ContractError, match=r"Masked.kept\(\) has \[.\] torch.* for rank, not a mask of its 4"):
+        settled_form(form)
+
+
+def test_a_plugin_that_means_something_else_by_kept_is_named() -> None:
+    form = drawn(Pair, LINEAR, rank=4)
+    vars(form)["kept"] = 4
+    with pytest.raises(ContractError, match=r"Pair.kept\(\) for .* raised TypeError: 'int' object is not callable"):
         settled_form(form)
 
 
