@@ -18,8 +18,8 @@ def drawn(plugin: str | type[Factorization], layer: Layer, **values: int) -> Fac
     return made
 
 
-class Pair(Factorization):
-    """W = A·B, without a word on what may be dropped."""
+class OfOneRank(Factorization):
+    """One axis, and never fitted."""
 
     @classmethod
     def axes(cls, layer: Layer) -> tuple[Axis, ...]:
@@ -27,10 +27,17 @@ class Pair(Factorization):
 
     def __init__(self, layer: Layer, *, rank: int) -> None:
         super().__init__(layer, rank=rank)
-        self.left, self.right = self.factor(layer.shape[0], rank), self.factor(rank, layer.shape[1])
 
     def fit(self, weight: Tensor, bases: Bases) -> None:
         """Nothing: these are never fitted."""
+
+
+class Pair(OfOneRank):
+    """W = A·B, without a word on what may be dropped."""
+
+    def __init__(self, layer: Layer, *, rank: int) -> None:
+        super().__init__(layer, rank=rank)
+        self.left, self.right = self.factor(layer.shape[0], rank), self.factor(rank, layer.shape[1])
 
     def dense(self) -> Tensor:
         return self.left @ self.right
@@ -50,6 +57,35 @@ class RefusesFive(Pair):
         if rank == 5:
             raise ValueError("five")
         super().__init__(layer, rank=rank)
+
+
+class TooLarge(Pair):
+    """Whose smaller forms there is no memory for."""
+
+    def __init__(self, layer: Layer, *, rank: int) -> None:
+        if rank < 5 and torch.get_default_device().type != "meta":
+            raise MemoryError
+        super().__init__(layer, rank=rank)
+
+
+class Masked(Pair):
+    """Which components are kept is set by hand."""
+
+    mask: Tensor
+
+    def kept(self) -> dict[str, Tensor]:
+        return {"rank": self.mask}
+
+
+class OneMore(Masked):
+    """With a slice beside those of the components."""
+
+    def __init__(self, layer: Layer, *, rank: int) -> None:
+        super().__init__(layer, rank=rank)
+        self.left = self.factor(layer.shape[0], rank + 1)
+
+    def dense(self) -> Tensor:
+        return self.left[:, 1:] @ self.right
 
 
 class AtLeastTwo(Pair):
@@ -83,19 +119,12 @@ class Gated(Pair):
         return {"rank": (self.gate > 0) & (self.left != 0).any(0)}
 
 
-class Ring(Factorization):
+class Ring(OfOneRank):
     """Two cores in a ring, each with the axis in two modes."""
-
-    @classmethod
-    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
-        return (Axis("rank", 1, min(layer.shape)),)
 
     def __init__(self, layer: Layer, *, rank: int) -> None:
         super().__init__(layer, rank=rank)
         self.one, self.other = (self.factor(rank, size, rank) for size in layer.shape)
-
-    def fit(self, weight: Tensor, bases: Bases) -> None:
-        """Nothing: these are never fitted."""
 
     def dense(self) -> Tensor:
         return torch.einsum("aob,bia->oi", self.one, self.other)
@@ -114,21 +143,14 @@ class Indexed(Pair):
         return self.left[:, self.places % self.left.shape[1]] @ self.right
 
 
-class Cores(Factorization):
+class Cores(OfOneRank):
     """W = A · C, C a tensor of four modes with the components along its last."""
-
-    @classmethod
-    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
-        return (Axis("rank", 1, 4),)
 
     def __init__(self, layer: Layer, *, rank: int) -> None:
         super().__init__(layer, rank=rank)
         out, inputs, rows, columns = layer.shape
         self.first = self.factor(out, rank)
         self.last = self.factor(inputs, rows, columns, rank)
-
-    def fit(self, weight: Tensor, bases: Bases) -> None:
-        """Nothing: these are never fitted."""
 
     def dense(self) -> Tensor:
         return torch.einsum("or,iyxr->oiyx", self.first, self.last)

@@ -28,18 +28,23 @@ def components(form: Factorization, axis: str) -> Modes:
     >>> dict(components(load_plugin("svd")(Layer("", "linear", (4, 6)), rank=2), "rank"))
     {'left': (1,), 'right': (0,)}
     """
-    values = {**form.values, axis: form.values[axis] + 1}
-    try:
-        with torch.device("meta"):
-            larger = type(form)(form.layer, **values).state_dict()
-    except Exception:  # noqa: BLE001 - a plugin may refuse the value; then the axis has no components that are known
-        return {}
+    made = of_other_values(form, {**form.values, axis: form.values[axis] + 1})
+    larger = {} if made is None else made.state_dict()
     changed = {
         name: tuple(mode for mode, size in enumerate(tensor.shape) if size != larger[name].shape[mode])
         for name, tensor in form.state_dict().items()
         if name in larger and larger[name].dim() == tensor.dim()
     }
     return {name: modes for name, modes in changed.items() if modes}
+
+
+def of_other_values(form: Factorization, values: Mapping[str, float]) -> Factorization | None:
+    """The factorization made anew with other values, without memory for its weights; None where it refuses them."""
+    try:
+        with torch.device("meta"):
+            return type(form)(form.layer, **values)
+    except Exception:  # noqa: BLE001 - a plugin may refuse values in whatever way it likes
+        return None
 
 
 def alive(form: Factorization, axis: str) -> Bool[Tensor, " value"] | None:

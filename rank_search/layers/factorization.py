@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.basics import Float
+from rank_search.errors import ContractError
 from rank_search.layers.bases import Bases
 from rank_search.layers.components import alive
 from rank_search.layers.layer import Layer, Unfolding
@@ -173,6 +174,15 @@ class Factorization(nn.Module, ABC):
         if "input" in named:
             inputs = (named.pop("input"), *inputs)
         return super().__call__(*inputs, **named)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set it; a parameter or a module cannot have the name of what every factorization has."""
+        if name in vars(Factorization) and isinstance(value, nn.Parameter | nn.Module):
+            raise ContractError(
+                f"{type(self).__name__} names a {type(value).__name__} {name!r}, as a method of every factorization is "
+                "named. Give it another name."
+            )
+        super().__setattr__(name, value)
 
     @property
     def weight(self) -> Tensor:

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rank_search.basics import Float
-from rank_search.layers.components import components, places_of
+from rank_search.basics import Bool, Float
+from rank_search.errors import ContractError
+from rank_search.layers.components import components, of_other_values, places_of
 from rank_search.layers.factorization import Axis, Factorization, axes_of
 from rank_search.layers.fused import channels_last, is_channels_last
+from rank_search.layers.plugins import plugin_errors
 
 Places = Mapping[str, tuple[Tensor, ...]]
 """For each tensor of a state dict, which places are left in each of its modes."""
 
 _ROUNDING = 1000  # differences up to this many times the machine's precision, relative to the largest number
+_ROUNDING_OF_16_BITS = 4  # of which a thousand would be more than the largest number itself
+_COARSE = 1e-4  # a precision between those of 16 and of 32 bits
 
 
 @dataclass(frozen=True)
@@ -47,18 +51,14 @@ def settled_form(
         form: trained, and folded; it is not changed.
         round_to: values are multiples of it.
         whole: modes of tensors that are not to be cut, by name and mode.
+
+    Raises:
+        ContractError: `kept` raises, or gives something else than a mask for an axis.
     """
     places = {name: tuple(map(torch.arange, tensor.shape)) for name, tensor in form.state_dict().items()}
-    shrinks = True
-    while shrinks:
-        shrinks = False
-        for axis in axes_of(type(form), form.layer):
-            found = _without_empty(form, axis, round_to, whole)
-            if found is not None:
-                form, cut, shrinks = found.form, found.places, True
-                places = {
-                    name: tuple(all_[left] for all_, left in zip(places[name], cut[name], strict=True)) for name in cut
-                }
+    while (found := _smaller(form, round_to, whole)) is not None:
+        form, cut = found.form, found.places
+        places = {name: tuple(all_[left] for all_, left in zip(places[name], cut[name], strict=True)) for name in cut}
     return SettledForm(form, places)
 
 
@@ -75,23 +75,48 @@ def left_of(tensor: Tensor, places: tuple[Tensor, ...]) -> Tensor:
     return channels_last(left) if is_channels_last(tensor) else left
 
 
+def _smaller(form: Factorization, round_to: int, whole: Collection[tuple[str, int]]) -> SettledForm | None:
+    """The first axis smaller on which anything can be dropped, or None where there is none."""
+    masks = _masks(form)
+    for axis in axes_of(type(form), form.layer):
+        mask = masks.get(axis.name)
+        if axis.integer and mask is not None and not mask.all():
+            found = _without_empty(form, axis, mask.cpu(), round_to, whole)
+            if found is not None:
+                return found
+    return None
+
+
+def _masks(form: Factorization) -> Mapping[str, Bool[Tensor, " value"]]:
+    """What the form says is kept, one truth value for each component of an axis."""
+    with plugin_errors(type(form), "kept()", form.layer):
+        found = form.kept()
+    for axis, mask in found.items():
+        value = form.values.get(axis)
+        if mask.dtype != torch.bool or tuple(mask.shape) != (value,):
+            raise ContractError(
+                f"{type(form).__name__}.kept() has {list(mask.shape)} {mask.dtype} for {axis}, not a mask of its "
+                f"{value} components. Give a truth value for each of them; leave an axis out that has none."
+            )
+    return found
+
+
 def _without_empty(
-    form: Factorization, axis: Axis, round_to: int, whole: Collection[tuple[str, int]]
+    form: Factorization, axis: Axis, mask: Bool[Tensor, " value"], round_to: int, whole: Collection[tuple[str, int]]
 ) -> SettledForm | None:
     """One axis smaller, or None where nothing can be dropped on it."""
-    mask = form.kept().get(axis.name) if axis.integer else None
-    modes = {} if mask is None else components(form, axis.name)
-    if mask is None or any((name, mode) in whole for name in modes for mode in modes[name]):
+    modes, value, state = components(form, axis.name), int(form.values[axis.name]), form.state_dict()
+    cut = [(name, mode) for name in modes for mode in modes[name]]
+    if any((name, mode) in whole or state[name].shape[mode] % value for name, mode in cut):
         return None
-    value = int(form.values[axis.name])
     for fewer in _allowed(axis, int(mask.sum()), value, round_to):
-        kept = torch.argsort(~mask.cpu(), stable=True)[:fewer].sort().values
+        kept = torch.argsort(~mask, stable=True)[:fewer].sort().values
         places = {
             name: tuple(
                 places_of(kept, value, size) if mode in modes.get(name, ()) else torch.arange(size)
                 for mode, size in enumerate(tensor.shape)
             )
-            for name, tensor in form.state_dict().items()
+            for name, tensor in state.items()
         }
         smaller = _cut(form, {**form.values, axis.name: fewer}, places)
         if smaller is not None:
@@ -107,22 +132,26 @@ def _allowed(axis: Axis, alive: int, value: int, round_to: int) -> Iterator[int]
 
 def _cut(form: Factorization, values: Mapping[str, float], places: Places) -> Factorization | None:
     """The factorization with other values, and what is left of the tensors; None if it refuses, or they do not fit."""
-    state = form.state_dict()
-    like = next((each for each in state.values() if each.is_floating_point()), None)
-    try:
-        smaller = type(form)(form.layer, **values)
-        smaller = smaller if like is None else smaller.to(like)
-        smaller.load_state_dict({name: left_of(tensor, places[name]) for name, tensor in state.items()})
-    except Exception:  # noqa: BLE001 - a plugin may refuse the values
+    left = {name: left_of(tensor, places[name]) for name, tensor in form.state_dict().items()}
+    if (without_memory := of_other_values(form, values)) is None or _sizes(without_memory.state_dict()) != _sizes(left):
         return None
+    like = next((each for each in left.values() if each.is_floating_point()), None)
+    smaller = type(form)(form.layer, **values)
+    smaller = smaller if like is None else smaller.to(like)
+    smaller.load_state_dict(left)
     for old, new in zip(form.parameters(), smaller.parameters(), strict=True):
         new.requires_grad_(old.requires_grad)
         new.data = channels_last(new.data) if is_channels_last(old) else new.data
     return smaller.train(form.training)
 
 
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
 def _same(one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"]) -> bool:
     if one.shape != other.shape:
         return False
-    allowed = _ROUNDING * torch.finfo(one.dtype).eps * one.abs().max()
+    precision = torch.finfo(one.dtype).eps
+    allowed = precision * (_ROUNDING if precision < _COARSE else _ROUNDING_OF_16_BITS) * one.abs().max()
     return bool((one - other).abs().max() <= allowed)

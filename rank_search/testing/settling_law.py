@@ -8,6 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from rank_search.errors import ContractError
 from rank_search.layers import Factorization, SettledForm, components, left_of, settled_form, tensor_distance
 from rank_search.testing.case import Case, normal
 
@@ -22,10 +23,12 @@ def settling(case: Case) -> Iterator[str]:
         module.fold()
     yield from _apart("dense() after fold()", module.dense(), before)
     for each in (module, *_emptied(case)):
-        if said := list(_masks(case, each)):
-            yield from said
+        try:
+            found = settled_form(each)
+        except ContractError as error:
+            yield str(error)
             return
-        yield from _smaller(case, each, settled_form(each))
+        yield from _smaller(case, each, found)
 
 
 @torch.no_grad()
@@ -54,13 +57,6 @@ def _empty(factor: Tensor, mode: int, value: int, count: int) -> None:
     if value > 0 and len(slices) % value == 0:
         first = (value - count) // 2
         slices.view(-1, value, *slices.shape[1:])[:, first : first + count] = 0
-
-
-def _masks(case: Case, module: Factorization) -> Iterator[str]:
-    for axis, mask in module.kept().items():
-        value = case.values.get(axis)
-        if mask.dtype != torch.bool or tuple(mask.shape) != (value,):
-            yield f"kept() has {list(mask.shape)} {mask.dtype} for {axis}, not a mask of its {value} components"
 
 
 def _smaller(case: Case, module: Factorization, found: SettledForm) -> Iterator[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.coding import Grid
-from rank_search.layers import Factorization, Layer, Plugins, layer_cost, left_of, settled_form
+from rank_search.layers import Factorization, Layer, Plugins, layer_cost, left_of, plugin_errors, settled_form
 from rank_search.point import Choice, Point
 
 
@@ -24,10 +24,15 @@ class Settled:
 
 @torch.no_grad()
 def fold(model: nn.Module) -> None:
-    """Let each factorization fold what only training needs into its factors."""
+    """Let each factorization fold what only training needs into its factors.
+
+    Raises:
+        ContractError: one of them raises.
+    """
     for module in model.modules():
         if isinstance(module, Factorization):
-            module.fold()
+            with plugin_errors(type(module), "fold()", module.layer):
+                module.fold()
 
 
 def settled(model: nn.Module, trained: Settled, round_to: int = 1) -> Settled:

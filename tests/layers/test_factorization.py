@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rank_search.errors import ContractError
 from rank_search.layers import Axis, Bases, DirectBases, Factorization, Layer
 
 
@@ -71,6 +72,25 @@ def test_weight_is_dense_and_lets_gradients_through() -> None:
 def test_repr_of_a_factorization_names_its_values() -> None:
     assert repr(fitted(nn.Conv2d(3, 4, 3))) == "Scaled((4, 3, 3, 3), digits=4.0)"
     assert fitted(nn.Conv2d(3, 4, 3)).values == {"digits": 4.0}
+
+
+class Named(Scaled):
+    """Keeps something under a name of its own choice."""
+
+    def __init__(self, layer: Layer, *, digits: float, name: str, value: object) -> None:
+        super().__init__(layer, digits=digits)
+        setattr(self, name, value)
+
+
+@pytest.mark.parametrize("name", ["kept", "fold", "rows", "factor", "weight"])
+def test_no_parameter_or_module_is_named_as_the_contract_names_something(name: str) -> None:
+    layer = Layer("x", "linear", (2, 2))
+    with pytest.raises(ContractError, match=rf"Named names a Parameter '{name}', .* Give it another name"):
+        Named(layer, digits=1.0, name=name, value=nn.Parameter(torch.zeros(2)))
+    with pytest.raises(ContractError, match=rf"Named names a Identity '{name}'"):
+        Named(layer, digits=1.0, name=name, value=nn.Identity())
+    made = Named(layer, digits=1.0, name=f"{name}_too", value=nn.Parameter(torch.zeros(2)))
+    assert f"{name}_too" in dict(made.named_parameters())
 
 
 def test_the_contract_cannot_be_left_unfinished() -> None:

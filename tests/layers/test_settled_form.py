@@ -6,8 +6,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from rank_search.errors import ContractError
 from rank_search.layers import Factorization, Layer, load_plugin, settled_form
-from tests.emptied import AtLeastTwo, Gated, Indexed, Pair, RefusesFive, Ring, Summed, drawn
+from tests.emptied import (
+    AtLeastTwo,
+    Gated,
+    Indexed,
+    Masked,
+    OneMore,
+    Pair,
+    RefusesFive,
+    Ring,
+    Summed,
+    TooLarge,
+    drawn,
+)
 
 LINEAR = Layer("", "linear", (8, 7))
 CONV = Layer("", "conv2d", (8, 6, 3, 3), inputs=((2, 6, 5, 5),))
@@ -109,10 +122,47 @@ def test_a_form_that_would_be_another_weight_is_left_alone(form: Factorization) 
     assert settled_form(form).form is form
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_16_bits_too_only_what_is_empty_is_dropped(dtype: torch.dtype) -> None:
+    other = emptied(drawn(Summed, LINEAR, rank=4), "left", 1, 0).to(dtype)
+    assert settled_form(other).form is other
+    form = emptied(drawn("tucker2", CONV, rank_out=4, rank_in=3), "core", 0, 1, 2).to(dtype)
+    small = settled_form(form).form
+    assert dict(small.values) == {"rank_out": 2, "rank_in": 3}
+    assert {each.dtype for each in small.parameters()} == {dtype}
+
+
 def test_modes_that_are_to_stay_whole_are_not_cut() -> None:
     form = emptied(drawn("svd", LINEAR, rank=5), "left", 1, 0)
     assert settled_form(form, whole={("left", 1)}).form is form
     assert settled_form(form, whole={("left", 0)}).form is not form
+
+
+def test_what_goes_wrong_beside_a_refusal_is_not_hidden() -> None:
+    form = emptied(drawn(TooLarge, LINEAR, rank=5), "left", 1, 0)
+    with pytest.raises(MemoryError):
+        settled_form(form)
+
+
+@pytest.mark.parametrize("mask", [torch.tensor([True, False]), torch.tensor([1, 0, 1, 1])])
+def test_what_is_no_mask_of_the_components_is_refused(mask: Tensor) -> None:
+    form = drawn(Masked, LINEAR, rank=4)
+    form.mask = mask
+    with pytest.raises(ContractError, match=r"Masked.kept\(\) has \[.\] torch.* for rank, not a mask of its 4"):
+        settled_form(form)
+
+
+def test_a_plugin_that_means_something_else_by_kept_is_named() -> None:
+    form = drawn(Pair, LINEAR, rank=4)
+    vars(form)["kept"] = 4
+    with pytest.raises(ContractError, match=r"Pair.kept\(\) for .* raised TypeError: 'int' object is not callable"):
+        settled_form(form)
+
+
+def test_components_beside_other_slices_are_not_cut() -> None:
+    form = drawn(OneMore, LINEAR, rank=4)
+    form.mask = torch.tensor([True, False, True, True])
+    assert settled_form(form).form is form
 
 
 def test_a_plugin_folds_its_gates_and_says_what_they_keep() -> None:

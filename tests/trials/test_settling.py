@@ -13,10 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.coding import Grid, decode, encode, from_safetensors
+from rank_search.coding import Grid, decode, encode
+from rank_search.errors import ContractError
 from rank_search.layers import (
     DirectBases,
     Factorization,
+    Layer,
     count_params,
     factorize,
     groups_of,
@@ -27,11 +29,9 @@ from rank_search.layers import (
 from rank_search.point import Choice, Point, State
 from rank_search.quantization import CodingSettings, Quantizer, component_modes, latents
 from rank_search.trials import TrialContext, build, measure, run_trial, trial
-from rank_search.trials.settling import Settled, settled, settled_costs
+from rank_search.trials.settling import Settled, fold, settled, settled_costs
 from tests.emptied import Cores
-
-MakePoint = Callable[..., Point]
-MakeWorkbench = Callable[..., TrialContext]
+from tests.trials.test_trial import MakePoint, MakeWorkbench, rebuilt
 
 BECAME = Choice("svd", {"rank": 1})
 
@@ -65,11 +65,10 @@ def test_a_trial_is_measured_and_kept_as_it_has_settled(
     outcome = run_trial(made, asked, 0, ArtifactStore(tmp_path))
     assert outcome.state is State.COMPLETE, outcome.reason
     assert outcome.settled == replace(asked, layers={**asked.layers, "10": BECAME})
-    files = {each.kind: ArtifactStore(tmp_path).read(each) for each in outcome.artifacts}
-    model = build(made.dense, outcome.settled, made.layers, made.plugins, from_safetensors(files["model"]))
-    assert measure(made.task, model, len(files["coded"])) == outcome.measurements
+    model, coded = rebuilt(made, outcome.settled, outcome, tmp_path)
+    assert measure(made.task, model, len(coded)) == outcome.measurements
     assert outcome.measurements["params"] == count_params(model)
-    decoded = decode(files["coded"])
+    decoded = decode(coded)
     assert all(torch.equal(tensor, decoded[name]) for name, tensor in model.state_dict().items())
     assert {name: dict(cost) for name, cost in outcome.settled_costs.items()} == {
         "10": {"params": 96 + 4 + 4, "macs": 96 + 4}
@@ -98,6 +97,17 @@ def test_a_trial_in_which_nothing_is_empty_is_as_if_nothing_were_dropped(
     assert outcome.settled is None
     unsettled(monkeypatch)
     assert run_trial(made, asked, 0, ArtifactStore(tmp_path / "other")) == outcome
+
+
+class Folded(Cores):
+    def fold(self, times: int) -> None:  # type: ignore[override]
+        """Something else than the contract means by it."""
+
+
+def test_a_plugin_that_means_something_else_by_fold_is_named() -> None:
+    form = Folded(Layer("", "conv2d", (4, 3, 3, 3)), rank=2)
+    with pytest.raises(ContractError, match=r"Folded.fold\(\) for .* raised TypeError: .* argument: 'times'"):
+        fold(nn.Sequential(form))
 
 
 def test_a_trial_settles_at_multiples_of_round_to(poor: Callable[..., TrialContext], point: MakePoint) -> None:
