@@ -80,7 +80,8 @@ class PriorSettings(BaseModel):
         default=False,
         description="Whether each trial fits its layers block by block, in the order in which they run, to what the "
         "factorized blocks before them give on the batches of `calibration`, instead of to what the dense model gives: "
-        "one pass over the batches for each block. The errors that ranks are chosen by stay those of the dense model.",
+        "one pass over the batches for each block but the first. The errors that ranks are chosen by stay those of the "
+        "dense model.",
     )
 
     @model_validator(mode="after")
