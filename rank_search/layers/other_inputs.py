@@ -9,7 +9,7 @@ from typing import final
 from torch import Tensor
 
 from rank_search.basics import Float
-from rank_search.layers.bases import Bases, Basis, Weighed, output_basis
+from rank_search.layers.bases import Bases, Basis, DirectBases, Weighed
 from rank_search.layers.layer import Unfolding
 from rank_search.layers.metric import Moment
 
@@ -26,9 +26,7 @@ class OtherInputs(Bases):
     """
 
     def __init__(self, weight: Float[Tensor, "out ..."], known: Bases, moment: Moment) -> None:
-        self._weight, self._known, self._moment = weight.detach(), known, moment
-        self._outputs: Basis | None = None
-        self._memo: dict[str, Tensor] = {}
+        self._known, self._moment, self._here = known, moment, DirectBases(weight, moment)
 
     @property
     def moment(self) -> Moment:
@@ -43,11 +41,7 @@ class OtherInputs(Bases):
         return self._known(unfolding)
 
     def outputs(self) -> Basis:
-        if self._outputs is None:
-            self._outputs = output_basis(self._weight, self._moment)
-        return self._outputs
+        return self._here.outputs()
 
     def memo(self, key: str, compute: Callable[[], Tensor]) -> Tensor:
-        if key not in self._memo:
-            self._memo[key] = compute()
-        return self._memo[key]
+        return self._here.memo(key, compute)

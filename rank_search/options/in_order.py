@@ -27,9 +27,10 @@ def factorize_in_order(
 
     Blocks (see `block_of`) are taken in the order in which they run. For each there is one pass over the calibration
     batches, through a model whose earlier blocks are factorized and whose later ones are dense, batch norms with
-    statistics taken again; what is seen of a block is dropped when its layers are fitted. A layer that runs more than
-    once, or has others tied to it, is fitted before the first time. One that no batch reaches keeps its fit to what it
-    sees in the dense model. What the loss sees of the outputs stays that of the dense model, too.
+    statistics taken again; what is seen of a block is dropped when its layers are fitted. The first block sees what it
+    sees in the dense model: where the bases are from the same batches, there is no pass for it. A layer that runs more
+    than once, or has others tied to it, is fitted before the first time. One that no batch reaches keeps its fit to
+    what it sees in the dense model. What the loss sees of the outputs stays that of the dense model, too.
 
     Args:
         bases: made of what the layers of the dense model see.
@@ -47,7 +48,8 @@ def factorize_in_order(
         for number, block in enumerate(_blocks(calibration.order(made, chosen))):
             if number:
                 _settle_norms(calibration, made)
-            found = _seen(calibration, model, made, {name: chosen[name] for name in block}, bases)
+            is_known = number == 0 and calibration.of_bases
+            found = {} if is_known else _seen(calibration, model, made, {name: chosen[name] for name in block}, bases)
             for name in block:
                 dense[name]()
                 if name in found:

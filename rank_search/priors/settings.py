@@ -61,7 +61,7 @@ class PriorSettings(BaseModel):
         description="What errors and fits are measured in: the squared error of a layer's `outputs`, or the rise of "
         "the `loss` that it makes, by the gradients of the loss at the outputs (one backward pass for each batch of "
         "`calibration`). Much better on a small language model; on ResNet-20 for CIFAR-10, which has learned "
-        "its training images, much worse with their labels, and about as good with `targets` that are sampled.",
+        "its training images, much worse with their labels, and less so with `targets` that are sampled.",
     )
     targets: Literal["labels", "sampled"] = Field(
         default="labels",
@@ -80,7 +80,8 @@ class PriorSettings(BaseModel):
         default=False,
         description="Whether each trial fits its layers block by block, in the order in which they run, to what the "
         "factorized blocks before them give on the batches of `calibration`, instead of to what the dense model gives: "
-        "one pass over the batches for each block. The errors that ranks are chosen by stay those of the dense model.",
+        "one pass over the batches for each block but the first. The errors that ranks are chosen by stay those of the "
+        "dense model.",
     )
 
     @model_validator(mode="after")

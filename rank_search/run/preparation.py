@@ -118,7 +118,8 @@ def sequential_pass(problem: Problem, batches: int) -> LossPass | None:
         return None
     asked = study.training.norm_batches
     norms = batches if asked is None else min(asked, batches)
-    return LossPass(problem.task, batches, study.study.seed, norms)
+    found = LossPass(problem.task, batches, study.study.seed, norms)
+    return replace(found, known_order=tuple(found.order(problem.opened, calibrated_layers(problem))))
 
 
 def begin(study: Study, task: Task | None = None) -> Problem:

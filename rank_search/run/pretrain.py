@@ -35,7 +35,7 @@ from rank_search.point import Choice, Point
 from rank_search.priors import TensorFiles, digest
 from rank_search.study import Problem, Study
 from rank_search.tasks import seeded, task_errors
-from rank_search.training import Diverged, FineTuning, TrainingSettings, check_task, fine_tune
+from rank_search.training import Diverged, FineTuning, TrainingSettings, check_sampled, check_task, fine_tune
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +71,8 @@ def overparameterized(problem: Problem) -> nn.Module:
     _require_the_same(model, problem)
     settings = _training(study)
     check_task(problem.task, model, settings)
+    if study.priors.targets == "sampled":
+        check_sampled(problem.task, problem.original)
     _log.info("Training the over-parameterized network for %g epochs.", settings.epochs)
     effort = FineTuning(settings, study.overparameterized.orthogonality)
     with seeded(study.study.seed), task_errors("training() or loss()"):

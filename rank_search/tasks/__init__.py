@@ -22,6 +22,7 @@ from rank_search.tasks.task import (
     task_errors,
     task_loss,
     task_measurements,
+    task_sampled_loss,
 )
 from rank_search.tasks.tied_moments import of_uses
 from rank_search.tasks.watching import PLAIN, Given, Random, Seen, leaves_of, set_random_states, watched
@@ -66,6 +67,7 @@ __all__ = [
     "task_errors",
     "task_loss",
     "task_measurements",
+    "task_sampled_loss",
     "watched",
     "wide",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from torch import Tensor, nn
 
@@ -15,7 +15,13 @@ from rank_search.tasks.task import Task
 
 
 class CalibrationPass(ABC):
-    """The batches that the moments of the dense model's inputs are from, and how a model runs on them."""
+    """Batches to take moments of inputs on, and how a model runs on them.
+
+    Attributes:
+        of_bases: whether the bases of the dense model's layers are made of the moments on these very batches.
+    """
+
+    of_bases: ClassVar[bool]
 
     @abstractmethod
     def watch(self, model: nn.Module, watching: Mapping[str, Watcher]) -> None:
@@ -60,12 +66,21 @@ class LossPass(CalibrationPass):
 
     Attributes:
         norm_batches: of how many of them batch norms take their statistics again before each block; 0: they do not.
+        known_order: the order in which the dense model's layers run, if it has been looked at.
     """
+
+    of_bases = True
 
     task: Task
     batches: int
     rng_seed: int = 0
     norm_batches: int = 0
+    known_order: tuple[str, ...] = ()
+
+    def order(self, model: nn.Module, layers: Mapping[str, Layer]) -> list[str]:
+        if layers.keys() <= set(self.known_order):
+            return [name for name in self.known_order if name in layers]
+        return super().order(model, layers)
 
     def watch(self, model: nn.Module, watching: Mapping[str, Watcher]) -> None:
         watch_loss(self.task, model, watching, self.batches, self.rng_seed)
@@ -75,6 +90,8 @@ class LossPass(CalibrationPass):
 @dataclass(frozen=True, eq=False)
 class ForwardPass(CalibrationPass):
     """Inputs of the model, which runs in evaluation mode."""
+
+    of_bases = False
 
     batches: Sequence[Example]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rank_search.training.checkpoint import Checkpoint
 from rank_search.training.fine_tuning import Diverged, EntropyPenalty, FineTuning
 from rank_search.training.latent_rounding import round_latents
-from rank_search.training.preflight import check_task, check_test
+from rank_search.training.preflight import check_sampled, check_task, check_test
 from rank_search.training.settings import OverparameterizedSettings, TrainingSettings
 from rank_search.training.trainer import MODEL, Trainer, fine_tune
 
@@ -18,6 +18,7 @@ __all__ = [
     "OverparameterizedSettings",
     "Trainer",
     "TrainingSettings",
+    "check_sampled",
     "check_task",
     "check_test",
     "fine_tune",

@@ -6,11 +6,23 @@ import logging
 import math
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.layers import copied
-from rank_search.tasks import Batch, Task, checked_batches, is_lone, seeded, task_distilled_loss, task_errors, task_loss
+from rank_search.tasks import (
+    Batch,
+    Task,
+    as_for_loss,
+    checked_batches,
+    is_lone,
+    seeded,
+    task_distilled_loss,
+    task_errors,
+    task_loss,
+    task_sampled_loss,
+)
 from rank_search.training.settings import TrainingSettings
 from rank_search.training.thawing import thaw
 
@@ -45,6 +57,20 @@ def check_task(task: Task, model: nn.Module, training: TrainingSettings) -> None
             f"The dense model's loss is where fine-tuning starts from; on the first training batch it is {found}. "
             "Check the loss, the training data and the weights."
         )
+
+
+@torch.no_grad()
+def check_sampled(task: Task, model: nn.Module) -> None:
+    """Ask for the loss of one training batch on targets drawn from the model's predictions.
+
+    Args:
+        model: the dense model; it is not changed.
+
+    Raises:
+        TaskError: there is no batch, the loss raises or is not one number, or the task cannot draw targets.
+    """
+    with seeded(0), task_errors("training() or sampled_loss()"), as_for_loss(model):
+        task_sampled_loss(task, model, next(checked_batches(task.training(), "training data")))
 
 
 def check_test(task: Task) -> None:

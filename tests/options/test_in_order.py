@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 import rank_search as rs
 from rank_search.errors import TaskError
 from rank_search.layers import DirectBases, factorize, opened_for, weight_of
-from rank_search.options.in_order import block_of
+from rank_search.options.in_order import block_of, factorize_in_order
 from rank_search.point import Choice, Point
 from rank_search.quantization import reestimate_on
-from rank_search.tasks.calibration_pass import ForwardPass
+from rank_search.tasks import ForwardPass, LossAlone, LossPass
 from tests.layers.test_tied import Speaker
 from tests.layers.test_tied import batches as tokens
 from tests.layers.test_tied import made as spoken
@@ -187,25 +188,19 @@ def test_its_outputs_are_closer_there() -> None:
     assert errors[0] < 0.99 * errors[1]
 
 
-def test_convolutions_behind_batch_norms_with_statistics_taken_again() -> None:
-    model, batches = network(), images()
-    settings = {"factorizations": ["svd", "tucker2", "svd-spatial"]}
-    table = rs.options(model, batches, example=X, layers=settings)
+@pytest.mark.parametrize(
+    ("make", "names"), [(network, ["0", "3", "8"]), (lambda: drawn(Grouped), ["first", "second", "last"])]
+)
+def test_convolutions_grouped_ones_and_those_behind_batch_norms_with_statistics_taken_again(
+    make: Callable[[], nn.Module], names: list[str]
+) -> None:
+    model, batches = make(), images()
+    table = rs.options(model, batches, example=X, layers={"factorizations": ["svd", "tucker2", "svd-spatial"]})
     choices = halves(table)
-    assert set(choices) == {"0", "3", "8"}
-    made = rs.factorize(model, choices, table, batches, sequential=True)
-    assert_same(made, by_hand(model, choices, table, batches, [["0"], ["3"], ["8"]]))
-    assert differ(made, rs.factorize(model, choices, table, batches), "8")
-
-
-def test_grouped_convolutions() -> None:
-    model, batches = drawn(Grouped), images()
-    table = rs.options(model, batches, example=X)
-    choices = halves(table)
-    assert set(choices) == {"first", "second", "last"}
-    made = rs.factorize(model, choices, table, batches, sequential=True)
-    assert_same(made, by_hand(model, choices, table, batches, [["first"], ["second"], ["last"]]))
-    assert differ(made, rs.factorize(model, choices, table, batches), "second")
+    assert set(choices) == set(names)
+    made, plain = (rs.factorize(model, choices, table, batches, sequential=each) for each in (True, False))
+    assert_same(made, by_hand(model, choices, table, batches, [[name] for name in names]))
+    assert all(differ(made, plain, name) for name in names[1:])
 
 
 def test_an_embedding_is_fitted_to_how_often_its_rows_are_looked_up() -> None:
@@ -285,6 +280,30 @@ def test_a_layer_that_no_batch_reaches_keeps_its_fit(caplog: pytest.LogCaptureFi
     assert not differ(made, plain, "alone")
     assert differ(made, plain, "head")
     assert not caplog.records  # it was said when the table was made
+
+
+class Counted(list[Tensor]):
+    """Batches that know how often they were gone through."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_what_is_known_of_the_dense_model_is_not_looked_at_again() -> None:
+    model, batches = drawn(Residual), Counted(sequences())
+    table = rs.options(model, batches, example=batches[0][:1], layers={"exclude": ["alone"]})
+    choices, fits = halves(table), table.fits
+    expected = rs.factorize(model, choices, table, batches, sequential=True)
+    looking = LossPass(LossAlone(model, batches[0][:1], batches, lambda net, batch: net(batch).sum()), len(batches))
+    knowing = replace(looking, known_order=tuple(looking.order(model, fits.layers)))
+    for calibration, passes in ((looking, 3), (knowing, 2)):  # for the order, and for the blocks behind the first
+        batches.passes = 0
+        made = factorize_in_order(model, Point(choices), fits.layers, fits.plugins, fits.bases, calibration)
+        assert batches.passes == passes
+        assert_same(made, expected)
 
 
 def test_the_models_are_left_as_they_are() -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import rank_search as rs
-from rank_search.errors import LayerError, StudyMismatchError, TrialError
+from rank_search.errors import LayerError, StudyMismatchError, TaskError, TrialError
 from rank_search.launch import this_process
 from rank_search.layers import Factorization
 from rank_search.priors import SpectraCache, TensorFiles
@@ -20,6 +20,7 @@ from rank_search.run import prepare
 from rank_search.run import pretrain as room
 from rank_search.run.pretrain import full_rank, overparameterized
 from rank_search.study import Problem, read_problem
+from rank_search.tasks import LossAlone
 from rank_search.training.penalties import orthogonality
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import task
@@ -247,6 +248,17 @@ def test_a_training_that_diverges_is_said(tmp_path: Path) -> None:
     small = begun(tmp_path, own={"learning_rate": 1e30, "epochs": 2}, training={"optimizer": "sgd"})
     with pytest.raises(TrialError, match="Lower \\[overparameterized\\] learning_rate"):
         prepare(rs.load_study(small.file))
+
+
+def test_a_task_that_cannot_draw_targets_is_refused_before_it_is_trained(
+    tmp_path: Path, no_training: Callable[[], None]
+) -> None:
+    no_training()
+    made = task()
+    silent = LossAlone(made.network, made.example(), made.training_batches, made.loss)
+    small = begun(tmp_path, priors={"metric": "loss", "targets": "sampled"})
+    with pytest.raises(TaskError, match="LossAlone does not say what its models' predictions are drawn from"):
+        prepare(rs.load_study(small.file), silent)
 
 
 def test_it_is_confirmed_from_the_same_network(tmp_path: Path, no_training: Callable[[], None]) -> None:

@@ -13,7 +13,8 @@ import rank_search as rs
 from rank_search.export import build_model
 from rank_search.options import factorize_in_order
 from rank_search.quantization import reestimate_batchnorm
-from rank_search.run import prepare, run_study
+from rank_search.run import begin, prepare, run_study
+from rank_search.run.preparation import sequential_pass
 from rank_search.store import Store, TrialRow
 from rank_search.tasks import LossPass, seeded
 from tests.story.small import Small, write_study
@@ -28,8 +29,8 @@ def small(folder: Path, norms: int = 2, **priors: Any) -> Small:
     )
 
 
-def run(files: Small, **keys: Any) -> list[TrialRow]:
-    result = run_study(rs.load_study(files.file), trials=4, **keys)
+def run(files: Small, **launch: Any) -> list[TrialRow]:
+    result = run_study(rs.load_study(files.file).launched(launch), trials=4)
     with Store.open(result.store) as store:
         return sorted(store.trials(result.study), key=lambda row: row.point.key)
 
@@ -76,6 +77,11 @@ def test_trials_are_the_same_in_workers(tmp_path: Path, rows: list[TrialRow]) ->
     assert measured(run(small(tmp_path, sequential=True), workers=2)) == measured(rows)
 
 
+@pytest.mark.usefixtures("cluster")
+def test_trials_are_the_same_on_ray(tmp_path: Path, rows: list[TrialRow]) -> None:
+    assert measured(run(small(tmp_path, sequential=True), on="ray", workers=2)) == measured(rows)
+
+
 def test_what_is_tried_first_is_what_it_is_without(tmp_path: Path, rows: list[TrialRow]) -> None:
     plain = measured(run(small(tmp_path)))
     assert [point for point, _ in plain] == [point for point, _ in measured(rows)]
@@ -92,6 +98,12 @@ def test_an_allocated_model_is_fitted_in_order(files: Small) -> None:
     reestimate_batchnorm(problem.task, expected, 2)
     assert same(made.model, expected)
     assert not same(made.model, rs.factorize(*parts[:2], table, [x for x, _ in problem.task.training()][:2]))
+
+
+def test_the_order_of_the_blocks_is_looked_at_once(files: Small) -> None:
+    passed = sequential_pass(begin(rs.load_study(files.file)), 2)
+    assert passed is not None
+    assert passed.known_order == ("first", "second", "last")
 
 
 def test_norms_that_keep_their_statistics_keep_them(tmp_path: Path) -> None:
