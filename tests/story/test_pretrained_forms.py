@@ -28,8 +28,10 @@ from rank_search.layers import (
     DirectBases,
     Factorization,
     Layer,
+    axes_of,
     factorize,
     groups_of,
+    installed,
     load_plugin,
     weight_of,
 )
@@ -37,6 +39,7 @@ from rank_search.layers import opened_inventory as inventory_of
 from rank_search.point import Choice, Point
 from rank_search.study import read_problem
 from rank_search.tasks import Seen
+from rank_search.testing import GEOMETRIES
 from tests.pretrained_models import Example, modules_in, pretrained, token_ids
 from tests.story.test_transformers_models import Near
 
@@ -418,6 +421,16 @@ def test_attention_that_would_be_opened_is_said_before_the_first_trial(caplog: p
     study = rs.Study.model_validate({"study": {"name": "s"}, "task": {"factory": "(in memory)"}, "folder": Path()})
     say_if_no_folder(read_problem(study, Near(model, example)))
     assert "cannot write models with layers in head.attention (OpenedAttention), as several layers are" in caplog.text
+
+
+@pytest.mark.parametrize("plugin", installed())
+def test_every_form_of_ours_can_be_written(plugin: str) -> None:
+    made = load_plugin(plugin)
+    found = [(layer, axes_of(made, layer)) for layer in GEOMETRIES]
+    forms: list[Any] = [made(layer, **{axis.name: int(axis.low) for axis in axes}) for layer, axes in found if axes]
+    assert forms
+    for form in forms:
+        assert {*recorded(form).takes} == {*form.state_dict()}
 
 
 def test_a_function_is_that_of_its_form() -> None:
