@@ -43,6 +43,7 @@ from rank_search.testing import GEOMETRIES
 from tests.pretrained_models import Example, modules_in, pretrained, token_ids
 from tests.story.test_transformers_models import Near
 
+ODD = ("x", "t1", "t2", "torch", "lambda", "left_0", "in_channels", 'x):\n    raise SystemExit\n"""\ndef f(x')
 PATCHES = "vit.embeddings.patch_embeddings.projection"
 GIVEN = {"do_sample": False, "max_new_tokens": 6, "eos_token_id": None}
 
@@ -88,6 +89,29 @@ class Twofold(Factorization):
         outputs = torch.stack(parts, dim=0).sum(dim=0)
         shape = (-1, *[1] * (-1 - self.layer.channels))
         return outputs if self.bias is None else outputs + self.bias.view(shape)
+
+
+class Oddly(Twofold):
+    """Its tensors have names that mean something else elsewhere, or are no names in Python; the first is no weight."""
+
+    def __init__(self, layer: Layer, *, rank: int) -> None:
+        super().__init__(layer, rank=rank)
+        self.register_buffer("one", torch.empty(1, dtype=torch.int32))
+        self.source = nn.ParameterDict({"x": self.factor(1)})
+        for name in ODD:
+            self.register_parameter(name, self.factor(1))
+
+    @torch.no_grad()
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        super().fit(weight, bases)
+        for number, each in enumerate((self.get_buffer("one"), self.source["x"], *map(self.get_parameter, ODD)), 1):
+            each.fill_(number)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.get_buffer("one") * self.source["x"]
+        for name in ODD:
+            scale = scale * self.get_parameter(name) - 1
+        return super().forward(x) * scale
 
 
 class Sized(Twofold):
@@ -193,11 +217,13 @@ CASES: Mapping[str, tuple[str, str, dict[str, Choice]]] = {
         },
     ),
     "others": ("vit", CLASSIFIER, {PATCHES: rank("twofold", 2), "classifier": rank("twofold", 1)}),
+    "odd-names": ("vit", CLASSIFIER, {PATCHES: rank("oddly", 2), "classifier": rank("oddly", 1)}),
+    "odd-names-tied": ("gpt2", CAUSAL, {"lm_head": rank("oddly", 3)}),
     "others-tied": ("gpt2", CAUSAL, {"lm_head": rank("twofold", 3), "transformer.wpe": rank("twofold", 2)}),
 }
 PLUGINS: Mapping[str, type[Factorization]] = {
     **{name: load_plugin(name) for name in ("svd", "svd-spatial", "tucker2", "cp")},
-    **{each.__name__.lower(): each for each in (Twofold, Sized, Borrowing, Looking, InPlace)},
+    **{each.__name__.lower(): each for each in (Twofold, Oddly, Sized, Borrowing, Looking, InPlace)},
 }
 MADE: Mapping[str, Callable[[], tuple[nn.Module, Example]]] = {"wav2vec2": wav2vec2, "siglip": siglip}
 
