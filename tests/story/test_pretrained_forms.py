@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import rank_search as rs
 from rank_search.errors import ExportError
 from rank_search.export import say_if_no_folder
 from rank_search.export.recorded import recorded
-from rank_search.export.written import Deployable, write_model
 from rank_search.layers import (
     Axis,
     Bases,
@@ -38,14 +36,13 @@ from rank_search.layers import (
 from rank_search.layers import opened_inventory as inventory_of
 from rank_search.point import Choice, Point
 from rank_search.study import read_problem
-from rank_search.tasks import Seen
 from rank_search.testing import GEOMETRIES
 from tests.pretrained_models import Example, modules_in, pretrained, token_ids
+from tests.story.pretrained_folders import GIVEN, First, of_each, once_each, opened, write, write_searched
 from tests.story.test_transformers_models import Near
 
 ODD = ("x", "t1", "t2", "torch", "lambda", "left_0", "in_channels", 'x):\n    raise SystemExit\n"""\ndef f(x')
 PATCHES = "vit.embeddings.patch_embeddings.projection"
-GIVEN = {"do_sample": False, "max_new_tokens": 6, "eos_token_id": None}
 
 
 @pytest.fixture(autouse=True)
@@ -244,10 +241,6 @@ def cut(model: nn.Module, example: Example, choices: Mapping[str, Choice]) -> nn
     )
 
 
-def write(small: nn.Module, task: rs.Task, folder: Path) -> None:
-    write_model(Deployable(small, task, Seen(), {}), folder, "transformers")
-
-
 class Written:
     """A model that was cut, and the folder that transformers opens."""
 
@@ -258,7 +251,7 @@ class Written:
         write(self.small, Near(self.dense, self.example), self.path)
 
     def opened(self, path: Path | None = None) -> Any:
-        return getattr(transformers, self.auto).from_pretrained(path or self.path, trust_remote_code=True)
+        return opened(path or self.path, self.auto)
 
     def inputs(self) -> Iterable[Example]:
         """The example, and three such."""
@@ -270,15 +263,8 @@ class Written:
         yield more
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
-    """The written model of a case, made once."""
-    return functools.cache(lambda case: Written(case, tmp_path_factory.mktemp(case)))
-
-
-@pytest.fixture(params=list(CASES))
-def written(request: pytest.FixtureRequest, made: Callable[[str], Written]) -> Written:
-    return made(request.param)
+made = once_each(Written)
+written = of_each(CASES)
 
 
 @torch.no_grad()
@@ -372,23 +358,48 @@ def test_layers_that_compute_the_same_have_one_function(made: Callable[[str], Wr
 def test_a_searched_image_classifier_leaves_as_a_folder(tmp_path: Path) -> None:
     model, example = pretrained("vit")
     task = Near(model, example)
-    tables = {
-        "study": {"name": "s", "trials": 4},
-        "task": {"factory": "(in memory)"},
-        "search": {"objectives": ["distance", "params"]},
-        "training": {"epochs": 1},
-        "layers": {"include": ["*projection", "*.layers.0.*"], "factorizations": ["svd-spatial", "tucker2", "svd"]},
-        "folder": tmp_path,
-    }
-    found = rs.run_study(rs.Study.model_validate(tables), task=task)
-    number = min(found.front, key=lambda row: row.measurements["params"]).number
-    with rs.Store.open(found.store) as store:
-        small = rs.build_model(store, "s", number, task)
-        rs.export_trial(store, "s", number, tmp_path / "small", "transformers", task=task)
-    back = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "small", trust_remote_code=True)
+    layers = {"include": ["*projection", "*.layers.0.*"], "factorizations": ["svd-spatial", "tucker2", "svd"]}
+    small = write_searched(task, tmp_path, layers=layers, training={"epochs": 1})
+    back = opened(tmp_path / "small", CLASSIFIER)
     with torch.no_grad():
         for inputs in task.selection():
             torch.testing.assert_close(back(**inputs).logits, small(**inputs).logits, rtol=1e-5, atol=1e-6)
+
+
+def clip() -> tuple[nn.Module, Example]:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text, vision = sizes | {"vocab_size": 32, "max_position_embeddings": 8}, sizes | {"image_size": 8, "patch_size": 4}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)
+    return transformers.CLIPModel(config).eval(), {
+        "input_ids": token_ids(2, 5),
+        "pixel_values": torch.randn(2, 3, 8, 8),
+    }
+
+
+def test_every_class_that_opens_the_dense_model_opens_the_folder(tmp_path: Path) -> None:
+    model, example = clip()
+    small = cut(model, example, {"vision_model.embeddings.patch_embedding": rank("svd", 2)})
+    write(small, First(model, example), tmp_path / "small")
+    wanted = small(**example).logits_per_image
+    for auto in ("AutoModel", "AutoModelForZeroShotImageClassification"):
+        back = opened(tmp_path / "small", auto)
+        torch.testing.assert_close(back(**example).logits_per_image, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_configuration_says_is_no_code(tmp_path: Path) -> None:
+    dense, example = pretrained("gpt2")
+    dense.save_pretrained(tmp_path / "dense")  # type: ignore[operator]
+    path = tmp_path / "dense" / "config.json"
+    values = json.loads(path.read_text()) | {"model_type": 'gpt2"\n    raise SystemExit\n    also = "'}
+    path.write_text(json.dumps(values))
+    model = transformers.GPT2LMHeadModel.from_pretrained(path.parent).eval()
+    assert model.config.model_type == values["model_type"]
+    small = cut(model, example, {"transformer.h.0.mlp.c_fc": rank("svd", 2)})
+    write(small, Near(model, example), tmp_path / "small")
+    back = opened(tmp_path / "small")
+    torch.testing.assert_close(back(**example).logits, small(**example).logits, rtol=1e-5, atol=1e-6)
+    assert back.config.model_type == "low_rank_gpt2"
 
 
 # ---- what is refused -------------------------------------------------------------------------------------
