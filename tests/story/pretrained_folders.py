@@ -31,8 +31,8 @@ class First(Near):
         return {"distance": sum(float((found - wanted).square().mean()) for found, wanted in pairs)}
 
 
-def opened(folder: Path, auto: str = "AutoModelForCausalLM") -> Any:
-    return getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True)
+def opened(folder: Path, auto: str = "AutoModelForCausalLM", **options: Any) -> Any:
+    return getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True, **options)
 
 
 def write(small: nn.Module, task: rs.Task, folder: Path) -> None:

@@ -250,8 +250,8 @@ class Written:
         self.small, self.path = cut(self.dense, self.example, self.choices), folder / "small"
         write(self.small, Near(self.dense, self.example), self.path)
 
-    def opened(self, path: Path | None = None) -> Any:
-        return opened(path or self.path, self.auto)
+    def opened(self, path: Path | None = None, **options: Any) -> Any:
+        return opened(path or self.path, self.auto, **options)
 
     def inputs(self) -> Iterable[Example]:
         """The example, and three such."""
@@ -288,6 +288,19 @@ def test_it_has_the_state_of_the_model_and_can_be_saved_again(written: Written, 
     for model in (again, copy.deepcopy(again)):
         found, wanted = (each(**written.example).logits for each in (model, written.small))
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["svd", "cp", "whisper", "parts", "others-tied"])
+@torch.no_grad()
+def test_it_opens_in_half_precision(case: str, made: Callable[[str], Written]) -> None:
+    written = made(case)
+    back, small = written.opened(dtype=torch.bfloat16), copy.deepcopy(written.small).to(torch.bfloat16)
+    assert {each.dtype for each in back.parameters()} == {torch.bfloat16}
+    halves = {
+        name: each.bfloat16() if isinstance(each, Tensor) and each.is_floating_point() else each
+        for name, each in written.example.items()
+    }
+    torch.testing.assert_close(back(**halves).logits, small(**halves).logits, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("case", ["cp", "parts", "others-tied"])
