@@ -80,8 +80,6 @@ class Computed(nn.Module):
 
     def __init__(self, dense: Any, made: Mapping[str, Any], function: Callable[..., Tensor], source: Any) -> None:
         super().__init__()
-        for name, value in vars(dense).items():
-            vars(self).setdefault(name, value)  # such as the stride, which some models ask for
         self._shape, self._takes, self._function = tuple(dense.weight.shape), made["takes"], function
         self._source = (source,)  # in a tuple: no child, whose tensors would be saved under a second name
         self.register_parameter("bias", None)
@@ -89,20 +87,23 @@ class Computed(nn.Module):
             kind = getattr(torch, about["type"]) if about["type"] else dense.weight.dtype
             tensor = dense.weight.new_empty(about["shape"], dtype=kind)
             _register(self, name.split("."), nn.Parameter(tensor) if about["parameter"] else tensor)
+        missing = {name: value for name, value in vars(dense).items() if not hasattr(self, name)}
+        vars(self).update(missing)  # such as the stride, which some models ask for
 
     def forward(self, input: Tensor) -> Tensor:
         """What the function gives."""
         return self._function(input, *map(self._tensor, self._takes))
 
     def _tensor(self, name: str) -> Tensor:
-        holder = self._source[0] if name.startswith("source.") else self
-        found: Tensor = attrgetter(name.removeprefix("source."))(holder)
+        source = self._source[0] if name.startswith("source.") else None
+        found: Tensor = attrgetter(name)(self) if source is None else attrgetter(name.removeprefix("source."))(source)
         return found
 
     @property
     def weight(self) -> Tensor:
         """Of the dense weight's shape, type and device, which some models ask for; it has no numbers of any use."""
-        return self._tensor(self._takes[0]).detach().new_empty(self._shape)
+        like = next(each for each in map(self._tensor, self._takes) if each.is_floating_point())
+        return like.detach().new_empty(self._shape)
 
 
 @final

@@ -8,7 +8,7 @@ import inspect
 import json
 import secrets
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,26 +48,6 @@ class {prefix}{model}({model}):
         known = getattr(self, "still_tied", None)  # not before they are in place
         return super().get_expanded_tied_weights_keys(all_submodels) if known is None else dict(known[all_submodels])
 '''
-
-_AUTO: Final[Mapping[str, str]] = {
-    "AutoModelForCausalLM": "CAUSAL_LM",
-    "AutoModelForMaskedLM": "MASKED_LM",
-    "AutoModelForSeq2SeqLM": "SEQ_TO_SEQ_CAUSAL_LM",
-    "AutoModelForSpeechSeq2Seq": "SPEECH_SEQ_2_SEQ",
-    "AutoModelForSequenceClassification": "SEQUENCE_CLASSIFICATION",
-    "AutoModelForTokenClassification": "TOKEN_CLASSIFICATION",
-    "AutoModelForQuestionAnswering": "QUESTION_ANSWERING",
-    "AutoModelForImageClassification": "IMAGE_CLASSIFICATION",
-    "AutoModelForAudioClassification": "AUDIO_CLASSIFICATION",
-    "AutoModelForCTC": "CTC",
-    "AutoModelForMultipleChoice": "MULTIPLE_CHOICE",
-    "AutoModelForSemanticSegmentation": "SEMANTIC_SEGMENTATION",
-    "AutoModelForObjectDetection": "OBJECT_DETECTION",
-    "AutoModelForDepthEstimation": "DEPTH_ESTIMATION",
-    "AutoModelForImageTextToText": "IMAGE_TEXT_TO_TEXT",
-    "AutoModelForZeroShotImageClassification": "ZERO_SHOT_IMAGE_CLASSIFICATION",
-}
-"""What opens a folder, and how transformers' tables of the models that each opens are called."""
 
 
 def write_module(folder: Path, model: Any, made: Replacements) -> None:
@@ -109,13 +89,18 @@ def opened(folder: Path, name: str) -> nn.Module:
 
 
 def _type(model: Any) -> str:
-    """Not the model's own type, by which the folder would open without the module, with random numbers as weights."""
-    return f"low_rank_{model.config.model_type}"
+    """Not the model's own type, by which the folder would open without the module, with random numbers as weights.
+
+    It is written into the module, so it is that of the class: a configuration may come with another, which may be code.
+    """
+    return f"low_rank_{type(model.config).model_type}"
 
 
 def _auto_classes(name: str) -> list[str]:
-    tables = importlib.import_module("transformers.models.auto.modeling_auto")
-    known = {auto: getattr(tables, f"MODEL_FOR_{table}_MAPPING_NAMES", {}) for auto, table in _AUTO.items()}
+    """By which of its classes transformers opens models of this one."""
+    classes = vars(importlib.import_module("transformers.models.auto.modeling_auto"))
+    tables = {auto: getattr(each, "_model_mapping", None) for auto, each in classes.items() if auto.startswith("Auto")}
+    known = {auto: table._model_mapping for auto, table in tables.items() if table is not None}
     return [auto for auto, table in known.items() if name in _flat(table.values())] or ["AutoModel"]
 
 

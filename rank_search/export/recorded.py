@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -30,7 +31,7 @@ class Recorded:
 
     Attributes:
         takes: the names of the tensors that it is computed with.
-        lines: the body of the function, whose further arguments are these tensors, dots in their names as underscores.
+        lines: the body of the function, whose further arguments are these tensors (see `_argument`).
     """
 
     takes: tuple[str, ...]
@@ -39,13 +40,13 @@ class Recorded:
     def function(self, name: str, about: str) -> str:
         """Its text.
 
-        >>> print(Recorded(("a.b",), ("return x + a_b",)).function("f", "A sum."))
-        def f(x, a_b):
-            \"\"\"A sum.\"\"\"
-            return x + a_b
+        >>> print(Recorded(("a.b",), ("return x + p0_a_b",)).function("f", "A sum."))
+        def f(x, p0_a_b):
+            'A sum.'
+            return x + p0_a_b
         """
-        arguments = ", ".join(["x", *map(_argument, self.takes)])
-        return "\n    ".join([f"def {name}({arguments}):", f'"""{about}"""', *self.lines])
+        arguments = ", ".join(["x", *(_argument(*each) for each in enumerate(self.takes))])
+        return "\n    ".join([f"def {name}({arguments}):", repr(about), *self.lines])
 
 
 def recorded(form: Any) -> Recorded:
@@ -126,7 +127,7 @@ class _Recorder(TorchFunctionMode):
         self._own = {id(x): "x"}
         self._kept: list[object] = [tensors, x]  # so that no other object gets their ids
         self._lines: list[str] = []
-        self._used: set[str] = set()
+        self._used: dict[str, str] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [self._text(each) for each in args]
@@ -143,7 +144,7 @@ class _Recorder(TorchFunctionMode):
         if not isinstance(outputs, Tensor):
             raise ExportError(f"its forward gives a {type(outputs).__name__}, not a tensor")
         last = f"return {self._text(outputs)}"
-        return Recorded(tuple(sorted(self._used)), (*self._lines, last))
+        return Recorded(tuple(self._used), (*self._lines, last))
 
     def _named(self, result: Any) -> str:
         """A new name for each tensor of a result, in its structure."""
@@ -173,12 +174,16 @@ class _Recorder(TorchFunctionMode):
         if id(value) not in self._names:
             raise ExportError("its forward uses a tensor that is neither a parameter nor a buffer in its state")
         name = self._names[id(value)]
-        self._used.add(name)
-        return _argument(name)
+        return self._used.setdefault(name, _argument(len(self._used), name))
 
 
-def _argument(name: str) -> str:
-    return name.replace(".", "_")
+def _argument(number: int, name: str) -> str:
+    """Of the function, for the tensor of this name, which may be anything: a word of its own, and no code.
+
+    >>> _argument(2, "left.0"), _argument(3, "x): #")
+    ('p2_left_0', 'p3_x____')
+    """
+    return f"p{number}_{re.sub(r'[^a-zA-Z0-9]', '_', name)}"
 
 
 def _name_of(func: Callable[..., Any]) -> str:

@@ -20,6 +20,7 @@ from rank_search.errors import ExportError
 from rank_search.export import pretrained as exports
 from rank_search.layers import Factorization
 from tests.pretrained_models import modules_in, pretrained, token_ids
+from tests.story.pretrained_folders import opened
 from tests.story.small import Command
 from tests.story.test_transformers_models import Near, searched
 
@@ -36,10 +37,6 @@ OPENS = {
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     modules_in(tmp_path / "modules", monkeypatch)
-
-
-def opened(folder: Path, auto: str = "AutoModelForCausalLM") -> Any:
-    return getattr(transformers, auto).from_pretrained(folder, trust_remote_code=True)
 
 
 class Searched:

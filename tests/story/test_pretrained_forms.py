@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
 import subprocess
 import sys
@@ -21,27 +20,29 @@ import rank_search as rs
 from rank_search.errors import ExportError
 from rank_search.export import say_if_no_folder
 from rank_search.export.recorded import recorded
-from rank_search.export.written import Deployable, write_model
 from rank_search.layers import (
     Axis,
     Bases,
     DirectBases,
     Factorization,
     Layer,
+    axes_of,
     factorize,
     groups_of,
+    installed,
     load_plugin,
     weight_of,
 )
 from rank_search.layers import opened_inventory as inventory_of
 from rank_search.point import Choice, Point
 from rank_search.study import read_problem
-from rank_search.tasks import Seen
+from rank_search.testing import GEOMETRIES
 from tests.pretrained_models import Example, modules_in, pretrained, token_ids
+from tests.story.pretrained_folders import GIVEN, First, of_each, once_each, opened, write, write_searched
 from tests.story.test_transformers_models import Near
 
+ODD = ("x", "t1", "t2", "torch", "lambda", "left_0", "in_channels", 'x):\n    raise SystemExit\n"""\ndef f(x')
 PATCHES = "vit.embeddings.patch_embeddings.projection"
-GIVEN = {"do_sample": False, "max_new_tokens": 6, "eos_token_id": None}
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +86,29 @@ class Twofold(Factorization):
         outputs = torch.stack(parts, dim=0).sum(dim=0)
         shape = (-1, *[1] * (-1 - self.layer.channels))
         return outputs if self.bias is None else outputs + self.bias.view(shape)
+
+
+class Oddly(Twofold):
+    """Its tensors have names that mean something else elsewhere, or are no names in Python; the first is no weight."""
+
+    def __init__(self, layer: Layer, *, rank: int) -> None:
+        super().__init__(layer, rank=rank)
+        self.register_buffer("one", torch.empty(1, dtype=torch.int32))
+        self.source = nn.ParameterDict({"x": self.factor(1)})
+        for name in ODD:
+            self.register_parameter(name, self.factor(1))
+
+    @torch.no_grad()
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        super().fit(weight, bases)
+        for number, each in enumerate((self.get_buffer("one"), self.source["x"], *map(self.get_parameter, ODD)), 1):
+            each.fill_(number)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = self.get_buffer("one") * self.source["x"]
+        for name in ODD:
+            scale = scale * self.get_parameter(name) - 1
+        return super().forward(x) * scale
 
 
 class Sized(Twofold):
@@ -190,11 +214,13 @@ CASES: Mapping[str, tuple[str, str, dict[str, Choice]]] = {
         },
     ),
     "others": ("vit", CLASSIFIER, {PATCHES: rank("twofold", 2), "classifier": rank("twofold", 1)}),
+    "odd-names": ("vit", CLASSIFIER, {PATCHES: rank("oddly", 2), "classifier": rank("oddly", 1)}),
+    "odd-names-tied": ("gpt2", CAUSAL, {"lm_head": rank("oddly", 3)}),
     "others-tied": ("gpt2", CAUSAL, {"lm_head": rank("twofold", 3), "transformer.wpe": rank("twofold", 2)}),
 }
 PLUGINS: Mapping[str, type[Factorization]] = {
     **{name: load_plugin(name) for name in ("svd", "svd-spatial", "tucker2", "cp")},
-    **{each.__name__.lower(): each for each in (Twofold, Sized, Borrowing, Looking, InPlace)},
+    **{each.__name__.lower(): each for each in (Twofold, Oddly, Sized, Borrowing, Looking, InPlace)},
 }
 MADE: Mapping[str, Callable[[], tuple[nn.Module, Example]]] = {"wav2vec2": wav2vec2, "siglip": siglip}
 
@@ -215,10 +241,6 @@ def cut(model: nn.Module, example: Example, choices: Mapping[str, Choice]) -> nn
     )
 
 
-def write(small: nn.Module, task: rs.Task, folder: Path) -> None:
-    write_model(Deployable(small, task, Seen(), {}), folder, "transformers")
-
-
 class Written:
     """A model that was cut, and the folder that transformers opens."""
 
@@ -228,8 +250,8 @@ class Written:
         self.small, self.path = cut(self.dense, self.example, self.choices), folder / "small"
         write(self.small, Near(self.dense, self.example), self.path)
 
-    def opened(self, path: Path | None = None) -> Any:
-        return getattr(transformers, self.auto).from_pretrained(path or self.path, trust_remote_code=True)
+    def opened(self, path: Path | None = None, **options: Any) -> Any:
+        return opened(path or self.path, self.auto, **options)
 
     def inputs(self) -> Iterable[Example]:
         """The example, and three such."""
@@ -241,15 +263,8 @@ class Written:
         yield more
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
-    """The written model of a case, made once."""
-    return functools.cache(lambda case: Written(case, tmp_path_factory.mktemp(case)))
-
-
-@pytest.fixture(params=list(CASES))
-def written(request: pytest.FixtureRequest, made: Callable[[str], Written]) -> Written:
-    return made(request.param)
+made = once_each(Written)
+written = of_each(CASES)
 
 
 @torch.no_grad()
@@ -273,6 +288,19 @@ def test_it_has_the_state_of_the_model_and_can_be_saved_again(written: Written, 
     for model in (again, copy.deepcopy(again)):
         found, wanted = (each(**written.example).logits for each in (model, written.small))
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["svd", "cp", "whisper", "parts", "others-tied"])
+@torch.no_grad()
+def test_it_opens_in_half_precision(case: str, made: Callable[[str], Written]) -> None:
+    written = made(case)
+    back, small = written.opened(dtype=torch.bfloat16), copy.deepcopy(written.small).to(torch.bfloat16)
+    assert {each.dtype for each in back.parameters()} == {torch.bfloat16}
+    halves = {
+        name: each.bfloat16() if isinstance(each, Tensor) and each.is_floating_point() else each
+        for name, each in written.example.items()
+    }
+    torch.testing.assert_close(back(**halves).logits, small(**halves).logits, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("case", ["cp", "parts", "others-tied"])
@@ -343,23 +371,48 @@ def test_layers_that_compute_the_same_have_one_function(made: Callable[[str], Wr
 def test_a_searched_image_classifier_leaves_as_a_folder(tmp_path: Path) -> None:
     model, example = pretrained("vit")
     task = Near(model, example)
-    tables = {
-        "study": {"name": "s", "trials": 4},
-        "task": {"factory": "(in memory)"},
-        "search": {"objectives": ["distance", "params"]},
-        "training": {"epochs": 1},
-        "layers": {"include": ["*projection", "*.layers.0.*"], "factorizations": ["svd-spatial", "tucker2", "svd"]},
-        "folder": tmp_path,
-    }
-    found = rs.run_study(rs.Study.model_validate(tables), task=task)
-    number = min(found.front, key=lambda row: row.measurements["params"]).number
-    with rs.Store.open(found.store) as store:
-        small = rs.build_model(store, "s", number, task)
-        rs.export_trial(store, "s", number, tmp_path / "small", "transformers", task=task)
-    back = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "small", trust_remote_code=True)
+    layers = {"include": ["*projection", "*.layers.0.*"], "factorizations": ["svd-spatial", "tucker2", "svd"]}
+    small = write_searched(task, tmp_path, layers=layers, training={"epochs": 1})
+    back = opened(tmp_path / "small", CLASSIFIER)
     with torch.no_grad():
         for inputs in task.selection():
             torch.testing.assert_close(back(**inputs).logits, small(**inputs).logits, rtol=1e-5, atol=1e-6)
+
+
+def clip() -> tuple[nn.Module, Example]:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text, vision = sizes | {"vocab_size": 32, "max_position_embeddings": 8}, sizes | {"image_size": 8, "patch_size": 4}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)
+    return transformers.CLIPModel(config).eval(), {
+        "input_ids": token_ids(2, 5),
+        "pixel_values": torch.randn(2, 3, 8, 8),
+    }
+
+
+def test_every_class_that_opens_the_dense_model_opens_the_folder(tmp_path: Path) -> None:
+    model, example = clip()
+    small = cut(model, example, {"vision_model.embeddings.patch_embedding": rank("svd", 2)})
+    write(small, First(model, example), tmp_path / "small")
+    wanted = small(**example).logits_per_image
+    for auto in ("AutoModel", "AutoModelForZeroShotImageClassification"):
+        back = opened(tmp_path / "small", auto)
+        torch.testing.assert_close(back(**example).logits_per_image, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_configuration_says_is_no_code(tmp_path: Path) -> None:
+    dense, example = pretrained("gpt2")
+    dense.save_pretrained(tmp_path / "dense")  # type: ignore[operator]
+    path = tmp_path / "dense" / "config.json"
+    values = json.loads(path.read_text()) | {"model_type": 'gpt2"\n    raise SystemExit\n    also = "'}
+    path.write_text(json.dumps(values))
+    model = transformers.GPT2LMHeadModel.from_pretrained(path.parent).eval()
+    assert model.config.model_type == values["model_type"]
+    small = cut(model, example, {"transformer.h.0.mlp.c_fc": rank("svd", 2)})
+    write(small, Near(model, example), tmp_path / "small")
+    back = opened(tmp_path / "small")
+    torch.testing.assert_close(back(**example).logits, small(**example).logits, rtol=1e-5, atol=1e-6)
+    assert back.config.model_type == "low_rank_gpt2"
 
 
 # ---- what is refused -------------------------------------------------------------------------------------
@@ -418,6 +471,16 @@ def test_attention_that_would_be_opened_is_said_before_the_first_trial(caplog: p
     study = rs.Study.model_validate({"study": {"name": "s"}, "task": {"factory": "(in memory)"}, "folder": Path()})
     say_if_no_folder(read_problem(study, Near(model, example)))
     assert "cannot write models with layers in head.attention (OpenedAttention), as several layers are" in caplog.text
+
+
+@pytest.mark.parametrize("plugin", installed())
+def test_every_form_of_ours_can_be_written(plugin: str) -> None:
+    made = load_plugin(plugin)
+    found = [(layer, axes_of(made, layer)) for layer in GEOMETRIES]
+    forms: list[Any] = [made(layer, **{axis.name: int(axis.low) for axis in axes}) for layer, axes in found if axes]
+    assert forms
+    for form in forms:
+        assert {*recorded(form).takes} == {*form.state_dict()}
 
 
 def test_a_function_is_that_of_its_form() -> None:

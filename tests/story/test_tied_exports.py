@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import functools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,14 @@ import transformers
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-import rank_search as rs
-from rank_search.export.written import Deployable, write_model
-from rank_search.layers import DirectBases, factorize, forward, load_plugin, take_inventory, weight_of
+from rank_search.layers import DirectBases, factorize, load_plugin, take_inventory, weight_of
 from rank_search.point import Choice, Point
-from rank_search.tasks import Seen
 from tests.pretrained_models import Example, modules_in, of_causal, pretrained, token_ids
+from tests.story.pretrained_folders import GIVEN, First, of_each, once_each, opened, write, write_searched
 from tests.story.test_pretrained_exports import OPENS
-from tests.story.test_pretrained_exports import opened as opened_by
 from tests.story.test_transformers_models import Near
 
 PADDING = 0
-GIVEN = {"do_sample": False, "max_new_tokens": 6, "eos_token_id": None}
 
 
 @pytest.fixture(autouse=True)
@@ -85,18 +80,6 @@ def cut(model: nn.Module, example: Example, ranks: Mapping[str, int]) -> nn.Modu
     return factorize(model, point, layers, plugins, lambda name: DirectBases(weight_of(model, name)))
 
 
-def write(small: nn.Module, task: rs.Task, folder: Path) -> None:
-    write_model(Deployable(small, task, Seen(), {}), folder, "transformers")
-
-
-class First(Near):
-    """As far as what models without logits give first is from the dense model's."""
-
-    def evaluate(self, model: nn.Module, batches: Iterable[Any]) -> dict[str, float]:
-        pairs = [(forward(model, each)[0], forward(self.network, each)[0]) for each in batches]
-        return {"distance": sum(float((found - wanted).square().mean()) for found, wanted in pairs)}
-
-
 class Written:
     """A model that was cut, and the folder that transformers opens."""
 
@@ -108,7 +91,7 @@ class Written:
         self.auto = OPENS.get(case.split("-")[-1], "AutoModel")
 
     def opened(self, path: Path | None = None) -> Any:
-        return opened_by(path or self.path, self.auto)
+        return opened(path or self.path, self.auto)
 
     def inputs(self) -> list[dict[str, Any]]:
         """Batches that have padding in them."""
@@ -123,15 +106,8 @@ class Written:
         ]
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Written]:
-    """The written model of a case, made once."""
-    return functools.cache(lambda case: Written(case, tmp_path_factory.mktemp(case)))
-
-
-@pytest.fixture(params=list(CASES))
-def written(request: pytest.FixtureRequest, made: Callable[[str], Written]) -> Written:
-    return made(request.param)
+made = once_each(Written)
+written = of_each(CASES)
 
 
 def params(model: nn.Module) -> int:
@@ -202,7 +178,7 @@ def test_it_is_trained_as_the_model(tied: bool, tmp_path: Path) -> None:
     name = "lm_head" if tied else "model.embed_tokens"
     small = cut(model, example, {name: 4})
     write(small, Near(model, example), tmp_path / "small")
-    back, ids = opened_by(tmp_path / "small").train(), torch.tensor([[5, 7, PADDING, 5, PADDING]])
+    back, ids = opened(tmp_path / "small").train(), torch.tensor([[5, 7, PADDING, 5, PADDING]])
     table = "model.embed_tokens"
     for each in (back, small.train()):
         (each.get_submodule(table)(ids) * torch.arange(16)).sum().backward()
@@ -218,20 +194,8 @@ def test_it_is_trained_as_the_model(tied: bool, tmp_path: Path) -> None:
 def test_a_search_of_the_head_leaves_as_a_folder(name: str, tmp_path: Path) -> None:
     model, example = pretrained(name)
     task = Near(model, example)
-    tables = {
-        "study": {"name": "s", "trials": 3},
-        "task": {"factory": "(in memory)"},
-        "search": {"objectives": ["distance", "params"]},
-        "training": {"epochs": 0},
-        "layers": {"include": ["lm_head", *CASES[name][2]]},
-        "folder": tmp_path,
-    }
-    found = rs.run_study(rs.Study.model_validate(tables), task=task)
-    number = min(found.front, key=lambda row: row.measurements["params"]).number
-    with rs.Store.open(found.store) as store:
-        small = rs.build_model(store, "s", number, task)
-        rs.export_trial(store, "s", number, tmp_path / "small", "transformers", task=task)
-    back = opened_by(tmp_path / "small", OPENS[name])
+    small = write_searched(task, tmp_path, layers={"include": ["lm_head", *CASES[name][2]]})
+    back = opened(tmp_path / "small", OPENS[name])
     assert {*back.config.low_rank} == {"lm_head"}
     for inputs in task.selection():
         torch.testing.assert_close(back(**inputs).logits, small(**inputs).logits, rtol=1e-5, atol=1e-6)
