@@ -164,7 +164,7 @@ class BlockSVD(Factorization, ABC):
         """Channels: blocks, then rank."""
         if self.inner.dim() > 3:
             return self.layer.operate(x, self.inner.flatten(0, 1), groups=self.blocks)
-        return torch.einsum("...gi,gri->...gr", x.unflatten(-1, (self.blocks, -1)), self.inner).flatten(-2)
+        return torch.einsum("...gi,gri->...gr", torch.unflatten(x, -1, (self.blocks, -1)), self.inner).flatten(-2)
 
     def frames(self) -> Iterable[Tensor]:
         return tuple(block.flatten(1).T for block in self.inner)

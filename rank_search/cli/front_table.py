@@ -80,9 +80,14 @@ def _needed(rows: Sequence[TrialRow], study: StudyRecord) -> list[_Column]:
 
 def _more(rows: Sequence[TrialRow], study: StudyRecord) -> list[_Column]:
     names = dict.fromkeys(name for row in rows for name in row.measurements)
-    others = [name for name in names if name not in study.objective_names]
+    others = sorted((name for name in names if name not in study.objective_names), key=_says_least)
     timed = [name for name in others if name in _TIMED and study.dense.get(name)]
     return [*(_ratio(name, rows, study) for name in timed), *(_measured(name, rows, study) for name in others)]
+
+
+def _says_least(name: str) -> bool:
+    """Whether it is the first to give way on a narrow terminal: mostly nonzeros are what parameters are."""
+    return name == "nonzeros"
 
 
 def _measured(name: str, rows: Sequence[TrialRow], study: StudyRecord) -> _Column:

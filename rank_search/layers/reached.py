@@ -170,11 +170,10 @@ class _StandIn(Factorization):
             self._running[0] = False
 
 
-def _own(module: nn.Module, model: nn.Module) -> Iterator[nn.Parameter]:
+def _own(module: nn.Module, holders: Counter[int]) -> list[nn.Parameter]:
     """The parameters of a layer, without a bias that other modules have, too, and may use as they like."""
     bias = module._parameters.get("bias")
-    lent = any(each is bias for other in model.modules() if other is not module for each in other._parameters.values())
-    return (each for each in module.parameters(recurse=False) if each is not bias or not lent)
+    return [each for each in module.parameters(recurse=False) if each is not bias or holders[id(each)] == 1]
 
 
 @final
@@ -186,9 +185,10 @@ class _Uses(TorchDispatchMode):
     def __init__(self, model: nn.Module, layers: Mapping[str, Layer], stand_ins: Mapping[str, _StandIn]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._places: dict[int, list[tuple[Place, str]]] = {}
+        holders = Counter(id(each) for module in model.modules() for each in module._parameters.values())
         for name, layer in layers.items():
             modules = [model.get_submodule(user.name) for user in layer.users]
-            for parameter in {each: None for module in modules for each in _own(module, model)}:
+            for parameter in {each: None for module in modules for each in _own(module, holders)}:
                 for place in place_of(parameter):
                     self._places.setdefault(place[0], []).append((place, name))
         self._stand_ins = stand_ins

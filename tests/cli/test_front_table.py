@@ -31,7 +31,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Store.open(where, create=True) as store:
         study = store.join(record)
         for k in range(1, 8):
-            measured = {"params": 2e5, "a_long_one": 123_456_789.0, "another_long_one": 0.123456, "third": 0.5}
+            measured = {
+                "params": 2e5,
+                "a_long_one": 123_456_789.0,
+                "another_long_one": 0.123456,
+                "third": 0.5,
+                "nonzeros": 1e5,
+            }
             finish(
                 store, study, complete(error=0.04 + k / 100, macs=123_456_789 / 2**k, bits=8_765_432.0 - k, **measured)
             )
@@ -64,6 +70,17 @@ def test_no_number_is_broken_in_eighty_columns(path: Path, monkeypatch: pytest.M
     assert "too wide for" in shown
     assert "--format csv has all" in shown
     assert shown.index("error") < shown.index("macs")
+
+
+def test_nonzeros_are_the_first_to_give_way(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = ["another_long_one", "a_long_one", "params", "third", "nonzeros"]
+    shown = run("front", path, "s").replace("_ ", "_")
+    assert all(shown.rindex(one) < shown.rindex("nonzeros") for one in ("params", "third"))
+    monkeypatch.setattr(front_table, "_is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "150")
+    (hidden,) = re.findall(r"too wide for ([^:]*):", " ".join(run("front", path, "s").split()))
+    assert hidden.split(", ")[0] == "nonzeros"
+    assert not set(measured[:-1]) & set(hidden.split(", "))
 
 
 def test_json_has_the_error_bars(path: Path) -> None:
