@@ -9,7 +9,7 @@ from rank_search.basics import make_callable
 from rank_search.layers.bases import Bases, Basis, DirectBases, Weighed, by_output, decompose, output_basis
 from rank_search.layers.blocks import block_diagonal, by_block
 from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_tensors
-from rank_search.layers.components import components
+from rank_search.layers.components import components, owned
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, count_nonzeros, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
@@ -124,6 +124,7 @@ __all__ = [
     "outer_fits",
     "output_basis",
     "output_error",
+    "owned",
     "plugin_code",
     "plugin_errors",
     "plugin_version",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rank_search.basics import Bool, Int
 
@@ -59,13 +59,30 @@ def alive(form: Factorization, axis: str) -> Bool[Tensor, " value"] | None:
     >>> alive(form, "rank").tolist()
     [False, True]
     """
+    value, found = int(form.values[axis]), owned(form, axis)
+    if not found:
+        return None
+    return torch.stack([_nonzero(factor, mode).view(-1, value).any(0) for factor, mode in found]).all(0)
+
+
+def owned(form: Factorization, axis: str) -> tuple[tuple[nn.Parameter, int], ...]:
+    """The parameters in which an axis owns slices, each with a mode along which they lie; none where none are known.
+
+    A mode has a slice of each component, or a block of such slices for each group.
+
+    >>> from rank_search.layers.layer import Layer
+    >>> from rank_search.layers.plugins import load_plugin
+    >>> form = load_plugin("svd")(Layer("", "linear", (4, 6)), rank=2)
+    >>> [(tuple(factor.shape), mode) for factor, mode in owned(form, "rank")]
+    [((4, 2), 1), ((2, 6), 0)]
+    """
     value, factors = int(form.values[axis]), dict(form.named_parameters())
     found = [
         (factors[name], mode) for name, modes in components(form, axis).items() if name in factors for mode in modes
     ]
-    if not found or value < 1 or any(factor.shape[mode] % value for factor, mode in found):
-        return None
-    return torch.stack([_nonzero(factor, mode).view(-1, value).any(0) for factor, mode in found]).all(0)
+    if value < 1 or any(factor.shape[mode] % value for factor, mode in found):
+        return ()
+    return tuple(found)
 
 
 def _nonzero(factor: Tensor, mode: int) -> Tensor:

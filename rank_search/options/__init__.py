@@ -10,7 +10,7 @@ from rank_search.basics import make_callable
 from rank_search.options.allocate import Allocation, allocate
 from rank_search.options.allocation import HullPoint, cost_shares, mean_shares, minds_costs, spread, sweep
 from rank_search.options.arrays import Array, OptionArrays, Places
-from rank_search.options.cost_model import CostModel, normalized
+from rank_search.options.cost_model import CostModel, judged_costs, normalized
 from rank_search.options.cuts import CutMeasure, calibrated
 from rank_search.options.fitted import factorize
 from rank_search.options.form_speeds import Forms
@@ -41,6 +41,7 @@ __all__ = [
     "factorize",
     "factorize_in_order",
     "fits_of",
+    "judged_costs",
     "mean_shares",
     "measure_forms",
     "measured_table",

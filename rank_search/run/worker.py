@@ -16,6 +16,7 @@ from rank_search.coding import from_safetensors
 from rank_search.launch import Executor, Job, Runner, WorkerRecipe, this_process
 from rank_search.layers import Bases
 from rank_search.observe import logs
+from rank_search.options import judged_costs
 from rank_search.point import Outcome, Point, State
 from rank_search.priors import KeptTensors
 from rank_search.run.preparation import Prepared, begin, layer_bases, sequential_pass
@@ -56,6 +57,7 @@ def make_context(problem: Problem, bases: Mapping[str, Bases], batches: int) -> 
         memory=study.launch.memory_per_trial,
         sequential=sequential_pass(problem, batches),
         round_to=study.search.round_to,
+        judged=judged_costs(study.search.asked),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
@@ -13,6 +14,8 @@ from rank_search.search.space import Space
 Coordinates = Mapping[str, str | float]
 
 WEAKENING = "weakening"
+
+_ON_FACTORS: Final = ("orthogonality", "sparsity")
 
 
 def coordinates(space: Space) -> dict[str, BaseDistribution]:
@@ -59,9 +62,9 @@ def penalties_at(space: Space, layers: Mapping[str, Choice], params: Coordinates
 
 
 def without_frames(layers: Mapping[str, Choice], penalties: Mapping[str, float]) -> dict[str, float]:
-    """The penalties, orthogonality off if every layer is dense: it would act on nothing."""
-    if all(choice.is_dense for choice in layers.values()) and "orthogonality" in penalties:
-        return {**penalties, "orthogonality": 0.0}
+    """The penalties, those on factors off if every layer is dense: they would act on nothing."""
+    if all(choice.is_dense for choice in layers.values()):
+        return {name: 0.0 if name in _ON_FACTORS else strength for name, strength in penalties.items()}
     return dict(penalties)
 
 

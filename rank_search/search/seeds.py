@@ -27,6 +27,7 @@ from rank_search.search.constraints import check_counted, upper_limits
 from rank_search.search.coordinates import without_frames
 from rank_search.search.settings import LayerSetting, SearchSettings, SeedPointSettings
 from rank_search.search.space import Space
+from rank_search.search.strength import Strength
 
 WORST_MEAN_ERROR: Final = 0.4
 """Of the layers' outputs: beyond, an allocation is not worth a trial."""
@@ -161,9 +162,9 @@ def _middle_penalties(space: Space, layers: Mapping[str, Choice]) -> dict[str, f
 def _named(space: Space, costs: CostModel, settings: SeedPointSettings) -> Point:
     layers = {layer: normalized(costs, layer, choice) for layer, choice in named_choices(space, settings).items()}
     penalties = _middle_penalties(space, layers)
-    for name, strength in (("orthogonality", settings.orthogonality), ("entropy", settings.entropy)):
-        if strength is not None:
-            penalties[name] = _allowed(space, name, strength, settings.name)
+    for name in ("orthogonality", "entropy", "sparsity"):
+        if (strength := getattr(settings, name)) is not None:
+            penalties |= _allowed(space, name, strength, settings.name)
     return Point(layers, without_frames(layers, penalties))
 
 
@@ -223,10 +224,12 @@ def _value(axis: AxisRange, value: str | float, layer: str, where: str) -> AxisV
     return int(exact) if axis.integer else exact
 
 
-def _allowed(space: Space, name: str, strength: float, where: str) -> float:
-    if not space.penalties[name].allows(strength):
+def _allowed(space: Space, name: str, strength: float, where: str) -> dict[str, float]:
+    """The strength of a penalty, nothing for one that the space does not have and that is to be off."""
+    allowed = space.penalties.get(name, Strength())
+    if not allowed.allows(strength):
         raise StudyFileError(
-            f"The strength of {name} is {space.penalties[name]} ([search] {name}); "
+            f"The strength of {name} is {allowed} ([search] {name}); "
             f"in [search.seeds] point {where!r} it is {strength:g}."
         )
-    return strength
+    return {name: strength} if name in space.penalties else {}

@@ -128,6 +128,9 @@ class SeedPointSettings(BaseModel):
     entropy: float | None = Field(
         default=None, ge=0, description="Strength of the entropy penalty; default: as in the ladders."
     )
+    sparsity: float | None = Field(
+        default=None, ge=0, description="Strength of the sparsity penalty; default: as in the ladders."
+    )
 
 
 class SeedSettings(BaseModel):
@@ -219,6 +222,14 @@ class SearchSettings(BaseModel):
         description='Strength of the entropy penalty on quantized factors: "off", a number, or a range '
         "{low, high} to search.",
     )
+    sparsity: StrengthSetting = Field(
+        default=Strength(),
+        description='Strength of the sparsity penalty, under which training itself lowers ranks: "off", a number, or a '
+        "range {low, high} to search. After each step every component of a factorization (what its ranks count) loses "
+        "norm: the average one learning rate × strength, others in proportion to what they cost of the parameters or "
+        "MACs that are asked for; those that reach zero are dropped. Ranks begin to fall where strength × learning "
+        "rate × steps is about 2, and layers are lost at a few times that.",
+    )
     seeds: SeedSettings = Field(default=SeedSettings(), description="Points to ask before the sampler takes over.")
     rungs: RungSettings | None = Field(
         default=None,
@@ -288,8 +299,9 @@ class SearchSettings(BaseModel):
 
     @property
     def penalties(self) -> dict[str, Strength]:
-        """The strengths by the name that they have in a point."""
-        return {"orthogonality": self.orthogonality, "entropy": self.entropy}
+        """The strengths by the name that they have in a point; sparsity only if it is on: older points have none."""
+        strengths = {"orthogonality": self.orthogonality, "entropy": self.entropy}
+        return strengths if self.sparsity == Strength() else {**strengths, "sparsity": self.sparsity}
 
 
 def _all_different(what: str, names: list[str]) -> None:

@@ -31,6 +31,19 @@ class EntropyPenalty:
 
 
 @dataclass(frozen=True)
+class SparsityPenalty:
+    """What components lose of their norm in each step (see `Shrinking`).
+
+    Attributes:
+        strength: what the average component loses, in units of the learning rate.
+        costs: the counted costs that components are weighed by: "params", "macs", or both.
+    """
+
+    strength: float
+    costs: tuple[str, ...] = ("params", "macs")
+
+
+@dataclass(frozen=True)
 class FineTuning:
     """What one fine-tuning is made of.
 
@@ -38,9 +51,11 @@ class FineTuning:
         orthogonality: strength of the orthogonality penalty; 0 = off.
         entropy: the entropy penalty; None = off.
         teacher: the dense model, in eval mode, that is distilled; None = off. It is not changed.
+        sparsity: the penalty on the norms of components; None = off.
     """
 
     settings: TrainingSettings
     orthogonality: float = 0.0
     entropy: EntropyPenalty | None = None
     teacher: nn.Module | None = None
+    sparsity: SparsityPenalty | None = None

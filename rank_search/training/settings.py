@@ -14,7 +14,12 @@ _LONG: Final = 10.0  # epochs beside which one more pass, forward only, is a thi
 
 
 class TrainingSettings(BaseModel):
-    """How each trial fine-tunes the factorized model."""
+    """How each trial fine-tunes the factorized model.
+
+    Under the sparsity penalty (`[search] sparsity`) the components of factorizations lose norm in the first three
+    quarters of the training, with the learning rate; in the last quarter those that are zero stay zero, and the others
+    recover.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

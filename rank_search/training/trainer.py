@@ -19,8 +19,9 @@ from rank_search.training.fine_tuning import Diverged, FineTuning
 from rank_search.training.loss import TrainingLoss
 from rank_search.training.optimizers import make_optimizers, memories, set_memories, set_rates
 from rank_search.training.resumable_batches import ResumableBatches, count_batches
-from rank_search.training.schedules import rate_factor
+from rank_search.training.schedules import rate_factor, steps_are_final
 from rank_search.training.settings import TrainingSettings
+from rank_search.training.shrinking import Shrinking
 from rank_search.training.thawing import thaw
 
 MODEL: Final = "model"
@@ -65,6 +66,8 @@ class Trainer:
         self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
         self._batches = ResumableBatches(task)
         self._average = Average(model, effort.settings.average) if effort.settings.average > 0 else None
+        sparsity, framed = effort.sparsity, effort.orthogonality > 0
+        self._shrinking = None if sparsity is None else Shrinking(model, sparsity, framed=framed)
         self._step = 0
         self._lone = 0  # batches in a row that norms could not be trained with
 
@@ -91,7 +94,7 @@ class Trainer:
         if loss is not None and not math.isfinite(value := float(loss.detach())):
             return Diverged(f"the loss was {value} in epoch {step // self._per_epoch + 1}, step {step + 1} of {total}")
         if loss is not None:
-            _descend(self._optimizers, loss, self._model, settings)
+            self._descend(loss, is_final=steps_are_final(step, total))
         self._step += 1
         if self._average is not None:
             self._average.update(self._step)
@@ -115,15 +118,29 @@ class Trainer:
         self._lone = 0
         return loss
 
+    def _descend(self, loss: Tensor, *, is_final: bool) -> None:
+        """One step of the optimizers; then components lose norm, or in the end stay zero if they are."""
+        shrinking = self._shrinking
+        alive = None if shrinking is None else shrinking.alive()
+        _descend(self._optimizers, loss, self._model, self._effort.settings)
+        if shrinking is not None and alive is not None:
+            rate = self._optimizers[0].param_groups[0]["lr"]
+            shrinking.keep_(alive) if is_final else shrinking.shrink_(rate)
+
     def settle(self) -> bool:
         """Put what is measured into the model: the averaged weights, if the settings ask for them.
+
+        A component that is zero in the last weights is zero in their average, too.
 
         Returns whether weights have changed: then batch norms have to take their statistics again. The training
         cannot go on from there; keep it before.
         """
         if self._average is None:
             return False
+        alive = None if self._shrinking is None else self._shrinking.alive()
         self._average.put()
+        if self._shrinking is not None and alive is not None:
+            self._shrinking.keep_(alive)
         return True
 
     def kept(self, **about: Any) -> Checkpoint:

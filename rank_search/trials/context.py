@@ -36,6 +36,7 @@ class TrialContext:
         sequential: the batches that layers are fitted on block by block (see `factorize_in_order`); None: fits are to
             what the dense model gives.
         round_to: axis values are multiples of it, where a model has settled, too.
+        judged: the counted costs that components are weighed by under the sparsity penalty.
         memory: GiB that a trial may take beyond what the process holds; None: any. See `memory_limited`.
     """
 
@@ -53,6 +54,7 @@ class TrialContext:
     memory: float | None = None
     sequential: CalibrationPass | None = None
     round_to: int = 1
+    judged: tuple[str, ...] = ("params", "macs")
 
 
 def build(

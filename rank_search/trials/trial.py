@@ -24,7 +24,17 @@ from rank_search.quantization import (
     weight_count,
 )
 from rank_search.tasks import not_finite, seeded, task_errors
-from rank_search.training import MODEL, Checkpoint, Diverged, EntropyPenalty, FineTuning, Trainer, round_latents
+from rank_search.training import (
+    MODEL,
+    Checkpoint,
+    Diverged,
+    EntropyPenalty,
+    FineTuning,
+    SparsityPenalty,
+    Trainer,
+    balance_components,
+    round_latents,
+)
 from rank_search.trials.checkpoints import read_checkpoint
 from rank_search.trials.context import TrialContext, build
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio
@@ -34,7 +44,8 @@ from rank_search.trials.settling import Settled, fold, settled, settled_costs
 
 ORTHOGONALITY: Final = "orthogonality"
 ENTROPY: Final = "entropy"
-"""Names of the two penalties in `Point.penalties`."""
+SPARSITY: Final = "sparsity"
+"""Names of the three penalties in `Point.penalties`."""
 
 _log = logging.getLogger(__name__)
 
@@ -188,6 +199,8 @@ def _begun(context: TrialContext, point: Point, start: Checkpoint | None) -> tup
         effort = _effort(context, point, model)
         return model, effort, Trainer.restored(context.task, model, effort, start)
     model = _fitted(context, point)
+    if point.penalties.get(SPARSITY, 0.0) > 0:
+        balance_components(model, framed=point.penalties.get(ORTHOGONALITY, 0.0) > 0)
     if _is_factorized(point):
         _reestimate(context, model)
     effort = _effort(context, point, model)
@@ -203,7 +216,9 @@ def _fitted(context: TrialContext, point: Point) -> nn.Module:
 def _effort(context: TrialContext, point: Point, model: nn.Module) -> FineTuning:
     entropy = _entropy_penalty(context, model, point.penalties.get(ENTROPY, 0.0))
     teacher = context.dense if context.training.distillation > 0 else None
-    return FineTuning(context.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, teacher)
+    strength = point.penalties.get(SPARSITY, 0.0)
+    sparsity = SparsityPenalty(strength, context.judged) if strength > 0 else None
+    return FineTuning(context.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, teacher, sparsity)
 
 
 def _reestimate(context: TrialContext, model: nn.Module) -> None:

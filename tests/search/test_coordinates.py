@@ -169,15 +169,30 @@ def test_the_margin_below_a_range_means_off(make: Make, coordinate: float, stren
     }
 
 
-def test_orthogonality_of_a_dense_point_is_off(make: Make) -> None:
-    """It would act on nothing; two such points would be the same model."""
-    space, costs, _ = make(orthogonality={"low": 1e-2, "high": 10})
+def test_sparsity_is_a_coordinate_as_the_other_strengths_are(make: Make) -> None:
+    space, costs, _ = make(("svd",), sparsity={"low": 0.1, "high": 10})
+    assert coordinates(space)["sparsity"] == FloatDistribution(-1.4, 1)
+    params: dict[str, Any] = {
+        name: -1.0 if isinstance(each, FloatDistribution) else "svd" for name, each in coordinates(space).items()
+    }
+    point = point_at(space, costs, params | {"weakening": 1.0, "sparsity": 0.5})
+    assert point.penalties == {"orthogonality": 0.0, "entropy": 0.0, "sparsity": 3.162}
+    assert coordinates_of(space, point)["sparsity"] == pytest.approx(0.5, abs=1e-3)
+    without, _, _ = make()
+    assert Space.from_json(space.to_json()) == space
+    assert "sparsity" not in without.to_json()["penalties"]
+
+
+@pytest.mark.parametrize("penalty", ["orthogonality", "sparsity"])
+def test_penalties_on_factors_of_a_dense_point_are_off(make: Make, penalty: str) -> None:
+    """They would act on nothing; two such points would be the same model."""
+    space, costs, _ = make(**{penalty: {"low": 1e-2, "high": 10}})
     dense: dict[str, Any] = dict.fromkeys(coordinates(space), "dense")
     params = {
         name: 0.0 if isinstance(each, FloatDistribution) else "dense" for name, each in coordinates(space).items()
     }
     assert dense.keys() == params.keys()
-    assert point_at(space, costs, params).penalties["orthogonality"] == 0.0
+    assert point_at(space, costs, params).penalties[penalty] == 0.0
 
 
 def test_real_valued_axes_reaching_zero(make: Make) -> None:

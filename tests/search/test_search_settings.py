@@ -33,6 +33,7 @@ def test_everything_given_survives_json() -> None:
         "round_to": 8,
         "orthogonality": {"low": 0.01, "high": 10},
         "entropy": 0.001,
+        "sparsity": {"low": 0.3, "high": 5},
         "seeds": {
             "dense": False,
             "fractions": [0.5],
@@ -44,6 +45,13 @@ def test_everything_given_survives_json() -> None:
     assert settings.objectives[1] == Objective("accuracy", "maximize")
     assert settings.constraints[1].limit == 1234567
     assert SearchSettings.model_validate(json.loads(settings.model_dump_json())) == settings
+
+
+def test_sparsity_is_a_penalty_of_points_where_it_is_on() -> None:
+    """Where it is off, points are what they were before there was one."""
+    found = [SearchSettings.model_validate({"sparsity": each}).penalties for each in (0.0, "off", 2.0)]
+    assert found[:2] == [SearchSettings().penalties] * 2
+    assert found[2] == {**found[0], "sparsity": Strength(2.0, 2.0)}
 
 
 @pytest.mark.parametrize("model", [SearchSettings, SeedSettings, SeedPointSettings])

@@ -71,6 +71,19 @@ def test_penalties_of_seeds(make: Make) -> None:
     assert "dense entropy" not in fixed
 
 
+def test_seeds_have_the_middle_sparsity_or_their_own(make: Make) -> None:
+    points = [{"name": name, "layers": {"head": {"factorization": "svd", "rank": 5}}} for name in ("mine", "none")]
+    points[0]["sparsity"], points[1]["sparsity"] = 2.0, 0.0
+    seeds = {**LADDERS, "points": points}
+    found = by_label(make(sparsity={"low": 0.1, "high": 10}, seeds=seeds))
+    assert found["dense"].point.penalties == {"orthogonality": 0, "entropy": 0, "sparsity": 0}
+    assert found["fraction 0.25"].point.penalties["sparsity"] == 1.0
+    assert found["point mine"].point.penalties["sparsity"] == 2.0
+    assert found["point none"].point.penalties["sparsity"] == 0.0
+    without = by_label(make(seeds={**LADDERS, "points": points[1:]}))
+    assert "sparsity" not in without["point none"].point.penalties
+
+
 def test_equal_points_are_one_seed(make: Make) -> None:
     made = make(("svd",), seeds={"fractions": [1.0, 0.999, 0.5, 0.5], "weakenings": [0, 1]})
     assert list(by_label(made)) == ["dense", "fraction 0.5", "weakening 1"]
@@ -114,6 +127,7 @@ def test_points_of_the_study_file(make: Make) -> None:
         ({"layers": {"head": {"factorization": "svd", "rank": 2.5}}}, "a whole number from 1 to 40; .* it is 2.5"),
         ({"entropy": 0.5}, r"entropy is off, or 0.0001 to 0.01 \(\[search\] entropy\); .* it is 0.5"),
         ({"orthogonality": 0.5}, r"orthogonality is off .* it is 0.5"),
+        ({"sparsity": 0.5}, r"sparsity is off \(\[search\] sparsity\); .* it is 0.5"),
     ],
 )
 def test_points_that_do_not_fit_say_why(make: Make, own: dict[str, Any], complaint: str) -> None:

@@ -28,6 +28,7 @@ from tests.stripes_task import loader, stripes
 
 MakePoint = Callable[..., Point]
 EPOCHS = 3.0
+LOSING = 6.0  # a strength of the sparsity penalty at which some components end, and others do not
 
 
 def small_network() -> nn.Sequential:
@@ -111,7 +112,9 @@ ways = st.fixed_dictionaries(
         "orthogonality_decay": st.just(0.4),
     },
 )
-strengths = st.fixed_dictionaries({}, optional={"orthogonality": st.just(0.3), "entropy": st.just(0.3)})
+strengths = st.fixed_dictionaries(
+    {}, optional={"orthogonality": st.just(0.3), "entropy": st.just(0.3), "sparsity": st.just(LOSING)}
+)
 rungs = st.lists(st.integers(1, 17).map(lambda steps: steps * EPOCHS / 18), max_size=3, unique=True).map(sorted)
 
 
@@ -133,6 +136,7 @@ def test_training_resumed_from_a_checkpoint_ends_the_same(
     assert {artifact.kind for artifact in last.artifacts} == {"model", "coded"}
 
 
+PENALTIES = [{}, {"entropy": 0.3, "orthogonality": 0.1}, {"sparsity": LOSING}, {"sparsity": LOSING, "entropy": 0.3}]
 EVERYTHING = {
     "schedule": "one-cycle",
     "average": 0.9,
@@ -144,7 +148,7 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("penalties", [{}, {"entropy": 0.3, "orthogonality": 0.1}])
+@pytest.mark.parametrize("penalties", PENALTIES)
 def test_training_with_every_feature_resumes_bit_for_bit(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore, penalties: dict[str, float]
 ) -> None:
@@ -154,6 +158,15 @@ def test_training_with_every_feature_resumes_bit_for_bit(
     assert last == whole, "files are named by their content: the same weights, bit for bit"
     without = run_trial(bench(Noisy(150), **EVERYTHING | {"average": 0}), point, 3, artifacts)
     assert without.artifacts != whole.artifacts
+
+
+def test_ranks_that_training_lowers_are_the_same_when_it_resumes(
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
+) -> None:
+    made, asked = bench(schedule="constant"), Point(POINT, {"sparsity": LOSING})
+    *_, last = climb(made, asked, [0.4, 1.6, 2.6, None], artifacts)
+    assert last.settled is not None
+    assert last == run_trial(made, asked, 3, artifacts)
 
 
 def test_checkpoint_keeps_the_average_beside_the_weights(
@@ -169,7 +182,7 @@ def test_checkpoint_keeps_the_average_beside_the_weights(
     assert not torch.equal(kept[1][f"average/{name}"], kept[1][f"model/{name}"])
 
 
-@pytest.mark.parametrize("penalties", [{}, {"entropy": 0.3, "orthogonality": 0.1}])
+@pytest.mark.parametrize("penalties", PENALTIES)
 def test_rung_results_do_not_depend_on_how_it_was_reached(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore, penalties: dict[str, float]
 ) -> None:
