@@ -31,6 +31,7 @@ from rank_search.tasks import seeded
 CALIBRATION: Final = 2
 NORMS: Final = 8
 COSTS: Final = ("params", "macs")
+FAMILIES: Final = ("filter-basis", "block-svd-4", "block-svd-8", "block-svd-16", "tensor-train", "kronecker-sum")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("--options", type=json.loads, default={}, help="of the task, beside those of the file")
     parser.add_argument("--forms", nargs="+")
-    parser.add_argument("--families", nargs="+", default=["filter-basis", "block-svd-4", "block-svd-8", "block-svd-16"])
+    parser.add_argument("--families", nargs="+", default=FAMILIES)
     parser.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.45, 0.3])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, help="a folder that keeps the errors of fits for the next run")

@@ -88,10 +88,14 @@ WRITTEN = [
     (1, "svd"),
     (1, "filter-basis"),
     (1, "block-svd-4"),
+    (1, "kronecker-sum"),
+    (1, "tensor-train"),
     (3, "svd-spatial"),
     (3, "tucker2"),
     (3, "filter-basis"),
     (3, "block-svd-8"),
+    (3, "kronecker-sum"),
+    (3, "tensor-train"),
 ]
 
 
