@@ -1,12 +1,14 @@
 """What each further family of factorizations brings to others: nothing is trained.
 
 Run: python -m benchmarks.families studies/cifar_resnet.toml [--options '{"data": "…"}'] [--families filter-basis …]
+[--tie 'layer1.*' …]
 
 For each share of the parameters, and of the MACs, the exact allocation among the forms (`--forms`; if not said, those
 of the study file; `cp` takes minutes to fit), and among these and a family, fitted to the outputs on two batches of
-calibration data; batch norms are re-estimated on eight. Batches are drawn anew for each rng seed. A row has the error
-on the test data at each share, in %, and how many layers the family was chosen for; last come the means over the seeds.
-Parameters and MACs are counted on the model that is evaluated.
+calibration data; batch norms are re-estimated on eight. Batches are drawn anew for each rng seed. With `--tie` the
+layers that each of its globs matches are tied, whatever they become: pools, for families that share factors. A row has
+the error on the test data at each share, in %, and how many layers the family was chosen for; last come the means over
+the seeds. Parameters and MACs are counted on the model that is evaluated.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ class Found:
 class Measure:
     """Test errors of allocations of one study's model."""
 
-    def __init__(self, study: rs.Study, cache: Path) -> None:
-        self._study, self._cache = study, cache
+    def __init__(self, study: rs.Study, cache: Path, ties: Sequence[str] = ()) -> None:
+        self._study, self._cache, self._ties = study, cache, tuple((glob,) for glob in ties)
         self._task = load_task(study)
         self.model = self._task.model().eval()
         self._example = self._task.example()
@@ -59,7 +61,8 @@ class Measure:
         """At each share of the parameters, then of the MACs."""
         with seeded(seed):
             batches = list(islice(self._task.training(), NORMS))
-        layers = self._study.layers.model_copy(update={"factorizations": tuple(forms)})
+        changes = {"factorizations": tuple(forms)} | ({"tie": self._ties} if self._ties else {})
+        layers = self._study.layers.model_copy(update=changes)
         table = rs.options(self.model, batches[:CALIBRATION], example=self._example, layers=layers, cache=self._cache)
         allocations = [rs.allocate(table, params=share) for share in shares]
         allocations += [rs.allocate(table, macs=share) for share in shares]
@@ -94,6 +97,7 @@ def main() -> None:
     parser.add_argument("--options", type=json.loads, default={}, help="of the task, beside those of the file")
     parser.add_argument("--forms", nargs="+")
     parser.add_argument("--families", nargs="+", default=FAMILIES)
+    parser.add_argument("--tie", nargs="+", default=[], metavar="GLOB")
     parser.add_argument("--shares", nargs="+", type=float, default=[0.6, 0.45, 0.3])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, help="a folder that keeps the errors of fits for the next run")
@@ -102,7 +106,7 @@ def main() -> None:
     study = rs.load_study(given.study)
     named = study.task.model_copy(update={"options": {**study.task.options, **given.options}})
     with tempfile.TemporaryDirectory() as passing:
-        measure = Measure(study.model_copy(update={"task": named}), given.cache or Path(passing))
+        measure = Measure(study.model_copy(update={"task": named}), given.cache or Path(passing), given.tie)
         print(f"dense: {measure.error(measure.model):.2f} %; then the error (layers with the family) at")
         print(f"{'':32}" + "".join(f"{share:6.0%} {cost:7}" for cost in COSTS for share in given.shares))
         rows: dict[str, list[list[Found]]] = {}

@@ -11,7 +11,7 @@ from torch import nn
 from rank_search.errors import ExportError
 from rank_search.export.pretrained import require_pretrained
 from rank_search.export.recorded import recorded
-from rank_search.export.replacements import sizes_of_parts
+from rank_search.export.replacements import require_own_factors, sizes_of_parts
 from rank_search.layers import Factorization, Opened, axes_of
 from rank_search.study import Problem
 
@@ -55,6 +55,7 @@ def _forms(problem: Problem) -> Iterator[str]:
             with torch.device("meta"):
                 form: Factorization = problem.plugins[chosen](layer, **values)
             try:
+                require_own_factors(form)
                 recorded(form)
             except ExportError as error:
                 yield f"{chosen} for {name} and others of the kind {layer.kind}, as {error}"

@@ -10,7 +10,7 @@ from torch import nn
 
 from rank_search.errors import ExportError
 from rank_search.export.recorded import Recorded, recorded
-from rank_search.layers import Factorization, Opened, Parts, name_of
+from rank_search.layers import Factorization, Opened, Parts, name_of, shares_factors
 
 _BY_RANK: Final = ("linear", "transformers-conv1d", "embedding")
 """Kinds of layers that as `svd` are told by their rank alone."""
@@ -65,6 +65,7 @@ class Replacements:
         if isinstance(module, Opened):
             self.parts[name] = sizes_of_parts(module)
         elif isinstance(module, Factorization):
+            require_own_factors(module)
             ties = {tie.name: model.get_submodule(tie.name) for tie in module.layer.ties}
             if all(_is_by_rank(module, each) for each in (module, *ties.values())):
                 self.ranks[name] = int(module.values["rank"])
@@ -97,6 +98,16 @@ class Replacements:
         name = f"computed_{len(self.functions)}"
         self.functions[name] = computed.function(name, about)
         return name
+
+
+def require_own_factors(form: Factorization) -> None:
+    """Refuse a form that shares factors with those of other layers: transformers would save these as parts of each.
+
+    Raises:
+        ExportError: it does.
+    """
+    if shares_factors(form):
+        raise ExportError("its factors are also those of the layers that it is tied to")
 
 
 def _is_by_rank(form: Factorization, module: Any) -> bool:

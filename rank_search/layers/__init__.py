@@ -46,7 +46,19 @@ from rank_search.layers.plugins import (
     plugin_version,
     resolved,
 )
-from rank_search.layers.replace import Plugins, factorize, recompose, skeleton
+from rank_search.layers.pools import (
+    Plugins,
+    PooledFactorization,
+    fit_together,
+    is_pooled,
+    pool_memo,
+    pool_names,
+    share,
+    shares_factors,
+    taken_together,
+    with_pools,
+)
+from rank_search.layers.replace import factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
 from rank_search.layers.settled_form import SettledForm, left_of, settled_form
 from rank_search.layers.stored import drop_not_stored, not_stored
@@ -73,6 +85,7 @@ __all__ = [
     "OtherInputs",
     "Parts",
     "Plugins",
+    "PooledFactorization",
     "SettledForm",
     "Skipped",
     "TiedUse",
@@ -96,6 +109,7 @@ __all__ = [
     "factorize",
     "fit_closer",
     "fit_to",
+    "fit_together",
     "folded_in",
     "forward",
     "fuse",
@@ -104,6 +118,7 @@ __all__ = [
     "input_of",
     "installed",
     "is_folded",
+    "is_pooled",
     "layer_by_layer",
     "layer_cost",
     "layer_in",
@@ -128,6 +143,8 @@ __all__ = [
     "plugin_code",
     "plugin_errors",
     "plugin_version",
+    "pool_memo",
+    "pool_names",
     "recompose",
     "repeated",
     "require_ordinary",
@@ -135,8 +152,11 @@ __all__ = [
     "root",
     "seen_outputs",
     "settled_form",
+    "share",
+    "shares_factors",
     "skeleton",
     "take_inventory",
+    "taken_together",
     "tensor_distance",
     "tensors_of",
     "tied_in",
@@ -144,6 +164,7 @@ __all__ = [
     "viewed",
     "weight_in",
     "weight_of",
+    "with_pools",
     "with_tensors",
 ]
 

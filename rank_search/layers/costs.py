@@ -18,6 +18,7 @@ from rank_search.layers.counting import WHOLE, multiply_adds
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.layer import Layer
 from rank_search.layers.plugins import plugin_errors
+from rank_search.layers.pools import borrowed, is_pooled, pool_id
 from rank_search.layers.tied_use import TiedUse
 from rank_search.point import Choice
 
@@ -119,13 +120,20 @@ def count_nonzeros(module: nn.Module) -> int:
     2
     """
     forms = [each for each in module.modules() if isinstance(each, Factorization)]
-    inside = {id(each) for form in forms for each in _factors(form)}
+    inside = {id(each) for each in _factors(forms)}
     others = sum(_nonzeros([each]) for each in module.parameters() if id(each) not in inside)
-    return others + sum(min(_nonzeros(_factors(form)), _nonzeros([form.dense()])) for form in forms)
+    pools: dict[int, list[Factorization]] = {}
+    for form in forms:
+        pools.setdefault(pool_id(form), []).append(form)
+    return others + sum(
+        min(_nonzeros(_factors(pool)), _nonzeros(each.dense() for each in pool)) for pool in pools.values()
+    )
 
 
-def _factors(form: Factorization) -> list[Tensor]:
-    return [each for each in form.parameters() if each is not form.bias]
+def _factors(forms: Iterable[Factorization]) -> list[Tensor]:
+    """All but the biases, each once."""
+    found = {id(each): each for form in forms for each in form.parameters() if each is not form.bias}
+    return list(found.values())
 
 
 def _nonzeros(tensors: Iterable[Tensor]) -> int:
@@ -152,12 +160,15 @@ class DenseForm(nn.Module):
 def layer_cost(layer: Layer, plugin: type[Factorization] | None, choice: Choice) -> Cost:
     """Cost of one layer under a choice, with its ties, counted on modules on the meta device (nothing is allocated).
 
-    `plugin` is the class that `choice.factorization` names, None for dense. Equal questions are answered from
-    memory. Complexity: one forward on the meta device, well under a millisecond.
+    `plugin` is the class that `choice.factorization` names, None for dense. What the forms of a pool share is a cost of
+    its first layer. Equal questions are answered from memory. Complexity: one forward on the meta device, well under a
+    millisecond.
 
     Raises:
         ContractError: the plugin raises.
     """
+    if layer.pool and not is_pooled(plugin):
+        layer = replace(layer, pool=(), place=0)
     return _layer_cost(layer, plugin, tuple(sorted(choice.values.items())))
 
 
@@ -184,7 +195,8 @@ def _counted(make: Callable[[], nn.Module], layer: Layer) -> Cost:
         users = [module, *(TiedUse(tie, module).eval() for tie in layer.ties)]
         with made_weights(module):
             macs = sum(_macs_of(user, its) for user, its in zip(users, layer.users, strict=True))
-    return Cost(sum(map(count_params, users)), _share(macs, layer.examples))
+    elsewhere = borrowed(module) if isinstance(module, Factorization) else 0
+    return Cost(sum(map(count_params, users)) - elsewhere, _share(macs, layer.examples))
 
 
 def _macs_of(module: nn.Module, layer: Layer) -> int:

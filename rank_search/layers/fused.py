@@ -16,6 +16,7 @@ from rank_search.layers.calls import Call, Example, forward, tensors_of
 from rank_search.layers.copies import copied
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.opener import Opened
+from rank_search.layers.pools import own_parameters, share
 
 CLOSE: Final = 1e-5
 """How far the outputs of a fused model may be from the model's, relative to the largest one."""
@@ -169,6 +170,7 @@ def _fuse_factorization(module: Factorization, norm: _BatchNorm) -> Factorizatio
             if fused.bias is None:
                 return None
             fused.bias.copy_(fused.bias * scale + shift)
+            share([module, fused])
             return fused
     return None
 
@@ -201,7 +203,7 @@ def _slots(module: Factorization) -> Iterator[tuple[Slot, ...]]:
     """Where the rows may be: one factor, or two (a sum of two terms); the factors as long as the output somewhere."""
     found = [
         (name, mode)
-        for name, factor in module.named_parameters()
+        for name, factor in own_parameters(module).items()
         for mode, size in enumerate(factor.shape)
         if name != "bias" and size == module.layer.out_features
     ]

@@ -44,6 +44,9 @@ class Layer:
         padding_idx: of a layer of one-hot inputs, the one through which no gradient goes, as in `torch.nn.Embedding`.
         ties: further modules that have this layer's weight as theirs, each as a layer with its own name and inputs:
             some look up its rows, others are of the same geometry. Whatever stands for the layer serves them, too.
+        pool: the layers that it is tied to by `[layers] tie`, itself among them, in order; () for a layer by itself,
+            and where no factorization asks for it (see `PooledFactorization`).
+        place: its own in the pool.
     """
 
     name: str
@@ -62,6 +65,8 @@ class Layer:
     ties: tuple[Layer, ...] = field(default=(), repr=False)
     groups: int = field(default=1, repr=False)
     output_padding: tuple[int, ...] = field(default=(), repr=False)
+    pool: tuple[Layer, ...] = field(default=(), repr=False)
+    place: int = field(default=0, repr=False)
 
     def __repr__(self) -> str:
         """Numbers are kept under this text: what is newer than they are is shown only where there is any."""
@@ -89,6 +94,11 @@ class Layer:
     def users(self) -> tuple[Layer, ...]:
         """The layer and its ties: all that uses its weight."""
         return (self, *self.ties)
+
+    @property
+    def members(self) -> tuple[Layer, ...]:
+        """The layers of its pool; of a layer by itself that one."""
+        return self.pool or (self,)
 
     @property
     def out_features(self) -> int:

@@ -18,6 +18,7 @@ from rank_search.layers.opened_models import opened
 from rank_search.layers.opening import is_folded
 from rank_search.layers.ordinary import in_evaluation
 from rank_search.layers.plugins import name_of
+from rank_search.layers.pools import borrowed
 from rank_search.layers.tied_layers import tied_in
 from rank_search.point import Choice
 
@@ -147,7 +148,7 @@ def _dense(model: nn.Module, given: nn.Module, inventory: Inventory, name: str) 
 def _factorized(model: nn.Module, name: str, macs: Mapping[str, float]) -> ModelLayer:
     module = cast("Factorization", model.get_submodule(name))
     ties = [tie.name for tie in module.layer.ties]
-    params = count_params(module) + sum(count_params(model.get_submodule(tie)) for tie in ties)
+    params = count_params(module) - borrowed(module) + sum(count_params(model.get_submodule(tie)) for tie in ties)
     total = sum(macs.get(each, 0) for each in (name, *ties))
     return ModelLayer(name, name_of(type(module)), module.layer.shape, module.values, params, total)
 

@@ -10,16 +10,15 @@ from torch import nn
 from rank_search.errors import LayerError
 from rank_search.layers.bases import Bases
 from rank_search.layers.copies import copied
-from rank_search.layers.factorization import Factorization, axes_of, fit_to
+from rank_search.layers.factorization import Factorization, axes_of
 from rank_search.layers.fast_paths import step_aside, step_back
 from rank_search.layers.fused import channels_last, is_channels_last
 from rank_search.layers.kinds import kind_of, weight_in
 from rank_search.layers.layer import Layer
 from rank_search.layers.opening import layer_in, opened_for, put_at, with_closed
+from rank_search.layers.pools import Plugins, check_pools, fit_together, pools_of, share
 from rank_search.layers.tied_use import TiedUse
 from rank_search.point import Choice, Point
-
-Plugins = Mapping[str, type[Factorization]]
 
 
 def factorize(
@@ -45,18 +44,15 @@ def factorize(
     """
     check_point(point, layers, plugins)
     model = opened_for(model, [name for name, _ in _factorized(point)])
-    made: dict[str, nn.Module] = {}
-    for name, choice in _factorized(point):
-        dense = _dense(model, name)
-        factorization = _made_like(dense, layers[name], plugins[choice.factorization], choice)
-        fit_to(factorization, weight_in(dense).detach(), bases(name))
-        if factorization.bias is not None:
+    forms = _forms(model, point, layers, plugins)
+    for names in pools_of(forms):
+        weights = [weight_in(_dense(model, name)).detach() for name in names]
+        fit_together([forms[name] for name in names], weights, [bases(name) for name in names])
+    for name, form in forms.items():
+        if form.bias is not None:
             with torch.no_grad():
-                factorization.bias.copy_(dense.get_parameter("bias"))
-        made |= {name: factorization, **tied_uses(model, layers[name], factorization)}
-    replaced = _replaced(model, made, layers)
-    step_aside(replaced)
-    return replaced
+                form.bias.copy_(_dense(model, name).get_parameter("bias"))
+    return _with_forms(model, forms, layers)
 
 
 def recompose(model: nn.Module, dense: nn.Module, layers: Mapping[str, Layer]) -> nn.Module:
@@ -96,13 +92,7 @@ def skeleton(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugin
     """
     check_point(point, layers, plugins)
     model = opened_for(model, [name for name, _ in _factorized(point)])
-    made: dict[str, nn.Module] = {}
-    for name, choice in _factorized(point):
-        form = _made_like(_dense(model, name), layers[name], plugins[choice.factorization], choice)
-        made |= {name: form, **tied_uses(model, layers[name], form)}
-    replaced = _replaced(model, made, layers)
-    step_aside(replaced)
-    return replaced
+    return _with_forms(model, _forms(model, point, layers, plugins), layers)
 
 
 def check_point(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> None:
@@ -110,7 +100,7 @@ def check_point(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> 
 
     Raises:
         LayerError: an unknown layer, a factorization that is not at hand or does not apply, a missing or
-            unknown axis, or a value outside its range.
+            unknown axis, a value outside its range, or layers of one pool that are not all the same.
     """
     for name, choice in _factorized(point):
         if name not in layers:
@@ -123,6 +113,7 @@ def check_point(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> 
                 f"it uses: dense, {', '.join(plugins)}."
             )
         _check_values(name, choice, layers[name], plugins[choice.factorization])
+    check_pools(point, layers, plugins)
 
 
 def _check_values(name: str, choice: Choice, layer: Layer, plugin: type[Factorization]) -> None:
@@ -140,6 +131,26 @@ def _check_values(name: str, choice: Choice, layer: Layer, plugin: type[Factoriz
                 f"{key} of {choice.factorization} for layer {name!r} is {value}; it must lie in "
                 f"[{axes[key].low:g}, {axes[key].high:g}]."
             )
+
+
+def _forms(model: nn.Module, point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> dict[str, Factorization]:
+    """What the point chooses, not set yet, by layer; those of a pool with the factors that they share."""
+    made = {
+        name: _made_like(_dense(model, name), layers[name], plugins[choice.factorization], choice)
+        for name, choice in _factorized(point)
+    }
+    for names in pools_of(made):
+        share([made[name] for name in names])
+    return made
+
+
+def _with_forms(model: nn.Module, forms: Mapping[str, Factorization], layers: Mapping[str, Layer]) -> nn.Module:
+    made: dict[str, nn.Module] = {}
+    for name, form in forms.items():
+        made |= {name: form, **tied_uses(model, layers[name], form)}
+    replaced = _replaced(model, made, layers)
+    step_aside(replaced)
+    return replaced
 
 
 def _factorized(point: Point) -> list[tuple[str, Choice]]:

@@ -13,7 +13,7 @@ from rank_search.layers.globs import matches
 from rank_search.layers.layer import Layer
 from rank_search.layers.parts import RULE
 from rank_search.layers.plugins import plugin_errors
-from rank_search.layers.replace import Plugins
+from rank_search.layers.pools import Plugins
 from rank_search.layers.tie_patterns import Captured, tied
 
 

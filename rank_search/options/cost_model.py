@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from rank_search.layers import Cost, Factorization, Layer, layer_cost
+from rank_search.layers import Cost, Factorization, Layer, is_pooled, layer_cost
 from rank_search.options.form_speeds import Forms
 from rank_search.point import Choice, Point
 
@@ -49,6 +49,7 @@ class CostModel:
     ) -> None:
         # Without their names, layers of one geometry share their counts.
         self._layers = {name: replace(layer, name="", aliases=()) for name, layer in layers.items()}
+        self._pools = {name: tuple(each.name for each in layer.pool) or (name,) for name, layer in layers.items()}
         self._plugins = dict(plugins)
         self._rest = rest
         self._forms = forms
@@ -93,9 +94,12 @@ class CostModel:
     def judged(self, name: str, choice: Choice) -> dict[str, tuple[float, float]]:
         """The counted costs that decide whether it saves, each with the dense layer's.
 
+        Where tied layers would share factors, they are those of the whole pool, which takes the choice together.
         What a form stores whose training makes weights zero (`trained_sparse`) is not known before: it counts as less.
         """
-        layer, chosen, dense = self._layers[name], self.layer_cost(name, choice), self.layer_cost(name, Choice())
+        layer, together = self._layers[name], self.together(name, choice)
+        chosen = sum((self.layer_cost(each, choice) for each in together), Cost(0, 0))
+        dense = sum((self.layer_cost(each, Choice()) for each in together), Cost(0, 0))
         found = {"params": (float(chosen.params), float(dense.params)), "macs": (chosen.macs, dense.macs)}
         if self._asked & OF_STORED and not choice.is_dense and self._plugins[choice.factorization].trained_sparse:
             found["params"] = (-math.inf, found["params"][1])
@@ -103,15 +107,30 @@ class CostModel:
         return {cost: found[cost] for cost in wanted}
 
     def time_ratio(self, name: str, choice: Choice) -> float | None:
-        """How long the form takes in units of the dense layer; None where that is not known."""
+        """How long the form takes in units of the dense layer; None where that is not known.
+
+        Of layers that share factors the mean, weighed by the dense layers' MACs.
+        """
         if self._forms is None:
             return None
-        return self._forms.ratio(name, choice.factorization, self.layer_cost(name, choice).macs)
+        parts = []
+        for each in self.together(name, choice):
+            ratio = self._forms.ratio(each, choice.factorization, self.layer_cost(each, choice).macs)
+            parts += [] if ratio is None else [(ratio, self.layer_cost(each, Choice()).macs)]
+        if len(parts) < 2:
+            return parts[0][0] if parts else None
+        return sum(ratio * macs for ratio, macs in parts) / sum(macs for _, macs in parts)
 
     def layer_cost(self, name: str, choice: Choice) -> Cost:
-        """What one layer costs under a choice."""
-        plugin = None if choice.is_dense else self._plugins[choice.factorization]
-        return layer_cost(self._layers[name], plugin, choice)
+        """What one layer costs under a choice; what it shares with others is a cost of the first of them."""
+        return layer_cost(self._layers[name], self._plugin(choice), choice)
+
+    def together(self, name: str, choice: Choice) -> tuple[str, ...]:
+        """The layers that take the choice together: more than one where tied layers share factors."""
+        return self._pools[name] if is_pooled(self._plugin(choice)) else (name,)
+
+    def _plugin(self, choice: Choice) -> type[Factorization] | None:
+        return None if choice.is_dense else self._plugins[choice.factorization]
 
 
 def normalized(costs: CostModel, layer: str, choice: Choice) -> Choice:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 
 import torch
 from torch import Tensor
 
-from rank_search.layers import Bases, Example, Factorization, Layer, fit_to, output_error, plugin_errors
+from rank_search.layers import (
+    Bases,
+    Example,
+    Factorization,
+    Layer,
+    fit_together,
+    output_error,
+    plugin_errors,
+    pool_names,
+    share,
+)
 from rank_search.point import Choice
 from rank_search.priors import KeptNumbers
 
@@ -52,6 +62,7 @@ class Fits:
         self.example = example
         self.layers, self.plugins, self.weights, self.bases = layers, plugins, weights, bases
         self._totals: dict[str, float] = {}
+        self._of_pools: dict[tuple[str, str], Mapping[str, float]] = {}
         self.shares: Mapping[str, float] = {}
         self._kept_of = kept
         self._kept: dict[tuple[str, str], KeptNumbers] = {}
@@ -78,7 +89,7 @@ class Fits:
         """The same, the errors of some layers times a factor: how much more they count than those of others."""
         fits = Fits(self.layers, self.plugins, self.weights, self.bases, self._kept_of, self.example)
         fits.shares = dict(shares)
-        fits._kept, fits._totals = self._kept, self._totals
+        fits._kept, fits._totals, fits._of_pools = self._kept, self._totals, self._of_pools
         return fits
 
     def save(self) -> None:
@@ -86,15 +97,32 @@ class Fits:
         for each in self._kept.values():
             each.save()
 
-    @torch.no_grad()
     def _measured(self, layer: str, choice: Choice) -> float:
-        weight, bases, plugin = self.weights(layer), self.bases(layer), self.plugins[choice.factorization]
-        with plugin_errors(plugin, "fit()", self.layers[layer]):
-            module = plugin(self.layers[layer], **choice.values)
-            if weight.device != torch.get_default_device():  # of a small one it takes as long as the fit
-                module = module.to(weight.device)
-            fit_to(module, weight, bases)
-            fitted = module.dense()
+        names = pool_names(self.layers[layer], self.plugins[choice.factorization])
+        if len(names) == 1:
+            return self._error_of(layer, self._fitted(names, choice)[layer])
+        key = names[0], repr(choice.to_json())
+        if key not in self._of_pools:
+            fitted = self._fitted(names, choice)
+            self._of_pools[key] = {name: self._error_of(name, fitted[name]) for name in names}
+        return self._of_pools[key][layer]
+
+    @torch.no_grad()
+    def _fitted(self, names: Sequence[str], choice: Choice) -> Mapping[str, Tensor]:
+        """What the forms of these layers, fitted together, stand for."""
+        weights, bases = [self.weights(name) for name in names], [self.bases(name) for name in names]
+        plugin = self.plugins[choice.factorization]
+        with plugin_errors(plugin, "fit()", self.layers[names[0]]):
+            forms = [plugin(self.layers[name], **choice.values) for name in names]
+            for form, weight in zip(forms, weights, strict=True):
+                if weight.device != torch.get_default_device():  # of a small one it takes as long as the fit
+                    form.to(weight.device)
+            share(forms)
+            fit_together(forms, weights, bases)
+            return {name: form.dense() for name, form in zip(names, forms, strict=True)}
+
+    def _error_of(self, layer: str, fitted: Tensor) -> float:
+        weight, bases = self.weights(layer), self.bases(layer)
         if layer not in self._totals:
             self._totals[layer] = _error(weight, torch.zeros_like(weight), bases)
         total = self._totals[layer]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rank_search.errors import LayerError
-from rank_search.layers import Axis, Layer, Plugins, axes_of
+from rank_search.layers import Axis, Layer, Plugins, axes_of, pool_names
 from rank_search.options.ranges import AxisRange, Group
 
 Priors = Mapping[tuple[str, str, str], float]
@@ -60,14 +60,16 @@ def _common_axes(
     common = [name for name in plugins if all(found[layer.name][name] for layer in layers)]
     if not common:
         return {}
+    pools = {(layer.name, name): pool_names(layer, plugins[name]) for layer in layers for name in common}
     return {
         layer: {
-            name: tuple(_range(axis, (layer, name, axis.name), priors) for axis in by_name[name]) for name in common
+            name: tuple(_range(axis, pools[layer, name], name, priors) for axis in by_name[name]) for name in common
         }
         for layer, by_name in found.items()
     }
 
 
-def _range(axis: Axis, where: tuple[str, str, str], priors: Priors | None) -> AxisRange:
-    prior = axis.high if priors is None else min(max(priors[where], axis.low), axis.high)
-    return AxisRange(axis.name, axis.low, axis.high, prior, axis.integer)
+def _range(axis: Axis, pool: Sequence[str], factorization: str, priors: Priors | None) -> AxisRange:
+    """The range of an axis; its prior is the largest of the layers that have the axis in common."""
+    known = axis.high if priors is None else max(priors[layer, factorization, axis.name] for layer in pool)
+    return AxisRange(axis.name, axis.low, axis.high, min(max(known, axis.low), axis.high), axis.integer)

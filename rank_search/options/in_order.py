@@ -8,7 +8,18 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from rank_search.layers import Bases, Factorization, Layer, OtherInputs, Plugins, factorize, fit_to, layer_in, weight_of
+from rank_search.layers import (
+    Bases,
+    Factorization,
+    Layer,
+    OtherInputs,
+    Plugins,
+    factorize,
+    fit_to,
+    layer_in,
+    shares_factors,
+    weight_of,
+)
 from rank_search.point import Point
 from rank_search.quantization import reestimate_batchnorm, reestimate_on
 from rank_search.tasks import CalibrationPass, ForwardPass, LayerMoments, LossPass, of_uses, seeded
@@ -30,7 +41,8 @@ def factorize_in_order(
     statistics taken again; what is seen of a block is dropped when its layers are fitted. The first block sees what it
     sees in the dense model: where the bases are from the same batches, there is no pass for it. A layer that runs more
     than once, or has others tied to it, is fitted before the first time. One that no batch reaches keeps its fit to
-    what it sees in the dense model. What the loss sees of the outputs stays that of the dense model, too.
+    what it sees in the dense model, and so do forms that share factors, as they are fitted together. What the loss sees
+    of the outputs stays that of the dense model, too.
 
     Args:
         bases: made of what the layers of the dense model see.
@@ -52,7 +64,7 @@ def factorize_in_order(
             found = {} if is_known else _seen(calibration, model, made, {name: chosen[name] for name in block}, bases)
             for name in block:
                 dense[name]()
-                if name in found:
+                if name in found and not shares_factors(_form(made, name)):
                     weight = weight_of(model, name)
                     fit_to(_form(made, name), weight, OtherInputs(weight, bases(name), found[name]))
     return made

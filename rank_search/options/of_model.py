@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,10 @@ from rank_search.layers import (
     opened_for,
     opened_inventory,
     plugin_code,
+    pool_names,
+    taken_together,
     weight_of,
+    with_pools,
 )
 from rank_search.options.cost_model import CostModel
 from rank_search.options.cuts import CutMeasure, calibrated
@@ -87,8 +91,10 @@ def options(
     plugins = {name: load_plugin(name) for name in settings.plugin_names()}
     inventory = opened_inventory(model, example, settings.include, settings.exclude, split=settings.split)
     inventory.require_layers()
-    choices = settings.choices(inventory.layers, plugins)
-    groups = build_groups(inventory.layers, plugins, settings.groups(inventory.layers), choices)
+    ties = settings.groups(inventory.layers)
+    inventory = replace(inventory, layers=with_pools(inventory.layers, ties, plugins))
+    choices = taken_together(settings.choices(inventory.layers, plugins), ties, plugins)
+    groups = build_groups(inventory.layers, plugins, ties, choices)
     chosen = {name: inventory.layers[name] for group in groups for name in group.layers}
     some = [] if batches is None else list(islice(batches, LOOKED_AT))
     led_back = loss if sampled_loss is None else sampled_loss
@@ -122,7 +128,9 @@ def fits_of(
     made_by = {name: plugin_code(name, plugin, folder) for name, plugin in plugins.items()}
 
     def kept(layer: str, factorization: str) -> KeptNumbers:
-        return bases[layer].numbers(f"errors {layers[layer]} {made_by[factorization]}")
+        pool = pool_names(layers[layer], plugins[factorization])
+        together = "" if len(pool) == 1 else f" with {[(str(layers[name]), bases[name].key.hex()) for name in pool]}"
+        return bases[layer].numbers(f"errors {layers[layer]} {made_by[factorization]}{together}")
 
     def weights(layer: str) -> Tensor:
         return bases[layer].weight

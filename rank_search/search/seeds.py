@@ -160,12 +160,24 @@ def _middle_penalties(space: Space, layers: Mapping[str, Choice]) -> dict[str, f
 
 
 def _named(space: Space, costs: CostModel, settings: SeedPointSettings) -> Point:
-    layers = {layer: normalized(costs, layer, choice) for layer, choice in named_choices(space, settings).items()}
+    named = named_choices(space, settings)
+    _check_pools(costs, named, settings.name)
+    layers = {layer: normalized(costs, layer, choice) for layer, choice in named.items()}
     penalties = _middle_penalties(space, layers)
     for name in ("orthogonality", "entropy", "sparsity"):
         if (strength := getattr(settings, name)) is not None:
             penalties |= _allowed(space, name, strength, settings.name)
     return Point(layers, without_frames(layers, penalties))
+
+
+def _check_pools(costs: CostModel, named: Mapping[str, Choice], where: str) -> None:
+    for layer, choice in named.items():
+        if apart := [other for other in costs.together(layer, choice) if named[other] != choice]:
+            raise StudyFileError(
+                f"In [search.seeds] point {where!r}, layer {layer!r} is {choice.factorization}, and {', '.join(apart)} "
+                "not, or with other values. It shares factors between tied layers, so that all of them take it with "
+                "the same values, or none does."
+            )
 
 
 def named_choices(space: Space, settings: SeedPointSettings) -> dict[str, Choice]:

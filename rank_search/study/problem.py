@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from torch import nn
@@ -23,7 +23,9 @@ from rank_search.layers import (
     opened_inventory,
     require_ordinary,
     resolved,
+    taken_together,
     tensors_of,
+    with_pools,
 )
 from rank_search.store import StudyRecord
 from rank_search.study.factory import load_task
@@ -84,8 +86,9 @@ def read_problem(study: Study, task: Task | None = None) -> Problem:
     _steps.info("Looking at the layers")
     examples = counted_on(model, _examples(task))
     inventory = opened_inventory(model, examples[0], settings.include, settings.exclude, examples[1:], settings.split)
-    choices = settings.choices(inventory.layers, plugins)
     groups = settings.groups(inventory.layers)
+    inventory = replace(inventory, layers=with_pools(inventory.layers, groups, plugins))
+    choices = taken_together(settings.choices(inventory.layers, plugins), groups, plugins)
     begun = _begun(study, model, [name for name, own in choices.items() if own])
     return Problem(study, task, begun, model, inventory, plugins, choices, groups, examples)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from rank_search.errors import ContractError
-from rank_search.layers import Axis, Factorization, Layer, axes_of
+from rank_search.layers import Axis, Factorization, Layer, PooledFactorization, axes_of, is_pooled
 from rank_search.testing.case import Case, axis_values
 from rank_search.testing.geometries import geometries_for
 from rank_search.testing.laws import LAWS
+from rank_search.testing.pool_law import POOLS, PoolCase
 
 if TYPE_CHECKING:
     import pytest
@@ -37,11 +38,13 @@ def check_factorization(
 
     `equality` claims more: that a fit is as close as the largest tail of its spectra, which is as close as can
     be. What the factorization raises is a broken law, not an exception. A factorization that applies to no
-    layer at all breaks Life.
+    layer at all breaks Life. Of one that shares factors, the laws are tried on layers by themselves, and a seventh,
+    Pool, on pools of three.
     """
     tried = (*geometries_for(factorization), *layers)
     results = [check_law(law, factorization, layer, equality) for law in LAWS for layer in tried]
-    return [*results, *check_use(factorization, tried)]
+    pools = [check_pool(factorization, pool) for pool in POOLS] if is_pooled(factorization) else []
+    return [*results, *pools, *check_use(factorization, tried)]
 
 
 def check_law(law: str, factorization: type[Factorization], layer: Layer, equality: bool = False) -> LawResult:
@@ -57,6 +60,18 @@ def check_law(law: str, factorization: type[Factorization], layer: Layer, equali
     except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
         return LawResult(law, False, f"with {_written(values)}: {_where(error)}", layer.name)
     return LawResult(law, True, _tried(choices), layer.name)
+
+
+def check_pool(factorization: type[Factorization], pool: str) -> LawResult:
+    """Try a factorization that shares factors on one of `POOLS`, with low, high and middle axis values."""
+    try:
+        if not issubclass(factorization, PooledFactorization):
+            raise ContractError(f"{factorization.__name__} is no PooledFactorization, so that it has no pools.")
+        case = PoolCase.of(factorization, *POOLS[pool])
+        violations, tried = list(case.violations()), _tried(case.tried())
+    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+        return LawResult("Pool", False, _where(error), pool)
+    return LawResult("Pool", not violations, "; ".join(violations) or tried, pool)
 
 
 def check_use(factorization: type[Factorization], layers: tuple[Layer, ...]) -> list[LawResult]:
@@ -116,6 +131,11 @@ class FactorizationLaws:
 
     def test_settling(self, layer: Layer) -> None:
         self.hold("Settling", layer)
+
+    def test_pools(self) -> None:
+        for pool in POOLS if is_pooled(self.factorization) else ():
+            result = check_pool(self.factorization, pool)
+            assert result.ok, str(result)
 
     def test_it_applies_to_some_layer(self) -> None:
         assert not check_use(self.factorization, (*geometries_for(self.factorization), *self.layers))

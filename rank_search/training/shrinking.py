@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.basics import Bool, Float
-from rank_search.layers import Factorization, layer_cost, owned
+from rank_search.layers import Factorization, layer_cost, owned, shares_factors
 from rank_search.point import Choice
 from rank_search.training.fine_tuning import SparsityPenalty
 from rank_search.training.penalties import frames
@@ -153,10 +153,14 @@ def balance_components(model: nn.Module, *, framed: bool) -> None:
 
 
 def _axes(model: nn.Module, framed: bool) -> Sequence[_Axis]:
-    """All axes that own slices of factors that are trained, without the frames if these are kept orthonormal."""
+    """All axes that own slices of factors that are trained, without the frames if these are kept orthonormal.
+
+    Those of forms that share factors keep their ranks: a component of one is in use by the others.
+    """
     kept = {frame.untyped_storage().data_ptr() for frame in frames(model)} if framed else set()
     found = []
-    for form in (module for module in model.modules() if isinstance(module, Factorization)):
+    forms = (module for module in model.modules() if isinstance(module, Factorization))
+    for form in (each for each in forms if not shares_factors(each)):
         for axis in form.values:
             slices = [(factor, mode) for factor, mode in owned(form, axis) if factor.requires_grad]
             slices = [each for each in slices if each[0].untyped_storage().data_ptr() not in kept]

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.coding import Grid
-from rank_search.layers import Factorization, Layer, Plugins, layer_cost, left_of, plugin_errors, settled_form
+from rank_search.layers import (
+    Factorization,
+    Layer,
+    Plugins,
+    layer_cost,
+    left_of,
+    plugin_errors,
+    settled_form,
+    shares_factors,
+)
 from rank_search.point import Choice, Point
 
 
@@ -38,7 +47,8 @@ def fold(model: nn.Module) -> None:
 def settled(model: nn.Module, trained: Settled, round_to: int = 1) -> Settled:
     """The same model without empty components (see `settled_form`): it computes the same, and is no larger.
 
-    Every factorization settles by itself, those of tied layers too; what is not factorized stays as it is.
+    Every factorization settles by itself, those of tied layers too, unless they share factors: these stay as they are,
+    as does what is not factorized.
 
     Args:
         model: the trained model; it is not changed.
@@ -72,10 +82,10 @@ def settled_costs(
 
 
 def _forms(model: nn.Module) -> Mapping[Factorization, list[str]]:
-    """Every factorization with its names in the model."""
+    """Every factorization whose factors are its own, with its names in the model."""
     found: dict[Factorization, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, Factorization):
+        if isinstance(module, Factorization) and not shares_factors(module):
             found.setdefault(module, []).append(name)
     return found
 

@@ -19,7 +19,10 @@ BUILT_IN = {
     "block-svd-8": "EightBlocks",
     "cp": "CP",
     "filter-basis": "FilterBasis",
+    "hashing": "Hashing",
+    "hashing-kronecker": "KroneckerHashing",
     "kronecker-sum": "KroneckerSum",
+    "shared-basis": "SharedBasis",
     "svd": "ChannelSVD",
     "svd-spatial": "SpatialSVD",
     "tensor-train": "TensorTrain",
@@ -72,7 +75,7 @@ def test_a_class_in_a_file(file: Path) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownPluginError, match="did you mean 'tucker2'") as raised:
         load_plugin("tucker")
-    assert "cp, dense, filter-basis, kronecker-sum, svd, svd-spatial" in str(raised.value)
+    assert "cp, dense, filter-basis, hashing, hashing-kronecker, kronecker-sum, shared-basis, svd" in str(raised.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
