@@ -90,13 +90,14 @@ class SharedBasis(PooledFactorization):
     @torch.no_grad()
     def fit_pool(cls, forms: Sequence[Self], weights: Sequence[Tensor], bases: Sequence[Bases]) -> None:
         n, rank = weights[0][0].numel(), len(forms[0].basis)
-        known = [each.moment for each in bases if each.moment is not None]
-        moments = known if len(known) == len(bases) else [torch.ones(n).to(weights[0])] * len(bases)
+        moments = [each.moment for each in bases if each.moment is not None]
 
         def solved() -> Tensor:
+            if len(moments) < len(bases):
+                P = shared_rows(weights, [torch.ones(n).to(weights[0])] * len(weights))
+                return torch.cat([P, *(_plain_fits(weight, P) for weight in weights)])
             P = shared_rows(weights, moments)
-            fits = [outer_fits(weight, P, moment) for weight, moment in zip(weights, moments, strict=True)]
-            return torch.cat([P, *fits])
+            return torch.cat([P, *map(outer_fits, weights, [P] * len(weights), moments)])
 
         P, *fits = torch.split(pool_memo(bases, weights, "shared-basis", solved), [n, *_rows(weights, n)])
         forms[0].basis.copy_(P[:, :rank].T.reshape(forms[0].basis.shape))
@@ -125,6 +126,11 @@ class SharedBasis(PooledFactorization):
     def frames(self) -> Iterable[Tensor]:
         """The basis, once for the pool."""
         return () if self.layer.place else (self.basis.flatten(1).T,)
+
+
+def _plain_fits(weight: Float[Tensor, "out ..."], P: Float[Tensor, "n k"]) -> Float[Tensor, "k+out k"]:
+    """What `outer_fits` gives where all inputs are as likely: exact, as the columns of P are orthonormal."""
+    return torch.cat([torch.eye(P.shape[1]).to(P), weight.flatten(1).to(P) @ P])
 
 
 def _rows(weights: Sequence[Tensor], n: int) -> list[int]:
