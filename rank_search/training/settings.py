@@ -151,6 +151,14 @@ class OverparameterizedSettings(BaseModel):
         allow_inf_nan=False,
         description="Strength of the orthogonality penalty on the frames, of the kind that `[training]` names.",
     )
+    ordered: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the steps that draw a rank of one layer and train without the components after it, so "
+        "that the first ones carry the most: the ordered low-rank training of Maestro (Horváth et al. 2024, "
+        "arXiv:2308.14929), where it is 1. 0 = off.",
+    )
     factorization: str = Field(
         default="",
         description="One of `[layers] factorizations`, whose full rank is the whole weight (`cp` has none). "
