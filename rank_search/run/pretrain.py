@@ -145,7 +145,7 @@ def _file_name(problem: Problem) -> str:
         "plugins": {name: plugin_version(name, study.folder) for name in problem.plugins},
         "orthogonality": study.overparameterized.orthogonality,
         **({"ordered": study.overparameterized.ordered} if study.overparameterized.ordered else {}),
-        "training": _training(study).model_dump(mode="json"),
+        "training": _training(study).model_dump(mode="json", exclude={"ordered"}),
         "rng seed": study.study.seed,
         "task": study.task.model_dump(mode="json"),
     }
