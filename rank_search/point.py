@@ -21,6 +21,9 @@ from rank_search.errors import QueryError
 
 DENSE: Final = "dense"
 
+CUT_OF: Final = "cut_of"
+"""What a store keeps beside a cut for the sampler: the number of the trial whose model it is."""
+
 AxisValue = int | float
 
 
@@ -98,6 +101,7 @@ class Outcome:
 
     `settled` is what its model has become, where training has emptied components of what was asked for: measurements
     and files are of that. `settled_costs` has parameters and MACs of each layer that is another one there, by name.
+    `row` has further results of the same training: its model, cut.
     """
 
     state: State
@@ -106,6 +110,16 @@ class Outcome:
     artifacts: tuple[Artifact, ...] = ()
     settled: Point | None = None
     settled_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    row: tuple[Cut, ...] = ()
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A trained model at smaller values: its point, what came of it, and what each factorized layer costs, by name."""
+
+    point: Point
+    outcome: Outcome
+    layer_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

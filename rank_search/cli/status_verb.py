@@ -143,6 +143,7 @@ def _headlines(found: Status) -> list[Row]:
     ago = found.seconds_since(found.activity.last_finished)
     shown = {
         "trials": f"{found.finished}{target} ({states or 'none yet'}){': complete' if found.complete else ''}",
+        **({"cuts": found.activity.cuts} if found.activity.cuts else {}),
         "in flight": len(found.activity.claims),
         "front": found.on_front or ("none: no trial is complete" if found.finished else 0),
         "hypervolume": found.hypervolume,
@@ -160,6 +161,7 @@ def _summary(found: Status) -> Row:
         "study": found.study.name,
         "trials": {str(state): count for state, count in found.activity.trials.items()},
         "finished": found.finished,
+        **({"cuts": found.activity.cuts} if found.activity.cuts else {}),
         "target": found.study.target,
         "complete": found.complete,
         "in_flight": len(found.activity.claims),

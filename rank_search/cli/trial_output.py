@@ -25,6 +25,7 @@ def front_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
         "measurements": dict(row.measurements),
         **({"ratios": found} if found else {}),
         "losses": dict(row.losses),
+        **({} if row.cut_of is None else {"cut_of": row.cut_of}),
         **row.model_point.to_json(),
         **({"asked": {name: row.point.layers[name].to_json() for name in settled}} if settled else {}),
     }

@@ -88,8 +88,8 @@ class Claims:
 
         None if every number has been given, or the source has no further point.
         """
-        while not self.exhausted and (number := self._store.next_number(self._study)) < self._plan.target:
-            asked = self._source.ask(number)
+        while not self.exhausted and self._store.begun(self._study) < self._plan.target:
+            asked = self._source.ask(self._store.next_number(self._study))
             if asked is None:
                 self.exhausted = True
                 return None

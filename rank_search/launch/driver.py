@@ -185,10 +185,12 @@ class SearchDriver:
             logs.result_dropped(job.number, attempt=job.attempt, worker=finished.worker)
         before = self._feed.known.checkpoint(job.number)
         del self._claims.held[job.number]
-        for row in self._feed.catch_up():
-            if mine and row.number == job.number:
+        rows = self._feed.catch_up()
+        for row in rows:
+            if mine and job.number in (row.number, row.cut_of):
                 self._observers.recorded(row)
         self._feed.drop([before] if before else [])
+        self._feed.drop_cuts(outcome, rows)
         self._observers.progressed(self.progress())
 
     def _write(self, finished: Finished, outcome: Outcome) -> bool:
@@ -205,6 +207,10 @@ class SearchDriver:
         if outcome.state is not State.COMPLETE:
             return outcome
         if job.budget < self._study.budget:
-            return replace(outcome, state=State.STOPPED)
+            return replace(outcome, state=State.STOPPED, row=())
+        row = tuple(replace(each, outcome=self._feasible(each.outcome)) for each in outcome.row)
+        return replace(self._feasible(outcome), row=row)
+
+    def _feasible(self, outcome: Outcome) -> Outcome:
         broken = check(self._plan.constraints, outcome.measurements, self._study.dense)
         return replace(outcome, state=State.INFEASIBLE, reason="; ".join(broken)) if broken else outcome

@@ -25,7 +25,7 @@ class FinishedTrials:
 
     @property
     def numbers(self) -> set[int]:
-        """Of the trials that have finished, be it at a rung."""
+        """Of the trials that have finished, be it at a rung; cuts of their models are none."""
         return set(self._states)
 
     @property
@@ -58,7 +58,8 @@ class FinishedTrials:
         """
         for row in rows:
             self.last_id = max(self.last_id, row.id)
-            self._states[row.number] = row.state
+            if row.cut_of is None:
+                self._states[row.number] = row.state
             self._keep_checkpoint(row)
         newcomers = [row for row in rows if self._is_member(row)]
         beaten = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Sequence
-from typing import final
+from typing import Final, final
 
 from rank_search.errors import ArtifactError
 from rank_search.launch.finished_trials import FinishedTrials
@@ -12,6 +12,9 @@ from rank_search.launch.search_plan import SearchPlan
 from rank_search.point import Artifact, Outcome, State
 from rank_search.search import SearchTrial, Source
 from rank_search.store import Store, StudyRecord, TrialRow
+
+TRAINED_THERE: Final = 0.1
+"""Of the full budget, as far as whoever learns from a cut is told: its model was trained at larger values."""
 
 
 @final
@@ -34,7 +37,8 @@ class StudyFeed:
         self.elsewhere -= {row.number for row in rows}
         self._source.feed(self._trial_of(row) for row in rows)
         for row in rows:
-            self._note(row)
+            if row.cut_of is None:
+                self._note(row)
         for row in self.known.learn(rows):
             self.drop(self._store.forget_artifacts(self._study, row.number))
         return rows
@@ -51,10 +55,20 @@ class StudyFeed:
             with contextlib.suppress(ArtifactError):
                 self._plan.artifacts.discard(artifact.location)
 
+    def drop_cuts(self, outcome: Outcome, rows: Sequence[TrialRow]) -> None:
+        """Delete the files of cuts that are not among these rows, as their points were there before."""
+        if not outcome.row:
+            return
+        taken = {row.point.key for row in rows}
+        files = [each for cut in outcome.row if cut.point.key not in taken for each in cut.outcome.artifacts]
+        if files:
+            known = {each.location for row in self._store.trials(self._study) for each in row.artifacts}
+            self.drop([each for each in files if each.location not in known])
+
     def _trial_of(self, row: TrialRow) -> SearchTrial:
         outcome = Outcome(row.state, row.measurements, row.reason, row.artifacts, row.settled, row.settled_costs)
         share = min(1.0, row.budget / self._study.budget) if self._study.budget else 1.0
-        return SearchTrial(row.number, row.point, row.sampler, outcome, share)
+        return SearchTrial(row.number, row.point, row.sampler, outcome, share if row.cut_of is None else TRAINED_THERE)
 
     def _note(self, row: TrialRow) -> None:
         """Tell the rungs how a trial did at each budget; one that was refused before training was at none."""

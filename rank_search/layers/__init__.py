@@ -13,6 +13,7 @@ from rank_search.layers.components import components, owned
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, count_nonzeros, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
+from rank_search.layers.cut_form import Kept, cut_form
 from rank_search.layers.factorization import Axis, Factorization, axes_of, fit_closer, fit_to
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
 from rank_search.layers.globs import matches
@@ -76,6 +77,7 @@ __all__ = [
     "Example",
     "Factorization",
     "Inventory",
+    "Kept",
     "Layer",
     "LayerKind",
     "LayersSettings",
@@ -103,6 +105,7 @@ __all__ = [
     "count_nonzeros",
     "count_params",
     "counted_on",
+    "cut_form",
     "decompose",
     "deployed",
     "drop_not_stored",

@@ -118,7 +118,7 @@ def _without_empty(
             )
             for name, tensor in state.items()
         }
-        smaller = _cut(form, {**form.values, axis.name: fewer}, places)
+        smaller = cut_to(form, {**form.values, axis.name: fewer}, places)
         if smaller is not None:
             return SettledForm(smaller, places) if _same(form.dense(), smaller.dense()) else None
     return None
@@ -130,7 +130,7 @@ def _allowed(axis: Axis, alive: int, value: int, round_to: int) -> Iterator[int]
     yield from range(round_to * math.ceil(least / round_to), value, round_to)
 
 
-def _cut(form: Factorization, values: Mapping[str, float], places: Places) -> Factorization | None:
+def cut_to(form: Factorization, values: Mapping[str, float], places: Places) -> Factorization | None:
     """The factorization with other values, and what is left of the tensors; None if it refuses, or they do not fit."""
     left = {name: left_of(tensor, places[name]) for name, tensor in form.state_dict().items()}
     if (without_memory := of_other_values(form, values)) is None or _sizes(without_memory.state_dict()) != _sizes(left):

@@ -12,11 +12,13 @@ from rank_search.options.allocation import HullPoint, cost_shares, mean_shares, 
 from rank_search.options.arrays import Array, OptionArrays, Places
 from rank_search.options.cost_model import CostModel, judged_costs, normalized
 from rank_search.options.cuts import CutMeasure, calibrated
+from rank_search.options.fits import error_between
 from rank_search.options.fitted import factorize
 from rank_search.options.form_speeds import Forms
 from rank_search.options.form_timing import measure_forms
 from rank_search.options.grouping import build_groups
 from rank_search.options.in_order import factorize_in_order
+from rank_search.options.knapsack import pick
 from rank_search.options.of_model import fits_of, measured_table, options, stored_bits
 from rank_search.options.ranges import AxisRange, Group
 from rank_search.options.table import Option, OptionTable
@@ -38,6 +40,7 @@ __all__ = [
     "build_groups",
     "calibrated",
     "cost_shares",
+    "error_between",
     "factorize",
     "factorize_in_order",
     "fits_of",
@@ -48,6 +51,7 @@ __all__ = [
     "minds_costs",
     "normalized",
     "options",
+    "pick",
     "spread",
     "stored_bits",
     "sweep",

@@ -124,14 +124,14 @@ class Fits:
     def _error_of(self, layer: str, fitted: Tensor) -> float:
         weight, bases = self.weights(layer), self.bases(layer)
         if layer not in self._totals:
-            self._totals[layer] = _error(weight, torch.zeros_like(weight), bases)
+            self._totals[layer] = error_between(weight, torch.zeros_like(weight), bases)
         total = self._totals[layer]
-        error = _error(weight, fitted, bases) / total if total > 0 else 0.0
+        error = error_between(weight, fitted, bases) / total if total > 0 else 0.0
         return rounded(max(0.0, error))
 
 
-def _error(weight: Tensor, other: Tensor, bases: Bases) -> float:
-    """In the metric of these bases: of the loss, the outputs, or the weights."""
+def error_between(weight: Tensor, other: Tensor, bases: Bases) -> float:
+    """How far one weight is from another in the metric of these bases: of the loss, the outputs, or the weights."""
     weighed = bases.weighed
     return output_error(weight, other, bases.moment) if weighed is None else weighed.error(weight, other)
 

@@ -39,5 +39,5 @@ def convergence_data(
 
 
 def is_seed(row: TrialRow, sampler: str) -> bool:
-    """Whether a trial's point was given, and not proposed by a sampler."""
-    return row.sampler.get("label", "") not in BY_SAMPLERS | {sampler}
+    """Whether a trial's point was given, and neither proposed by a sampler nor found by cutting a trained model."""
+    return row.cut_of is None and row.sampler.get("label", "") not in BY_SAMPLERS | {sampler}

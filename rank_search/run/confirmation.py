@@ -66,8 +66,8 @@ def confirm(
     """Train chosen trials of a study anew, for longer, as trials of a separate study in the same store.
 
     That study is named `NAME@EPOCHS`. It is made from the study file of the first one, with other
-    `[training] epochs` and without rungs, and its points are those of the chosen trials: it has no sampler. Nothing
-    of the first study changes. Calling it again, with the same trials or others, goes on and repeats nothing.
+    `[training] epochs`, without rungs and rows, and its points are those of the chosen trials: it has no sampler.
+    Nothing of the first study changes. Calling it again, with the same trials or others, goes on and repeats nothing.
 
     Args:
         trials: numbers of complete trials; none: the whole front, by its first objective.
@@ -142,7 +142,7 @@ def _longer(original: Study, record: StudyRecord, epochs: float, launch: LaunchS
     return original.model_copy(
         update={
             "study": original.study.model_copy(update=named),
-            "search": original.search.model_copy(update={"rungs": None}),
+            "search": original.search.model_copy(update={"rungs": None, "row": 0}),
             "training": original.training.model_copy(update={"epochs": epochs}),
             "launch": launch,
         }

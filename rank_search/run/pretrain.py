@@ -74,7 +74,8 @@ def overparameterized(problem: Problem) -> nn.Module:
     if study.priors.targets == "sampled":
         check_sampled(problem.task, problem.original)
     _log.info("Training the over-parameterized network for %g epochs.", settings.epochs)
-    effort = FineTuning(settings, study.overparameterized.orthogonality)
+    own = study.overparameterized
+    effort = FineTuning(settings, own.orthogonality, ordered=own.ordered)
     with seeded(study.study.seed), task_errors("training() or loss()"):
         diverged = fine_tune(problem.task, model, effort)
     if isinstance(diverged, Diverged):
@@ -143,7 +144,8 @@ def _file_name(problem: Problem) -> str:
         "point": full_rank(problem).key,
         "plugins": {name: plugin_version(name, study.folder) for name in problem.plugins},
         "orthogonality": study.overparameterized.orthogonality,
-        "training": _training(study).model_dump(mode="json"),
+        **({"ordered": study.overparameterized.ordered} if study.overparameterized.ordered else {}),
+        "training": _training(study).model_dump(mode="json", exclude={"ordered"}),
         "rng seed": study.study.seed,
         "task": study.task.model_dump(mode="json"),
     }

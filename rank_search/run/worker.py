@@ -58,6 +58,7 @@ def make_context(problem: Problem, bases: Mapping[str, Bases], batches: int) -> 
         sequential=sequential_pass(problem, batches),
         round_to=study.search.round_to,
         judged=judged_costs(study.search.asked),
+        row=study.search.row,
     )
 
 

@@ -35,7 +35,8 @@ class Searcher(ABC):
     point, which is not asked again all the same.
 
     Where training has emptied components, the losses are those of what the model has become. `auto` learns them there;
-    the other samplers learn them where they asked, as coordinates are what they choose.
+    the other samplers learn them where they asked, as coordinates are what they choose. So `auto` alone learns of cuts
+    of a trained model, too, which nobody asked for, as of points at a small share of the budget.
 
     With rungs there is one constraint more, the full budget: a *stopped* trial breaks it by the share that it lacks,
     one whose losses were not all measured by 1. So any trial at full budget that keeps the constraints is better than

@@ -230,6 +230,14 @@ class SearchSettings(BaseModel):
         "MACs that are asked for; those that reach zero are dropped. Ranks begin to fall where strength × learning "
         "rate × steps is about 2, and layers are lost at a few times that.",
     )
+    row: int = Field(
+        default=0,
+        ge=0,
+        description="How many further results each trial has at the full budget: the model that it has trained, cut to "
+        "so many costs between its own and a tenth of that, evenly on a logarithmic scale, of the parameters or MACs "
+        "that are asked for. Layers that it leaves dense stay so. Each is measured, kept and chosen as a trial is, "
+        "under a number of its own, and is not trained further. `trials` counts trainings alone. Of most use with `[training] ordered`.",
+    )
     seeds: SeedSettings = Field(default=SeedSettings(), description="Points to ask before the sampler takes over.")
     rungs: RungSettings | None = Field(
         default=None,

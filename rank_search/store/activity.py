@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
 from rank_search.point import State
 from rank_search.store import claims
@@ -19,22 +20,30 @@ _BY_WORKER: Final = (
     .where(_OF_STUDY, trial.c.finished >= bindparam("since", type_=UtcDateTime))
     .group_by(trial.c.worker)
 )
+_IS_CUT: Final = trial.c.cut_of.is_not(None)
 _LAST: Final = select(func.max(trial.c.finished)).where(_OF_STUDY)
 
 
 def activity(connection: Connection, study: StudyRecord, since: datetime) -> Activity:
     """The trials by state, those in flight, and those that finished since that moment."""
-    recent = {"study": study.id, "since": since}
-    by_worker = {worker: count for worker, count in connection.execute(_BY_WORKER, recent)}  # noqa: C416 - typed rows
+    by_worker = _trained(connection, _BY_WORKER, {"study": study.id, "since": since})
     return Activity(
         trials=by_state(connection, study.id),
         claims=tuple(claims.held(connection, study)),
         finished=sum(by_worker.values()),
         by_worker=by_worker,
         last_finished=connection.scalar(_LAST, {"study": study.id}),
+        cuts=claims.count_cuts(connection, study),
     )
 
 
 def by_state(connection: Connection, study_id: int) -> dict[State, int]:
-    """How many trials there are in each state."""
-    return {State(state): count for state, count in connection.execute(_BY_STATE, {"study": study_id})}
+    """How many trials there are in each state, cuts aside."""
+    return {State(state): count for state, count in _trained(connection, _BY_STATE, {"study": study_id}).items()}
+
+
+def _trained(connection: Connection, query: Select[str, int], given: Mapping[str, Any]) -> dict[str, int]:
+    """What the query counts, without the cuts: these few have an index of their own, and the others no longer rows."""
+    cuts = dict(connection.execute(query.where(_IS_CUT), given).all())
+    counted = {key: count - cuts.get(key, 0) for key, count in connection.execute(query, given)}
+    return {key: count for key, count in counted.items() if count}

@@ -40,10 +40,14 @@ class Suspect:
 
 def problems(connection: Connection, study: StudyRecord) -> tuple[list[str], Files]:
     """Everything that does not agree, in the order of recording (nothing if all is well), and the files to look at."""
-    columns = (trial.c.id, trial.c.number, trial.c.budget, trial.c.point_key, trial.c.eligible, trial.c.dominated_by)
-    of_study = select(*columns).where(trial.c.study_id == study.id)
+    kept = (trial.c.id, trial.c.number, trial.c.budget, trial.c.point_key, trial.c.eligible, trial.c.dominated_by)
+    of_study = select(*kept, trial.c.cut_of).where(trial.c.study_id == study.id)
     recorded = connection.execute(of_study.order_by(trial.c.id)).all()
-    found = [*_front_problems(connection, study, recorded), *_claim_problems(connection, study)]
+    found = [
+        *_front_problems(connection, study, recorded),
+        *_claim_problems(connection, study),
+        *_cut_problems(recorded),
+    ]
     files: Files = []
     for start in range(0, len(recorded), _AT_ONCE):
         some = recorded[start : start + _AT_ONCE]
@@ -127,6 +131,13 @@ def _claim_problems(connection: Connection, study: StudyRecord) -> Iterator[str]
     no_promotion = both.where(claim.c.study_id == study.id, claim.c.budget <= trial.c.budget)
     for number in connection.scalars(no_promotion.order_by(claim.c.number)):
         yield f"Trial {number} is finished, and yet still claimed."
+
+
+def _cut_problems(recorded: Sequence[Row[*tuple[Any, ...]]]) -> Iterator[str]:
+    trained = {row.number for row in recorded if row.cut_of is None}
+    for row in recorded:
+        if row.cut_of is not None and row.cut_of not in trained:
+            yield f"Trial {row.number} is a cut of trial {row.cut_of}, which is not there."
 
 
 def _trial_problems(

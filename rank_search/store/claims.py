@@ -59,6 +59,9 @@ _PROMOTABLE: Final = select(trial.c.point, trial.c.point_key, trial.c.sampler).w
     trial.c.budget < bindparam("budget"),
     ~exists().where(claim.c.study_id == bindparam("study"), claim.c.number == bindparam("of")),
 )
+_CUTS: Final = (
+    select(func.count()).select_from(trial).where(trial.c.study_id == bindparam("study"), trial.c.cut_of.is_not(None))
+)
 _HELD: Final = select(claim).where(claim.c.study_id == bindparam("study")).order_by(claim.c.number)
 
 
@@ -75,10 +78,16 @@ def lock(connection: Connection, study: StudyRecord) -> None:
 def take(connection: Connection, study: StudyRecord, wanted: Claim, below: int | None) -> Claim | None:
     """Claim the point under the next free number; `None` if it has been claimed or tried before, or none is left."""
     lock(connection, study)
-    key, number = wanted.point.key, next_number(connection, study)
-    if (below is not None and number >= below) or connection.scalar(_IS_TAKEN, {"study": study.id, "key": key}):
+    number = next_number(connection, study)
+    is_over = below is not None and begun(connection, study) >= below
+    if is_over or is_taken(connection, study, wanted.point):
         return None
     return _insert(connection, study, replace(wanted, number=number, started=now(connection)))
+
+
+def is_taken(connection: Connection, study: StudyRecord, point: Point) -> bool:
+    """Whether the point has been claimed or tried before."""
+    return bool(connection.scalar(_IS_TAKEN, {"study": study.id, "key": point.key}))
 
 
 def promote(connection: Connection, study: StudyRecord, number: int, worker: str, budget: float) -> Claim | None:
@@ -115,6 +124,16 @@ def next_number(connection: Connection, study: StudyRecord) -> int:
     """One more than the highest number of any claim and trial."""
     highest = connection.scalars(_HIGHEST, {"study": study.id}).all()
     return max((number + 1 for number in highest if number is not None), default=0)
+
+
+def begun(connection: Connection, study: StudyRecord) -> int:
+    """How many trials have been claimed or recorded, cuts of trained models aside."""
+    return next_number(connection, study) - count_cuts(connection, study)
+
+
+def count_cuts(connection: Connection, study: StudyRecord) -> int:
+    """How many results are cuts of trained models."""
+    return connection.scalar(_CUTS, {"study": study.id}) or 0
 
 
 def held(connection: Connection, study: StudyRecord) -> list[Claim]:

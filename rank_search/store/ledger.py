@@ -1,21 +1,24 @@
 """Recording: a claim becomes a trial with its place on the front, in one transaction.
 
 A trial that was promoted gets a new row in place of its old one: its number stays, its id is a new, larger one, so that
-ids grow in the order of recording, and its measurements at smaller budgets stay with it.
+ids grow in the order of recording, and its measurements at smaller budgets stay with it. The cuts of its model become
+rows of their own right after it, in the same transaction.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from rank_search.errors import StoreError
 from rank_search.pareto import dominates
-from rank_search.point import Artifact, Execution, Outcome, Point, State
+from rank_search.point import CUT_OF, Artifact, Cut, Execution, Outcome, Point, State
 from rank_search.store import queries, rows, tables
-from rank_search.store.claims import lock
+from rank_search.store.claims import is_taken, lock, next_number
 from rank_search.store.records import LAYER_COSTS, Claim, StudyRecord, TrialRow
 from rank_search.store.sql_in import in_values
 from rank_search.store.studies import finite
@@ -44,6 +47,16 @@ _INSERT_ARTIFACTS: Final = insert(tables.artifact)
 _SET_DOMINATED: Final = update(trial).where(in_values(trial.c.id, "beaten")).values(dominated_by=bindparam("dominator"))
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What becomes a row: its outcome at the point, and the other columns; `old` is the row whose place it takes."""
+
+    point: Point
+    outcome: Outcome
+    values: Mapping[str, Any]
+    old: int | None = None
+
+
 Losses = dict[int, tuple[float, ...]]
 """The losses of trials that were members of a front, by id. They never change, so they need to be read only once."""
 
@@ -58,24 +71,52 @@ def record(
     Raises:
         StoreError: a complete or stopped trial lacks an objective, or there is no such claim.
     """
-    _require_objectives(study, held, outcome)
+    for each in (outcome, *(cut.outcome for cut in outcome.row)):
+        _require_objectives(study, held, each)
     lock(connection, study)
     before = connection.execute(_STANDING, {"study": study.id, "of": held.number}).one_or_none()
     if before is not None and before.budget >= held.budget:
         mine = (held.attempt, ran.worker or held.worker, ran.finished)
         return (before.attempt, before.worker, before.finished) == mine
     row = _claimed(connection, study, held)
-    eligible = outcome.state is State.COMPLETE and held.budget >= study.budget
-    measured = finite(outcome.measurements)
+    trained = _Result(held.point, outcome, _values(row, held, outcome, ran), None if before is None else before.id)
+    _enter(connection, study, trained, known)
+    connection.execute(_DROP_CLAIM, {"study": study.id, "of": held.number})
+    for cut in outcome.row:
+        if not is_taken(connection, study, cut.point):
+            _enter(connection, study, _of_cut(trained, cut, next_number(connection, study)), known)
+    return True
+
+
+def _enter(connection: Connection, study: StudyRecord, result: _Result, known: Losses) -> None:
+    """Write a result, judged against the front."""
+    outcome, budget = result.outcome, result.values["budget"]
+    eligible, measured = outcome.state is State.COMPLETE and budget >= study.budget, finite(outcome.measurements)
     dominator, beaten = _judge(connection, study, measured, known) if eligible else (None, [])
-    values = {**_values(row, held, outcome, ran), "eligible": eligible, "dominated_by": dominator}
-    point = outcome.settled or held.point
-    trial_id = _write(connection, values, point, None if before is None else before.id)
-    _insert_measurements(connection, trial_id, held.budget, measured)
+    values = {**result.values, "eligible": eligible, "dominated_by": dominator}
+    trial_id = _write(connection, values, outcome.settled or result.point, result.old)
+    _insert_measurements(connection, trial_id, budget, measured)
     _insert_artifacts(connection, trial_id, outcome.artifacts)
     _set_dominated(connection, beaten, trial_id)
-    connection.execute(_DROP_CLAIM, {"study": study.id, "of": held.number})
-    return True
+
+
+def _of_cut(trained: _Result, cut: Cut, number: int) -> _Result:
+    """The row of a cut: made when and where its model was trained, whose seconds it does not count again."""
+    of = trained.values["number"]
+    costs = {name: dict(each) for name, each in cut.layer_costs.items()}
+    sampler = {"label": f"cut of trial {of}", CUT_OF: of, "coordinates": {}, LAYER_COSTS: costs}
+    own = {
+        "number": number,
+        "point": cut.point.to_json(),
+        "point_key": cut.point.key,
+        "state": cut.outcome.state.value,
+        "reason": _storable(cut.outcome.reason),
+        "started": trained.values["finished"],
+        "sampler": json.dumps(sampler),
+        "settled": _settled(cut.outcome),
+        "cut_of": of,
+    }
+    return _Result(cut.point, cut.outcome, {**trained.values, **own})
 
 
 def _write(connection: Connection, values: Mapping[str, Any], point: Point, old: int | None) -> int:
@@ -176,6 +217,7 @@ def _values(row: Row[*tuple[Any, ...]], held: Claim, outcome: Outcome, ran: Exec
         "reason": _storable(outcome.reason),
         "sampler": row.sampler,
         "settled": _settled(outcome),
+        "cut_of": None,
     }
 
 

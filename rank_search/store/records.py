@@ -208,11 +208,12 @@ class Activity:
     """What goes on in a study.
 
     Attributes:
-        trials: how many there are in each state.
+        trials: how many there are in each state, cuts of trained models aside.
         claims: the trials in flight, by number.
-        finished: how many finished since the moment that was asked about.
+        finished: how many finished since the moment that was asked about, cuts aside.
         by_worker: the same, by worker.
         last_finished: when the last trial finished; `None` if none has.
+        cuts: further results of the trials: their models, cut.
     """
 
     trials: Mapping[State, int]
@@ -220,6 +221,7 @@ class Activity:
     finished: int
     by_worker: Mapping[str, int]
     last_finished: datetime | None
+    cuts: int = 0
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,8 @@ class TrialRow:
     `measurements` are those at its `budget`, `earlier` those at smaller ones, by budget, of a trial that was promoted.
     `dominated_by` is the number of the first trial that dominated it, `None` while none does. `point` is what was asked
     for, `settled` what the model has become where that is smaller, `model_point` the one that the model is. These and
-    `sampler` are decoded when first asked for: a front of hundreds of members is mostly read for its numbers.
+    `sampler` are decoded when first asked for: a front of hundreds of members is mostly read for its numbers. `cut_of`
+    is the number of the trial whose model this one is, cut; `None` of a trial that was trained itself.
     """
 
     id: int
@@ -250,6 +253,7 @@ class TrialRow:
     point_json: str = field(repr=False)
     sampler_json: str = field(repr=False)
     settled_json: str | None = field(default=None, repr=False)
+    cut_of: int | None = None
 
     def to_pandas(self) -> pd.DataFrame:
         """One row: see `Front.to_pandas`."""

@@ -50,6 +50,7 @@ _TRIALS: Final[Select[*tuple[Any, ...]]] = (
         trial.c.started,
         trial.c.finished,
         trial.c.reason,
+        trial.c.cut_of,
         trial.c.sampler,
         cast(trial.c.point, Text),
         cast(trial.c.settled, Text),
@@ -117,7 +118,8 @@ def _trial(
     artifacts: tuple[Artifact, ...],
 ) -> TrialRow:
     """`row`: one of `_TRIALS`; `measured`: at every budget."""
-    trial_id, number, state, budget, rng_seed, worker, attempt, started, finished, reason, sampler, *points, by = row
+    trial_id, number, state, budget, rng_seed, worker, attempt, started, finished, reason, *rest = row
+    cut_of, sampler, point, became, by = rest
     own = measured.get(budget, {})
     return TrialRow(
         id=trial_id,
@@ -135,7 +137,8 @@ def _trial(
         dominated_by=by,
         artifacts=artifacts,
         earlier={rung: measured[rung] for rung in sorted(measured) if rung != budget},
-        point_json=points[0],
-        settled_json=points[1],
+        point_json=point,
+        settled_json=became,
         sampler_json=sampler,
+        cut_of=cut_of,
     )

@@ -16,7 +16,7 @@ from rank_search.store.database import Database
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 VERSION_TABLE: Final = "rs_version"
 
 

@@ -170,8 +170,8 @@ class Store:
 
         `sampler` is what the searcher needs to be told about this trial again; it must fit into JSON. `budget` is
         how far the trial is to go; by default, all the way. Returns `None` if the point has been claimed or tried
-        before in this study, or if the next free number is not below `below`: so several drivers make exactly as many
-        trials as were asked for.
+        before in this study, or if as many trials as `below` have been begun: so several drivers make exactly as many
+        as were asked for.
         """
         up_to = study.budget if budget is None else budget
         wanted = Claim(-1, point, worker, attempt=1, started=NEVER, sampler=sampler or {}, budget=up_to)
@@ -191,6 +191,10 @@ class Store:
     def next_number(self, study: StudyRecord | str) -> int:
         """The number that the next claim gets, unless another process claims before."""
         return self._database.read(claims.next_number, self._record_of(study))
+
+    def begun(self, study: StudyRecord | str) -> int:
+        """How many trials have been claimed or recorded; further results of a training, its cuts, do not count."""
+        return self._database.read(claims.begun, self._record_of(study))
 
     def take_over(
         self, study: StudyRecord, worker: str, dead: Callable[[Claim], bool] = lambda claim: not claim.worker
@@ -223,7 +227,8 @@ class Store:
         A claim is recorded once: if another worker took it over and was faster, or this call is repeated, the row that
         is already there stays as it is; returns whether that row says what this call does. The row of a promoted trial
         takes the place of its former one: its number stays, its id is a new and larger one, and the measurements at
-        smaller budgets stay with it. Measurements that are not finite are not stored.
+        smaller budgets stay with it. Measurements that are not finite are not stored. Each cut in the outcome's row
+        becomes a row under the next free number, unless its point has been claimed or tried.
 
         Raises:
             StoreError: a complete or stopped trial lacks a finite objective, or the point was never claimed.

@@ -124,6 +124,8 @@ class _TrialColumns(TypedColumns):
     point: Named[dict[str, Any]] = Column(JSON)
     # What the model has become, where training has emptied components of the point.
     settled: Named[dict[str, Any] | None] = Column(JSON(none_as_null=True))
+    # The number of the trial whose model this one is, cut; none of a trial that was trained itself.
+    cut_of: Named[int | None] = Column(Integer)
 
 
 class _ChoiceColumns(TypedColumns):
@@ -177,6 +179,16 @@ trial: Final = Table(
     ),
     Index("rs_trial_state", "study_id", "state"),
     Index("rs_trial_finished", "study_id", "finished", "worker"),
+    Index(
+        "rs_trial_cut",
+        "study_id",
+        "cut_of",
+        "state",
+        "finished",
+        "worker",
+        sqlite_where=text("cut_of IS NOT NULL"),
+        postgresql_where=text("cut_of IS NOT NULL"),
+    ),
 )
 # The rows of a trial lie together, in the order of their key: SQLite's `WITHOUT ROWID`.
 choice: Final = Table("rs_choice", metadata, _ChoiceColumns, sqlite_with_rowid=False)

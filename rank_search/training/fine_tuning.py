@@ -52,6 +52,7 @@ class FineTuning:
         entropy: the entropy penalty; None = off.
         teacher: the dense model, in eval mode, that is distilled; None = off. It is not changed.
         sparsity: the penalty on the norms of components; None = off.
+        ordered: share of the steps that train one layer without its last components (see `OrderedSteps`); 0 = none.
     """
 
     settings: TrainingSettings
@@ -59,3 +60,4 @@ class FineTuning:
     entropy: EntropyPenalty | None = None
     teacher: nn.Module | None = None
     sparsity: SparsityPenalty | None = None
+    ordered: float = 0.0

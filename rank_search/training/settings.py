@@ -90,6 +90,14 @@ class TrainingSettings(BaseModel):
         "epochs or more, as `confirm` does: then it hardly costs. Norms that training leaves alone (they stay in "
         "evaluation mode, have momentum 0, or take no gradient while others do) keep their statistics.",
     )
+    ordered: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the steps that draw a rank of one layer and train without the components after it, so "
+        "that the model can be cut there (Maestro, Horváth et al. 2024, arXiv:2308.14929; there all steps are so); 0 = "
+        "off. For `[search] row`.",
+    )
     orthogonality_penalty: OrthogonalityKind = Field(
         default="so",
         description="`so`: squared Frobenius norm of QᵀQ − I, over r². `dso`: the same of QQᵀ − I added; pulls exactly "
@@ -150,6 +158,14 @@ class OverparameterizedSettings(BaseModel):
         ge=0,
         allow_inf_nan=False,
         description="Strength of the orthogonality penalty on the frames, of the kind that `[training]` names.",
+    )
+    ordered: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Share of the steps that draw a rank of one layer and train without the components after it, so "
+        "that the first ones carry the most: the ordered low-rank training of Maestro (Horváth et al. 2024, "
+        "arXiv:2308.14929), where it is 1. 0 = off.",
     )
     factorization: str = Field(
         default="",

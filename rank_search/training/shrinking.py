@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import groupby
 from typing import Final, final
 
@@ -11,16 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.basics import Bool, Float
-from rank_search.layers import Factorization, layer_cost, owned, shares_factors
-from rank_search.point import Choice
+from rank_search.training.component_axes import ComponentAxis, Slices, component_axes
 from rank_search.training.fine_tuning import SparsityPenalty
-from rank_search.training.penalties import frames
 
 _ROUNDING: Final = 1e-5
 _COSTS: Final = ("params", "macs")
-
-Slices = Sequence[tuple[Tensor, int]]
-"""Factors, each with a mode along which it has a slice of each component, or a block of such slices for each group."""
 
 
 def joint_norms(slices: Slices, count: int) -> Float[Tensor, " count"]:
@@ -75,29 +69,6 @@ def _squares(factor: Tensor, mode: int, count: int) -> Float[Tensor, " count"]:
     return wide.movedim(mode, 0).flatten(1).square().sum(1).view(-1, count).sum(0)
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """An axis of a form, with the slices of its components that may lose norm."""
-
-    form: Factorization
-    name: str
-    slices: Slices
-
-    @property
-    def count(self) -> int:
-        return int(self.form.values[self.name])
-
-    def norms(self) -> Tensor:
-        return joint_norms(self.slices, self.count)
-
-    def cost_of_one(self) -> Mapping[str, float]:
-        """What one component more would cost."""
-        layer, plugin, values = self.form.layer, type(self.form), self.form.values
-        more = Choice(plugin.__name__, {**values, self.name: values[self.name] + 1})
-        found = layer_cost(layer, plugin, more) - layer_cost(layer, plugin, Choice(plugin.__name__, values))
-        return {"params": max(0.0, found.params), "macs": max(0.0, found.macs)}
-
-
 @final
 class Shrinking:
     """The components of a model, which lose norm from step to step in proportion to what they cost.
@@ -116,19 +87,19 @@ class Shrinking:
     """
 
     def __init__(self, model: nn.Module, penalty: SparsityPenalty, *, framed: bool) -> None:
-        self._axes = _axes(model, framed)
+        self._axes = component_axes(model, framed=framed)
         self._weights = [penalty.strength * weight for weight in _weights(self._axes, penalty.costs)]
 
     @torch.no_grad()
     def shrink_(self, rate: float) -> None:
         """The proximal step at a learning rate."""
         for axis, weight in zip(self._axes, self._weights, strict=True):
-            scale_(axis.slices, kept_shares(axis.norms(), rate * weight))
+            scale_(axis.slices, kept_shares(joint_norms(axis.slices, axis.count), rate * weight))
 
     @torch.no_grad()
     def alive(self) -> Sequence[Bool[Tensor, " _"]]:
         """Which components of each axis are not zero."""
-        return [axis.norms() != 0 for axis in self._axes]
+        return [joint_norms(axis.slices, axis.count) != 0 for axis in self._axes]
 
     @torch.no_grad()
     def keep_(self, alive: Sequence[Bool[Tensor, " _"]]) -> None:
@@ -143,7 +114,7 @@ def balance_components(model: nn.Module, *, framed: bool) -> None:
 
     A rank is then lost in the order of the singular values, which one of two factors may carry alone.
     """
-    for form, axes in groupby(_axes(model, framed), lambda axis: axis.form):
+    for form, axes in groupby(component_axes(model, framed=framed), lambda axis: axis.form):
         before, weight = [each.clone() for each in form.parameters()], form.dense()
         for axis in axes:
             balance_(axis.slices, axis.count)
@@ -152,23 +123,7 @@ def balance_components(model: nn.Module, *, framed: bool) -> None:
                 parameter.copy_(earlier)
 
 
-def _axes(model: nn.Module, framed: bool) -> Sequence[_Axis]:
-    """All axes that own slices of factors that are trained, without the frames if these are kept orthonormal.
-
-    Those of forms that share factors keep their ranks: a component of one is in use by the others.
-    """
-    kept = {frame.untyped_storage().data_ptr() for frame in frames(model)} if framed else set()
-    found = []
-    forms = (module for module in model.modules() if isinstance(module, Factorization))
-    for form in (each for each in forms if not shares_factors(each)):
-        for axis in form.values:
-            slices = [(factor, mode) for factor, mode in owned(form, axis) if factor.requires_grad]
-            slices = [each for each in slices if each[0].untyped_storage().data_ptr() not in kept]
-            found += [_Axis(form, axis, slices)] if slices else []
-    return found
-
-
-def _weights(axes: Sequence[_Axis], costs: Sequence[str]) -> Sequence[float]:
+def _weights(axes: Sequence[ComponentAxis], costs: Sequence[str]) -> Sequence[float]:
     """What a component of each axis costs over what the average one does; the mean over the costs.
 
     An embedding, which is looked up and has no MACs, is weighed by its parameters.

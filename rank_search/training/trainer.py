@@ -132,11 +132,11 @@ class Trainer:
 
         A component that is zero in the last weights is zero in their average, too.
 
-        Returns whether weights have changed: then batch norms have to take their statistics again. The training
-        cannot go on from there; keep it before.
+        Returns whether batch norms have to take their statistics again: weights have changed, or some of the steps
+        that they are from were taken without all components. The training cannot go on from there; keep it before.
         """
         if self._average is None:
-            return False
+            return self._effort.ordered > 0
         alive = None if self._shrinking is None else self._shrinking.alive()
         self._average.put()
         if self._shrinking is not None and alive is not None:

@@ -37,6 +37,7 @@ class TrialContext:
             what the dense model gives.
         round_to: axis values are multiples of it, where a model has settled, too.
         judged: the counted costs that components are weighed by under the sparsity penalty.
+        row: how many further results a trial has at the full budget: its model, cut at smaller costs (see `row_of`).
         memory: GiB that a trial may take beyond what the process holds; None: any. See `memory_limited`.
     """
 
@@ -55,6 +56,7 @@ class TrialContext:
     sequential: CalibrationPass | None = None
     round_to: int = 1
     judged: tuple[str, ...] = ("params", "macs")
+    row: int = 0
 
 
 def build(

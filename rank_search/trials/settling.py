@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from rank_search.coding import Grid
 from rank_search.layers import (
     Factorization,
+    Kept,
     Layer,
     Plugins,
+    SettledForm,
+    cut_form,
     layer_cost,
     left_of,
     plugin_errors,
@@ -20,6 +23,12 @@ from rank_search.layers import (
     shares_factors,
 )
 from rank_search.point import Choice, Point
+
+Whole = set[tuple[str, int]]
+"""Modes of tensors that are not to be cut, by name and mode."""
+
+SmallOf = Callable[[Factorization, Sequence[str], Whole], SettledForm | None]
+"""The smaller form that is to stand for a form of some names."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +64,31 @@ def settled(model: nn.Module, trained: Settled, round_to: int = 1) -> Settled:
         trained: what it is.
         round_to: axis values are multiples of it, as in the search.
     """
+    return _remade(model, trained, lambda form, names, whole: settled_form(form, round_to, whole))
+
+
+@torch.no_grad()
+def cut(model: nn.Module, trained: Settled, kept: Mapping[str, Kept]) -> Settled:
+    """The same model with these components alone, by layer: it computes something else, and is smaller.
+
+    Args:
+        model, trained: as in `settled`; neither is changed.
+        kept: as `cut_form` takes it; a layer that refuses it, or is not here, stays as it is.
+    """
+
+    def small(form: Factorization, names: Sequence[str], whole: Whole) -> SettledForm | None:
+        found = next((kept[name] for name in names if name in kept), None)
+        return None if found is None else cut_form(form, found, whole)
+
+    return _remade(model, trained, small)
+
+
+def _remade(model: nn.Module, trained: Settled, small_of: SmallOf) -> Settled:
+    """Point, state dict and grids with a smaller form in the place of each one that has one."""
     layers, state, grids = dict(trained.point.layers), dict(trained.state), dict(trained.grids or {})
-    for form, names in _forms(model).items():
-        small = settled_form(form, round_to, _whole(names[0], form, grids))
-        if small.form is form:
+    for form, names in forms(model).items():
+        small = small_of(form, names, whole_modes(names[0], form, grids))
+        if small is None or small.form is form:
             continue
         layers |= {name: _chosen(layers[name], small.form) for name in names if name in layers}
         for own, tensor in form.state_dict().items():
@@ -74,14 +104,20 @@ def settled_costs(
     asked: Point, settled: Point, layers: Mapping[str, Layer], plugins: Plugins
 ) -> dict[str, dict[str, float]]:
     """Parameters and MACs of each layer that has settled at other values, by name."""
+    found = layer_costs(settled, layers, plugins)
+    return {name: cost for name, cost in found.items() if settled.layers[name] != asked.layers[name]}
+
+
+def layer_costs(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> dict[str, dict[str, float]]:
+    """Parameters and MACs of each factorized layer, by name."""
     return {
         name: asdict(layer_cost(layers[name], plugins[choice.factorization], choice))
-        for name, choice in settled.layers.items()
-        if choice != asked.layers[name]
+        for name, choice in point.layers.items()
+        if not choice.is_dense
     }
 
 
-def _forms(model: nn.Module) -> Mapping[Factorization, list[str]]:
+def forms(model: nn.Module) -> Mapping[Factorization, list[str]]:
     """Every factorization whose factors are its own, with its names in the model."""
     found: dict[Factorization, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -90,7 +126,7 @@ def _forms(model: nn.Module) -> Mapping[Factorization, list[str]]:
     return found
 
 
-def _whole(name: str, form: Factorization, grids: Mapping[str, Grid]) -> set[tuple[str, int]]:
+def whole_modes(name: str, form: Factorization, grids: Mapping[str, Grid]) -> Whole:
     """Modes that are rounded by their frequencies: with fewer places these would be other ones."""
     by_frequency = {own for own in form.state_dict() if (key := _joined(name, own)) in grids and grids[key].frequencies}
     return {(own, mode) for own in by_frequency for mode in (2, 3)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from rank_search.coding import Grid, decode, encode, to_safetensors
 from rank_search.errors import ArtifactError, TaskError
 from rank_search.layers import drop_not_stored, factorize
 from rank_search.options import factorize_in_order
-from rank_search.point import Artifact, Outcome, Point, State
+from rank_search.point import Artifact, Cut, Outcome, Point, State
 from rank_search.quantization import (
     Quantizer,
     canonize,
@@ -40,7 +40,8 @@ from rank_search.trials.context import TrialContext, build
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio
 from rank_search.trials.limits import memory_limited
 from rank_search.trials.measure import measure
-from rank_search.trials.settling import Settled, fold, settled, settled_costs
+from rank_search.trials.result_rows import row_of
+from rank_search.trials.settling import Settled, fold, layer_costs, settled, settled_costs
 
 ORTHOGONALITY: Final = "orthogonality"
 ENTROPY: Final = "entropy"
@@ -54,7 +55,7 @@ _log = logging.getLogger(__name__)
 class _Result:
     """A trial's decoded model, its byte string, what was measured on it, and the way back into its training.
 
-    The model is that of the point asked for, or of the one that it has settled at.
+    The model is that of the point asked for, or of the one that it has settled at. `row` has its cuts, by their points.
     """
 
     state: dict[str, Tensor]
@@ -63,6 +64,7 @@ class _Result:
     checkpoint: bytes | None = None
     settled: Point | None = None
     settled_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    row: tuple[tuple[Point, _Result], ...] = ()
 
 
 def run_trial(
@@ -82,7 +84,8 @@ def run_trial(
 
     Below the full budget the measurements are what they would be if the training were over: averaged, rounded, with
     statistics taken again, and coded. The training is kept before that, as it was after its last batch. Gone on
-    with, it ends exactly like one that was never left: see `Trainer`.
+    with, it ends exactly like one that was never left: see `Trainer`. At the full budget the outcome has a row of
+    further results, if the context asks for it: the model cut, and measured like any other.
 
     Args:
         rng_seed: the trial is deterministic given this; torch's global generator is left as it was.
@@ -108,7 +111,15 @@ def run_trial(
     except Exception as error:  # noqa: BLE001  the one place where any error becomes an outcome
         _log.warning("The trial of point %s failed.", point.key[:12], exc_info=True)
         return Outcome(State.FAILED, reason=_one_line(error))
-    return _outcome(result, artifacts, point.key, target == full)
+    outcome = _outcome(result, artifacts, point.key, target == full)
+    if isinstance(result, Diverged) or outcome.state is not State.COMPLETE:
+        return outcome
+    return replace(outcome, row=tuple(_cut(context, *each, artifacts) for each in result.row))
+
+
+def _cut(context: TrialContext, point: Point, result: _Result, artifacts: ArtifactStore | None) -> Cut:
+    costs = layer_costs(point, context.layers, context.plugins)
+    return Cut(point, _outcome(result, artifacts, point.key, True), costs)
 
 
 def _outcome(result: _Result | Diverged, artifacts: ArtifactStore | None, stem: str, is_full: bool) -> Outcome:
@@ -157,11 +168,29 @@ def _carry_out(
     checkpoint = None if is_full else training.kept(**trial, epochs=epochs).to_bytes()
     grids = _finished(context, model, effort, training)
     found = settled(model, Settled(point, _state(model), grids), context.round_to)
-    result = replace(_measured(context, found.point, encode(found.state, found.grids)), checkpoint=checkpoint)
+    result = replace(_settled_result(context, point, found), checkpoint=checkpoint)
+    return replace(result, row=tuple(_row(context, found, result.measurements))) if is_full else result
+
+
+def _settled_result(context: TrialContext, point: Point, found: Settled) -> _Result:
+    """Coded, decoded and measured, of a model that was asked for at a point."""
+    result = _measured(context, found.point, encode(found.state, found.grids))
     if found.point == point:
         return result
     costs = settled_costs(point, found.point, context.layers, context.plugins)
     return replace(result, settled=found.point, settled_costs=costs)
+
+
+def _row(context: TrialContext, trained: Settled, measured: Mapping[str, float]) -> Iterator[tuple[Point, _Result]]:
+    """The trained model's cuts, with statistics of batch norms taken again; those with numbers that are not finite are
+    left out."""
+    for smaller in row_of(context, trained, measured) if context.row and not _not_finite(measured) else ():
+        model = build(context.dense, smaller.point, context.layers, context.plugins, smaller.state)
+        _reestimate(context, model)
+        found = settled(model, replace(smaller, state=_state(model)), context.round_to)
+        result = _settled_result(context, smaller.point, found)
+        if not _not_finite(result.measurements):
+            yield smaller.point, result
 
 
 def _finished(
@@ -218,7 +247,8 @@ def _effort(context: TrialContext, point: Point, model: nn.Module) -> FineTuning
     teacher = context.dense if context.training.distillation > 0 else None
     strength = point.penalties.get(SPARSITY, 0.0)
     sparsity = SparsityPenalty(strength, context.judged) if strength > 0 else None
-    return FineTuning(context.training, point.penalties.get(ORTHOGONALITY, 0.0), entropy, teacher, sparsity)
+    frames, ordered = point.penalties.get(ORTHOGONALITY, 0.0), context.training.ordered
+    return FineTuning(context.training, frames, entropy, teacher, sparsity, ordered)
 
 
 def _reestimate(context: TrialContext, model: nn.Module) -> None:

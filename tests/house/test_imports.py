@@ -61,6 +61,7 @@ ONLY_IN = {  # a library that some files of a room may import
     ("options", "torch"): {"cuts.py", "fits.py", "fitted.py", "in_order.py", "of_model.py"},
     ("options", "scipy"): {"knapsack.py"},
     ("search", "scipy"): {"residual.py", "surrogate.py"},
+    ("trials", "numpy"): {"result_rows.py"},
     ("observe", "optuna"): {"optuna_storage.py"},
     ("observe", "ray"): {"ray_metrics.py", "tensorboard.py"},
 }

@@ -88,7 +88,7 @@ def test_a_newer_schema_is_refused(new_url) -> None:
     for create in (False, True):
         with pytest.raises(
             StoreError,
-            match=r"has schema 9999, .*this one knows schemas up to 0004\. Upgrade rank-search",
+            match=r"has schema 9999, .*this one knows schemas up to 0005\. Upgrade rank-search",
         ):
             Store.open(url, create=create)
 

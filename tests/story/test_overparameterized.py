@@ -142,6 +142,8 @@ def test_it_is_trained_once(tmp_path: Path) -> None:
         ({"study": {"seed": 1}}, False),
         ({"training": {"optimizer": "sgd"}}, False),
         ({"own": {"orthogonality": 2.0}}, False),
+        ({"own": {"ordered": 0.0}}, True),
+        ({"own": {"ordered": 0.5}}, False),
         ({"layers": {"exclude": ["first", "last"]}}, False),
     ],
 )

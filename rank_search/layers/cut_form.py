@@ -1,0 +1,51 @@
+"""A factorization cut at smaller values: some of the components of each axis stay, as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import torch
+from torch import Tensor
+
+from rank_search.basics import Int
+from rank_search.layers.components import components, places_of
+from rank_search.layers.factorization import Factorization
+from rank_search.layers.settled_form import SettledForm, cut_to
+
+Kept = Mapping[str, Int[Tensor, " kept"]]
+"""By axis, which of its components stay, in ascending order."""
+
+
+@torch.no_grad()
+def cut_form(form: Factorization, kept: Kept, whole: Collection[tuple[str, int]] = frozenset()) -> SettledForm | None:
+    """The factorization with these components alone, of the same class with smaller values; None where it refuses them.
+
+    Args:
+        form: it is not changed.
+        whole: modes of tensors that are not to be cut, by name and mode.
+
+    >>> from rank_search.layers.layer import Layer
+    >>> from rank_search.layers.plugins import load_plugin
+    >>> form = load_plugin("svd")(Layer("", "linear", (4, 6)), rank=3)
+    >>> cut = cut_form(form, {"rank": torch.tensor([0, 2])})
+    >>> dict(cut.form.values), torch.equal(cut.form.left, form.left[:, [0, 2]])
+    ({'rank': 2}, True)
+    """
+    places = {name: tuple(map(torch.arange, tensor.shape)) for name, tensor in form.state_dict().items()}
+    for axis, those in kept.items():
+        modes, value = components(form, axis), int(form.values[axis])
+        if not modes or any((name, mode) in whole for name in modes for mode in modes[name]):
+            return None
+        if any(len(places[name][mode]) % value for name in modes for mode in modes[name]):
+            return None
+        places = {name: _without(own, modes.get(name, ()), those, value) for name, own in places.items()}
+    values = {**form.values, **{axis: len(those) for axis, those in kept.items()}}
+    smaller = cut_to(form, values, places)
+    return None if smaller is None else SettledForm(smaller, places)
+
+
+def _without(
+    places: tuple[Tensor, ...], modes: Collection[int], kept: Int[Tensor, " kept"], value: int
+) -> tuple[Tensor, ...]:
+    """What is left of a tensor's modes."""
+    return tuple(own[places_of(kept, value, len(own))] if mode in modes else own for mode, own in enumerate(places))
