@@ -20,6 +20,8 @@ BUILT_IN = {
     "cp": "CP",
     "filter-basis": "FilterBasis",
     "kronecker-sum": "KroneckerSum",
+    "soft-rank": "SoftRank",
+    "soft-threshold": "SoftThreshold",
     "svd": "ChannelSVD",
     "svd-spatial": "SpatialSVD",
     "tensor-train": "TensorTrain",
@@ -72,7 +74,7 @@ def test_a_class_in_a_file(file: Path) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownPluginError, match="did you mean 'tucker2'") as raised:
         load_plugin("tucker")
-    assert "cp, dense, filter-basis, kronecker-sum, svd, svd-spatial" in str(raised.value)
+    assert "cp, dense, filter-basis, kronecker-sum, soft-rank, soft-threshold, svd, svd-spatial" in str(raised.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
