@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import count
 from typing import Any, Final, final
 
 import torch
@@ -127,6 +128,7 @@ class _Recorder(TorchFunctionMode):
         self._own = {id(x): "x"}
         self._kept: list[object] = [tensors, x]  # so that no other object gets their ids
         self._lines: list[str] = []
+        self._numbers = count(1)  # more than there are tensors, where a function gives back what it was given
         self._used: dict[str, str] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -151,7 +153,7 @@ class _Recorder(TorchFunctionMode):
         self._kept.append(result)
         if isinstance(result, tuple | list):
             return f"({', '.join(map(self._named, result))},)"
-        self._own[id(result)] = f"t{len(self._own)}"
+        self._own[id(result)] = f"t{next(self._numbers)}"
         return self._own[id(result)]
 
     def _text(self, value: Any) -> str:

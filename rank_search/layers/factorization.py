@@ -66,8 +66,9 @@ class Factorization(nn.Module, ABC):
     """A structured weight for one layer, with its own bias when the layer has one.
 
     What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
-    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`, `fold`, `kept`. The six
-    laws in `rank_search.testing.FactorizationLaws` hold for every factorization; `rank-search plugins check` runs them.
+    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`, `apart`, `after_step`,
+    `fold`, `kept`. The six laws in `rank_search.testing.FactorizationLaws` hold for every factorization;
+    `rank-search plugins check` runs them.
 
     Attributes:
         layer: the geometry of the layer it stands for.
@@ -77,10 +78,13 @@ class Factorization(nn.Module, ABC):
             that of a two-dimensional convolution.
         trained_sparse: whether training makes weights zero, so that what it stores is not known before: where bits or
             nonzeros are asked for, its parameters do not decide whether it is worth a trial.
+        trained_rank: whether training lowers its axis values, so that what it costs is not known before: no cost
+            decides whether it is worth a trial.
     """
 
     any_geometry: ClassVar[bool] = False
     trained_sparse: ClassVar[bool] = False
+    trained_rank: ClassVar[bool] = False
 
     # ---- must ------------------------------------------------------------------------------------------
 
@@ -147,6 +151,19 @@ class Factorization(nn.Module, ABC):
         What is left out, such as what only training uses, is zero in the model that is kept, and no part of `dense()`.
         """
         return self.parameters()
+
+    def apart(self) -> Iterable[nn.Parameter]:
+        """Parameters that no optimizer moves, no decay and no clipping: `after_step` does. Default: none."""
+        return ()
+
+    def after_step(self, share: float) -> None:
+        """After each step of the optimizers: move what is `apart`, whose gradients are those of the loss.
+
+        All that it remembers is in parameters and buffers, so that a checkpoint has it. Default: nothing.
+
+        Args:
+            share: of the training that this step is: its learning rate over the sum of those of all steps.
+        """
 
     def fold(self) -> None:
         """After training, before its numbers are rounded: what only training needs, such as gates, goes into factors.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from rank_search.layers import Cost, Factorization, Layer, is_pooled, layer_cost
+from rank_search.layers import Cost, Factorization, Layer, axes_of, is_pooled, layer_cost
 from rank_search.options.form_speeds import Forms
 from rank_search.point import Choice, Point
 
@@ -96,6 +96,7 @@ class CostModel:
 
         Where tied layers would share factors, they are those of the whole pool, which takes the choice together.
         What a form stores whose training makes weights zero (`trained_sparse`) is not known before: it counts as less.
+        So does all that one costs whose training lowers its ranks (`trained_rank`).
         """
         layer, together = self._layers[name], self.together(name, choice)
         chosen = sum((self.layer_cost(each, choice) for each in together), Cost(0, 0))
@@ -103,8 +104,20 @@ class CostModel:
         found = {"params": (float(chosen.params), float(dense.params)), "macs": (chosen.macs, dense.macs)}
         if self._asked & OF_STORED and not choice.is_dense and self._plugins[choice.factorization].trained_sparse:
             found["params"] = (-math.inf, found["params"][1])
+        if not choice.is_dense and self._plugins[choice.factorization].trained_rank:
+            found = {cost: (-math.inf, of_dense) for cost, (_, of_dense) in found.items()}
         wanted = ("params",) if layer.one_hot else judged_costs(self._asked)
         return {cost: found[cost] for cost in wanted}
+
+    def least(self, point: Point) -> dict[str, float]:
+        """As `cost`, of the least that training may make of a point: where it lowers ranks, they are the lowest."""
+        return self.cost(replace(point, layers={name: self._lowest(name, each) for name, each in point.layers.items()}))
+
+    def _lowest(self, name: str, choice: Choice) -> Choice:
+        if choice.is_dense or not (plugin := self._plugins[choice.factorization]).trained_rank:
+            return choice
+        low = {axis.name: int(axis.low) for axis in axes_of(plugin, self._layers[name]) if axis.integer}
+        return Choice(choice.factorization, {**choice.values, **low})
 
     def time_ratio(self, name: str, choice: Choice) -> float | None:
         """How long the form takes in units of the dense layer; None where that is not known.

@@ -144,8 +144,11 @@ def _plan(prepared: Prepared, record: StudyRecord, target: int, artifacts: Artif
 
 
 def _judge(prepared: Prepared, dense: Mapping[str, float], point: Point) -> Outcome | None:
-    bounds = prepared.problem.study.search.constraints
-    return check_counted(bounds, prepared.costs.cost(point), dense) if bounds else None
+    bounds, costs = prepared.problem.study.search.constraints, prepared.costs
+    refused = check_counted(bounds, costs.cost(point), dense) if bounds else None
+    if refused is None or check_counted(bounds, costs.least(point), dense) is None:
+        return None  # what training makes of it may keep them
+    return refused
 
 
 def _sweep(store: Store, study: StudyRecord, artifacts: ArtifactStore, before: Set[str]) -> None:

@@ -116,7 +116,7 @@ class Case:
 def normal(shape: Iterable[int], dtype: torch.dtype) -> Tensor:
     """Standard normal numbers, the same for the same shape."""
     generator = torch.Generator().manual_seed(_SEED)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float64).to(dtype)
 
 
 def axis_values(axes: tuple[Axis, ...]) -> list[dict[str, float]]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rank_search.training.after_steps import apart_ids
 from rank_search.training.fine_tuning import FineTuning
 from rank_search.training.penalties import factor_ids, frames
 
@@ -32,15 +33,15 @@ def make_optimizers(model: nn.Module, effort: FineTuning) -> list[Optimizer]:
 
 def _decayed_and_kept(model: nn.Module, effort: FineTuning) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Parameters with and without weight decay: frames under a penalty, latents and the factors of a product that
-    is decayed as a whole are pulled already.
+    is decayed as a whole are pulled already. What forms move themselves is in neither.
     """
-    settings = effort.settings
+    settings, apart = effort.settings, apart_ids(model)
     factors = factor_ids(model) if settings.weight_decay_on == "product" else set()
     framed = {frame.untyped_storage().data_ptr() for frame in frames(model)} if effort.orthogonality > 0 else set()
     decayed: list[nn.Parameter] = []
     kept: list[nn.Parameter] = []
     for parameter in model.parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or id(parameter) in apart:
             continue
         pulled = effort.entropy is not None or id(parameter) in factors
         pulled = pulled or parameter.untyped_storage().data_ptr() in framed

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from rank_search.errors import ArtifactError, TaskError
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.tasks import Batch, Task, generators, is_lone, set_generators
+from rank_search.training.after_steps import AfterSteps, apart_ids
 from rank_search.training.average import Average
 from rank_search.training.checkpoint import Checkpoint
 from rank_search.training.fine_tuning import Diverged, FineTuning
@@ -68,6 +69,9 @@ class Trainer:
         self._average = Average(model, effort.settings.average) if effort.settings.average > 0 else None
         sparsity, framed = effort.sparsity, effort.orthogonality > 0
         self._shrinking = None if sparsity is None else Shrinking(model, sparsity, framed=framed)
+        self._after = AfterSteps(model, effort.settings, self._steps(effort.settings.epochs))
+        apart = apart_ids(model)
+        self._clipped = [parameter for parameter in model.parameters() if id(parameter) not in apart]
         self._step = 0
         self._lone = 0  # batches in a row that norms could not be trained with
 
@@ -119,10 +123,11 @@ class Trainer:
         return loss
 
     def _descend(self, loss: Tensor, *, is_final: bool) -> None:
-        """One step of the optimizers; then components lose norm, or in the end stay zero if they are."""
+        """One step of the optimizers; then forms move what is theirs, and components lose norm or stay zero."""
         shrinking = self._shrinking
         alive = None if shrinking is None else shrinking.alive()
-        _descend(self._optimizers, loss, self._model, self._effort.settings)
+        _descend(self._optimizers, loss, self._clipped, self._effort.settings)
+        self._after.move_(self._step)
         if shrinking is not None and alive is not None:
             rate = self._optimizers[0].param_groups[0]["lr"]
             shrinking.keep_(alive) if is_final else shrinking.shrink_(rate)
@@ -187,11 +192,13 @@ def _load(quantizer: nn.Module, kept: Mapping[str, Tensor]) -> None:
         ) from error
 
 
-def _descend(optimizers: list[Optimizer], loss: Tensor, model: nn.Module, settings: TrainingSettings) -> None:
+def _descend(
+    optimizers: list[Optimizer], loss: Tensor, clipped: list[nn.Parameter], settings: TrainingSettings
+) -> None:
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if math.isfinite(settings.gradient_clip):
-        nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip)
+        nn.utils.clip_grad_norm_(clipped, settings.gradient_clip)
     for optimizer in optimizers:
         optimizer.step()

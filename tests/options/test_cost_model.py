@@ -70,7 +70,12 @@ def test_a_low_rank_saves_below_its_break_even_point(model: nn.Module) -> None:
 def costs_of(layer: Layer, *asked: str) -> CostModel:
     """Of one layer, as a study that asks for these measurements judges it."""
     plugins = {"svd": load_plugin("svd"), "spatial": load_plugin("svd-spatial"), "tucker2": load_plugin("tucker2")}
-    mine = {"repeated": Repeated, "multiplied": Multiplied, "thresholded": Thresholded}
+    mine = {
+        "repeated": Repeated,
+        "multiplied": Multiplied,
+        "thresholded": Thresholded,
+        "soft": load_plugin("soft-rank"),
+    }
     return CostModel({"layer": layer}, {**plugins, **mine}, Cost(0, 0), asked=asked)
 
 
@@ -154,6 +159,27 @@ def test_what_training_makes_zero_is_worth_a_trial_where_it_may_count() -> None:
     }
     assert found == {"params": False, "macs": False, "bits": True, "nonzeros": True, "latency": False}
     assert costs_of(CONV, "bits", "macs").saves("layer", choice)  # not one MAC more
+
+
+@pytest.mark.parametrize("asked", ["params", "macs", "bits", "nonzeros", "error"])
+def test_a_rank_that_training_lowers_is_worth_a_trial_whatever_it_costs_before(asked: str) -> None:
+    choice = Choice("soft", {"rank": 12, "folds": 5.0})
+    costs = costs_of(CONV, "error", asked)
+    assert costs.layer_cost("layer", choice).macs > costs.layer_cost("layer", Choice()).macs
+    assert costs.saves("layer", choice)
+
+
+def test_the_least_of_a_point_has_the_lowest_of_the_ranks_that_training_lowers() -> None:
+    costs = costs_of(CONV)
+    soft, plain = (
+        Point({"layer": Choice("soft", {"rank": 12, "folds": 5.0})}),
+        Point({"layer": Choice("svd", {"rank": 4})}),
+    )
+    # a map of 8·9 inputs, one of 12 outputs, 12 biases, and the threshold
+    assert costs.least(soft) == {"params": 8 * 9 + 12 + 12 + 1, "macs": (8 * 9 + 12) * 36}
+    assert costs.cost(soft)["params"] == 12 * (8 * 9 + 12) + 12 + 1
+    assert costs.least(plain) == costs.cost(plain)
+    assert costs.least(Point({})) == costs.dense
 
 
 def test_of_an_embedding_the_params_decide() -> None:
