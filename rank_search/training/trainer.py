@@ -66,8 +66,8 @@ class Trainer:
         self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
         self._batches = ResumableBatches(task)
         self._average = Average(model, effort.settings.average) if effort.settings.average > 0 else None
-        sparsity, framed = effort.sparsity, effort.orthogonality > 0
-        self._shrinking = None if sparsity is None else Shrinking(model, sparsity, framed=framed)
+        sparsity, framed, of_tails = effort.sparsity, effort.orthogonality > 0, effort.ordered > 0
+        self._shrinking = None if sparsity is None else Shrinking(model, sparsity, framed=framed, of_tails=of_tails)
         self._step = 0
         self._lone = 0  # batches in a row that norms could not be trained with
 
