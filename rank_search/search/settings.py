@@ -236,7 +236,8 @@ class SearchSettings(BaseModel):
         description="How many further results each trial has at the full budget: the model that it has trained, cut to "
         "so many costs between its own and a tenth of that, evenly on a logarithmic scale, of the parameters or MACs "
         "that are asked for. Layers that it leaves dense stay so. Each is measured, kept and chosen as a trial is, "
-        "under a number of its own, and is not trained further. `trials` counts trainings alone. Of most use with `[training] ordered`.",
+        "under a number of its own, and is not trained further. `trials` counts trainings alone. Of most use with "
+        "`[training] ordered`.",
     )
     seeds: SeedSettings = Field(default=SeedSettings(), description="Points to ask before the sampler takes over.")
     rungs: RungSettings | None = Field(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.training.component_axes import ComponentAxis, component_axes
+from rank_search.training.shrinking import joint_norms
 
 
 @final
@@ -18,8 +19,8 @@ class OrderedSteps:
     In the manner of Horváth, Laskaridis, Rajput, Wang, "Maestro: Uncovering Low-Rank Structures via Trainable
     Decomposition" (ICML 2024, arXiv:2308.14929), section 3: a step draws one layer's axis and a rank below its value,
     each as likely as another, and trains with the components after that rank at zero. So the first ones have to do
-    without the others, and the weight is best cut where it is cut: at the end. Unlike there, a share of the steps
-    trains all components.
+    without the others, and the weight is best cut where it is cut: at the end. What is zero at the end already is drawn
+    no more (there: progressive shrinking). Unlike there, a share of the steps trains all components.
 
     Args:
         share: of the steps that draw one, from 0 to 1.
@@ -39,7 +40,8 @@ class OrderedSteps:
         if not self._axes or float(torch.rand(())) >= self._share:
             return dict(values)
         axis = self._axes[int(torch.randint(len(self._axes), ()))]
-        return self._without_tail(values, axis, int(torch.randint(1, axis.count, ())))
+        count = _last_alive(axis)
+        return self._without_tail(values, axis, int(torch.randint(1, count, ()))) if count > 1 else dict(values)
 
     def _without_tail(self, values: Mapping[str, Tensor], axis: ComponentAxis, rank: int) -> dict[str, Tensor]:
         found = dict(values)
@@ -48,3 +50,10 @@ class OrderedSteps:
             kept = (torch.arange(factor.shape[mode], device=factor.device) % axis.count < rank).to(factor.dtype)
             found[name] = (found.get(name, factor).movedim(mode, -1) * kept).movedim(-1, mode)
         return found
+
+
+@torch.no_grad()
+def _last_alive(axis: ComponentAxis) -> int:
+    """How many components there are up to the last one that is not zero."""
+    alive = joint_norms(axis.slices, axis.count).nonzero()
+    return int(alive[-1]) + 1 if len(alive) else 0

@@ -96,7 +96,8 @@ class TrainingSettings(BaseModel):
         le=1,
         description="Share of the steps that draw a rank of one layer and train without the components after it, so "
         "that the model can be cut there (Maestro, Horváth et al. 2024, arXiv:2308.14929; there all steps are so); 0 = "
-        "off. For `[search] row`.",
+        "off. For `[search] row`. With `[search] sparsity` the tails of components lose norm, and the last ones go "
+        "first.",
     )
     orthogonality_penalty: OrthogonalityKind = Field(
         default="so",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Final, final
@@ -47,6 +48,25 @@ def kept_shares(norms: Float[Tensor, " count"], thresholds: Float[Tensor, ""] | 
     return (1 - thresholds / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_min(0)
 
 
+def kept_shares_of_tails(norms: Float[Tensor, " count"], threshold: float) -> Float[Tensor, " count"]:
+    """What is left of each where every tail, from a component to the last, loses the threshold. O(count).
+
+    Symbols: n_c the norms, t_b the norm of the tail from b on, as it is when the smaller tails have lost theirs. From
+    the last b to the first: t_b² = n_b² + (s_b₊₁·t_b₊₁)², s_b = max(0, 1 − threshold/t_b); of component c Π_b≤c s_b is
+    left. It is the proximal step of threshold·Σ_b t_b: groups that are nested take their steps from the smallest up
+    (Jenatton, Mairal, Obozinski, Bach, "Proximal Methods for Hierarchical Sparse Coding", 2011).
+
+    >>> kept_shares_of_tails(torch.tensor([5.0, 0.5]), 1.0).tolist()
+    [0.800000011920929, 0.0]
+    """
+    left, shares = 0.0, []
+    for norm in reversed(norms.tolist()):
+        tail = math.hypot(norm, left)
+        shares.append(max(0.0, 1 - threshold / tail) if tail > 0 else 0.0)
+        left = shares[-1] * tail
+    return torch.tensor(shares[::-1], dtype=norms.dtype, device=norms.device).cumprod(0)
+
+
 def balance_(slices: Slices, count: int) -> None:
     """Give all factors the same part of each component, their product as it is: the geometric mean of the norms. O(n).
 
@@ -82,11 +102,16 @@ class Shrinking:
     multiple of the Schatten-½ quasi-norm: Fan, Ding, Chen, Udell, "Factor Group-Sparse Regularization for Efficient
     Low-Rank Matrix Recovery" (NeurIPS 2019).
 
+    In an ordered training the tails of an axis lose norm, each as much: s·Σ_b p‖tail b‖, b from the first component to
+    the last, in the manner of the hierarchical group lasso of Maestro (Horváth et al. 2024, arXiv:2308.14929), where
+    each factor has a norm of its own. So the last components are lost first.
+
     Factors that are not trained, and frames that are kept orthonormal (`framed`), are left alone: there the others
     carry the norm. O(n) a step, n the numbers in the factors.
     """
 
-    def __init__(self, model: nn.Module, penalty: SparsityPenalty, *, framed: bool) -> None:
+    def __init__(self, model: nn.Module, penalty: SparsityPenalty, *, framed: bool, of_tails: bool = False) -> None:
+        self._kept = kept_shares_of_tails if of_tails else kept_shares
         self._axes = component_axes(model, framed=framed)
         self._weights = [penalty.strength * weight for weight in _weights(self._axes, penalty.costs)]
 
@@ -94,7 +119,7 @@ class Shrinking:
     def shrink_(self, rate: float) -> None:
         """The proximal step at a learning rate."""
         for axis, weight in zip(self._axes, self._weights, strict=True):
-            scale_(axis.slices, kept_shares(joint_norms(axis.slices, axis.count), rate * weight))
+            scale_(axis.slices, self._kept(joint_norms(axis.slices, axis.count), rate * weight))
 
     @torch.no_grad()
     def alive(self) -> Sequence[Bool[Tensor, " _"]]:

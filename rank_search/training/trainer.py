@@ -67,8 +67,8 @@ class Trainer:
         self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
         self._batches = ResumableBatches(task)
         self._average = Average(model, effort.settings.average) if effort.settings.average > 0 else None
-        sparsity, framed = effort.sparsity, effort.orthogonality > 0
-        self._shrinking = None if sparsity is None else Shrinking(model, sparsity, framed=framed)
+        sparsity, framed, of_tails = effort.sparsity, effort.orthogonality > 0, effort.ordered > 0
+        self._shrinking = None if sparsity is None else Shrinking(model, sparsity, framed=framed, of_tails=of_tails)
         self._after = AfterSteps(model, effort.settings, self._steps(effort.settings.epochs))
         apart = apart_ids(model)
         self._clipped = [parameter for parameter in model.parameters() if id(parameter) not in apart]
