@@ -66,8 +66,9 @@ class Factorization(nn.Module, ABC):
     """A structured weight for one layer, with its own bias when the layer has one.
 
     What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
-    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`, `fold`, `kept`. The six
-    laws in `rank_search.testing.FactorizationLaws` hold for every factorization; `rank-search plugins check` runs them.
+    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`, `figures`, `fold`,
+    `kept`. The six laws in `rank_search.testing.FactorizationLaws` hold for every factorization;
+    `rank-search plugins check` runs them.
 
     Attributes:
         layer: the geometry of the layer it stands for.
@@ -147,6 +148,11 @@ class Factorization(nn.Module, ABC):
         What is left out, such as what only training uses, is zero in the model that is kept, and no part of `dense()`.
         """
         return self.parameters()
+
+    @classmethod
+    def figures(cls, layer: Layer, weight: Tensor) -> Mapping[str, float]:
+        """Further figures of a layer's weight, by name, that `rank-search priors` lists. Default: none."""
+        return {}
 
     def fold(self) -> None:
         """After training, before its numbers are rounded: what only training needs, such as gates, goes into factors.
