@@ -33,7 +33,10 @@ from rank_search.tasks import seeded
 CALIBRATION: Final = 2
 NORMS: Final = 8
 COSTS: Final = ("params", "macs")
-FAMILIES: Final = ("filter-basis", "block-svd-4", "block-svd-8", "block-svd-16", "tensor-train", "kronecker-sum")
+FAMILIES: Final = (
+    *("filter-basis", "block-svd-4", "block-svd-8", "block-svd-16", "tensor-train", "kronecker-sum"),
+    *("buckets", "symmetric-left-right", "symmetric-quarter-turns"),
+)
 
 
 @dataclass(frozen=True)

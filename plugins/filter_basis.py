@@ -120,16 +120,25 @@ class FilterBasis(Factorization):
         return (self.mixing.flatten(0, 1) @ self.filters.flatten(1)).reshape(self.layer.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        out_features, in_features = self.layer.out_features, self.layer.in_features
         if mixes_first(self.layer):
-            maps = self.layer.mix(x, self.mixing.transpose(1, 2).flatten(0, 1))  # channels: out, then rank
-            filters = self.filters.transpose(0, 1).expand(out_features, *[-1] * (self.filters.dim() - 1))
-            return self.layer.operate(maps, filters, self.bias, groups=out_features)
-        filters = self.filters.expand(in_features, *self.filters.shape).flatten(0, 1)  # channels: in, then rank
-        return self.layer.mix(self.layer.operate(x, filters, groups=in_features), self.mixing.flatten(1), self.bias)
+            return mix_and_filter(self.layer, x, self.filters, self.mixing, self.bias)
+        return filter_and_mix(self.layer, x, self.filters, self.mixing, self.bias)
 
     def frames(self) -> Iterable[Tensor]:
         return (self.filters.flatten(1).T,)
+
+
+def filter_and_mix(layer: Layer, x: Tensor, filters: Tensor, mixing: Tensor, bias: Tensor | None) -> Tensor:
+    """Each input with each of the filters (rank × 1 × kernel), then the mixing (out × in × rank) of all of that."""
+    by_input = filters.expand(layer.in_features, *filters.shape).flatten(0, 1)  # channels: in, then rank
+    return layer.mix(layer.operate(x, by_input, groups=layer.in_features), mixing.flatten(1), bias)
+
+
+def mix_and_filter(layer: Layer, x: Tensor, filters: Tensor, mixing: Tensor, bias: Tensor | None) -> Tensor:
+    """The same the other way round: what is to go through each filter is mixed first."""
+    maps = layer.mix(x, mixing.transpose(1, 2).flatten(0, 1))  # channels: out, then rank
+    by_output = filters.transpose(0, 1).expand(layer.out_features, *[-1] * (filters.dim() - 1))
+    return layer.operate(maps, by_output, bias, groups=layer.out_features)
 
 
 def mixes_first(layer: Layer) -> bool:

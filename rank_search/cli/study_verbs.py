@@ -47,14 +47,19 @@ def layers(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> N
 def priors(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> None:
     """List what the weights say of each axis: full rank, prior by the rule, VBMF rank, noise, energy kept, break-even.
 
+    Where a factorization says more of a weight, that is listed beside these: of one with a fixed symmetry the
+    equivariance gap, the norm of what the symmetry leaves out of the weight over the weight's norm.
+
     Example: rank-search priors studies/digits.toml
     """
-    from rank_search.run import begin, calibration_batches, layer_bases, layer_moments, layer_priors
+    from rank_search.run import begin, calibration_batches, figures_of, layer_bases, layer_moments, layer_priors
     from rank_search.study import load_study
 
     problem = begin(load_study(study))
     moments = layer_moments(problem, calibration_batches(problem))
     found = layer_priors(problem, layer_bases(problem, moments))
+    figures = [figures_of(problem, prior) for prior in found]
+    blank = dict.fromkeys(name for own in figures for name in own)
     rows = [
         {
             "layer": prior.layer,
@@ -66,8 +71,10 @@ def priors(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> N
             "noise_variance": prior.noise_variance,
             "energy_kept": prior.energy_kept,
             "break_even": prior.break_even,
+            **blank,
+            **own,
         }
-        for prior in found
+        for prior, own in zip(found, figures, strict=True)
     ]
     print_rows(rows, format, f"priors of {problem.study.name}", empty="no layer can be factorized")
 

@@ -66,8 +66,8 @@ class Factorization(nn.Module, ABC):
     """A structured weight for one layer, with its own bias when the layer has one.
 
     What an author must write, in this order: `axes`, `__init__`, `fit`, `dense`. What may be written to be
-    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`, `apart`, `after_step`,
-    `fold`, `kept`. The six laws in `rank_search.testing.FactorizationLaws` hold for every factorization;
+    faster or better: `forward`, `rows`, `map_outputs`, `scale_outputs`, `frames`, `stored`, `figures`, `apart`,
+    `after_step`, `fold`, `kept`. The six laws in `rank_search.testing.FactorizationLaws` hold for every factorization;
     `rank-search plugins check` runs them.
 
     Attributes:
@@ -151,6 +151,11 @@ class Factorization(nn.Module, ABC):
         What is left out, such as what only training uses, is zero in the model that is kept, and no part of `dense()`.
         """
         return self.parameters()
+
+    @classmethod
+    def figures(cls, layer: Layer, weight: Tensor) -> Mapping[str, float]:
+        """Further figures of a layer's weight, by name, that `rank-search priors` lists. Default: none."""
+        return {}
 
     def apart(self) -> Iterable[nn.Parameter]:
         """Parameters that no optimizer moves, no decay and no clipping: `after_step` does. Default: none."""

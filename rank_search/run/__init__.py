@@ -11,7 +11,15 @@ if TYPE_CHECKING:
     from rank_search.run.compression import Compressed, compress
     from rank_search.run.confirmation import Confirmation, Confirmed, confirm
     from rank_search.run.moment_passes import calibration_batches
-    from rank_search.run.preparation import Prepared, begin, layer_bases, layer_moments, layer_priors, prepare
+    from rank_search.run.preparation import (
+        Prepared,
+        begin,
+        figures_of,
+        layer_bases,
+        layer_moments,
+        layer_priors,
+        prepare,
+    )
     from rank_search.run.runner import Result, run_study
 
 _HOMES: Final = {
@@ -26,6 +34,7 @@ _HOMES: Final = {
     "calibration_batches": "moment_passes",
     "compress": "compression",
     "confirm": "confirmation",
+    "figures_of": "preparation",
     "layer_bases": "preparation",
     "layer_moments": "preparation",
     "layer_priors": "preparation",
@@ -45,6 +54,7 @@ __all__ = [
     "calibration_batches",
     "compress",
     "confirm",
+    "figures_of",
     "layer_bases",
     "layer_moments",
     "layer_priors",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from rank_search.layers import Layer, weight_of
+from rank_search.layers import Layer, plugin_errors, weight_of
 from rank_search.options import (
     CostModel,
     CutMeasure,
@@ -67,6 +67,17 @@ def layer_priors(problem: Problem, bases: LayerBases) -> tuple[AxisPrior, ...]:
         plugins = {key: problem.plugins[key] for key in problem.choices[name]}
         found += axis_priors(layer, plugins, bases[name], problem.study.priors)
     return tuple(found)
+
+
+def figures_of(problem: Problem, prior: AxisPrior) -> Mapping[str, float]:
+    """What the factorization of an axis says itself of its layer's weight, by name.
+
+    Raises:
+        ContractError: it raises.
+    """
+    plugin, layer = problem.plugins[prior.factorization], problem.inventory.layers[prior.layer]
+    with plugin_errors(plugin, "figures()", layer):
+        return plugin.figures(layer, weight_of(problem.model, prior.layer))
 
 
 def layer_bases(problem: Problem, moments: LayerMoments) -> LayerBases:

@@ -130,7 +130,11 @@ def choices(model: nn.Module, x: Tensor, form: str) -> Point:
     layers = take_inventory(model, x[:1]).layers
     axes = {name: load_plugin(form).axes(layer) for name, layer in layers.items()}
     return Point(
-        {name: Choice(form, {axis.name: (axis.high + 1) // 2 for axis in own}) for name, own in axes.items() if own}
+        {
+            name: Choice(form, {axis.name: max(axis.low, (axis.high + 1) // 2) for axis in own})
+            for name, own in axes.items()
+            if own
+        }
     )
 
 

@@ -90,12 +90,18 @@ WRITTEN = [
     (1, "block-svd-4"),
     (1, "kronecker-sum"),
     (1, "tensor-train"),
+    (1, "buckets"),
+    (1, "circulant-2"),
+    (1, "symmetric-left-right"),
     (3, "svd-spatial"),
     (3, "tucker2"),
     (3, "filter-basis"),
     (3, "block-svd-8"),
     (3, "kronecker-sum"),
     (3, "tensor-train"),
+    (3, "buckets"),
+    (3, "circulant-4"),
+    (3, "symmetric-flips"),
 ]
 
 

@@ -25,6 +25,7 @@ import rank_search as rs
 from rank_search import testing
 from rank_search.cli.main import app
 from rank_search.observe.optuna_storage import mirrored
+from rank_search.run import begin
 from tests.store.store_tools import slow_front
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import ODD_NAMES
@@ -166,6 +167,23 @@ def test_priors_lists_each_axis(small: Small, command: Command) -> None:
         assert row["noise_variance"] > 0
     break_even = (12 * 8 * 9) / (8 * 9 + 12)
     assert rows[0]["break_even"] == int(break_even)
+
+
+def test_priors_lists_the_equivariance_gap_beside_a_symmetric_factorization(tmp_path: Path, command: Command) -> None:
+    small = write_study(tmp_path, layers={"factorizations": ["svd", "symmetric-left-right"]})
+    rows = rows_of(command, "priors", small.file)
+    assert [(row["layer"], row["factorization"], row["axis"]) for row in rows] == [
+        ("second", "svd", "rank"),
+        ("second", "symmetric-left-right", "order"),
+        ("last", "svd", "rank"),
+    ]
+    assert rows[0]["equivariance_gap"] is rows[2]["equivariance_gap"] is None
+    weight = begin(rs.load_study(small.file)).model.get_submodule("second").weight.detach().double()
+    expected = float((weight - weight.flip(-1)).norm() / (2 * weight.norm()))
+    assert rows[1]["equivariance_gap"] == pytest.approx(expected)
+    printed = command.fine("priors", small.file, "--format", "csv").out.splitlines()
+    assert printed[0].split(",")[-1] == "equivariance_gap"
+    assert float(printed[2].split(",")[-1]) == pytest.approx(expected)
 
 
 def test_space_shows_what_a_run_would_search(small: Small, command: Command) -> None:
