@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from rank_search.basics import Float
 from rank_search.layers import Axis, Bases, Layer
 
 from .svd import ChannelSVD
-from .thresholds import START, folds_axis, move_, new_threshold, soft, threshold
+from .thresholds import START, folds_axis, move_, new_threshold, soft
 
 
 class SoftRank(ChannelSVD):
@@ -23,7 +23,7 @@ class SoftRank(ChannelSVD):
     columns u and v have norm one, and the factors hold m·u·vᵀ: `left` has the u, `right` the rest. Gains are in units
     of the largest, at which a trained layer has its singular values; one component stays at least.
 
-    Folded, gains are in `right`, those under the threshold zero, and s is zero: what is left is an SVD.
+    s is stored, too, so that what is rounded is what was trained; components under the threshold are dropped.
     """
 
     trained_sparse = True
@@ -47,8 +47,7 @@ class SoftRank(ChannelSVD):
         """What the threshold leaves of each component, as a share of it."""
         left, right = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (self.left, self.right))
         gains: Tensor = torch.linalg.vector_norm(left, dim=0) * torch.linalg.vector_norm(right.flatten(1), dim=1)
-        least = threshold(self.s) * gains.detach().max()
-        return (soft(gains, least) / gains.clamp_min(torch.finfo(gains.dtype).tiny)).to(self.right.dtype)
+        return (soft(gains, self.s) / gains.clamp_min(torch.finfo(gains.dtype).tiny)).to(self.right.dtype)
 
     def _gated(self) -> Float[Tensor, "r ..."]:
         return self.right * self._passed().view(-1, *[1] * (self.right.dim() - 1))
@@ -62,9 +61,6 @@ class SoftRank(ChannelSVD):
     def rows(self, index: Tensor) -> Tensor:
         return F.embedding(index, self.left) @ self._gated().flatten(1)
 
-    def stored(self) -> Iterable[Tensor]:
-        return (self.left, self.right)
-
     def apart(self) -> Iterable[nn.Parameter]:
         return (self.s,)
 
@@ -72,6 +68,5 @@ class SoftRank(ChannelSVD):
         move_(self.s, self.values["folds"], share)
 
     @torch.no_grad()
-    def fold(self) -> None:
-        self.right.copy_(self._gated())
-        self.s.zero_()
+    def kept(self) -> Mapping[str, Tensor]:
+        return {"rank": self._passed() > 0}

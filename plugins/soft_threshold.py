@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rank_search.layers import Axis, Bases, Factorization, Layer
 
-from .thresholds import START, folds_axis, move_, new_threshold, soft, threshold
+from .thresholds import START, folds_axis, move_, new_threshold, soft
 
 
 class SoftThreshold(Factorization):
@@ -17,7 +17,8 @@ class SoftThreshold(Factorization):
 
     Kusupati et al. (2020, arXiv:2002.03231), where the threshold is g(s) itself. In units of the largest weight it
     means the same for layers of any scale, and cannot take all of them. Parameters and MACs are the layer's: what it
-    saves are bits and nonzeros. Folded, V is W and s is zero.
+    saves are bits and nonzeros. s is stored, too, so that what is rounded is what was trained. Folded, V is zero where
+    W is.
     """
 
     any_geometry = True
@@ -48,10 +49,7 @@ class SoftThreshold(Factorization):
         return True
 
     def dense(self) -> Tensor:
-        return soft(self.full, threshold(self.s) * self.full.detach().abs().max())
-
-    def stored(self) -> Iterable[Tensor]:
-        return (self.full,)
+        return soft(self.full, self.s)
 
     def apart(self) -> Iterable[nn.Parameter]:
         return (self.s,)
@@ -61,5 +59,4 @@ class SoftThreshold(Factorization):
 
     @torch.no_grad()
     def fold(self) -> None:
-        self.full.copy_(self.dense())
-        self.s.zero_()
+        self.full.mul_(self.dense() != 0)

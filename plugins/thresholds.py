@@ -38,22 +38,14 @@ def new_threshold() -> nn.Parameter:
     return nn.Parameter(torch.empty((), dtype=torch.float32))
 
 
-def threshold(s: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """g(s); nothing where s is zero itself, which says that the threshold has been folded into the weights.
+def soft(x: Float[Tensor, "*shape"], s: Float[Tensor, ""]) -> Float[Tensor, "*shape"]:
+    """sign(x)·max(0, |x| − g(s)·max|x|), in float32 or wider.
 
-    >>> threshold(torch.tensor(-2.0)).item() > 0, threshold(torch.tensor(0.0)).item()
-    (True, 0.0)
-    """
-    return torch.where(s == 0, 0.0, s.sigmoid())
-
-
-def soft(x: Float[Tensor, "*shape"], least: Float[Tensor, ""]) -> Float[Tensor, "*shape"]:
-    """sign(x)·max(0, |x| − least), in float32 or wider.
-
-    >>> soft(torch.tensor([3.0, -0.5]), torch.tensor(1.0)).tolist()
-    [2.0, -0.0]
+    >>> soft(torch.tensor([4.0, -3.0, 1.0]), torch.tensor(0.0)).tolist()
+    [2.0, -1.0, 0.0]
     """
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    least = s.float().sigmoid() * wide.detach().abs().max()
     return (wide.sign() * (wide.abs() - least).relu()).to(x.dtype)
 
 
