@@ -47,8 +47,10 @@ def on_chunks(layer: Layer, x: Tensor, chunks: int, apply: Callable[[Tensor], Te
         apply: maps a batch of inputs of the layer's kind that have a chunk's channels.
     """
     channels = layer.channels
-    parts = torch.unflatten(x, channels, (chunks, -1)).flatten(0, channels - 1)
-    return torch.unflatten(apply(parts), 0, (*x.shape[:channels], chunks))
+    parts = torch.unflatten(x, channels, (chunks, -1))
+    if channels == -1 or x.dim() == -channels:  # a layer of vectors takes what lies before them as it is
+        return apply(parts)
+    return torch.unflatten(apply(parts.flatten(0, channels - 1)), 0, (-1, chunks))
 
 
 def biased(layer: Layer, outputs: Tensor, bias: Tensor | None) -> Tensor:

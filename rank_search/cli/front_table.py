@@ -41,8 +41,8 @@ def print_front(rows: Sequence[TrialRow], study: StudyRecord, title: str, shown:
         shown: the rows as they are printed in other formats, for the layers' choices and the penalties.
     """
     terminal = shutil.get_terminal_size((100, 30)).columns if _is_terminal() else None
-    needed, more, text = _needed(rows, study), _more(rows, study), _text(shown)
-    columns, hidden = _fitting(needed, [*more, *_penalties(shown)], terminal)
+    more = sorted([*_more(rows, study), *_penalties(shown)], key=_says_least)
+    (columns, hidden), text = _fitting(_needed(rows, study), more, terminal), _text(shown)
     table = Table(title=title, title_justify="left", caption=_caption(study, hidden), caption_justify="left")
     for column in columns:
         table.add_column(column.head, justify="right", no_wrap=True)
@@ -80,14 +80,14 @@ def _needed(rows: Sequence[TrialRow], study: StudyRecord) -> list[_Column]:
 
 def _more(rows: Sequence[TrialRow], study: StudyRecord) -> list[_Column]:
     names = dict.fromkeys(name for row in rows for name in row.measurements)
-    others = sorted((name for name in names if name not in study.objective_names), key=_says_least)
+    others = [name for name in names if name not in study.objective_names]
     timed = [name for name in others if name in _TIMED and study.dense.get(name)]
     return [*(_ratio(name, rows, study) for name in timed), *(_measured(name, rows, study) for name in others)]
 
 
-def _says_least(name: str) -> bool:
+def _says_least(column: _Column) -> bool:
     """Whether it is the first to give way on a narrow terminal: mostly nonzeros are what parameters are."""
-    return name == "nonzeros"
+    return column.head == "nonzeros"
 
 
 def _measured(name: str, rows: Sequence[TrialRow], study: StudyRecord) -> _Column:
