@@ -166,6 +166,8 @@ class _Recorder(TorchFunctionMode):
             return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' if len(value) == 1 else ''})"
         if isinstance(value, float) and math.isfinite(value):
             return repr(float(value))
+        if value == torch.device("meta"):  # here all tensors are there
+            return "x.device"
         if isinstance(value, _SPELLED):
             return repr(value)
         raise ExportError(f"its forward uses {value!r}, which cannot be written down")

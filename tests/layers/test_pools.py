@@ -45,7 +45,7 @@ from rank_search.testing.pool_law import POOLS
 from rank_search.testing.suite import check_pool
 from rank_search.training.penalties import frames, orthogonality
 from rank_search.training.shrinking import balance_components
-from rank_search.trials.settling import Settled, settled
+from rank_search.trials.settling import Settled, cut, settled
 
 NAMES = ("1", "4", "7")
 PLUGINS: Plugins = {name: load_plugin(name) for name in ("svd", "shared-basis", "hashing", "hashing-kronecker")}
@@ -331,6 +331,15 @@ def test_fusing_a_batch_norm_leaves_the_basis_to_all(model: nn.Module, inventory
     assert not any(isinstance(each, nn.BatchNorm2d) for each in fused.modules())
     assert len({id(form.get_parameter("basis")) for form in forms(fused)}) == 1
     assert count_params(fused) == count_params(built) - 3 * 12 + 3 * 6
+
+
+def test_a_pool_stays_whole_where_a_trained_model_is_cut(model: nn.Module, inventory: Inventory) -> None:
+    chosen = point("shared-basis", {"0": Choice("svd", {"rank": 3})}, rank=4)
+    whole = made(model, inventory, chosen)
+    kept = {name: {"rank": torch.arange(2)} for name in ("0", *NAMES)}
+    smaller = cut(whole, Settled(chosen, whole.state_dict()), kept)
+    assert smaller.point.layers == {**chosen.layers, "0": Choice("svd", {"rank": 2})}
+    skeleton(model, smaller.point, inventory.layers, PLUGINS).load_state_dict(dict(smaller.state))
 
 
 @pytest.mark.parametrize("name", ["shared-basis", "hashing"])

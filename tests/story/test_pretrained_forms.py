@@ -476,7 +476,7 @@ def test_attention_that_would_be_opened_is_said_before_the_first_trial(caplog: p
 @pytest.mark.parametrize("plugin", installed())
 def test_every_form_of_ours_can_be_written(plugin: str) -> None:
     made = load_plugin(plugin)
-    found = [(layer, axes_of(made, layer)) for layer in GEOMETRIES]
+    found = [(layer, axes_of(made, layer)) for layer in (*GEOMETRIES, Layer("", "conv2d", (16, 8, 3, 3)))]
     forms: list[Any] = [made(layer, **{axis.name: int(axis.low) for axis in axes}) for layer, axes in found if axes]
     assert forms
     for form in forms:
