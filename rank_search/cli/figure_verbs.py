@@ -10,7 +10,6 @@ import typer
 from rank_search.cli.output import OutputFormat, print_rows
 from rank_search.cli.parameters import FormatOption, NameArgument, OverwriteOption, StoreArgument
 from rank_search.cli.writing import require_free
-from rank_search.store import Store
 
 OutputOption = Annotated[Path, typer.Option("--output", "-o", help="Picture to write: .svg, .png or .pdf.")]
 ObjectivesOption = Annotated[
@@ -36,6 +35,7 @@ def plot(
     Example: rank-search plot digits.sqlite digits -o front.svg
     """
     from rank_search.figures import draw_front, drawn_panels
+    from rank_search.store import Store
 
     require_free(output, overwrite)
     with Store.open(store) as opened:
@@ -65,6 +65,7 @@ def compare(
     Example: rank-search compare digits.sqlite digits digits-tpe -o compare.svg
     """
     from rank_search.figures import compare_studies, draw_comparison, rows_of
+    from rank_search.store import Store
 
     if output is not None:
         require_free(output, overwrite)

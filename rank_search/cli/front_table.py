@@ -6,14 +6,16 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
 
 from rank_search.basics import COSTS, cell, ratio
 from rank_search.cli.output import Row, choices_in_short, in_brief
-from rank_search.store import StudyRecord, TrialRow
+
+if TYPE_CHECKING:
+    from rank_search.store import StudyRecord, TrialRow
 
 _TIMED: Final = ("macs", "latency")  # ratios of costs that need not be objectives to be asked for
 _TEXT: Final = 24

@@ -12,7 +12,6 @@ from rank_search.cli.aside import say
 from rank_search.cli.output import from_here
 from rank_search.cli.parameters import StoreArgument
 from rank_search.errors import QueryError
-from rank_search.observe import SILENT
 
 if TYPE_CHECKING:
     from rank_search.store import Store, StudyRecord
@@ -36,6 +35,7 @@ def delete(
     Example: rank-search delete digits.sqlite digits
     """
     from rank_search.artifacts import artifacts_at
+    from rank_search.observe import SILENT
     from rank_search.store import Store, artifact_folder
 
     with Store.open(store) as opened:
@@ -57,6 +57,7 @@ def rename(
 
     Example: rank-search rename digits.sqlite digits digits-first
     """
+    from rank_search.observe import SILENT
     from rank_search.store import Store
 
     with Store.open(store) as opened:

@@ -10,7 +10,7 @@ import typer
 from rank_search.cli.aside import say
 from rank_search.cli.parameters import NameArgument, OverwriteOption, StoreArgument, ToleranceOption
 from rank_search.cli.writing import require_free
-from rank_search.store import TOLERANCE, Store
+from rank_search.store import TOLERANCE
 
 if TYPE_CHECKING:
     from rank_search.report import SpectrumChart
@@ -48,6 +48,7 @@ def report(
     Example: rank-search report digits.sqlite digits -o digits.html --reference "ours:error=0.02,macs=0.3*dense"
     """
     from rank_search.report import Reference, ReportOptions, require_page, write_report
+    from rank_search.store import Store
 
     require_page(output)
     require_free(output, overwrite)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -17,8 +17,10 @@ from rank_search.basics import clock
 from rank_search.cli.output import OutputFormat, Row, print_rows, table_of
 from rank_search.cli.parameters import FormatOption, NameArgument, StoreArgument
 from rank_search.errors import StoreAwayError
-from rank_search.observe import DriverStatus, Status, status_of
-from rank_search.store import Claim, Store
+
+if TYPE_CHECKING:
+    from rank_search.observe import DriverStatus, Status
+    from rank_search.store import Claim, Store
 
 _REFRESH: Final = timedelta(seconds=2)
 _MOST_SHOWN: Final = 20
@@ -44,6 +46,9 @@ def status(
 
     Example: rank-search status digits.sqlite digits --watch
     """
+    from rank_search.observe import status_of
+    from rank_search.store import Store
+
     period = timedelta(minutes=minutes)
     if watch and format is not OutputFormat.TABLE:
         raise typer.BadParameter("--watch and --format cannot be combined: --watch shows tables. Leave --format out.")
@@ -89,6 +94,9 @@ class _Watched:
             self._store.close()
 
     def _look(self) -> list[RenderableType]:
+        from rank_search.observe import status_of
+        from rank_search.store import Store
+
         self._store = self._store or Store.open(self._where)
         found = status_of(self._store, self._name, self._period)
         self.complete = found.complete

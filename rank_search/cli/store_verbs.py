@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,10 @@ from rank_search.cli.trial_output import (
 )
 from rank_search.errors import QueryError
 from rank_search.point import State, parse_condition
-from rank_search.store import TOLERANCE, Front, Store, StudyRecord, TrialRow, artifact_folder
+from rank_search.store import TOLERANCE
+
+if TYPE_CHECKING:
+    from rank_search.store import Front, Store, StudyRecord, TrialRow
 
 MembersOption = Annotated[
     list[str] | None,
@@ -66,6 +69,8 @@ def studies(store: StoreArgument, format: FormatOption = OutputFormat.TABLE) -> 
 
     Example: rank-search studies digits.sqlite
     """
+    from rank_search.store import Store
+
     with Store.open(store) as opened:
         print_rows([summary(each) for each in opened.studies()], format, empty="no studies in this store")
 
@@ -89,6 +94,8 @@ def trials(
 
     Example: rank-search trials digits.sqlite digits --state failed --limit 20
     """
+    from rank_search.store import Store
+
     bounds = [parse_condition(text) for text in where or ()]
     with Store.open(store) as opened:
         rows = opened.listed(opened.study(name), bounds, state or (), limit)
@@ -115,6 +122,8 @@ def front(
 
     Example: rank-search front digits.sqlite digits --where "error<=0.03" --sort macs --limit 5
     """
+    from rank_search.store import Store
+
     choose = _chooser(knee, closest, within, tolerance)
     bounds = [parse_condition(text) for text in where or ()]
     names = None if objectives is None else [each for each in map(str.strip, objectives.split(",")) if each]
@@ -185,6 +194,8 @@ def show(
 
     Example: rank-search show digits.sqlite digits 12
     """
+    from rank_search.store import Store
+
     with Store.open(store) as opened:
         study = opened.study(name)
         row = opened.trial(study, trial)
@@ -203,6 +214,8 @@ def check(store: StoreArgument, name: NameArgument, format: FormatOption = Outpu
 
     Example: rank-search check digits.sqlite digits
     """
+    from rank_search.store import Store, artifact_folder
+
     with Store.open(store) as opened:
         study = opened.study(name)
         problems = opened.check(study, artifacts_at(study.artifacts, artifact_folder(store, study.folder)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rank_search.cli.output import OutputFormat, Row, print_rows
 from rank_search.point import Choice
-from rank_search.store import StudyRecord, StudySummary, TrialRow
+
+if TYPE_CHECKING:
+    from rank_search.store import StudyRecord, StudySummary, TrialRow
 
 FEWER_MACS: Final = 1.3
 FASTER: Final = 1.05

@@ -5,30 +5,61 @@
         for member in store.front(study, where=[Bound.parse("error <= 0.03")], sort="macs"):
             print(member.number, member.measurements)
 
-Knows no torch and no optuna, and imports neither numpy nor Alembic until they are needed.
+Knows no torch and no optuna, and imports neither numpy nor Alembic until they are needed. Names are loaded when they
+are first used, so that a command that opens no store does not import SQLAlchemy.
 """
 
 from __future__ import annotations
 
-from rank_search.store.address import locate, location_of
-from rank_search.store.changes import CODE
-from rank_search.store.choosing import parse_wish
-from rank_search.store.front import Front
-from rank_search.store.front_shares import box_of, convergence_of, hypervolume_of, panels_of, takes_part
-from rank_search.store.records import (
-    EXAMPLES,
-    LAYER_COSTS,
-    NEVER,
-    TOLERANCE,
-    Activity,
-    Claim,
-    PriorRow,
-    StudyRecord,
-    StudySummary,
-    TrialRow,
-)
-from rank_search.store.sql_store import Store
-from rank_search.store.study_folder import artifact_folder
+from typing import TYPE_CHECKING, Final
+
+from rank_search.basics import lazy_door
+
+if TYPE_CHECKING:
+    from rank_search.store.address import locate, location_of
+    from rank_search.store.changes import CODE
+    from rank_search.store.choosing import parse_wish
+    from rank_search.store.front import Front
+    from rank_search.store.front_shares import box_of, convergence_of, hypervolume_of, panels_of, takes_part
+    from rank_search.store.records import (
+        EXAMPLES,
+        LAYER_COSTS,
+        NEVER,
+        TOLERANCE,
+        Activity,
+        Claim,
+        PriorRow,
+        StudyRecord,
+        StudySummary,
+        TrialRow,
+    )
+    from rank_search.store.sql_store import Store
+    from rank_search.store.study_folder import artifact_folder
+
+_HOMES: Final = {
+    "CODE": "changes",
+    "EXAMPLES": "records",
+    "LAYER_COSTS": "records",
+    "NEVER": "records",
+    "TOLERANCE": "records",
+    "Activity": "records",
+    "Claim": "records",
+    "Front": "front",
+    "PriorRow": "records",
+    "Store": "sql_store",
+    "StudyRecord": "records",
+    "StudySummary": "records",
+    "TrialRow": "records",
+    "artifact_folder": "study_folder",
+    "box_of": "front_shares",
+    "convergence_of": "front_shares",
+    "hypervolume_of": "front_shares",
+    "locate": "address",
+    "location_of": "address",
+    "panels_of": "front_shares",
+    "parse_wish": "choosing",
+    "takes_part": "front_shares",
+}
 
 __all__ = [
     "CODE",
@@ -54,3 +85,5 @@ __all__ = [
     "parse_wish",
     "takes_part",
 ]
+
+__getattr__ = lazy_door(__name__, _HOMES)
