@@ -264,7 +264,7 @@ class _Breaks:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.away = False
-        monkeypatch.setattr(status_verb, "status_of", self.status_of)
+        monkeypatch.setattr("rank_search.observe.status.status_of", self.status_of)
 
     def status_of(self, *arguments: Any) -> Status:
         if self.away:
