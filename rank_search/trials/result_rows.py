@@ -137,10 +137,8 @@ def _orders(form: Factorization, values: Mapping[str, int]) -> Iterator[Kept]:
 def _carried(form: Factorization, axis: str) -> Float[Tensor, " value"]:
     """The norm of each component as a product: the sum of the logarithms of the norms of its slices."""
     value = int(form.values[axis])
-    return sum(
-        (
-            factor.detach().float().movedim(mode, 0).flatten(1).square().sum(1).view(-1, value).sum(0).log()
-            for factor, mode in owned(form, axis)
-        ),
-        torch.zeros(value),
-    )
+    norms = [
+        factor.detach().float().movedim(mode, 0).flatten(1).square().sum(1).view(-1, value).sum(0).log()
+        for factor, mode in owned(form, axis)
+    ]
+    return torch.stack(norms).sum(0)

@@ -17,7 +17,7 @@ from rank_search.coding import from_safetensors
 from rank_search.layers import DirectBases, Layer, factorize, layer_cost, load_plugin
 from rank_search.point import Choice, Cut, Outcome, Point, State
 from rank_search.trials import TrialContext, build, measure, run_trial
-from rank_search.trials.result_rows import row_of
+from rank_search.trials.result_rows import _carried, row_of
 from rank_search.trials.settling import Settled
 from tests.trials.test_trial import MakePoint, MakeWorkbench, rebuilt
 
@@ -224,6 +224,14 @@ def test_components_that_carry_the_most_stay_wherever_they_are() -> None:
     assert all(int(choice.values["rank"]) == 1 for choice in cut.point.layers.values())
     for name in ("one", "two"):
         assert float(cut.state[f"{name}.left"].abs().max()) > 0.1
+
+
+def test_components_are_weighed_where_the_factors_are() -> None:
+    """The device without numbers stands for a GPU: whatever is not on it does not go with it."""
+    with torch.device("meta"):
+        form = load_plugin("tucker2")(Layer("", "conv2d", (4, 6, 3, 3)), rank_out=3, rank_in=2)
+    assert _carried(form, "rank_out").device.type == "meta"
+    assert _carried(form, "rank_in").shape == (2,)
 
 
 def test_values_are_multiples_of_what_the_search_rounds_to(workbench: MakeWorkbench, point: MakePoint) -> None:
