@@ -21,9 +21,6 @@ from rank_search.errors import QueryError
 
 DENSE: Final = "dense"
 
-CUT_OF: Final = "cut_of"
-"""What a store keeps beside a cut for the sampler: the number of the trial whose model it is."""
-
 AxisValue = int | float
 
 

@@ -67,8 +67,10 @@ class StudyFeed:
 
     def _trial_of(self, row: TrialRow) -> SearchTrial:
         outcome = Outcome(row.state, row.measurements, row.reason, row.artifacts, row.settled, row.settled_costs)
+        if row.cut_of is not None:
+            return SearchTrial(row.number, row.point, row.sampler, outcome, TRAINED_THERE, is_cut=True)
         share = min(1.0, row.budget / self._study.budget) if self._study.budget else 1.0
-        return SearchTrial(row.number, row.point, row.sampler, outcome, share if row.cut_of is None else TRAINED_THERE)
+        return SearchTrial(row.number, row.point, row.sampler, outcome, share)
 
     def _note(self, row: TrialRow) -> None:
         """Tell the rungs how a trial did at each budget; one that was refused before training was at none."""

@@ -9,7 +9,7 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.trial import Trial
 
-from rank_search.point import CUT_OF, Point
+from rank_search.point import Point
 from rank_search.search.coordinate_system import CoordinateSystem
 from rank_search.search.coordinates import Coordinates
 from rank_search.search.results import Told
@@ -98,9 +98,8 @@ class OptunaSearcher(Searcher):
         self._memory.reopen(trial.point.key, trial.sampler["coordinates"], trial.sampler["attributes"])
 
     def _teach(self, trial: SearchTrial, told: Mapping[str, Told]) -> None:
-        is_cut = CUT_OF in trial.sampler  # no coordinates were chosen for it
-        new = None if is_cut or trial.point.key in self._memory else trial.point.key
-        if new is not None:
+        new = None if trial.is_cut or trial.point.key in self._memory else trial.point.key
+        if new is not None:  # coordinates were chosen for it
             self._memory.set_parents(trial.sampler["parents"])
             self._memory.add(new, trial.sampler["coordinates"], trial.sampler["attributes"], told[new])
         for key, again in told.items():

@@ -18,6 +18,7 @@ class SearchTrial:
             the sampler noted. It is plain JSON.
         outcome: the newest; None while the trial is in flight.
         share: the budget that the outcome came of, as a share of the full one.
+        is_cut: whether it is a trained model that was cut: nobody has asked for its point.
     """
 
     number: int
@@ -25,6 +26,7 @@ class SearchTrial:
     sampler: Mapping[str, Any]
     outcome: Outcome | None = None
     share: float = 1.0
+    is_cut: bool = False
 
     @property
     def label(self) -> str:

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, bindparam, delete, insert, select, updat
 
 from rank_search.errors import StoreError
 from rank_search.pareto import dominates
-from rank_search.point import CUT_OF, Artifact, Cut, Execution, Outcome, Point, State
+from rank_search.point import Artifact, Cut, Execution, Outcome, Point, State
 from rank_search.store import queries, rows, tables
 from rank_search.store.claims import is_taken, lock, next_number
 from rank_search.store.records import LAYER_COSTS, Claim, StudyRecord, TrialRow
@@ -104,7 +104,7 @@ def _of_cut(trained: _Result, cut: Cut, number: int) -> _Result:
     """The row of a cut: made when and where its model was trained, whose seconds it does not count again."""
     of = trained.values["number"]
     costs = {name: dict(each) for name, each in cut.layer_costs.items()}
-    sampler = {"label": f"cut of trial {of}", CUT_OF: of, "coordinates": {}, LAYER_COSTS: costs}
+    sampler = {"label": f"cut of trial {of}", "coordinates": {}, LAYER_COSTS: costs}
     own = {
         "number": number,
         "point": cut.point.to_json(),

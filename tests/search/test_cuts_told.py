@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rank_search.point import CUT_OF, Choice, Outcome, Point, State
+from rank_search.point import Choice, Outcome, Point, State
 from rank_search.search import SearchTrial
 from tests.search.test_searcher import LADDERS, Make, drive, measure, searcher
 
@@ -29,8 +29,8 @@ def cut_of(made: Any, past: SearchTrial, number: int) -> SearchTrial:
         for name, choice in past.point.layers.items()
     }
     point = Point(layers, past.point.penalties)
-    sampler = {"label": f"cut of trial {past.number}", CUT_OF: past.number, "coordinates": {}, "layer_costs": {}}
-    return SearchTrial(number, point, sampler, measure(made[1], point), 0.1)
+    sampler = {"label": f"cut of trial {past.number}", "coordinates": {}, "layer_costs": {}}
+    return SearchTrial(number, point, sampler, measure(made[1], point), 0.1, is_cut=True)
 
 
 def with_cuts(made: Any, resume: bool) -> tuple[list[Point], list[Point]]:
