@@ -64,7 +64,7 @@ def compare_studies(store: Store, names: Sequence[str]) -> list[Comparison]:
     _require_alike(everything)
     box = ReferenceBox.around([box_of(study) for study in everything])
     rows = {study.name: store.trials(study) for study in everything}
-    also = {*_COUNTS, *map(len, rows.values())}
+    also = {*_COUNTS, *(sum(row.cut_of is None for row in found) for found in rows.values())}
     return [
         Comparison(
             label,

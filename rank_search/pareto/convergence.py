@@ -20,7 +20,7 @@ class Convergence:
     Attributes:
         trials: how many had been recorded.
         shares: the hypervolume of the front then, as a share of the box.
-        members: how many trials are on the front at the end.
+        members: how many results are on the front at the end.
     """
 
     trials: tuple[int, ...]
@@ -33,29 +33,31 @@ class Convergence:
         return found[-1] if found else 0.0
 
 
-def convergence(losses: Sequence[Sequence[float] | None], box: ReferenceBox, also: Iterable[int] = ()) -> Convergence:
+def convergence(
+    results: Sequence[Sequence[Sequence[float]]], box: ReferenceBox, also: Iterable[int] = ()
+) -> Convergence:
     """How the share of the box that the front dominates grew.
 
     Symbols: F_k the front of the first k of n trials. The result has k and `box.hypervolume(F_k)` for every k, or from
     161 trials on for the first, the last, and others spread evenly and by factors between.
 
     Args:
-        losses: of the trials, m each, in the order in which they were recorded; None for one that takes no part in the
-            front, which counts as a trial all the same.
+        results: of the trials in the order in which they were recorded, the losses, m each, of the results that take
+            part in the front: one, several, or none of a trial that counts all the same.
         also: numbers of trials k to look at in any case, as far as there are that many.
 
     Edge cases: no trials have no moments; a front outside the box has the share 0.
     Complexity: that of a hypervolume for each moment; about a second for 10,000 trials of two objectives.
 
-    >>> convergence([(0.5, 0.5), None, (0.0, 0.5)], ReferenceBox((0.0, 0.0), (1.0, 1.0))).shares
+    >>> convergence([[(0.5, 0.5)], [], [(0.0, 0.5)]], ReferenceBox((0.0, 0.0), (1.0, 1.0))).shares
     (0.25, 0.25, 0.5)
     """
     import numpy as np
 
-    counts = sorted({*_moments(len(losses)), *(count for count in also if 1 <= count <= len(losses))})
+    counts = sorted({*_moments(len(results)), *(count for count in also if 1 <= count <= len(results))})
     front, last, share, shares = np.empty((0, len(box.ideal))), 0, 0.0, []
     for count in counts:
-        new = [row for row in losses[last:count] if row is not None]
+        new = [losses for trial in results[last:count] for losses in trial]
         if new:
             front = np.concatenate([front, loss_table(new)])
             front = front[nondominated(front)]

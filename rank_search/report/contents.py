@@ -111,7 +111,7 @@ def _sampler(study: StudyRecord) -> str:
 
 
 def _study(study: StudyRecord, trials: _Trials, location: str, made: datetime) -> Json:
-    states = Counter(str(row.state) for row in trials.rows)
+    trained = [row for row in trials.rows if row.cut_of is None]
     return {
         "name": study.name,
         "store": location,
@@ -121,7 +121,9 @@ def _study(study: StudyRecord, trials: _Trials, location: str, made: datetime) -
         "dense": {name: _short(value) for name, value in study.dense.items() if math.isfinite(value)},
         "budget": study.budget,
         "examples": study.examples,
-        "states": dict(states),
+        "trials": len(trained),
+        "states": dict(Counter(str(row.state) for row in trained)),
+        "cuts": len(trials.rows) - len(trained),
         "members": len(trials.front),
     }
 

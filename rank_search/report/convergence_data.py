@@ -27,7 +27,7 @@ def convergence_data(
     box = box_of(study, tolerance)
     found = convergence_of(study, rows, box)
     begun = min(row.started for row in rows)
-    ended = list(accumulate((row.finished for row in rows), max))
+    ended = list(accumulate((row.finished for row in rows if row.cut_of is None), max))
     eligible = [row for row in rows if takes_part(study, row)]
     given = [row for row in eligible if is_seed(row, sampler)]
     return {

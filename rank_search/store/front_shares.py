@@ -33,9 +33,16 @@ def hypervolume_of(study: StudyRecord, rows: Iterable[TrialRow], box: ReferenceB
 def convergence_of(
     study: StudyRecord, rows: Sequence[TrialRow], box: ReferenceBox, also: Iterable[int] = ()
 ) -> Convergence:
-    """How the front's share of a box grew over all trials, in the order in which they were recorded: `convergence`."""
-    losses = [_losses(study, row) if takes_part(study, row) else None for row in rows]
-    return convergence(losses, box, also)
+    """How the front's share of a box grew over all trials, in the order in which they were recorded: `convergence`.
+
+    A trial counts once, with the cuts of its model.
+    """
+    results: list[list[tuple[float, ...]]] = []
+    for row in rows:
+        if row.cut_of is None:
+            results.append([])
+        results[-1] += [_losses(study, row)] if takes_part(study, row) else []
+    return convergence(results, box, also)
 
 
 def panels_of(study: StudyRecord, rows: Sequence[TrialRow], names: Sequence[str]) -> list[Panel]:

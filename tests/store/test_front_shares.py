@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rank_search.errors import QueryError
 from rank_search.pareto import ReferenceBox
-from rank_search.point import Objective
+from rank_search.point import Cut, Objective
 from rank_search.store import Store, box_of, convergence_of, hypervolume_of, panels_of, takes_part
-from tests.store.store_tools import a_record, complete, finish, stopped
+from tests.store.store_tools import a_point, a_record, complete, finish, stopped
 
 TABLE = [(9.0, 9.0), (1.0, 5.0), (5.0, 1.0), (2.0, 2.0)]
 
@@ -37,6 +39,19 @@ def test_trials_that_stopped_or_failed_take_no_part_in_the_shares(store: Store) 
     assert hypervolume_of(study, store.front(study)) == found.shares[-1]
     (panel,) = panels_of(study, rows, ["a", "b"])
     assert panel.front == (2, 3, 1)
+
+
+def test_a_trial_counts_once_with_its_cuts(store: Store) -> None:
+    study = store.join(a_record("minimize", "minimize"))
+    for at in (0, 2):
+        (a, b), (c, d) = TABLE[at : at + 2]
+        finish(store, study, replace(complete(a=a, b=b), row=(Cut(a_point(), complete(a=c, b=d)),)))
+    finish(store, study, stopped(a=-9.0, b=-9.0), budget=1.0)
+    rows, box = store.trials(study), box_of(study)
+    assert [row.cut_of for row in rows] == [None, 0, None, 2, None]
+    found = convergence_of(study, rows, box)
+    assert found.trials == (1, 2, 3)
+    assert list(found.shares) == pytest.approx([box.hypervolume(TABLE[:count]) for count in (2, 4, 4)])
 
 
 def test_a_study_whose_dense_model_was_not_measured_has_a_hypervolume_of_nothing_only() -> None:

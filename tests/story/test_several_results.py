@@ -119,7 +119,21 @@ def test_it_says_what_a_cut_is(made: Small, command: Command) -> None:
 def test_a_report_names_cuts(made: Small, command: Command, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     command.fine("report", made.store, "stripes", "-o", page)
-    assert f"cut of trial {a_cut(made).cut_of}" in page.read_text(encoding="utf-8")
+    shown, cuts = page.read_text(encoding="utf-8"), len(rows(made)) - TRIALS
+    assert f"cut of trial {a_cut(made).cut_of}" in shown
+    assert f"{TRIALS} trials; {cuts} cuts of their models;" in shown
+
+
+def test_studies_are_compared_after_as_many_trainings(made: Small, command: Command, tmp_path: Path) -> None:
+    small = made.copy_to(tmp_path / "copy")
+    other = write_study(tmp_path / "other", **{**TABLES, "search": {**TABLES["search"], "row": 0}})
+    text = Path(other.file).read_text(encoding="utf-8").replace(other.store, small.store)
+    Path(other.file).write_text(text.replace('"stripes"', '"whole"'), encoding="utf-8")
+    command.fine("run", other.file)
+    found = command.fine("compare", small.store, "stripes", "whole", "--format", "json").json
+    assert [each["trials"] for each in found] == [TRIALS, TRIALS]
+    rowed, whole = (each["hypervolume"][str(TRIALS)] for each in found)
+    assert rowed > whole, "a cut is one point more for the same training"
 
 
 def test_a_cut_is_exported_as_what_was_measured(made: Small, command: Command, tmp_path: Path) -> None:
