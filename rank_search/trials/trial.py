@@ -182,15 +182,24 @@ def _settled_result(context: TrialContext, point: Point, found: Settled) -> _Res
 
 
 def _row(context: TrialContext, trained: Settled, measured: Mapping[str, float]) -> Iterator[tuple[Point, _Result]]:
-    """The trained model's cuts, with statistics of batch norms taken again; those with numbers that are not finite are
-    left out."""
+    """The trained model's cuts; those that fail or have numbers that are not finite are left out, as that says nothing
+    of a model which is trained at their points."""
     for smaller in row_of(context, trained, measured) if context.row and not _not_finite(measured) else ():
+        result = _result_of_cut(context, smaller)
+        if result is not None and not _not_finite(result.measurements):
+            yield smaller.point, result
+
+
+def _result_of_cut(context: TrialContext, smaller: Settled) -> _Result | None:
+    """With statistics of batch norms taken again; None if anything raises."""
+    try:
         model = build(context.dense, smaller.point, context.layers, context.plugins, smaller.state)
         _reestimate(context, model)
         found = settled(model, replace(smaller, state=_state(model)), context.round_to)
-        result = _settled_result(context, smaller.point, found)
-        if not _not_finite(result.measurements):
-            yield smaller.point, result
+        return _settled_result(context, smaller.point, found)
+    except Exception:  # noqa: BLE001  the training, which takes long and has succeeded, is not lost for it
+        _log.warning("A cut, of point %s, failed and is left out.", smaller.point.key[:12], exc_info=True)
+        return None
 
 
 def _finished(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.coding import from_safetensors
 from rank_search.layers import DirectBases, Layer, factorize, layer_cost, load_plugin
 from rank_search.point import Choice, Cut, Outcome, Point, State
+from rank_search.tasks import Supervised
 from rank_search.trials import TrialContext, build, measure, run_trial
 from rank_search.trials.result_rows import _carried, row_of
 from rank_search.trials.settling import Settled
@@ -130,6 +132,27 @@ def test_a_resumed_trial_has_the_same_row(workbench: MakeWorkbench, point: MakeP
     resumed = run_trial(made, point(), 3, store, checkpoint=first.artifacts[0])
     assert resumed.row != ()
     assert resumed == run_trial(made, point(), 3, store)
+
+
+def test_cuts_that_fail_or_diverge_leave_the_others_and_the_trial(
+    workbench: MakeWorkbench, task: Supervised, point: MakePoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, asked = workbench(epochs=0), list[int]()
+
+    def metric(outputs: Tensor, targets: Tensor) -> float:
+        asked.append(len(targets))
+        if len(asked) == 2:
+            raise ValueError("no such labels")
+        return math.nan if len(asked) == 3 else task.metric(outputs, targets)
+
+    whole = run_trial(with_row(made), point(), 0)
+    with caplog.at_level(logging.WARNING, "rank_search"):
+        outcome = run_trial(with_row(replace(made, task=replace(task, metric=metric))), point(), 0)
+    assert len(asked) == 1 + COUNT
+    assert replace(outcome, row=()) == replace(whole, row=())
+    assert [cut.point for cut in outcome.row] == [cut.point for cut in whole.row[2:]]
+    assert all(cut.outcome.state is State.COMPLETE for cut in outcome.row)
+    assert "no such labels" in caplog.text
 
 
 def test_a_dense_model_has_no_row(workbench: MakeWorkbench, dense_point: MakePoint) -> None:
