@@ -89,12 +89,12 @@ def _parts_of(context: TrialContext, layer: str, form: Factorization, whole: Who
     weight, bases = form.dense(), context.bases(layer)
     total = error_between(weight, torch.zeros_like(weight), bases)
     yield _Part({}, _cost(form), 0.0)
+    carried = {axis.name: _carried(form, axis.name) for axis in _owning(form)}
     for values in _smaller_values(form, context.round_to):
-        cuts = (cut_form(form, kept, whole) for kept in _orders(form, values))
         found = [
             (error_between(weight, small.form.dense(), bases), kept, small.form)
-            for small, kept in zip(cuts, _orders(form, values), strict=True)
-            if small is not None
+            for kept in _orders(form, values, carried)
+            if (small := cut_form(form, kept, whole)) is not None
         ]
         if found:
             error, kept, smaller = min(found, key=lambda each: each[0])
@@ -107,7 +107,7 @@ def _cost(form: Factorization) -> Cost:
 
 def _smaller_values(form: Factorization, round_to: int) -> Iterator[Mapping[str, int]]:
     """Values of the axes that own components, none of them larger than they are, and one smaller."""
-    axes = [axis for axis in axes_of(type(form), form.layer) if axis.integer and owned(form, axis.name)]
+    axes = _owning(form)
     now = {axis.name: int(form.values[axis.name]) for axis in axes}
     count = VALUES[min(len(axes), len(VALUES)) - 1]
     ladders = [_ladder(axis, now[axis.name], round_to, count) for axis in axes]
@@ -115,6 +115,10 @@ def _smaller_values(form: Factorization, round_to: int) -> Iterator[Mapping[str,
         named = dict(zip(now, values, strict=True))
         if named != now:
             yield named
+
+
+def _owning(form: Factorization) -> Sequence[Axis]:
+    return [axis for axis in axes_of(type(form), form.layer) if axis.integer and owned(form, axis.name)]
 
 
 def _ladder(axis: Axis, value: int, round_to: int, count: int) -> Sequence[int]:
@@ -127,11 +131,14 @@ def _ladder(axis: Axis, value: int, round_to: int, count: int) -> Sequence[int]:
     return sorted({value} | {each for each in rounded if each < value}, reverse=True)
 
 
-def _orders(form: Factorization, values: Mapping[str, int]) -> Iterator[Kept]:
-    """So many components of each axis: the first ones, and those that carry the most."""
+def _orders(form: Factorization, values: Mapping[str, int], carried: Mapping[str, Tensor]) -> Iterator[Kept]:
+    """So many components of each axis: the first ones, and those that carry the most, where these are others."""
     smaller = {axis: value for axis, value in values.items() if value < form.values[axis]}
-    yield {axis: torch.arange(value) for axis, value in smaller.items()}
-    yield {axis: _carried(form, axis).topk(value).indices.sort().values.cpu() for axis, value in smaller.items()}
+    first = {axis: torch.arange(value) for axis, value in smaller.items()}
+    most = {axis: carried[axis].topk(value).indices.sort().values.cpu() for axis, value in smaller.items()}
+    yield first
+    if any(not torch.equal(first[axis], most[axis]) for axis in smaller):
+        yield most
 
 
 def _carried(form: Factorization, axis: str) -> Float[Tensor, " value"]:
