@@ -56,11 +56,9 @@ class StudyFeed:
                 self._plan.artifacts.discard(artifact.location)
 
     def drop_cuts(self, outcome: Outcome, rows: Sequence[TrialRow]) -> None:
-        """Delete the files of cuts that are not among these rows, as their points were there before."""
-        if not outcome.row:
-            return
-        taken = {row.point.key for row in rows}
-        files = [each for cut in outcome.row if cut.point.key not in taken for each in cut.outcome.artifacts]
+        """Delete the files of cuts that are not among these rows: their points were there before."""
+        taken = {each.location for row in rows for each in row.artifacts}
+        files = [each for cut in outcome.row for each in cut.outcome.artifacts if each.location not in taken]
         if files:
             known = {each.location for row in self._store.trials(self._study) for each in row.artifacts}
             self.drop([each for each in files if each.location not in known])

@@ -9,7 +9,7 @@ from pathlib import Path
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import InProcess, Job, SearchDriver
 from rank_search.observe import SearchProgress, TrialCallback
-from rank_search.point import Artifact, Bound, Cut, Outcome, State
+from rank_search.point import Artifact, Bound, Cut, Execution, Outcome, State
 from rank_search.search import Rungs
 from rank_search.search.rungs import RungSettings
 from rank_search.store import Store, StudyRecord, TrialRow
@@ -119,4 +119,24 @@ def test_files_of_cuts_stay_with_those_on_the_front(
     assert store.trial(study, 0).point == theirs.point
     kept = {each.location for row in store.front(study) for each in row.artifacts}
     assert set(folder.names()) == kept
+    assert store.check(study, folder) == []
+
+
+def test_files_of_a_cut_whose_point_another_driver_has_tried_meanwhile_go(
+    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], tmp_path: Path
+) -> None:
+    folder = ArtifactStore(tmp_path / "artifacts")
+
+    def run(job: Job) -> Outcome:
+        files = [folder.write("model", f"{job.number}-{place}", ".safetensors", b"x") for place in range(2)]
+        row = cuts_of(job, *files)
+        theirs = store.claim(study, row[1].point, "elsewhere", {"label": "theirs"})
+        assert theirs is not None
+        model = folder.write("model", "theirs", ".safetensors", b"y")
+        assert store.record(study, theirs, complete(0.1, 1.0, model), Execution(0, store.now(), store.now()))
+        return replace(better_and_better(job), row=row)
+
+    drive(InProcess(run), target=2).run()
+    (member,) = store.front(study)
+    assert set(folder.names()) == {each.location for each in member.artifacts}
     assert store.check(study, folder) == []
