@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -54,8 +54,9 @@ def with_pools(layers: Mapping[str, Layer], groups: Mapping[str, Sequence[str]],
         groups: layers that are tied, by any name.
     """
     found = dict(layers)
-    tied = [members for members in groups.values() if len(members) > 1] if _any_pooled(plugins.values()) else []
-    for members in tied:
+    if not any(map(is_pooled, plugins.values())):
+        return found
+    for members in (each for each in groups.values() if len(each) > 1):
         pool = tuple(layers[name] for name in members)
         found |= {name: replace(layers[name], pool=pool, place=place) for place, name in enumerate(members)}
     return found
@@ -140,12 +141,8 @@ def fit_together(forms: Sequence[Factorization], weights: Sequence[Tensor], base
 
 def pool_memo(bases: Sequence[Bases], weights: Sequence[Tensor], key: str, compute: Callable[[], Tensor]) -> Tensor:
     """What depends on the weights and moments of a whole pool alone, computed once; see `Bases.memo`."""
-    content = hashlib.sha256()
-    for weight, moment in zip(weights, (each.moment for each in bases), strict=True):
-        for tensor in (weight, moment):
-            if tensor is not None:
-                content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return bases[0].memo(f"{key} {content.hexdigest()}", compute)
+    contents = [_content(*each) for each in zip(bases, weights, strict=True)]
+    return bases[0].memo(f"{key} {' '.join(contents)}", compute)
 
 
 def check_pools(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> None:
@@ -157,9 +154,9 @@ def check_pools(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> 
     for name, choice in point.layers.items():
         if choice.is_dense or not is_pooled(plugins[choice.factorization]):
             continue
-        for other in layers[name].members:
+        for other in layers[name].pool:
             chosen = point.layers.get(other.name, Choice())
-            if other.name != name and chosen != choice and layers[name].pool:
+            if chosen != choice:
                 raise LayerError(
                     f"Layer {name!r} is to be {_said(choice)} and layer {other.name!r}, to which it is tied, "
                     f"{_said(chosen)}. {choice.factorization} shares factors between tied layers ([layers] tie), so "
@@ -167,8 +164,17 @@ def check_pools(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> 
                 )
 
 
-def _any_pooled(plugins: Collection[type[Factorization]]) -> bool:
-    return any(is_pooled(plugin) for plugin in plugins)
+def _content(bases: Bases, weight: Tensor) -> str:
+    """A digest of a weight and its moment, which are hashed once."""
+
+    def hashed() -> Tensor:
+        content = hashlib.sha256()
+        for tensor in (weight, bases.moment):
+            if tensor is not None:
+                content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        return torch.tensor(list(content.digest()), device="cpu")
+
+    return bytes(bases.memo("content of a pool", hashed).tolist()).hex()
 
 
 def _said(choice: Choice) -> str:

@@ -30,6 +30,8 @@ from rank_search.layers import (
     load_plugin,
     opened_inventory,
     output_error,
+    pool_memo,
+    pools,
     skeleton,
     taken_together,
     with_pools,
@@ -235,6 +237,29 @@ def test_errors_are_kept_for_the_pool_that_they_are_of(model: nn.Module, tmp_pat
         table = rs.options(model, [X], example=X[:1], layers=layers, cache=str(tmp_path))
         found.append(table.fits("1", Choice("shared-basis", {"rank": 3})))
     assert found[0] == found[2] != found[1]
+
+
+def test_what_depends_on_a_pool_is_made_once_for_its_contents_which_are_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = [torch.randn(3, 5) for _ in range(4)]
+    moments = [None, torch.eye(5), torch.eye(5), 2 * torch.eye(5)]
+    one, two, three, same = (DirectBases(weight, each) for weight, each in zip(weights, moments, strict=True))
+    seen: list[Tensor] = []
+
+    def memo(others: Sequence[tuple[DirectBases, Tensor]]) -> Tensor:
+        bases, each = zip((one, weights[0]), *others, strict=True)
+        return pool_memo(bases, each, "key", lambda: seen.append(torch.ones(1)) or seen[-1])  # type: ignore[func-returns-value]
+
+    first = memo([(two, weights[1])])
+    assert memo([(three, weights[2])]) is not first, "another weight"
+    assert memo([(DirectBases(weights[1], moments[3]), weights[1])]) is not first, "another moment"
+    assert memo([(DirectBases(weights[1], moments[1]), weights[1])]) is first, "the same in another object"
+    assert memo([]) is not first
+    assert memo([(two, weights[1]), (same, weights[3])]) is not first
+    monkeypatch.setattr(pools, "hashlib", None)
+    assert memo([(two, weights[1])]) is first
+    assert len(seen) == 5
 
 
 def test_the_fit_knows_the_loss(model: nn.Module) -> None:
