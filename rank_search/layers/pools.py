@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import LayerError
 from rank_search.layers.bases import Bases, Weighed
-from rank_search.layers.factorization import Factorization, fit_to
+from rank_search.layers.factorization import Factorization, fit_to, led_back, may_be_led_back
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice, Point
 
@@ -113,12 +113,14 @@ def pools_of(forms: Mapping[str, Factorization]) -> list[tuple[str, ...]]:
 
 
 def share(forms: Sequence[Factorization]) -> None:
-    """Give the forms of a pool the parameters that they share: those of the first."""
+    """Give the forms of a pool the parameters that they share: those of the first, trainable if those of all are."""
     first, *others = forms
     if isinstance(first, PooledFactorization) and shares_factors(first):
         for name in first.shared:
+            parameter = first.get_parameter(name)
+            parameter.requires_grad_(all(form.get_parameter(name).requires_grad for form in forms))
             for other in others:
-                setattr(other, name, first.get_parameter(name))
+                setattr(other, name, parameter)
 
 
 def fit_together(forms: Sequence[Factorization], weights: Sequence[Tensor], bases: Sequence[Bases]) -> None:
@@ -130,11 +132,11 @@ def fit_together(forms: Sequence[Factorization], weights: Sequence[Tensor], base
     pool: Any = forms
     first.fit_pool(pool, weights, bases)
     weighed = [each.weighed for each in bases if each.weighed is not None]
-    if len(weighed) < len(bases):
+    if len(weighed) < len(bases) or not all(map(may_be_led_back, forms, weighed)):
         return
     before = _error(weighed, weights, forms)
     first.fit_pool(pool, [each.weight for each in weighed], [each.bases for each in weighed])
-    led = [_led_back(form, each, weight) for form, each, weight in zip(forms, weighed, weights, strict=True)]
+    led = [led_back(form, each, weight) for form, each, weight in zip(forms, weighed, weights, strict=True)]
     if not all(led) or not _error(weighed, weights, forms) < before:
         first.fit_pool(pool, weights, bases)
 
@@ -185,8 +187,3 @@ def _error(weighed: Sequence[Weighed], weights: Sequence[Tensor], forms: Sequenc
     """Of the loss, each layer's relative to what it is if its outputs are lost."""
     parts = zip(weighed, weights, forms, strict=True)
     return sum(each.error(weight, form.dense()) / (each.total or 1.0) for each, weight, form in parts)
-
-
-def _led_back(form: Factorization, weighed: Weighed, weight: Tensor) -> bool:
-    lead = form.scale_outputs if weighed.back.dim() == 1 else form.map_outputs
-    return lead(weighed.back.to(weight))

@@ -25,6 +25,7 @@ from rank_search.layers import (
     count_nonzeros,
     count_params,
     factorize,
+    fit_together,
     fuse,
     layer_cost,
     load_plugin,
@@ -32,6 +33,7 @@ from rank_search.layers import (
     output_error,
     pool_memo,
     pools,
+    share,
     skeleton,
     taken_together,
     with_pools,
@@ -190,6 +192,18 @@ def test_a_pool_saves_or_does_not_as_a_whole(inventory: Inventory) -> None:
     assert not by_macs.saves("1", Choice("hashing", {"hash_pairs": 1})), "it has the MACs of the dense layers"
 
 
+def test_the_layers_of_a_pool_are_summed_once_for_all_of_them(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs, counted = CostModel(inventory.layers, PLUGINS, inventory.rest, asked=("params",)), []
+    count = costs.layer_cost
+    monkeypatch.setattr(costs, "layer_cost", lambda *asked: counted.append(asked[0]) or count(*asked))  # type: ignore[func-returns-value]
+    judged = [costs.judged(name, Choice("shared-basis", {"rank": 2})) for name in NAMES]
+    assert counted == [*NAMES, *NAMES], "of the form, and dense"
+    assert judged == [{"params": (2 * (54 + 18), 3 * 6 * 54)}] * 3
+    assert costs.judged("1", Choice("shared-basis", {"rank": 3}))["params"][0] == 3 * (54 + 18)
+
+
 def test_nonzeros_count_what_is_shared_once(model: nn.Module, inventory: Inventory) -> None:
     built = made(model, inventory, point())
     norms = 3 * 6  # whose shifts are zero
@@ -287,6 +301,31 @@ def test_the_fit_knows_the_loss(model: nn.Module) -> None:
     by_loss, by_outputs = (rs.factorize(model, chosen, each) for each in (table, plain))
     assert lost(by_loss) < 0.95 * lost(by_outputs)
     assert len({id(form.get_parameter("basis")) for form in forms(by_loss)}) == 1
+
+
+def test_what_cannot_be_led_back_is_fitted_to_the_outputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, weight = [], torch.randn(9, 9)
+    layers = {name: Layer(name, "linear", (9, 9), bias=False) for name in "ab"}
+    for name, plugin, axis in (("hashing", PLUGINS["hashing"], "hash_pairs"), ("basis", SharedBasis, "rank")):
+        pooled = with_pools(layers, {"a": ("a", "b")}, {name: plugin})
+        forms = [plugin(layer, **{axis: 2}) for layer in pooled.values()]
+        share(forms)
+        fit = plugin.fit_pool  # type: ignore[attr-defined]
+        monkeypatch.setattr(
+            plugin, "fit_pool", staticmethod(lambda *asked, fit=fit: fitted.append(asked[1][0]) or fit(*asked))
+        )
+        fit_together(forms, [weight] * 2, [DirectBases(weight, torch.eye(9), torch.eye(9))] * 2)
+    by_hash, *by_basis = fitted
+    assert by_hash is weight
+    assert len(by_basis) > 1
+
+
+def test_what_is_shared_stays_as_it_is_where_a_layer_is_frozen(inventory: Inventory) -> None:
+    frozen = network()
+    frozen.get_submodule("4").requires_grad_(requires_grad=False)
+    built = made(frozen, inventory, point())
+    assert [form.get_parameter("mixing").requires_grad for form in forms(built)] == [True, False, True]
+    assert not any(form.get_parameter("basis").requires_grad for form in forms(built))
 
 
 def test_in_order_a_pool_keeps_its_joint_fit(model: nn.Module) -> None:
