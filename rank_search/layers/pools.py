@@ -173,7 +173,7 @@ def _content(bases: Bases, weight: Tensor) -> str:
         content = hashlib.sha256()
         for tensor in (weight, bases.moment):
             if tensor is not None:
-                content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+                content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return torch.tensor(list(content.digest()), device="cpu")
 
     return bytes(bases.memo("content of a pool", hashed).tolist()).hex()
