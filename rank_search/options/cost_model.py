@@ -99,14 +99,15 @@ class CostModel:
         What a form stores whose training makes weights zero (`trained_sparse`) is not known before: it counts as less.
         So does all that one costs whose training lowers its ranks (`trained_rank`).
         """
-        layer, together = self._layers[name], self.together(name, choice)
+        together = self.together(name, choice)
         chosen, dense = self._of_all(together, choice), self._of_all(together, Choice())
         found = {"params": (float(chosen.params), float(dense.params)), "macs": (chosen.macs, dense.macs)}
         if self._asked & OF_STORED and not choice.is_dense and self._plugins[choice.factorization].trained_sparse:
             found["params"] = (-math.inf, found["params"][1])
         if not choice.is_dense and self._plugins[choice.factorization].trained_rank:
             found = {cost: (-math.inf, of_dense) for cost, (_, of_dense) in found.items()}
-        wanted = ("params",) if layer.one_hot else judged_costs(self._asked)
+        is_table = all(self._layers[each].one_hot for each in together)
+        wanted = ("params",) if is_table else judged_costs(self._asked)
         return {cost: found[cost] for cost in wanted}
 
     def least(self, point: Point) -> dict[str, float]:

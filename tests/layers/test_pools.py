@@ -192,6 +192,16 @@ def test_a_pool_saves_or_does_not_as_a_whole(inventory: Inventory) -> None:
     assert not by_macs.saves("1", Choice("hashing", {"hash_pairs": 1})), "it has the MACs of the dense layers"
 
 
+def test_a_pool_of_a_table_and_a_linear_layer_is_judged_as_one() -> None:
+    model = nn.Sequential(nn.Embedding(30, 8), nn.Linear(8, 30))
+    found = opened_inventory(model, torch.zeros(1, 4, dtype=torch.long))
+    layers = with_pools(found.layers, {"0": ("0", "1")}, PLUGINS)
+    choice = Choice("hashing", {"hash_pairs": 2})
+    for asked, saves in (("params", True), ("macs", False)):
+        costs = CostModel(layers, PLUGINS, found.rest, asked=(asked,))
+        assert [costs.saves(name, choice) for name in layers] == [saves, saves]
+
+
 def test_the_layers_of_a_pool_are_summed_once_for_all_of_them(
     inventory: Inventory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
