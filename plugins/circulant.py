@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import ClassVar, final
+from typing import Final, final
 
 import torch
 from torch import Tensor
 
 from rank_search.basics import Float
-from rank_search.layers import Axis, Bases, Factorization, Layer, cholesky, fit_closer
+from rank_search.layers import Layer, cholesky
 
 from .cores import ridged
-from .symmetric import gap
+from .fixed_group import FixedGroup
 
-SOLVED = 4096  # unknowns in a row up to which they are solved for
+SOLVED: Final = 4096  # unknowns in a row up to which they are solved for
 
 
 def closest_to_outputs(
@@ -45,58 +43,36 @@ def averaged(weight: Float[Tensor, "out inputs ..."], order: int) -> Float[Tenso
     return torch.stack([rows[:, p].roll(-p, 2) for p in range(order)]).mean(0).flatten(1, 2)
 
 
-class Circulant(Factorization, ABC):
+class Circulant(FixedGroup, ABC):
     """W[(O, p), (I, q), s] = V[O, (I, q − p mod b), s]: blocks of b × b channels that are circulant matrices.
 
-    A fixed symmetry, W = U·v with U the cyclic shifts of b channels (Zhou, Knowles, Finn, "Meta-learning symmetries by
-    reparameterization", ICLR 2021); a layer that is trained so is that of CirCNN (Ding et al., MICRO 2017). Parameters
-    out·in·kernel/b, and the layer's own operation with its MACs. Fitted to the weight, V is the mean of the rows of a
-    block, shifted back, the projection of Reynolds; fitted to the outputs, least squares, exactly. Channels of a
+    The group is the cyclic shifts of b channels, b its order; a layer that is trained so is that of CirCNN (Ding et
+    al., MICRO 2017). Parameters out·in·kernel/b, and the layer's own operation with its MACs. Fitted to the weight, V
+    is the mean of the rows of a block, shifted back; fitted to the outputs, least squares, exactly. Channels of a
     trained network have no order that shifts know of: untrained it loses what chance loses, √(1 − 1/b) of the norm.
 
-    There is nothing to choose: the axis has one value, b. For linear layers and convolutions without groups, of
-    inputs and outputs that b divides.
-
-    Attributes:
-        order: b.
+    For linear layers and convolutions without groups, of inputs and outputs that b divides.
     """
 
-    any_geometry = True
-    order: ClassVar[int]
-
     @classmethod
-    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
+    def acts_on(cls, layer: Layer) -> bool:
         is_cut = layer.out_features % cls.order == layer.in_features % cls.order == 0
-        if layer.groups > 1 or layer.one_hot or not is_cut:
-            return ()
-        return (Axis("order", cls.order, cls.order),)
+        return is_cut and layer.groups == 1 and not layer.one_hot
 
     def __init__(self, layer: Layer, *, order: int) -> None:
         super().__init__(layer, order=order)
         self.first = self.factor(layer.out_features // self.order, *layer.shape[1:])
 
-    @torch.no_grad()
-    def fit(self, weight: Tensor, bases: Bases) -> None:
-        fit_closer(self, weight, bases, lambda weight, bases: self._fit_weight(weight), self._fit_outputs)
-
-    def _fit_weight(self, weight: Tensor) -> None:
+    def project(self, weight: Tensor) -> None:
         self.first.copy_(averaged(weight.to(torch.float64), self.order))
 
-    def _fit_outputs(self, weight: Tensor, bases: Bases, moment: Tensor) -> None:
+    def solve(self, weight: Tensor, moment: Tensor) -> None:
         if len(moment) <= SOLVED:
             self.first.copy_(closest_to_outputs(weight, moment, self.order))
 
     def dense(self) -> Tensor:
         blocks = torch.unflatten(self.first, 1, (-1, self.order))
         return torch.stack([blocks.roll(p, 2) for p in range(self.order)], 1).reshape(self.layer.shape)
-
-    @classmethod
-    def figures(cls, layer: Layer, weight: Tensor) -> Mapping[str, float]:
-        """How far the weight is from circulant blocks."""
-        form = cls(replace(layer, dtype=torch.float64), order=cls.order).to(weight.device)
-        with torch.no_grad():
-            form._fit_weight(weight)
-        return {"equivariance_gap": gap(weight, form.dense())}
 
 
 @final

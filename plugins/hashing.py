@@ -22,7 +22,8 @@ def tiled(weights: Sequence[Tensor], side: int) -> Float[Tensor, "{side} {side}"
     >>> tiled([torch.tensor([[3.0, -3.0, 3.0]]), torch.tensor([[2.0], [-2.0]])], 3).tolist()
     [[1.0, -1.0, 1.0], [1.0, -1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    cells = torch.cat([(weight / (weight.square().mean().sqrt() or 1.0)).flatten() for weight in weights])
+    wide = [weight.to(torch.promote_types(weight.dtype, torch.float32)) for weight in weights]  # squares of 16 bits end
+    cells = torch.cat([(weight / (weight.square().mean().sqrt() or 1.0)).flatten() for weight in wide])
     return torch.cat([cells, cells.new_zeros(side**2 - len(cells))]).view(side, side)
 
 

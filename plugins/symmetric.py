@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import ClassVar, final
+from collections.abc import Sequence
+from typing import final
 
 import numpy as np
 import torch
@@ -15,26 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rank_search.basics import Float, Int
-from rank_search.layers import Axis, Bases, Factorization, Layer, cholesky, fit_closer
+from rank_search.layers import Layer, cholesky
 
 from .cores import ridged
 from .filter_basis import filter_and_mix, mix_and_filter
+from .fixed_group import FixedGroup
 
 Places = NDArray[np.int64]
 """Of each place of a kernel a number."""
-
-
-def gap(weight: Float[Tensor, "*shape"], closest: Float[Tensor, "*shape"]) -> float:
-    """The equivariance gap ‖W − W_G‖/‖W‖, W_G the closest weight of a symmetry: 0 where W has it, or is zero.
-
-    Where W knows nothing of it, about √(1 − k/n), n the numbers in W and k those that W_G has.
-
-    >>> gap(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.0]))
-    0.8
-    """
-    wide = weight.detach().to(torch.float64)
-    size = torch.linalg.vector_norm(wide)
-    return float(torch.linalg.vector_norm(wide - closest.detach().to(wide)) / size) if size > 0 else 0.0
 
 
 def closest_to_outputs(
@@ -52,25 +39,16 @@ def closest_to_outputs(
     return torch.cholesky_solve((W @ seen).T, cholesky(both)).T.reshape(len(W), inputs, -1)
 
 
-class Symmetric(Factorization, ABC):
+class Symmetric(FixedGroup, ABC):
     """W[o, i, s] = V[o, i, orbit of s]: kernels that flips or turns of a group leave as they are.
 
-    The symmetry is code, W = U·v with a fixed U of which nothing is stored (Zhou, Knowles, Finn, "Meta-learning
-    symmetries by reparameterization", ICLR 2021, whose U is learned): parameters out·in·orbits for out·in·places. With
-    channels left as they are, such a layer commutes with the group on its maps. It is also a basis of fixed filters,
-    the sums over orbits: a depthwise convolution with these and a 1×1 convolution of in·orbits channels, or the
-    reverse, where that takes fewer MACs than the layer. Fitted to the weight, V is the mean of each orbit, the
-    projection of Reynolds; fitted to the outputs, least squares, exactly.
+    Parameters out·in·orbits for out·in·places. With channels left as they are, such a layer commutes with the group on
+    its maps. It is also a basis of fixed filters, the sums over orbits: a depthwise convolution with these and a 1×1
+    convolution of in·orbits channels, or the reverse, where that takes fewer MACs than the layer. Fitted to the weight,
+    V is the mean of each orbit; fitted to the outputs, least squares, exactly.
 
-    There is nothing to choose: the axis has one value, the number of elements of the group. For convolutions with and
-    without groups, of any dimension, of whose kernel the group moves a place.
-
-    Attributes:
-        order: the number of elements of the group.
+    For convolutions with and without groups, of any dimension, of whose kernel the group moves a place.
     """
-
-    any_geometry = True
-    order: ClassVar[int]
 
     @classmethod
     @abstractmethod
@@ -78,10 +56,8 @@ class Symmetric(Factorization, ABC):
         """The kernel under each element of the group; nothing where that does not act on kernels of such a shape."""
 
     @classmethod
-    def axes(cls, layer: Layer) -> tuple[Axis, ...]:
-        if len(layer.shape) < 3 or max(cls._orbits(layer)) + 1 == math.prod(layer.kernel):
-            return ()
-        return (Axis("order", cls.order, cls.order),)
+    def acts_on(cls, layer: Layer) -> bool:
+        return len(layer.shape) > 2 and max(cls._orbits(layer)) + 1 < math.prod(layer.kernel)
 
     def __init__(self, layer: Layer, *, order: int) -> None:
         super().__init__(layer, order=order)
@@ -95,15 +71,11 @@ class Symmetric(Factorization, ABC):
         least = np.minimum.reduce([places, *cls.moved(places)])
         return tuple(map(int, np.unique(least, return_inverse=True)[1].flat))
 
-    @torch.no_grad()
-    def fit(self, weight: Tensor, bases: Bases) -> None:
-        fit_closer(self, weight, bases, lambda weight, bases: self._fit_weight(weight), self._fit_outputs)
-
-    def _fit_weight(self, weight: Tensor) -> None:
+    def project(self, weight: Tensor) -> None:
         masks = self._masks().to(torch.float64)
         self.entries.copy_(weight.flatten(2).to(torch.float64) @ (masks / masks.sum(1, keepdim=True)).T)
 
-    def _fit_outputs(self, weight: Tensor, bases: Bases, moment: Tensor) -> None:
+    def solve(self, weight: Tensor, moment: Tensor) -> None:
         masks, groups = self._masks(), self.layer.groups
         blocks = zip(weight.chunk(groups), moment.view(groups, *moment.shape[-2:]), strict=True)
         self.entries.copy_(torch.cat([closest_to_outputs(block, own, masks) for block, own in blocks]))
@@ -129,14 +101,6 @@ class Symmetric(Factorization, ABC):
         filters = self._masks().reshape(-1, 1, *self.layer.kernel)
         in_order = filter_and_mix if filters_first < mixes_first else mix_and_filter
         return in_order(self.layer, x, filters, self.entries, self.bias)
-
-    @classmethod
-    def figures(cls, layer: Layer, weight: Tensor) -> Mapping[str, float]:
-        """How far the weight is from what the group leaves as it is."""
-        form = cls(replace(layer, dtype=torch.float64), order=cls.order).to(weight.device)
-        with torch.no_grad():
-            form._fit_weight(weight)
-        return {"equivariance_gap": gap(weight, form.dense())}
 
 
 def macs_of_orders(layer: Layer, orbits: int) -> tuple[int, int, int]:

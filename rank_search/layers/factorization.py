@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rank_search.basics import Float
 from rank_search.errors import ContractError
-from rank_search.layers.bases import Bases
+from rank_search.layers.bases import Bases, Weighed
 from rank_search.layers.components import alive
 from rank_search.layers.layer import Layer, Unfolding
 from rank_search.layers.lazy import LazyWeight
@@ -236,13 +236,24 @@ def fit_to(form: Factorization, weight: Float[Tensor, "out ..."], bases: Bases) 
     form cannot be led back, and where it has no larger error.
     """
     form.fit(weight, bases)
-    if (weighed := bases.weighed) is None:
+    if (weighed := bases.weighed) is None or not may_be_led_back(form, weighed):
         return
     before = weighed.error(weight, form.dense())
     form.fit(weighed.weight, weighed.bases)
-    lead = form.scale_outputs if weighed.back.dim() == 1 else form.map_outputs
-    if not lead(weighed.back.to(weight)) or not weighed.error(weight, form.dense()) < before:
+    if not led_back(form, weighed, weight) or not weighed.error(weight, form.dense()) < before:
         form.fit(weight, bases)
+
+
+def may_be_led_back(form: Factorization, weighed: Weighed) -> bool:
+    """Whether its class says how: else a fit to the loss is for nothing."""
+    name = "scale_outputs" if weighed.back.dim() == 1 else "map_outputs"
+    return getattr(type(form), name) is not getattr(Factorization, name)
+
+
+def led_back(form: Factorization, weighed: Weighed, weight: Float[Tensor, "out ..."]) -> bool:
+    """Lead a form that was fitted to the loss back to the layer's own outputs; False: it cannot be."""
+    lead = form.scale_outputs if weighed.back.dim() == 1 else form.map_outputs
+    return lead(weighed.back.to(weight))
 
 
 def fit_closer(

@@ -65,7 +65,7 @@ class Layer:
     ties: tuple[Layer, ...] = field(default=(), repr=False)
     groups: int = field(default=1, repr=False)
     output_padding: tuple[int, ...] = field(default=(), repr=False)
-    pool: tuple[Layer, ...] = field(default=(), repr=False)
+    pool: tuple[Layer, ...] = field(default=(), repr=False, hash=False)  # which would be that of all its layers
     place: int = field(default=0, repr=False)
 
     def __repr__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import LayerError
 from rank_search.layers.bases import Bases, Weighed
-from rank_search.layers.factorization import Factorization, fit_to
+from rank_search.layers.factorization import Factorization, fit_to, led_back, may_be_led_back
 from rank_search.layers.layer import Layer
 from rank_search.point import Choice, Point
 
@@ -54,8 +54,9 @@ def with_pools(layers: Mapping[str, Layer], groups: Mapping[str, Sequence[str]],
         groups: layers that are tied, by any name.
     """
     found = dict(layers)
-    tied = [members for members in groups.values() if len(members) > 1] if _any_pooled(plugins.values()) else []
-    for members in tied:
+    if not any(map(is_pooled, plugins.values())):
+        return found
+    for members in (each for each in groups.values() if len(each) > 1):
         pool = tuple(layers[name] for name in members)
         found |= {name: replace(layers[name], pool=pool, place=place) for place, name in enumerate(members)}
     return found
@@ -112,12 +113,14 @@ def pools_of(forms: Mapping[str, Factorization]) -> list[tuple[str, ...]]:
 
 
 def share(forms: Sequence[Factorization]) -> None:
-    """Give the forms of a pool the parameters that they share: those of the first."""
+    """Give the forms of a pool the parameters that they share: those of the first, trainable if those of all are."""
     first, *others = forms
     if isinstance(first, PooledFactorization) and shares_factors(first):
         for name in first.shared:
+            parameter = first.get_parameter(name)
+            parameter.requires_grad_(all(form.get_parameter(name).requires_grad for form in forms))
             for other in others:
-                setattr(other, name, first.get_parameter(name))
+                setattr(other, name, parameter)
 
 
 def fit_together(forms: Sequence[Factorization], weights: Sequence[Tensor], bases: Sequence[Bases]) -> None:
@@ -129,23 +132,19 @@ def fit_together(forms: Sequence[Factorization], weights: Sequence[Tensor], base
     pool: Any = forms
     first.fit_pool(pool, weights, bases)
     weighed = [each.weighed for each in bases if each.weighed is not None]
-    if len(weighed) < len(bases):
+    if len(weighed) < len(bases) or not all(map(may_be_led_back, forms, weighed)):
         return
     before = _error(weighed, weights, forms)
     first.fit_pool(pool, [each.weight for each in weighed], [each.bases for each in weighed])
-    led = [_led_back(form, each, weight) for form, each, weight in zip(forms, weighed, weights, strict=True)]
+    led = [led_back(form, each, weight) for form, each, weight in zip(forms, weighed, weights, strict=True)]
     if not all(led) or not _error(weighed, weights, forms) < before:
         first.fit_pool(pool, weights, bases)
 
 
 def pool_memo(bases: Sequence[Bases], weights: Sequence[Tensor], key: str, compute: Callable[[], Tensor]) -> Tensor:
     """What depends on the weights and moments of a whole pool alone, computed once; see `Bases.memo`."""
-    content = hashlib.sha256()
-    for weight, moment in zip(weights, (each.moment for each in bases), strict=True):
-        for tensor in (weight, moment):
-            if tensor is not None:
-                content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return bases[0].memo(f"{key} {content.hexdigest()}", compute)
+    contents = [_content(*each) for each in zip(bases, weights, strict=True)]
+    return bases[0].memo(f"{key} {' '.join(contents)}", compute)
 
 
 def check_pools(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> None:
@@ -157,9 +156,9 @@ def check_pools(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> 
     for name, choice in point.layers.items():
         if choice.is_dense or not is_pooled(plugins[choice.factorization]):
             continue
-        for other in layers[name].members:
+        for other in layers[name].pool:
             chosen = point.layers.get(other.name, Choice())
-            if other.name != name and chosen != choice and layers[name].pool:
+            if chosen != choice:
                 raise LayerError(
                     f"Layer {name!r} is to be {_said(choice)} and layer {other.name!r}, to which it is tied, "
                     f"{_said(chosen)}. {choice.factorization} shares factors between tied layers ([layers] tie), so "
@@ -167,8 +166,17 @@ def check_pools(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> 
                 )
 
 
-def _any_pooled(plugins: Collection[type[Factorization]]) -> bool:
-    return any(is_pooled(plugin) for plugin in plugins)
+def _content(bases: Bases, weight: Tensor) -> str:
+    """A digest of a weight and its moment, which are hashed once."""
+
+    def hashed() -> Tensor:
+        content = hashlib.sha256()
+        for tensor in (weight, bases.moment):
+            if tensor is not None:
+                content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return torch.tensor(list(content.digest()), device="cpu")
+
+    return bytes(bases.memo("content of a pool", hashed).tolist()).hex()
 
 
 def _said(choice: Choice) -> str:
@@ -179,8 +187,3 @@ def _error(weighed: Sequence[Weighed], weights: Sequence[Tensor], forms: Sequenc
     """Of the loss, each layer's relative to what it is if its outputs are lost."""
     parts = zip(weighed, weights, forms, strict=True)
     return sum(each.error(weight, form.dense()) / (each.total or 1.0) for each, weight, form in parts)
-
-
-def _led_back(form: Factorization, weighed: Weighed, weight: Tensor) -> bool:
-    lead = form.scale_outputs if weighed.back.dim() == 1 else form.map_outputs
-    return lead(weighed.back.to(weight))

@@ -51,6 +51,7 @@ class CostModel:
         self._layers = {name: replace(layer, name="", aliases=()) for name, layer in layers.items()}
         self._pools = {name: tuple(each.name for each in layer.pool) or (name,) for name, layer in layers.items()}
         self._plugins = dict(plugins)
+        self._sums: dict[tuple[object, ...], Cost] = {}
         self._rest = rest
         self._forms = forms
         self._asked = frozenset(asked)
@@ -98,15 +99,15 @@ class CostModel:
         What a form stores whose training makes weights zero (`trained_sparse`) is not known before: it counts as less.
         So does all that one costs whose training lowers its ranks (`trained_rank`).
         """
-        layer, together = self._layers[name], self.together(name, choice)
-        chosen = sum((self.layer_cost(each, choice) for each in together), Cost(0, 0))
-        dense = sum((self.layer_cost(each, Choice()) for each in together), Cost(0, 0))
+        together = self.together(name, choice)
+        chosen, dense = self._of_all(together, choice), self._of_all(together, Choice())
         found = {"params": (float(chosen.params), float(dense.params)), "macs": (chosen.macs, dense.macs)}
         if self._asked & OF_STORED and not choice.is_dense and self._plugins[choice.factorization].trained_sparse:
             found["params"] = (-math.inf, found["params"][1])
         if not choice.is_dense and self._plugins[choice.factorization].trained_rank:
             found = {cost: (-math.inf, of_dense) for cost, (_, of_dense) in found.items()}
-        wanted = ("params",) if layer.one_hot else judged_costs(self._asked)
+        is_table = all(self._layers[each].one_hot for each in together)
+        wanted = ("params",) if is_table else judged_costs(self._asked)
         return {cost: found[cost] for cost in wanted}
 
     def least(self, point: Point) -> dict[str, float]:
@@ -141,6 +142,15 @@ class CostModel:
     def together(self, name: str, choice: Choice) -> tuple[str, ...]:
         """The layers that take the choice together: more than one where tied layers share factors."""
         return self._pools[name] if is_pooled(self._plugin(choice)) else (name,)
+
+    def _of_all(self, together: tuple[str, ...], choice: Choice) -> Cost:
+        """What these layers cost in all; for the layers of a pool, which all ask for it, it is summed once."""
+        if len(together) == 1:
+            return self.layer_cost(together[0], choice)
+        key = together, choice.factorization, tuple(sorted(choice.values.items()))
+        if key not in self._sums:
+            self._sums[key] = sum((self.layer_cost(each, choice) for each in together), Cost(0, 0))
+        return self._sums[key]
 
     def _plugin(self, choice: Choice) -> type[Factorization] | None:
         return None if choice.is_dense else self._plugins[choice.factorization]

@@ -25,11 +25,15 @@ from rank_search.layers import (
     count_nonzeros,
     count_params,
     factorize,
+    fit_together,
     fuse,
     layer_cost,
     load_plugin,
     opened_inventory,
     output_error,
+    pool_memo,
+    pools,
+    share,
     skeleton,
     taken_together,
     with_pools,
@@ -188,6 +192,28 @@ def test_a_pool_saves_or_does_not_as_a_whole(inventory: Inventory) -> None:
     assert not by_macs.saves("1", Choice("hashing", {"hash_pairs": 1})), "it has the MACs of the dense layers"
 
 
+def test_a_pool_of_a_table_and_a_linear_layer_is_judged_as_one() -> None:
+    model = nn.Sequential(nn.Embedding(30, 8), nn.Linear(8, 30))
+    found = opened_inventory(model, torch.zeros(1, 4, dtype=torch.long))
+    layers = with_pools(found.layers, {"0": ("0", "1")}, PLUGINS)
+    choice = Choice("hashing", {"hash_pairs": 2})
+    for asked, saves in (("params", True), ("macs", False)):
+        costs = CostModel(layers, PLUGINS, found.rest, asked=(asked,))
+        assert [costs.saves(name, choice) for name in layers] == [saves, saves]
+
+
+def test_the_layers_of_a_pool_are_summed_once_for_all_of_them(
+    inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs, counted = CostModel(inventory.layers, PLUGINS, inventory.rest, asked=("params",)), []
+    count = costs.layer_cost
+    monkeypatch.setattr(costs, "layer_cost", lambda *asked: counted.append(asked[0]) or count(*asked))  # type: ignore[func-returns-value]
+    judged = [costs.judged(name, Choice("shared-basis", {"rank": 2})) for name in NAMES]
+    assert counted == [*NAMES, *NAMES], "of the form, and dense"
+    assert judged == [{"params": (2 * (54 + 18), 3 * 6 * 54)}] * 3
+    assert costs.judged("1", Choice("shared-basis", {"rank": 3}))["params"][0] == 3 * (54 + 18)
+
+
 def test_nonzeros_count_what_is_shared_once(model: nn.Module, inventory: Inventory) -> None:
     built = made(model, inventory, point())
     norms = 3 * 6  # whose shifts are zero
@@ -237,6 +263,29 @@ def test_errors_are_kept_for_the_pool_that_they_are_of(model: nn.Module, tmp_pat
     assert found[0] == found[2] != found[1]
 
 
+def test_what_depends_on_a_pool_is_made_once_for_its_contents_which_are_read_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    weights = [torch.randn(3, 5) for _ in range(4)]
+    moments = [None, torch.eye(5), torch.eye(5), 2 * torch.eye(5)]
+    one, two, three, same = (DirectBases(weight, each) for weight, each in zip(weights, moments, strict=True))
+    seen: list[Tensor] = []
+
+    def memo(others: Sequence[tuple[DirectBases, Tensor]]) -> Tensor:
+        bases, each = zip((one, weights[0]), *others, strict=True)
+        return pool_memo(bases, each, "key", lambda: seen.append(torch.ones(1)) or seen[-1])  # type: ignore[func-returns-value]
+
+    first = memo([(two, weights[1])])
+    assert memo([(three, weights[2])]) is not first, "another weight"
+    assert memo([(DirectBases(weights[1], moments[3]), weights[1])]) is not first, "another moment"
+    assert memo([(DirectBases(weights[1], moments[1]), weights[1])]) is first, "the same in another object"
+    assert memo([]) is not first
+    assert memo([(two, weights[1]), (same, weights[3])]) is not first
+    monkeypatch.setattr(pools, "hashlib", None)
+    assert memo([(two, weights[1])]) is first
+    assert len(seen) == 5
+
+
 def test_the_fit_knows_the_loss(model: nn.Module) -> None:
     """In its metric the joint fit to the loss is closer than the joint fit to the outputs."""
     batches = [(X, torch.arange(4))]
@@ -262,6 +311,31 @@ def test_the_fit_knows_the_loss(model: nn.Module) -> None:
     by_loss, by_outputs = (rs.factorize(model, chosen, each) for each in (table, plain))
     assert lost(by_loss) < 0.95 * lost(by_outputs)
     assert len({id(form.get_parameter("basis")) for form in forms(by_loss)}) == 1
+
+
+def test_what_cannot_be_led_back_is_fitted_to_the_outputs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, weight = [], torch.randn(9, 9)
+    layers = {name: Layer(name, "linear", (9, 9), bias=False) for name in "ab"}
+    for name, plugin, axis in (("hashing", PLUGINS["hashing"], "hash_pairs"), ("basis", SharedBasis, "rank")):
+        pooled = with_pools(layers, {"a": ("a", "b")}, {name: plugin})
+        forms = [plugin(layer, **{axis: 2}) for layer in pooled.values()]
+        share(forms)
+        fit = plugin.fit_pool  # type: ignore[attr-defined]
+        monkeypatch.setattr(
+            plugin, "fit_pool", staticmethod(lambda *asked, fit=fit: fitted.append(asked[1][0]) or fit(*asked))
+        )
+        fit_together(forms, [weight] * 2, [DirectBases(weight, torch.eye(9), torch.eye(9))] * 2)
+    by_hash, *by_basis = fitted
+    assert by_hash is weight
+    assert len(by_basis) > 1
+
+
+def test_what_is_shared_stays_as_it_is_where_a_layer_is_frozen(inventory: Inventory) -> None:
+    frozen = network()
+    frozen.get_submodule("4").requires_grad_(requires_grad=False)
+    built = made(frozen, inventory, point())
+    assert [form.get_parameter("mixing").requires_grad for form in forms(built)] == [True, False, True]
+    assert not any(form.get_parameter("basis").requires_grad for form in forms(built))
 
 
 def test_in_order_a_pool_keeps_its_joint_fit(model: nn.Module) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rank_search.layers import DirectBases, Factorization, Layer, fit_to, load_plugin, output_error
+from rank_search.layers import Bases, DirectBases, Factorization, Layer, fit_to, load_plugin, output_error
 from rank_search.layers.metric import DAMPING
 from rank_search.testing.case import axis_values
 
@@ -110,6 +110,24 @@ def test_a_form_that_cannot_be_led_back_is_fitted_to_the_outputs(monkeypatch: py
     assert not torch.equal(fitted("svd", {"rank": 3}, DirectBases(W, C, G)).dense(), wanted)
     monkeypatch.delattr(load_plugin("svd"), "map_outputs")
     assert torch.equal(fitted("svd", {"rank": 3}, DirectBases(W, C, G)).dense(), wanted)
+
+
+@pytest.mark.parametrize(("name", "fits"), [("svd", 2), ("buckets", 1)])
+def test_a_form_that_says_of_no_way_back_is_not_fitted_to_the_loss(
+    name: str, fits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin, seen = load_plugin(name), []
+    fit = plugin.fit
+
+    def counted(self: Factorization, weight: Tensor, bases: Bases) -> None:
+        seen.append(weight)
+        fit(self, weight, bases)
+
+    monkeypatch.setattr(plugin, "fit", counted)
+    (axis,) = plugin.axes(LAYER)
+    fitted(name, {axis.name: 3}, DirectBases(W, C, G))
+    assert len(seen) == fits
+    assert seen[0] is W
 
 
 def test_gradients_of_zero_and_of_equal_size_change_nothing() -> None:

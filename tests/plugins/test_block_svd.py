@@ -10,9 +10,10 @@ from rank_search_plugins import block_svd
 from rank_search_plugins.block_svd import BlockSVD, EightBlocks, FourBlocks, SixteenBlocks
 from torch import Tensor, nn
 
-from rank_search.layers import DirectBases, Layer, channels_last, count_params, output_error
+from rank_search.layers import DirectBases, Layer, count_params, output_error
 from rank_search.layers.costs import count_macs
 from rank_search.testing import FactorizationLaws
+from tests.plugins.fit_oracles import check_full_ranks, descended, moment, normal
 
 LINEAR = Layer("x", "linear", (12, 16), dtype=torch.float64, inputs=((3, 5, 16),))
 CONV = Layer("x", "conv2d", (10, 8, 3, 3), padding=((1, 1), (1, 1)), dtype=torch.float64, inputs=((2, 8, 6, 5),))
@@ -25,16 +26,6 @@ class TestFourBlocks(FactorizationLaws):
 class TestSixteenBlocks(FactorizationLaws):
     factorization = SixteenBlocks
     layers = (replace(LINEAR, name="wide"),)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def moment(size: int) -> Tensor:
-    """Of inputs that depend on each other across blocks."""
-    inputs = (normal(400, size, seed=1) @ (normal(size, size, seed=2) / size**0.5) + normal(400, 1, seed=3)).relu()
-    return inputs.T @ inputs / len(inputs)
 
 
 def fitted(form: BlockSVD, weight: Tensor, bases: DirectBases | None = None) -> BlockSVD:
@@ -114,22 +105,6 @@ def test_it_goes_where_gradient_descent_gets(layer: Layer, monkeypatch: pytest.M
     assert found[0] <= 1.2 * least
 
 
-def descended(form: BlockSVD, weight: Tensor, C: Tensor) -> float:
-    optimizer = torch.optim.LBFGS(
-        [form.outer, form.inner], max_iter=200, history_size=30, line_search_fn="strong_wolfe"
-    )
-
-    def error() -> Tensor:
-        optimizer.zero_grad()
-        off = (weight - form.dense()).flatten(1)
-        loss = ((off @ C) * off).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(error)  # type: ignore[arg-type]
-    return output_error(weight, form.dense(), C)
-
-
 def test_solving_block_after_block_comes_closer_than_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = normal(*CONV.shape)
     C = moment(72)
@@ -160,15 +135,5 @@ def test_each_rank_is_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=str,
 )
-def test_at_full_rank_it_is_the_layer_in_evaluation_and_either_memory_format(module: nn.Module) -> None:
-    layer = replace(Layer.of(module), dtype=torch.float64)
-    weight, bias = normal(*layer.shape), normal(layer.out_features, seed=5)
-    (axis,) = FourBlocks.axes(layer)
-    form = fitted(FourBlocks(layer, rank=int(axis.high)), weight).eval()
-    form.load_state_dict(form.state_dict() | {"bias": bias})
-    x = normal(2, layer.in_features, *[7, 6, 5][: len(layer.kernel)], seed=4)
-    wanted = layer.operate(x, weight, bias)
-    torch.testing.assert_close(form(x), wanted)
-    for parameter in form.parameters():
-        parameter.data = channels_last(parameter.data)
-    torch.testing.assert_close(form(channels_last(x)), wanted)
+def test_at_full_rank_it_is_the_layer_for_batches_single_examples_and_either_memory_format(module: nn.Module) -> None:
+    check_full_ranks(FourBlocks, module)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from rank_search_plugins.hashing import Hashed, Hashing, KroneckerHashing
+from rank_search_plugins.hashing import Hashed, Hashing, KroneckerHashing, tiled
 from torch import Tensor, nn
 
 from rank_search.layers import (
@@ -155,3 +155,9 @@ def test_there_is_no_budget_for_what_is_too_small_or_of_two_types() -> None:
     assert Hashing.axes(Layer("", "linear", (2, 3))) == ()
     layers = {"0": Layer("0", "linear", (9, 9)), "1": Layer("1", "linear", (9, 9), dtype=torch.float64)}
     assert [Hashing.axes(each) for each in with_pools(layers, {"0": ("0", "1")}, {"": Hashing}).values()] == [(), ()]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_small_numbers_of_16_bits_are_of_unit_size_too(dtype: torch.dtype) -> None:
+    weight = (1e-4 * torch.ones(4, 5)).to(dtype)
+    torch.testing.assert_close(tiled([weight, 3 * weight], 7).flatten()[:40].float(), torch.ones(40))

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rank_search_plugins.fixed_group import gap
 from rank_search_plugins.symmetric import (
     Flipped,
     HalfTurned,
@@ -14,7 +15,6 @@ from rank_search_plugins.symmetric import (
     QuarterTurned,
     Symmetric,
     UpsideDown,
-    gap,
     macs_of_orders,
 )
 from torch import Tensor, nn

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from rank_search_plugins import train_fits
@@ -11,9 +9,10 @@ from rank_search_plugins.tensor_train import TensorTrain, first_unfolding, last_
 from rank_search_plugins.train_fits import Outputs, as_train, modes
 from torch import Tensor, nn
 
-from rank_search.layers import DirectBases, Layer, channels_last, count_params, output_error
+from rank_search.layers import DirectBases, Layer, count_params, output_error
 from rank_search.layers.costs import count_macs
 from rank_search.testing import FactorizationLaws
+from tests.plugins.fit_oracles import check_full_ranks, descended, moment, normal
 
 LINEAR = Layer("x", "linear", (18, 16), dtype=torch.float64, inputs=((3, 5, 16),))
 CONV = Layer("x", "conv2d", (5, 8, 3, 3), padding=((1, 1), (1, 1)), dtype=torch.float64, inputs=((2, 8, 6, 4),))
@@ -22,16 +21,6 @@ BOTH = pytest.mark.parametrize("layer", [LINEAR, CONV], ids=["linear", "conv"])
 
 class TestLaws(FactorizationLaws):
     factorization = TensorTrain
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def moment(size: int) -> Tensor:
-    """Of inputs that depend on each other: far from a product of the modes."""
-    inputs = (normal(400, size, seed=1) @ (normal(size, size, seed=2) / size**0.5) + normal(400, 1, seed=3)).relu()
-    return inputs.T @ inputs / len(inputs)
 
 
 def fitted(layer: Layer, ranks: tuple[int, int], weight: Tensor, bases: DirectBases | None = None) -> TensorTrain:
@@ -146,22 +135,6 @@ def test_alternating_goes_where_gradient_descent_gets(
     assert found[0] <= min(1.35 * least, 0.7 * plain)
 
 
-def descended(form: TensorTrain, weight: Tensor, C: Tensor) -> float:
-    optimizer = torch.optim.LBFGS(
-        [form.first, form.middle, form.last], max_iter=200, history_size=30, line_search_fn="strong_wolfe"
-    )
-
-    def error() -> Tensor:
-        optimizer.zero_grad()
-        off = (weight - form.dense()).flatten(1)
-        loss = ((off @ C) * off).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(error)  # type: ignore[arg-type]
-    return output_error(weight, form.dense(), C)
-
-
 @BOTH
 def test_the_closed_form_is_the_best_where_the_moment_is_a_product(
     layer: Layer, monkeypatch: pytest.MonkeyPatch
@@ -222,18 +195,7 @@ def test_outputs_are_led_back_where_the_first_core_has_them_all() -> None:
     ids=str,
 )
 def test_at_full_ranks_it_is_the_layer_for_batches_single_examples_and_either_memory_format(module: nn.Module) -> None:
-    layer = replace(Layer.of(module), dtype=torch.float64)
-    weight, bias = normal(*layer.shape), normal(layer.out_features, seed=5)
-    first, last = (int(axis.high) for axis in TensorTrain.axes(layer))
-    form = fitted(layer, (first, last), weight).eval()
-    form.load_state_dict(form.state_dict() | {"bias": bias})
-    x = normal(2, layer.in_features, *[7, 6, 5][: len(layer.shape) - 2], seed=4)
-    wanted = layer.operate(x, weight, bias)
-    torch.testing.assert_close(form(x), wanted)
-    torch.testing.assert_close(form(x[0]), wanted[0])
-    for parameter in form.parameters():
-        parameter.data = channels_last(parameter.data)
-    torch.testing.assert_close(form(channels_last(x)), wanted)
+    check_full_ranks(TensorTrain, module)
 
 
 def test_as_train_has_the_modes_of_a_core_together() -> None:
