@@ -13,7 +13,7 @@ from rank_search.layers.components import components, owned
 from rank_search.layers.copies import copied
 from rank_search.layers.costs import Cost, DenseForm, count_nonzeros, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
-from rank_search.layers.cut_form import Kept, cut_form
+from rank_search.layers.cut_form import Kept, adds_up, cut_form
 from rank_search.layers.factorization import Axis, Factorization, axes_of, fit_closer, fit_to
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
 from rank_search.layers.globs import matches
@@ -61,7 +61,7 @@ from rank_search.layers.pools import (
 )
 from rank_search.layers.replace import factorize, recompose, skeleton
 from rank_search.layers.settings import LayersSettings
-from rank_search.layers.settled_form import SettledForm, left_of, settled_form
+from rank_search.layers.settled_form import SettledForm, is_same_weight, left_of, settled_form
 from rank_search.layers.stored import drop_not_stored, not_stored
 from rank_search.layers.tied_layers import tied_in
 from rank_search.layers.tied_use import TiedUse
@@ -93,6 +93,7 @@ __all__ = [
     "TiedUse",
     "Unfolding",
     "Weighed",
+    "adds_up",
     "axes_of",
     "block_diagonal",
     "bound",
@@ -122,6 +123,7 @@ __all__ = [
     "installed",
     "is_folded",
     "is_pooled",
+    "is_same_weight",
     "layer_by_layer",
     "layer_cost",
     "layer_in",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from rank_search.basics import Int
-from rank_search.layers.components import components, places_of
+from rank_search.layers.components import components, owned, places_of
 from rank_search.layers.factorization import Factorization
-from rank_search.layers.settled_form import SettledForm, cut_to
+from rank_search.layers.layer import Layer
+from rank_search.layers.settled_form import SettledForm, cut_to, is_same_weight
 
 Kept = Mapping[str, Int[Tensor, " kept"]]
 """By axis, which of its components stay, in ascending order."""
@@ -42,6 +44,35 @@ def cut_form(form: Factorization, kept: Kept, whole: Collection[tuple[str, int]]
     values = {**form.values, **{axis: len(those) for axis, those in kept.items()}}
     smaller = cut_to(form, values, places)
     return None if smaller is None else SettledForm(smaller, places)
+
+
+def adds_up(form: Factorization, axis: str) -> bool:
+    """Whether the weight is a sum over the components of an axis: zeros in the last one do what leaving it out does.
+
+    It is not where a value stands for another weight, as a number of buckets does. Told on random numbers, once for a
+    class, a layer and its values. Of one component, and where the factorization refuses to have one less, it is True.
+    As costly as two `dense()`.
+
+    >>> from rank_search.layers.layer import Layer
+    >>> from rank_search.layers.plugins import load_plugin
+    >>> layer = Layer("", "linear", (4, 6))
+    >>> adds_up(load_plugin("svd")(layer, rank=3), "rank"), adds_up(load_plugin("buckets")(layer, buckets=9), "buckets")
+    (True, False)
+    """
+    return _adds_up(type(form), form.layer, tuple(form.values.items()), axis)
+
+
+@lru_cache(maxsize=1024)
+@torch.no_grad()
+def _adds_up(plugin: type[Factorization], layer: Layer, values: tuple[tuple[str, float], ...], axis: str) -> bool:
+    form, count, random = plugin(layer, **dict(values)), int(dict(values)[axis]), torch.Generator().manual_seed(0)
+    for parameter in form.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=random))
+    if count < 2 or (smaller := cut_form(form, {axis: torch.arange(count - 1)})) is None:
+        return True
+    for factor, mode in owned(form, axis):
+        factor.index_fill_(mode, places_of(torch.tensor([count - 1]), count, factor.shape[mode]), 0.0)
+    return is_same_weight(form.dense(), smaller.form.dense())
 
 
 def _without(

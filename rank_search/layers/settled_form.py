@@ -120,7 +120,7 @@ def _without_empty(
         }
         smaller = cut_to(form, {**form.values, axis.name: fewer}, places)
         if smaller is not None:
-            return SettledForm(smaller, places) if _same(form.dense(), smaller.dense()) else None
+            return SettledForm(smaller, places) if is_same_weight(form.dense(), smaller.dense()) else None
     return None
 
 
@@ -132,20 +132,24 @@ def _allowed(axis: Axis, alive: int, value: int, round_to: int) -> Iterator[int]
 
 def cut_to(form: Factorization, values: Mapping[str, float], places: Places) -> Factorization | None:
     """The factorization with other values, and what is left of the tensors; None if it refuses, or they do not fit."""
-    left = {name: left_of(tensor, places[name]) for name, tensor in form.state_dict().items()}
+    left = {name: left_of(tensor, places[name]).clone() for name, tensor in form.state_dict().items()}
     if shapes_with(form, values) != {name: tensor.shape for name, tensor in left.items()}:
         return None
-    like = next((each for each in left.values() if each.is_floating_point()), None)
     smaller = type(form)(form.layer, **values)
-    smaller = smaller if like is None else smaller.to(like)
-    smaller.load_state_dict(left)
+    smaller = smaller.to(next(iter(left.values())).device) if left else smaller
+    smaller.load_state_dict(left, assign=True)
     for old, new in zip(form.parameters(), smaller.parameters(), strict=True):
         new.requires_grad_(old.requires_grad)
-        new.data = channels_last(new.data) if is_channels_last(old) else new.data
     return smaller.train(form.training)
 
 
-def _same(one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"]) -> bool:
+def is_same_weight(one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"]) -> bool:
+    """Whether two weights differ by rounding at most, relative to the largest number. NaN equals nothing. O(n).
+
+    >>> weight = torch.tensor([3.0, 1.0])
+    >>> is_same_weight(weight, weight + 1e-5), is_same_weight(weight, weight + 1e-2)
+    (True, False)
+    """
     if one.shape != other.shape:
         return False
     precision = torch.finfo(one.dtype).eps

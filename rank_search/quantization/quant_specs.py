@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rank_search.coding import harmonics
-from rank_search.layers import Factorization, components, not_stored
+from rank_search.layers import Factorization, adds_up, components, not_stored
 from rank_search.quantization.batchnorm import canonical_norms
 from rank_search.quantization.settings import CodingSettings, StepsKind
 
@@ -71,12 +71,12 @@ def weight_count(model: nn.Module) -> int:
 def component_modes(model: nn.Module) -> dict[str, int]:
     """The mode of each factor along which its components lie, where there is one, by the parameter's name.
 
-    It is the first one (see `components`).
+    It is the first one (see `components`); none where they do not add up to the weight (see `adds_up`).
     """
     found: dict[str, int] = {}
     for prefix, module in model.named_modules():
         if isinstance(module, Factorization):
-            for axis in module.values:
+            for axis in (each for each in module.values if adds_up(module, each)):
                 for name, modes in components(module, axis).items():
                     found.setdefault(f"{prefix}.{name}" if prefix else name, modes[0])
     return found

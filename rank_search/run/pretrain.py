@@ -75,7 +75,8 @@ def overparameterized(problem: Problem) -> nn.Module:
         check_sampled(problem.task, problem.original)
     _log.info("Training the over-parameterized network for %g epochs.", settings.epochs)
     own = study.overparameterized
-    effort = FineTuning(settings, own.orthogonality, ordered=own.ordered)
+    teacher = problem.original if settings.distillation > 0 else None
+    effort = FineTuning(settings, own.orthogonality, teacher=teacher, ordered=own.ordered)
     with seeded(study.study.seed), task_errors("training() or loss()"):
         diverged = fine_tune(problem.task, model, effort)
     if isinstance(diverged, Diverged):
@@ -87,16 +88,31 @@ def overparameterized(problem: Problem) -> nn.Module:
 
 
 def full_rank(problem: Problem) -> Point:
-    """Every searched layer as the wanted factorization, or the first that applies to it, with each axis at its top."""
+    """Every searched layer as the wanted factorization, or the first that applies to it, with each axis at its top.
+
+    Where training itself lowers ranks or makes weights zero, full rank would not last: such forms are left out.
+    """
     wanted, layers = problem.study.overparameterized.factorization, problem.inventory.layers
     if wanted and wanted not in problem.plugins:
         raise LayerError(
             f"The over-parameterized network is made of what [layers] factorizations names; [overparameterized] "
             f"factorization is {wanted!r}, and there are: {', '.join(problem.plugins)}."
         )
-    chosen = {name: wanted if wanted in own else own[0] for name, own in problem.choices.items() if own}
+    if wanted and _learns_less(problem.plugins[wanted]):
+        raise LayerError(
+            f"An over-parameterized network keeps its full rank; training lowers that of {wanted!r}, which is "
+            "[overparameterized] factorization. Name another one, such as svd or tucker2."
+        )
+    lasting = {
+        name: [key for key in own if not _learns_less(problem.plugins[key])] for name, own in problem.choices.items()
+    }
+    chosen = {name: wanted if wanted in own else own[0] for name, own in lasting.items() if own}
     axes = {name: axes_of(problem.plugins[key], layers[name]) for name, key in chosen.items()}
     return Point({name: Choice(key, {axis.name: _top(axis) for axis in axes[name]}) for name, key in chosen.items()})
+
+
+def _learns_less(plugin: type[Factorization]) -> bool:
+    return plugin.trained_rank or plugin.trained_sparse
 
 
 def _top(axis: Axis) -> float:
@@ -150,5 +166,5 @@ def _file_name(problem: Problem) -> str:
         "task": study.task.model_dump(mode="json"),
     }
     return (
-        f"overparameterized-1-{digest({str(about): torch.empty(0), **own_copies(problem.original.state_dict())}).hex()}"
+        f"overparameterized-2-{digest({str(about): torch.empty(0), **own_copies(problem.original.state_dict())}).hex()}"
     )

@@ -226,9 +226,10 @@ class SearchSettings(BaseModel):
         default=Strength(),
         description='Strength of the sparsity penalty, under which training itself lowers ranks: "off", a number, or a '
         "range {low, high} to search. After each step every component of a factorization (what its ranks count) loses "
-        "norm: the average one learning rate × strength, others in proportion to what they cost of the parameters or "
-        "MACs that are asked for; those that reach zero are dropped. Ranks begin to fall where strength × learning "
-        "rate × steps is about 2, and layers are lost at a few times that.",
+        "norm: the average one learning rate × strength, over 1 − momentum with SGD; others in proportion to what they "
+        "cost of the parameters or MACs that are asked for; those that reach zero are dropped. Ranks begin to fall "
+        "where strength × learning rate × steps, over 1 − momentum with SGD, is about 2, and layers are lost at a few "
+        "times that.",
     )
     row: int = Field(
         default=0,

@@ -8,10 +8,15 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from rank_search.training.after_steps import apart_ids
+
 
 @final
 class Average:
-    """The exponential moving average of all parameters that are trained, over the steps of a training.
+    """The exponential moving average of all parameters that optimizers move, over the steps of a training.
+
+    What forms move themselves, such as thresholds on their way up, stays what it is in the end (see `apart_ids`): with
+    an average of it, what the threshold has put to zero would be back.
 
     Symbols: w_i the weights after step i, t steps so far, d the decay (0 < d < 1): the average is
     (1 − d) Σ dᵗ⁻ⁱ w_i / (1 − dᵗ), i from 1 to t. Formula: Polyak & Juditsky, "Acceleration of Stochastic Approximation
@@ -30,7 +35,10 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._trained = {name: each for name, each in model.named_parameters() if each.requires_grad}
+        apart = apart_ids(model)
+        self._trained = {
+            name: each for name, each in model.named_parameters() if each.requires_grad and id(each) not in apart
+        }
         self.tensors = {name: each.detach().to(_wide(each), copy=True) for name, each in self._trained.items()}
 
     @torch.no_grad()

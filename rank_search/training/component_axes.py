@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from rank_search.layers import Factorization, layer_cost, owned, shares_factors
+from rank_search.layers import Factorization, adds_up, layer_cost, owned, shares_factors
 from rank_search.point import Choice
 from rank_search.training.penalties import frames
 
@@ -39,7 +39,8 @@ class ComponentAxis:
 def component_axes(model: nn.Module, *, framed: bool = False) -> Sequence[ComponentAxis]:
     """All axes that own slices of factors that are trained.
 
-    Those of forms that share factors are left out: a component of one is in use by the others.
+    Those of forms that share factors are left out, as a component of one is in use by the others, and those whose
+    components do not add up to the weight (see `adds_up`).
 
     Args:
         framed: frames are kept orthonormal; they are left out.
@@ -54,5 +55,5 @@ def component_axes(model: nn.Module, *, framed: bool = False) -> Sequence[Compon
         for axis in form.values:
             slices = [(factor, mode) for factor, mode in owned(form, axis) if factor.requires_grad]
             slices = [each for each in slices if each[0].untyped_storage().data_ptr() not in kept]
-            found += [ComponentAxis(form, axis, slices)] if slices else []
+            found += [ComponentAxis(form, axis, slices)] if slices and adds_up(form, axis) else []
     return found

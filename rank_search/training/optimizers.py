@@ -23,12 +23,28 @@ def make_optimizers(model: nn.Module, effort: FineTuning) -> list[Optimizer]:
         nesterov, momentum = settings.momentum > 0, settings.momentum
         optimizers.append(torch.optim.SGD(groups, settings.learning_rate, momentum=momentum, nesterov=nesterov))
     else:
-        optimizers.append(torch.optim.AdamW(groups, settings.learning_rate))
+        optimizers.append(torch.optim.AdamW(groups, settings.learning_rate, eps=_least_denominator(model)))
     if effort.entropy is not None:
         learned, rate = effort.entropy.quantizer.parameters(), settings.entropy_learning_rate
         # A shorter memory than usual: the gradients of steps change their scale while the penalty warms up.
         optimizers.append(torch.optim.Adam(learned, rate, betas=(0.9, 0.95)))
     return optimizers
+
+
+def _least_denominator(model: nn.Module) -> float:
+    """AdamW's ε: as usual, or the smallest normal number of float16 where any weight is that; 10⁻⁸ is zero there."""
+    is_half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
+    return torch.finfo(torch.float16).tiny if is_half else 1e-8
+
+
+def descent_rate(optimizer: Optimizer) -> float:
+    """How far the weights' optimizer moves along a gradient: in all steps after it, where it has a momentum.
+
+    >>> descent_rate(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.75))
+    0.4
+    """
+    group = optimizer.param_groups[0]
+    return float(group["lr"] / (1 - group.get("momentum", 0.0)))
 
 
 def _decayed_and_kept(model: nn.Module, effort: FineTuning) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

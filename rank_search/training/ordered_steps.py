@@ -17,10 +17,11 @@ class OrderedSteps:
     """Which step trains which components, drawn from torch's generator.
 
     In the manner of Horváth, Laskaridis, Rajput, Wang, "Maestro: Uncovering Low-Rank Structures via Trainable
-    Decomposition" (ICML 2024, arXiv:2308.14929), section 3: a step draws one layer's axis and a rank below its value,
-    each as likely as another, and trains with the components after that rank at zero. So the first ones have to do
-    without the others, and the weight is best cut where it is cut: at the end. What is zero at the end already is drawn
-    no more (there: progressive shrinking). Unlike there, a share of the steps trains all components.
+    Decomposition" (ICML 2024, arXiv:2308.14929), section 3: a step draws one pair of a layer's axis and a rank below
+    its value, every pair of the model as likely as another, and trains with the components after that rank at zero. So
+    the first ones have to do without the others, and the weight is best cut where it is cut: at the end. What is zero
+    at the end already is drawn no more (there: progressive shrinking). Unlike there, a share of the steps trains all
+    components. O(n) a step, n the numbers in the factors.
 
     Args:
         share: of the steps that draw one, from 0 to 1.
@@ -39,9 +40,8 @@ class OrderedSteps:
         """
         if not self._axes or float(torch.rand(())) >= self._share:
             return dict(values)
-        axis = self._axes[int(torch.randint(len(self._axes), ()))]
-        count = _last_alive(axis)
-        return self._without_tail(values, axis, int(torch.randint(1, count, ()))) if count > 1 else dict(values)
+        pairs = [(axis, rank) for axis in self._axes for rank in range(1, _last_alive(axis))]
+        return self._without_tail(values, *pairs[int(torch.randint(len(pairs), ()))]) if pairs else dict(values)
 
     def _without_tail(self, values: Mapping[str, Tensor], axis: ComponentAxis, rank: int) -> dict[str, Tensor]:
         found = dict(values)

@@ -170,6 +170,7 @@ class OverparameterizedSettings(BaseModel):
     )
     factorization: str = Field(
         default="",
-        description="One of `[layers] factorizations`, whose full rank is the whole weight (`cp` has none). "
-        "Where it does not apply, and by default: the first that does.",
+        description="One of `[layers] factorizations`, whose full rank is the whole weight (`cp` has none) and stays "
+        "so in training (that of `soft-rank` and `soft-threshold` does not). Where it does not apply, and by default: "
+        "the first that does.",
     )

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.basics import Bool, Float
+from rank_search.layers import is_same_weight
 from rank_search.training.component_axes import ComponentAxis, Slices, component_axes
 from rank_search.training.fine_tuning import SparsityPenalty
 
-_ROUNDING: Final = 1e-5
 _COSTS: Final = ("params", "macs")
 
 
@@ -96,8 +96,9 @@ class Shrinking:
     Symbols: c a component, ‖c‖ the joint norm of its slices in the factors, p_c what it costs over what the components
     of the model cost on average, s the strength, η the learning rate. After each step of the optimizer the slices of c
     are multiplied by max(0, 1 − η·s·p_c/‖c‖): the proximal step of s·Σ p_c‖c‖, the group lasso of Yuan & Lin, "Model
-    Selection and Estimation in Regression with Grouped Variables" (2006). The step is that of plain gradient descent;
-    with AdamW it is decoupled from the adapted gradients, as its weight decay is. Axes whose slices cross in a factor,
+    Selection and Estimation in Regression with Grouped Variables" (2006). The step is that of gradient descent, with
+    SGD's momentum m over 1 − m, as all steps after a gradient together move a weight by η/(1 − m) of it; with AdamW it
+    is decoupled from the adapted gradients, as its weight decay is. Axes whose slices cross in a factor,
     as in the core of a Tucker decomposition, take their steps one after the other. Over balanced factors the sum is a
     multiple of the Schatten-½ quasi-norm: Fan, Ding, Chen, Udell, "Factor Group-Sparse Regularization for Efficient
     Low-Rank Matrix Recovery" (NeurIPS 2019).
@@ -117,7 +118,7 @@ class Shrinking:
 
     @torch.no_grad()
     def shrink_(self, rate: float) -> None:
-        """The proximal step at a learning rate."""
+        """The proximal step of a step of gradient descent at a rate."""
         for axis, weight in zip(self._axes, self._weights, strict=True):
             scale_(axis.slices, self._kept(joint_norms(axis.slices, axis.count), rate * weight))
 
@@ -143,7 +144,7 @@ def balance_components(model: nn.Module, *, framed: bool) -> None:
         before, weight = [each.clone() for each in form.parameters()], form.dense()
         for axis in axes:
             balance_(axis.slices, axis.count)
-        if not _is_same(weight, form.dense()):
+        if not is_same_weight(weight, form.dense()):
             for parameter, earlier in zip(form.parameters(), before, strict=True):
                 parameter.copy_(earlier)
 
@@ -161,8 +162,3 @@ def _weights(axes: Sequence[ComponentAxis], costs: Sequence[str]) -> Sequence[fl
         judged = ("params",) if axis.form.layer.one_hot else costs
         found.append(sum(one[cost] / mean[cost] for cost in judged if one[cost]) / len(judged))
     return found
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    """To a hundred thousandth of the largest number: rounding of the products, not another weight."""
-    return bool((one - other).abs().max() <= _ROUNDING * one.abs().max())

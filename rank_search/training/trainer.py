@@ -18,7 +18,7 @@ from rank_search.training.average import Average
 from rank_search.training.checkpoint import Checkpoint
 from rank_search.training.fine_tuning import Diverged, FineTuning
 from rank_search.training.loss import TrainingLoss
-from rank_search.training.optimizers import make_optimizers, memories, set_memories, set_rates
+from rank_search.training.optimizers import descent_rate, make_optimizers, memories, set_memories, set_rates
 from rank_search.training.resumable_batches import ResumableBatches, count_batches
 from rank_search.training.schedules import rate_factor, steps_are_final
 from rank_search.training.settings import TrainingSettings
@@ -129,8 +129,7 @@ class Trainer:
         _descend(self._optimizers, loss, self._clipped, self._effort.settings)
         self._after.move_(self._step)
         if shrinking is not None and alive is not None:
-            rate = self._optimizers[0].param_groups[0]["lr"]
-            shrinking.keep_(alive) if is_final else shrinking.shrink_(rate)
+            shrinking.keep_(alive) if is_final else shrinking.shrink_(descent_rate(self._optimizers[0]))
 
     def settle(self) -> bool:
         """Put what is measured into the model: the averaged weights, if the settings ask for them.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.basics import Float
-from rank_search.layers import Axis, Cost, Factorization, Kept, axes_of, cut_form, layer_cost, owned
+from rank_search.layers import Axis, Cost, Factorization, Kept, adds_up, axes_of, cut_form, layer_cost, owned
 from rank_search.options import error_between, pick
 from rank_search.point import Choice
 from rank_search.trials.context import TrialContext, build
@@ -118,7 +118,8 @@ def _smaller_values(form: Factorization, round_to: int) -> Iterator[Mapping[str,
 
 
 def _owning(form: Factorization) -> Sequence[Axis]:
-    return [axis for axis in axes_of(type(form), form.layer) if axis.integer and owned(form, axis.name)]
+    axes = (axis for axis in axes_of(type(form), form.layer) if axis.integer)
+    return [axis for axis in axes if owned(form, axis.name) and adds_up(form, axis.name)]
 
 
 def _ladder(axis: Axis, value: int, round_to: int, count: int) -> Sequence[int]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rank_search.errors import ContractError
-from rank_search.layers import Factorization, Layer, load_plugin, settled_form
+from rank_search.layers import Factorization, Layer, adds_up, load_plugin, settled_form
 from tests.emptied import (
     AtLeastTwo,
     Gated,
@@ -182,6 +182,42 @@ def test_a_settled_form_is_as_trainable_and_in_the_same_mode_and_dtype() -> None
     small = settled_form(form).form
     assert not small.training
     assert all(not each.requires_grad and each.dtype == torch.float64 for each in small.parameters())
+
+
+def test_each_number_of_a_settled_form_keeps_its_own_dtype() -> None:
+    """The threshold of a form in half precision is in single precision."""
+    form = drawn("soft-rank", Layer("", "linear", (8, 7), dtype=torch.bfloat16), rank=5, folds=4)
+    emptied(form, "left", 1, 0)
+    with torch.no_grad():
+        form.get_parameter("s").fill_(-6.123)
+    small = settled_form(form).form
+    assert small is not form
+    assert torch.equal(small.get_parameter("s"), form.get_parameter("s"))
+    assert small.get_parameter("left").dtype == torch.bfloat16
+
+
+def test_a_settled_form_shares_no_memory_with_the_one_it_is_of() -> None:
+    form = emptied(drawn("svd", LINEAR, rank=5), "left", 1, 0)
+    small = settled_form(form).form
+    own = {each.untyped_storage().data_ptr() for each in form.parameters()}
+    assert not own & {each.untyped_storage().data_ptr() for each in small.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("form", "axis", "expected"),
+    [
+        (drawn("svd", GROUPED, rank=3), "rank", True),
+        (drawn("tucker2", CONV, rank_out=4, rank_in=3), "rank_in", True),
+        (drawn(Ring, LINEAR, rank=3), "rank", True),
+        (drawn("buckets", LINEAR, buckets=30), "buckets", False),
+        (drawn("buckets", LINEAR, buckets=1), "buckets", True),  # there is nothing to leave out
+        (drawn(RefusesFive, LINEAR, rank=6), "rank", True),
+    ],
+)
+def test_components_add_up_where_zeros_do_what_leaving_them_out_does(
+    form: Factorization, axis: str, expected: bool
+) -> None:
+    assert adds_up(form, axis) is expected
 
 
 def test_a_weight_with_nan_does_not_settle() -> None:

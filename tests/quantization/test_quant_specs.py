@@ -59,6 +59,7 @@ def test_step_shapes_of_each_kind(steps: StepsKind, expected: dict[str, tuple[in
         ("svd-spatial", {"rank": 3}, {"down": 0, "across": 1}),
         ("tucker2", {"rank_out": 3, "rank_in": 2}, {"outer": 1, "core": 0, "inner": 1}),
         ("filter-basis", {"rank": 3}, {"filters": 0, "mixing": 2}),
+        ("buckets", {"buckets": 30}, {}),  # fewer are another hash
     ],
 )
 def test_component_modes_are_where_a_higher_rank_would_add_some(

@@ -21,6 +21,7 @@ from rank_search.run import pretrain as room
 from rank_search.run.pretrain import full_rank, overparameterized
 from rank_search.study import Problem, read_problem
 from rank_search.tasks import LossAlone
+from rank_search.training import FineTuning
 from rank_search.training.penalties import orthogonality
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import task
@@ -95,6 +96,25 @@ def test_what_has_no_full_rank_is_refused(tmp_path: Path, command: Command) -> N
     assert "[overparameterized] factorization is 'tucker3'" in command.refused("space", unknown.file)
     with pytest.raises(LayerError):
         full_rank(problem(unknown))
+
+
+def test_forms_that_lose_their_rank_in_training_are_left_out(tmp_path: Path) -> None:
+    layers = {"factorizations": ["soft-threshold", "soft-rank", "svd"]}
+    point = full_rank(problem(begun(tmp_path, layers=layers)))
+    assert {choice.factorization for choice in point.layers.values()} == {"svd"}
+    named = problem(begun(tmp_path, own={"factorization": "soft-rank"}, layers=layers))
+    with pytest.raises(LayerError, match="training lowers that of 'soft-rank'"):
+        full_rank(named)
+
+
+def test_it_is_distilled_from_the_users_network_if_training_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[FineTuning] = []
+    monkeypatch.setattr(room, "fine_tune", lambda task, model, effort: seen.append(effort))
+    for share in (0.0, 0.5):
+        begun_problem = problem(begun(tmp_path, training={"distillation": share}))
+        overparameterized(begun_problem)
+        assert seen.pop().teacher is (begun_problem.original if share else None)
+    assert not begun_problem.original.training
 
 
 def test_the_penalty_keeps_the_frames_orthogonal(tmp_path: Path) -> None:

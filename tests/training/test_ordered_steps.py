@@ -58,12 +58,31 @@ def test_a_step_trains_one_axis_up_to_a_rank(form: Factorization, axes: dict[str
             for name, tensor in cut.items():
                 parameter = form.get_parameter(name).detach()
                 assert torch.equal(tensor.detach(), torch.where(tensor.detach() != 0, parameter, 0.0))
-    assert set(seen) == {(axis, rank) for axis in axes for rank in range(1, int(form.values[axis]))}
-    shares = Counter[str]()
-    for (axis, _), count in seen.items():
-        shares[axis] += count
-    for (axis, _), count in seen.items():
-        assert count / shares[axis] == pytest.approx(1 / (form.values[axis] - 1), abs=0.1)
+    pairs = {(axis, rank) for axis in axes for rank in range(1, int(form.values[axis]))}
+    assert set(seen) == pairs
+    for count in seen.values():
+        assert count / 400 == pytest.approx(1 / len(pairs), abs=0.05)
+
+
+def test_every_pair_of_a_layer_and_a_rank_is_as_likely_and_what_is_gone_is_not_drawn() -> None:
+    large, small = drawn("svd", CONV, rank=8), drawn("svd", LINEAR, rank=6)
+    model, seen = nn.Sequential(large, small), Counter[str]()
+    with torch.no_grad():
+        small.get_parameter("left")[:, 4:] = 0
+        small.get_parameter("right")[4:] = 0
+    steps = OrderedSteps(model, 1.0)
+    with seeded(0):
+        for _ in range(1000):
+            cut = steps.cut({})
+            (name,) = {key.partition(".")[0] for key in cut}
+            seen[name] += 1
+            assert name == "0" or not cut["1.left"][:, 3].any(), "whole, as it is"
+    assert seen["0"] / 1000 == pytest.approx(7 / (7 + 3), abs=0.05)
+
+
+def test_an_axis_whose_components_do_not_add_up_is_trained_whole() -> None:
+    """Buckets: fewer of them are another hash, and zeros in the last ones are no smaller model."""
+    assert OrderedSteps(drawn("buckets", LINEAR, buckets=20), 1.0).cut({}) == {}
 
 
 def test_a_tail_is_cut_in_every_group() -> None:

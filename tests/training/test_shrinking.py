@@ -157,6 +157,16 @@ def norms_of(form: Factorization) -> list[float]:
     return [float(each.detach().norm()) for each in form.parameters()]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_factors_of_16_bits_are_balanced_to_their_rounding(dtype: torch.dtype) -> None:
+    form = drawn("svd", Layer("", "linear", (9, 12), dtype=dtype), rank=5)
+    with torch.no_grad():
+        form.get_parameter("left").mul_(20)
+    balance_components(form, framed=False)
+    left, right = form.get_parameter("left").float(), form.get_parameter("right").float()
+    assert torch.allclose(left.norm(dim=0), right.norm(dim=1), rtol=0.02)
+
+
 def test_balanced_factors_have_equal_parts_of_each_component() -> None:
     form = drawn("svd", LINEAR, rank=3)
     with torch.no_grad():
@@ -244,6 +254,28 @@ def test_training_takes_a_gradient_step_and_a_proximal_one_and_in_the_end_keeps_
     assert sum(before) in range(1, 6)
     for name, parameter in found.named_parameters():
         assert torch.allclose(parameter, wanted.get_parameter(name), rtol=1e-4, atol=1e-6), name
+
+
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_a_strength_weighs_against_the_loss_as_much_with_momentum(task: Supervised, momentum: float) -> None:
+    """Of small steps at a rate, and of those with momentum m at rate · (1 − m), the weights are the same."""
+    found = []
+    for each in (0.0, momentum):
+        model = in_factors(task)
+        given = {**PLAIN, "epochs": 400, "momentum": each, "learning_rate": 0.01 * (1 - each)}
+        settings = TrainingSettings.model_validate({"gradient_clip": math.inf, **given})
+        trainer = Trainer(task, model, FineTuning(settings, sparsity=SparsityPenalty(0.3, ("params",))))
+        trainer.advance(300)
+        found.append(torch.cat([joint_norms([(left, 1), (right, 0)], 3) for left, right in pairs(model)]))
+    one, other = found
+    assert torch.allclose(one, other, rtol=0.03, atol=0.01)
+
+
+def pairs(model: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    return [
+        (model.get_parameter(f"{name}.left").detach(), model.get_parameter(f"{name}.right").detach())
+        for name in ("0", "2")
+    ]
 
 
 def test_what_is_zero_before_the_last_quarter_stays_zero_whatever_moves_it(task: Supervised) -> None:

@@ -288,6 +288,20 @@ def test_frozen_weights_stay_frozen_under_an_average(task: Supervised) -> None:
     assert not torch.equal(model.get_parameter("0.weight"), task.network.get_parameter("0.weight"))
 
 
+def test_what_a_form_moves_itself_is_not_averaged() -> None:
+    """A threshold that rises: its average would be lower, and weights that it has put to zero were back."""
+    form = load_plugin("soft-threshold")(Layer("", "linear", (3, 4)), folds=5)
+    average = Average(form, 0.99)
+    assert set(average.tensors) == {"full", "bias"}
+    for step, s in enumerate((-70.0, -10.0, -1.0), 1):
+        with torch.no_grad():
+            form.get_parameter("s").fill_(s)
+            form.get_parameter("full").fill_(1.0)
+        average.update(step)
+    average.put()
+    assert float(form.get_parameter("s").detach()) == -1.0
+
+
 def test_average_of_half_precision_weights_is_kept_in_single() -> None:
     model = nn.Linear(1, 1, bias=False).bfloat16()
     average, seen = Average(model, 0.999), []
@@ -421,3 +435,21 @@ def test_quantizer_steps_are_learned_for_three_quarters_and_then_settle(task: Su
     stored = torch.stack([grid.steps().log().float().flatten() for grid in quantizer.grids().values()]).flatten()
     assert torch.allclose(settled[0], stored, atol=1e-5)
     assert not torch.allclose(learned[-1], stored, atol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_half_precision_weights_are_trained_like_others(optimizer: str) -> None:
+    """Not to NaN, where a gradient is zero: the usual ε is zero in float16."""
+    found = {}
+    for dtype in (torch.float32, torch.float16):
+        with seeded(0):
+            network, inputs = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(60, 6)
+        targets = inputs[:, :3].argmax(1)
+        network[0].weight.data[0], network[0].bias.data[0] = 0.0, -1.0  # never active: no gradient
+        batches = [(inputs.to(dtype), targets)]
+        task = Supervised(network.to(dtype), batches, batches)
+        settings = TrainingSettings.model_validate({"epochs": 100, "optimizer": optimizer, "learning_rate": 1e-2})
+        assert fine_tune(task, task.network, FineTuning(settings)) is None
+        found[dtype] = task.evaluate(task.network, batches)["error"]
+    assert found[torch.float16] == pytest.approx(found[torch.float32], abs=0.1)
+    assert found[torch.float16] < 0.2
