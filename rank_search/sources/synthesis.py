@@ -51,6 +51,11 @@ def synthetic_inputs(
     Raises:
         SourceError: the model has no batch norms with statistics, none that its inputs lead to, or does not run on
             them; or the example has whole numbers in it.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    >>> few = SynthesisSettings(batch_size=64, steps=2)
+    >>> [each.shape for each in synthetic_inputs(model, torch.zeros(1, 3, 8, 8), settings=few, seed=0)]
+    [torch.Size([64, 3, 8, 8])]
     """
     settings = settings or SynthesisSettings()
     if not stored_norms(model):
