@@ -34,11 +34,11 @@ _LOWER: Final = _set(
     "bpc cost drop gap regret deficit decrease degradation miss missed misses neg negative negated minus "
     "inverse inverted complement distance dist difference diff delta deviation variance std wrong false "
     "failure failures bias time latency seconds bits bytes params nonzeros macs flops size norm brier ece eer entropy "
-    "divergence kl inaccuracy misclassification"
+    "divergence kl disagreement inaccuracy misclassification"
 )
 """Words that turn it around, or speak of something else."""
 
-_RATES: Final = _set("error errors err accuracy accuracies acc inaccuracy misclassification")
+_RATES: Final = _set("error errors err accuracy accuracies acc inaccuracy misclassification disagreement")
 _NOT_A_RATE: Final = _LOWER - _RATES - frozenset(("wrong", "miss", "missed", "misses"))
 _WORD: Final = re.compile(r"[a-z]+\d*|\d+")
 _CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")

@@ -21,6 +21,7 @@ from rank_search.options import (
     stored_bits,
 )
 from rank_search.priors import AxisPrior, CachedBases, KeptTensors, SpectraCache, axis_priors, user_cache_folder
+from rank_search.run.kept_statistics import training_settings
 from rank_search.run.moment_passes import calibrated_layers, calibration_batches, moment_passes
 from rank_search.run.pretrain import with_pretrained_model
 from rank_search.search import Seed, Space, build_space, require_possible, seed_points
@@ -127,7 +128,7 @@ def sequential_pass(problem: Problem, batches: int) -> LossPass | None:
     study = problem.study
     if not study.priors.sequential or not batches:
         return None
-    asked = study.training.norm_batches
+    asked = training_settings(problem).norm_batches
     norms = batches if asked is None else min(asked, batches)
     found = LossPass(problem.task, batches, study.study.seed, norms)
     return replace(found, known_order=tuple(found.order(problem.opened, calibrated_layers(problem))))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from rank_search.tasks.agreement import AgreementTask, OutputKind
 from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.calibration import columns_seen, input_moments, moments_of_inputs, run_on, wide
 from rank_search.tasks.calibration_pass import CalibrationPass, ForwardPass, LossPass
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.gradients import MOST_OUTPUTS, LayerMoments, LossAlone, LossOf, loss_moments
 from rank_search.tasks.language_model import LanguageModel
+from rank_search.tasks.layer_error import LayerErrorTask
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
@@ -17,6 +19,7 @@ from rank_search.tasks.task import (
     Task,
     checked_batches,
     has_test,
+    has_training,
     not_finite,
     task_distilled_loss,
     task_errors,
@@ -30,15 +33,18 @@ from rank_search.tasks.watching import PLAIN, Given, Random, Seen, leaves_of, se
 __all__ = [
     "MOST_OUTPUTS",
     "PLAIN",
+    "AgreementTask",
     "Batch",
     "CalibrationPass",
     "ForwardPass",
     "Given",
     "LanguageModel",
+    "LayerErrorTask",
     "LayerMoments",
     "LossAlone",
     "LossOf",
     "LossPass",
+    "OutputKind",
     "Random",
     "Seen",
     "Supervised",
@@ -49,6 +55,7 @@ __all__ = [
     "error_rate",
     "generators",
     "has_test",
+    "has_training",
     "input_moments",
     "inputs_in",
     "is_lone",
