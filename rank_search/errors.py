@@ -8,6 +8,7 @@
     │   ├── BrokenPluginError  (ImportError)   it is there but does not load
     │   └── ContractError      (TypeError)     it loads but breaks the factorization contract
     ├── TaskError           (RuntimeError)  the user's model, data or metric cannot be used
+    ├── SourceError         (ValueError)    inputs cannot be made for a model without data
     ├── LayerError          (ValueError)    a layer, its weights or a choice made for it
     ├── QueryError          (ValueError)    a question to a store that cannot be answered as asked
     ├── StoreError          (RuntimeError)  the store cannot be reached, read or written
@@ -69,6 +70,10 @@ class ContractError(PluginError, TypeError):
 
 class TaskError(RankSearchError, RuntimeError):
     """The task's model, data, loss or metric cannot be used."""
+
+
+class SourceError(RankSearchError, ValueError):
+    """Inputs cannot be made for this model without data."""
 
 
 class LayerError(RankSearchError, ValueError):

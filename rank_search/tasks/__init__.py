@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rank_search.tasks.agreement import AgreementTask, OutputKind
+from rank_search.tasks.batch import batch_dimension
 from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.calibration import columns_seen, input_moments, moments_of_inputs, run_on, wide
 from rank_search.tasks.calibration_pass import CalibrationPass, ForwardPass, LossPass
@@ -10,6 +11,7 @@ from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.gradients import MOST_OUTPUTS, LayerMoments, LossAlone, LossOf, loss_moments
 from rank_search.tasks.language_model import LanguageModel
 from rank_search.tasks.layer_error import LayerErrorTask
+from rank_search.tasks.logits import logits_of
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
@@ -50,6 +52,7 @@ __all__ = [
     "Supervised",
     "Task",
     "as_for_loss",
+    "batch_dimension",
     "checked_batches",
     "columns_seen",
     "error_rate",
@@ -60,6 +63,7 @@ __all__ = [
     "inputs_in",
     "is_lone",
     "leaves_of",
+    "logits_of",
     "loss_moments",
     "mean_loss",
     "moments_of_inputs",

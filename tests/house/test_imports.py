@@ -21,7 +21,7 @@ ROWS = (  # from the cellar to the roof: a room imports what lies in a lower row
     ("point",),
     ("layers", "coding", "artifacts", "pareto"),
     ("priors", "tasks", "testing"),
-    ("quantization",),
+    ("quantization", "sources"),
     ("options",),
     ("training",),
     ("search", "trials", "store"),
@@ -42,6 +42,7 @@ LIBRARIES: dict[str, set[str]] = {
     "testing": {"torch", "pytest"},
     "options": {"numpy", "pandas"},
     "quantization": {"torch", "numpy"},
+    "sources": {"torch"},
     "training": {"torch"},
     "search": {"optuna", "numpy"},
     "trials": {"torch"},
@@ -60,6 +61,7 @@ ONLY_IN = {  # a library that some files of a room may import
     ("launch", "ray"): {"ray_actors.py", "ray_connection.py"},
     ("options", "torch"): {"cuts.py", "fits.py", "fitted.py", "in_order.py", "of_model.py"},
     ("options", "scipy"): {"knapsack.py"},
+    ("sources", "matplotlib"): {"image_sheet.py"},
     ("search", "scipy"): {"residual.py", "surrogate.py"},
     ("trials", "numpy"): {"result_rows.py"},
     ("observe", "optuna"): {"optuna_storage.py"},
@@ -68,7 +70,11 @@ ONLY_IN = {  # a library that some files of a room may import
 
 
 PUBLIC = {
-    "testing": ("GEOMETRIES", "FactorizationLaws", "LawResult", "LayerKindLaws", "check_factorization", "check_law")
+    "sources": (
+        *("SynthesisSettings", "analytic_moments", "cached", "contact_sheet"),
+        *("gaussian_inputs", "sampled_sequences", "synthetic_inputs"),
+    ),
+    "testing": ("GEOMETRIES", "FactorizationLaws", "LawResult", "LayerKindLaws", "check_factorization", "check_law"),
 }
 
 
