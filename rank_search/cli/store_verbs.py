@@ -204,6 +204,8 @@ def show(
         shown["layer_costs"] = costs
     if format is OutputFormat.TABLE:
         print_trial(shown)
+        for name, meant in study.meanings.items():
+            typer.echo(f"{name}: {meant}")
         typer.echo(not_faster(shown.get("ratios", {})), nl=False)
     else:
         print_rows([shown], format)

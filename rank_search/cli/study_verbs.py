@@ -162,8 +162,9 @@ def _say_what_was_found(result: Result, file: Path, name: str) -> None:
 
 
 def _directions(study: Study) -> str:
-    """Which way each objective is better, in a line."""
-    return f"Objectives: {', '.join(f'{each.name} is {each.direction}d' for each in study.search.objectives)}."
+    """Which way each objective is better, and what it is where there are no labels, in a line."""
+    said = f"Objectives: {', '.join(f'{each.name} is {each.direction}d' for each in study.search.objectives)}."
+    return f"{said} {study.data.in_words}".rstrip()
 
 
 def _beginning(name: str, place: StorePlace) -> str:

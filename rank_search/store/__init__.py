@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rank_search.store.records import (
         EXAMPLES,
         LAYER_COSTS,
+        MEANINGS,
         NEVER,
         TOLERANCE,
         Activity,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "CODE": "changes",
     "EXAMPLES": "records",
+    "MEANINGS": "records",
     "LAYER_COSTS": "records",
     "NEVER": "records",
     "TOLERANCE": "records",
@@ -65,6 +67,7 @@ __all__ = [
     "CODE",
     "EXAMPLES",
     "LAYER_COSTS",
+    "MEANINGS",
     "NEVER",
     "TOLERANCE",
     "Activity",

@@ -8,7 +8,8 @@ from rank_search.study.factory import load_task
 from rank_search.study.file import Study, load_study
 from rank_search.study.locating import StorePlace, finished_in, store_of
 from rank_search.study.paths import beside, relative_part
-from rank_search.study.problem import IN_PYTHON, Problem, problem_of, read_problem, study_of
+from rank_search.study.problem import IN_PYTHON, Problem, cache_folder, problem_of, read_problem, study_of
+from rank_search.study.without_data import without_data
 
 __all__ = [
     "IN_PYTHON",
@@ -16,6 +17,7 @@ __all__ = [
     "StorePlace",
     "Study",
     "beside",
+    "cache_folder",
     "complaints",
     "finished_in",
     "load_study",
@@ -26,4 +28,5 @@ __all__ = [
     "store_of",
     "study_of",
     "task_code",
+    "without_data",
 ]

@@ -29,6 +29,12 @@ from rank_search.tasks.task import Batch, Task, checked_batches
 OutputKind = Literal["auto", "classes", "values"]
 """What a network gives: logits of classes in the last dimension, or values of any other kind."""
 
+AGREEMENT: Final = ("kl", "disagreement", "output_error")
+"""Names of what is measured."""
+
+WORST_AGREEMENT: Final = {"kl": 0.5, "disagreement": 0.3, "output_error": 0.5}
+"""The worst worth having, where nothing else is asked for."""
+
 _LEAST: Final = 1e-30
 
 
@@ -80,13 +86,14 @@ class AgreementTask(Task):
         object.__setattr__(self, "_dense", shared(self.network, {}))
 
     @classmethod
-    def of(cls, task: Task, network: nn.Module) -> AgreementTask:
+    def of(cls, task: Task, network: nn.Module, outputs: OutputKind = "auto") -> AgreementTask:
         """The same task without its labels: its batches are looked at for their inputs until the test."""
         return cls(
             network=network,
             training_batches=LentPass(task.training),
             selection_batches=LentPass(task.selection),
             one_example=task.example(),
+            outputs=outputs,
             measured_at_the_end=task,
         )
 

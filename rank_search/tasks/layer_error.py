@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import NoReturn, final
+from typing import Final, NoReturn, final
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,12 @@ from rank_search.layers import (
 )
 from rank_search.tasks.lent_batches import Tested
 from rank_search.tasks.task import Batch, Task
+
+LAYER_ERROR: Final = "layer_error"
+"""Name of what is measured."""
+
+WORST_LAYER_ERROR: Final = 0.5
+"""The worst worth having, for each layer on average, where nothing else is asked for."""
 
 Moments = Callable[[Mapping[str, Layer]], Mapping[str, Tensor]]
 """What is known of the layers' inputs: their second moments, by layer."""
@@ -86,7 +92,7 @@ class LayerErrorTask(Task):
 
     def meanings(self) -> Mapping[str, str]:
         by = f"of their outputs by {self.made_up}" if self.made_up else "of their weights, ‖W − Ŵ‖²/‖W‖²"
-        return {"layer_error": f"sum over the layers of the relative squared errors {by}; no input is run"}
+        return {LAYER_ERROR: f"sum over the layers of the relative squared errors {by}; no input is run"}
 
     def selection_examples(self) -> int | None:
         return None
@@ -99,7 +105,7 @@ class LayerErrorTask(Task):
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
-        found = {"layer_error": sum((self._error(model, name) for name in self._summed), 0.0)}
+        found = {LAYER_ERROR: sum((self._error(model, name) for name in self._summed), 0.0)}
         given = iter(batches)
         first = next(given)
         if not isinstance(first, Tested) or self.measured_at_the_end is None:
