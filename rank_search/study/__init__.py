@@ -8,7 +8,15 @@ from rank_search.study.factory import load_task
 from rank_search.study.file import Study, load_study
 from rank_search.study.locating import StorePlace, finished_in, store_of
 from rank_search.study.paths import beside, relative_part
-from rank_search.study.problem import IN_PYTHON, Problem, cache_folder, problem_of, read_problem, study_of
+from rank_search.study.problem import (
+    IN_PYTHON,
+    Problem,
+    cache_folder,
+    measured_alone,
+    problem_of,
+    read_problem,
+    study_of,
+)
 from rank_search.study.without_data import without_data
 
 __all__ = [
@@ -22,6 +30,7 @@ __all__ = [
     "finished_in",
     "load_study",
     "load_task",
+    "measured_alone",
     "problem_of",
     "read_problem",
     "relative_part",

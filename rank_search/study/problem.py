@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from torch import nn
 
@@ -33,7 +33,7 @@ from rank_search.store import StudyRecord
 from rank_search.study.factory import load_task
 from rank_search.study.file import Study
 from rank_search.study.without_data import task_of
-from rank_search.tasks import AgreementTask, LayerErrorTask, Task, task_errors
+from rank_search.tasks import LAYER_ERROR, AgreementTask, LayerErrorTask, Task, task_errors
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -155,6 +155,22 @@ def cache_folder(study: Study) -> Path:
     if study.study.cache:
         return study.folder / study.study.cache
     return user_cache_folder()
+
+
+def measured_alone(tables: Mapping[str, Any], folder: Path) -> str:
+    """What trials of a network alone are measured by, first of all, under these tables of a study file.
+
+    Raises:
+        TaskError, SourceError: the network cannot be used, or the source has nothing for it.
+    """
+    unsaid = {**tables, "search": {"objectives": ["macs"]}, "folder": folder}
+    study = Study.model_validate(unsaid)
+    found = load_task(study)
+    task = looked_at(found, _model(found), study)
+    if not isinstance(task, AgreementTask):
+        return LAYER_ERROR
+    with task_errors("model()"):
+        return "kl" if task.gives_classes() else "output_error"
 
 
 def _begun(study: Study, model: nn.Module, layers: Iterable[str]) -> nn.Module:

@@ -97,6 +97,10 @@ class AgreementTask(Task):
             measured_at_the_end=task,
         )
 
+    def gives_classes(self) -> bool:
+        """Whether the outputs, on the example, are taken for logits of classes."""
+        return self._are_classes(self._dense_outputs(self.example(), training=False), self.example())
+
     def model(self) -> nn.Module:
         return self.network
 
