@@ -24,6 +24,7 @@ from rank_search.cli import (
     status_verb,
     store_verbs,
     study_verbs,
+    synthesize_verb,
 )
 from rank_search.cli.aside import hushed
 from rank_search.cli.verb import INTERRUPTED, App, QuietOption
@@ -73,6 +74,7 @@ for verbs in (
     report_verb,
     model_verbs,
     pack_verb,
+    synthesize_verb,
     removal_verbs,
 ):
     verbs.add_to(app)

@@ -20,7 +20,19 @@ INTERRUPTED: Final = 130
 """The exit code after Ctrl-C, as shells have it: 128 and the signal's number."""
 
 _HEAVY: Final = frozenset(
-    ["allocate", "layers", "priors", "space", "run", "confirm", "export", "pack", "pack_model", "check_plugin"]
+    [
+        "allocate",
+        "layers",
+        "priors",
+        "space",
+        "run",
+        "confirm",
+        "export",
+        "pack",
+        "pack_model",
+        "synthesize",
+        "check_plugin",
+    ]
 )
 
 _LEFT_OUT: Final = ("store", "name")

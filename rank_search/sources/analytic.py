@@ -26,9 +26,10 @@ def analytic_moments(model: nn.Module, example: Example, layers: Mapping[str, La
     Behind a batch norm of weight γ and bias β a channel is N(β, γ²·v/(v + ε)), v its stored variance; see
     `clipped_moments` for ReLU and its like. Numbers of different channels and positions are taken as independent, so
     off the diagonal E[xᵢ·xⱼ] = E[xᵢ]·E[xⱼ]; a sum of two, as of a residual block, is taken as normal with the sum of
-    their means and variances; average pooling and reshaping go through; padding counts as the zeros that it is. Layers
-    that anything else comes before, the first one among them, are left out, and their weights decide. Complexity: one
-    forward of the example, and O(positions·n²) for each layer.
+    their means and variances; average pooling and reshaping go through; padding counts as the zeros that it is, and
+    padding with copies of other numbers as numbers of their own. Layers that anything else comes before, the first one
+    among them, are left out, and their weights decide. Complexity: one forward of the example, and O(positions·n²) for
+    each layer.
 
     Args:
         example: what one forward takes, of the size that the network is for.

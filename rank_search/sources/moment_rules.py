@@ -111,6 +111,10 @@ def _difference(func: Any, one: Any, other: Any, *, alpha: float = 1) -> KnownMo
     return _sum(func, one, other, alpha=-alpha)
 
 
+def _taken_from(func: Any, one: Any, other: Any) -> KnownMoments | None:
+    return _difference(func, other, one)
+
+
 def _product(func: Any, one: Any, other: Any) -> KnownMoments | None:
     known, factor = (one, other) if isinstance(one, KnownMoments) else (other, one)
     return cast(KnownMoments, known).times(_number(factor))
@@ -203,6 +207,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     **dict.fromkeys(("cat", "concat", "concatenate", "stack"), _joined),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d", "avg_pool3d"), _pooled),
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d"), _pooled_to),
+    **dict.fromkeys(("__rsub__", "rsub"), _taken_from),
     "mean": _averaged,
     "pad": _padded,
 }

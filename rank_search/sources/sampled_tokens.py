@@ -44,7 +44,8 @@ def sampled_sequences(
     ids = _ids(example)
     if temperature <= 0 or length < 1:
         raise SourceError(
-            f"Sampling takes a temperature above 0 and a length of at least 1, not {temperature:g}, {length}."
+            f"Sequences of {length} tokens at a temperature of {temperature:g} cannot be sampled; the length is at "
+            "least 1, and the temperature above 0."
         )
     generator = torch.Generator().manual_seed(seed)
     with in_evaluation(model):

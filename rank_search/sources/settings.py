@@ -34,7 +34,7 @@ class SynthesisSettings(BaseModel):
     )
     steps: int = Field(default=250, ge=1, description="Steps of Adam for each batch; the rate falls like a cosine.")
     rate: float = Field(
-        default=0.1, gt=0, allow_inf_nan=False, description="Learning rate of the inputs, which begin as N(0, 1)."
+        default=0.3, gt=0, allow_inf_nan=False, description="Learning rate of the inputs, which begin as N(0, 1)."
     )
     statistics: Literal["kl", "l2"] = Field(
         default="kl",
@@ -42,14 +42,14 @@ class SynthesisSettings(BaseModel):
         "distances of means and deviations.",
     )
     class_evidence: float = Field(
-        default=0.1,
+        default=0.03,
         ge=0,
         allow_inf_nan=False,
         description="Weight of the cross-entropy to a class drawn for each example, where the outputs are logits, "
         "batch × classes.",
     )
     smoothness: float = Field(
-        default=0.1,
+        default=0.03,
         ge=0,
         allow_inf_nan=False,
         description="Weight of the total variation: the mean absolute difference of neighboring pixels.",
@@ -68,7 +68,7 @@ class SynthesisSettings(BaseModel):
         description="Each example counts 1 + this in the statistics of one batch norm, in turn, and 1 in all others; "
         "keeps examples from looking alike.",
     )
-    jitter: int = Field(default=2, ge=0, description="Pixels by which a batch is shifted at random in each step.")
+    jitter: int = Field(default=0, ge=0, description="Pixels by which a batch is shifted at random in each step.")
     flips: bool = Field(
-        default=True, description="Whether images and volumes are mirrored left to right at random in each step."
+        default=False, description="Whether images and volumes are mirrored left to right at random in each step."
     )
