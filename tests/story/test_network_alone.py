@@ -82,6 +82,8 @@ def test_one_command_from_weights_to_a_front(
     assert torch.allclose(whole(ids), packed(ids))
     assert "Nothing to do" in command.fine(*begin).err
     assert "3 finished trials" in command.fine("run", f"{name}.toml", "--trials", 4).err
+    if objective == "layer_error":
+        assert "no input to train on" in command.refused("confirm", f"{name}.sqlite", name, number)
     assert f"{objective}: " in command.fine("show", f"{name}.sqlite", name, number).out
 
 
