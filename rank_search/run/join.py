@@ -43,6 +43,7 @@ from rank_search.tasks import (
     AgreementTask,
     LayerErrorTask,
     selection_examples,
+    task_errors,
 )
 from rank_search.training import check_test
 from rank_search.trials import TrialContext, dense_measurements, form_ratio
@@ -135,6 +136,8 @@ def _measured(
     if tested:
         check_test(workbench.task)
     say_if_unexportable(workbench.task, workbench.dense)
+    with task_errors("meanings()"):
+        meanings = {name: said for name, said in workbench.task.meanings().items() if name in dense}
     box = ReferenceBox.of(record.objectives, dense, wanted)
     return replace(
         record,
@@ -142,7 +145,7 @@ def _measured(
         space={
             **record.space,
             EXAMPLES: selection_examples(workbench.task),
-            MEANINGS: {name: said for name, said in workbench.task.meanings().items() if name in dense},
+            MEANINGS: meanings,
         },
         ideal=dict(zip(record.objective_names, box.ideal, strict=True)),
         reference_point=dict(zip(record.objective_names, box.reference, strict=True)),
