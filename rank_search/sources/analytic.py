@@ -36,6 +36,13 @@ def analytic_moments(model: nn.Module, example: Example, layers: Mapping[str, La
 
     Raises:
         SourceError: the model does not run on the example.
+
+    >>> from rank_search.layers import take_inventory
+    >>> model = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2, eps=0), nn.ReLU(), nn.Linear(2, 1))
+    >>> layers = take_inventory(model, torch.zeros(1, 4)).layers
+    >>> found = analytic_moments(model, torch.zeros(1, 4), layers)  # of halves of N(0, 1): 1/2, and 1/√(2π) squared
+    >>> {name: [[round(float(each), 4) for each in row] for row in moment] for name, moment in found.items()}
+    {'3': [[0.5, 0.1592], [0.1592, 0.5]]}
     """
     found: dict[str, list[Tensor | None]] = {}
 

@@ -55,8 +55,8 @@ class KnownMoments:
 
 
 def clipped_moments(
-    mean: Float[Tensor, ...], variance: Float[Tensor, ...], low: float = 0.0, high: float = math.inf
-) -> tuple[Float[Tensor, ...], Float[Tensor, ...]]:
+    mean: Float[Tensor, "*sizes"], variance: Float[Tensor, "*sizes"], low: float = 0.0, high: float = math.inf
+) -> tuple[Float[Tensor, "*sizes"], Float[Tensor, "*sizes"]]:
     """E[y] and E[y²] of y = min(max(x, low), high) with x from N(mean, variance), of each number.
 
     Symbols: μ, σ of x; a, b = low, high; α = (a − μ)/σ, β = (b − μ)/σ; φ, Φ density and distribution of N(0, 1).

@@ -40,6 +40,13 @@ def sampled_sequences(
 
     Raises:
         SourceError: the example is no token ids, the model does not run on them, or gives no logits.
+
+    >>> logits = nn.Embedding.from_pretrained(torch.tensor([[0.0, 99.0], [99.0, 0.0]]))  # 1 after 0, and 0 after 1
+    >>> sampled_sequences(
+    ...     logits, torch.zeros(1, 4, dtype=torch.long), batches=1, batch_size=2, length=5, seed=0, first=1
+    ... )
+    [tensor([[1, 0, 1, 0, 1],
+            [1, 0, 1, 0, 1]])]
     """
     ids = _ids(example)
     if temperature <= 0 or length < 1:

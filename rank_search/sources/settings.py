@@ -32,9 +32,12 @@ class SynthesisSettings(BaseModel):
         description="Examples that run through the model at once, which bounds memory and changes no result; a third "
         "more time if it is less than the batch. None: the whole batch.",
     )
-    steps: int = Field(default=250, ge=1, description="Steps of Adam for each batch; the rate falls like a cosine.")
-    rate: float = Field(
-        default=0.3, gt=0, allow_inf_nan=False, description="Learning rate of the inputs, which begin as N(0, 1)."
+    steps: int = Field(default=250, ge=1, description="Steps of Adam for each batch.")
+    learning_rate: float = Field(
+        default=0.3,
+        gt=0,
+        allow_inf_nan=False,
+        description="Of the inputs, in units of the deviation that they begin with; falls like a cosine.",
     )
     statistics: Literal["kl", "l2"] = Field(
         default="kl",

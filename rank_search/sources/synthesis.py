@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rank_search.errors import RankSearchError, SourceError
-from rank_search.layers import Example, forward, in_evaluation
+from rank_search.errors import SourceError
+from rank_search.layers import Example, in_evaluation
 from rank_search.sources.input_form import InputForm
+from rank_search.sources.input_scale import UNIT, InputScale, fitting_scale, run_on_made
 from rank_search.sources.norm_statistics import NormInputs, norm_inputs, norms_distance, stored_norms
 from rank_search.sources.settings import SynthesisSettings
 from rank_search.tasks import logits_of, seeded
@@ -37,11 +38,11 @@ def synthetic_inputs(
 ) -> list[Example]:
     """Batches of inputs, in the form of an example, on which a network's batch norms see the statistics they stored.
 
-    Each batch begins as noise from N(0, 1), and Adam moves its numbers, nothing else, to a lower Σ over the batch norms
-    of `statistics_distance`, plus the weighted cross-entropy to a random class of each example, plus the weighted total
-    variation; see `SynthesisSettings`. Batch norms are watched at their inputs. The model runs in evaluation mode, and
-    afterwards is as before. The same seed gives the same inputs on the same machine. Complexity: `steps` forwards and
-    backwards of each batch.
+    Each batch begins as Gaussian noise on the scale of the model's inputs (see `fitting_scale`), and Adam moves its
+    numbers, nothing else, to a lower Σ over the batch norms of `statistics_distance`, plus the weighted cross-entropy
+    to a random class of each example, plus the weighted total variation; see `SynthesisSettings`. Batch norms are
+    watched at their inputs. The model runs in evaluation mode, and afterwards is as before. The same seed gives the
+    same inputs on the same machine. Complexity: `steps` forwards and backwards of each batch.
 
     Args:
         settings: None: the defaults.
@@ -50,6 +51,11 @@ def synthetic_inputs(
     Raises:
         SourceError: the model has no batch norms with statistics, none that its inputs lead to, or does not run on
             them; or the example has whole numbers in it.
+
+    >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    >>> few = SynthesisSettings(batch_size=64, steps=2)
+    >>> [each.shape for each in synthetic_inputs(model, torch.zeros(1, 3, 8, 8), settings=few, seed=0)]
+    [torch.Size([64, 3, 8, 8])]
     """
     settings = settings or SynthesisSettings()
     if not stored_norms(model):
@@ -62,8 +68,9 @@ def synthetic_inputs(
     found = []
     generator = torch.Generator().manual_seed(seed)
     with seeded(seed), torch.enable_grad(), in_evaluation(model):
+        scale = fitting_scale(model, form)
         for number in range(settings.batches):
-            batch = _Batch(model, form, settings, generator)
+            batch = _Batch(model, form, settings, generator, scale)
             found.append(batch.made(partial(_tell, progress, number * settings.steps, total)))
     return found
 
@@ -77,9 +84,15 @@ class _Batch:
     """One batch while it is made."""
 
     def __init__(
-        self, model: nn.Module, form: InputForm, settings: SynthesisSettings, generator: torch.Generator
+        self,
+        model: nn.Module,
+        form: InputForm,
+        settings: SynthesisSettings,
+        generator: torch.Generator,
+        scale: InputScale = UNIT,
     ) -> None:
         self._model, self._form, self._settings, self._generator = model, form, settings, generator
+        self._scale = scale
         self._norms, self._count = stored_norms(model), settings.batch_size
         device = next((each.device for each in model.parameters()), torch.device("cpu"))
         self._numbers = [each.to(device).requires_grad_() for each in form.noise(self._count, generator)]
@@ -87,9 +100,10 @@ class _Batch:
 
     def made(self, tell: Callable[[int], None]) -> Example:
         """Its inputs, after all steps."""
-        optimizer = torch.optim.Adam(self._numbers, lr=self._settings.rate)
+        rate = self._settings.learning_rate
+        optimizer = torch.optim.Adam(self._numbers, lr=rate)
         for step in range(self._settings.steps):
-            optimizer.param_groups[0]["lr"] = _cosine(self._settings.rate, step / self._settings.steps)
+            optimizer.param_groups[0]["lr"] = _cosine(rate, step / self._settings.steps)
             for tensor, gradient in zip(self._numbers, self._gradients(), strict=True):
                 tensor.grad = gradient
             optimizer.step()
@@ -97,9 +111,9 @@ class _Batch:
         if not all(bool(each.isfinite().all()) for each in self._numbers):
             raise SourceError(
                 "The synthetic inputs are not finite. Look for NaN or infinity in the model's weights and in the "
-                "statistics of its batch norms; otherwise take a lower rate."
+                "statistics of its batch norms; otherwise take a lower learning rate."
             )
-        return self._form.filled([each.detach() for each in self._numbers])
+        return self._form.filled([self._scale.of(each.detach()) for each in self._numbers])
 
     def _gradients(self) -> list[Tensor]:
         """Of the loss, under one random shift and flip, with respect to the numbers."""
@@ -139,27 +153,11 @@ class _Batch:
         """What the norms see of some examples, and these examples' share of all other terms of the loss."""
         numbers = [each[self._at(part)] for each in self._numbers]
         with norm_inputs(self._norms) as seen:
-            outputs = self._outputs([moved(each) for each in numbers])
-        if not seen.norms:
-            raise SourceError(
-                "None of the model's batch norms runs on the example, so no inputs can be made to agree with them. Use "
-                "the source analytic or none."
-            )
+            outputs = logits_of(run_on_made(self._model, self._form, [self._scale.of(moved(each)) for each in numbers]))
         settings, share = self._settings, (part.stop - part.start) / self._count
         rest = settings.class_evidence * self._surprise(outputs, part) if settings.class_evidence else 0.0
         rest += settings.smoothness * sum(map(_variation, numbers)) if settings.smoothness else 0.0
         return seen, share * torch.as_tensor(rest)
-
-    def _outputs(self, numbers: Sequence[Tensor]) -> Any:
-        try:
-            return logits_of(forward(self._model, self._form.filled(numbers)))
-        except RankSearchError:
-            raise
-        except Exception as error:
-            raise SourceError(
-                f"The model does not run on a batch of {numbers[0].shape[self._form.along]} synthetic inputs; its "
-                f"forward raised {type(error).__name__}: {error}. It has to run on any number of examples."
-            ) from error
 
     def _surprise(self, outputs: Any, part: slice) -> Tensor | float:
         """Mean of −ln p of each example's class; 0 where the outputs are no logits, batch × classes."""

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("layers", "priors", "options", "pareto", "quantization", "training", "coding")
+ROOMS = ("layers", "priors", "options", "pareto", "quantization", "sources", "training", "coding")
 MATHEMATICAL = (
     *("rank_search.layers.bases", "rank_search.layers.metric"),
     *("rank_search.priors.rules", "rank_search.priors.spectrum"),
@@ -27,7 +27,7 @@ MATHEMATICAL = (
     *("rank_search.coding.binarization", "rank_search.coding.coding_priors"),
     *("rank_search.coding.estimate", "rank_search.coding.grid"),
     *("rank_search.search.improvement", "rank_search.search.residual"),
-    "rank_search.search.surrogate",
+    *("rank_search.search.surrogate", "rank_search.sources.known_moments"),
 )
 ARRAYS = re.compile(r"\b(Tensor|NDArray|Array|Values|Integers)\b")
 

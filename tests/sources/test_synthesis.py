@@ -14,6 +14,7 @@ from rank_search.errors import SourceError
 from rank_search.layers import forward
 from rank_search.sources import SynthesisSettings, gaussian_inputs, synthetic_inputs
 from rank_search.sources.input_form import InputForm
+from rank_search.sources.input_scale import fitting_scale
 from rank_search.sources.norm_statistics import norm_inputs, norms_distance, stored_norms
 from rank_search.sources.synthesis import _Batch
 from rank_search.tasks import seeded
@@ -100,7 +101,7 @@ def test_they_do_when_the_model_raises_too() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             self.calls += 1
-            if self.calls == 3:
+            if self.calls == 90:
                 raise RuntimeError("no more")
             found: Tensor = self.inner(x)
             return found
@@ -237,3 +238,17 @@ def test_shifts_and_flips_leave_examples_that_suit_the_network_wherever_they_are
         for each in ({}, {"jitter": 2, "flips": True})
     )
     assert distance(model, moved.roll(2, -1).flip(-1)) < distance(model, still.roll(2, -1).flip(-1))
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (128.0, 64.0), (0.5, 0.25)])
+def test_inputs_are_made_on_the_scale_that_the_network_was_trained_on(mean: float, deviation: float) -> None:
+    with seeded(0):
+        model = nn.Sequential(nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6, momentum=None), nn.ReLU())
+        data = mean + deviation * torch.randn(64, 1, 6, 6)
+    model.train()(data)
+    found = fitting_scale(model.eval(), InputForm.of(data[:1]))
+    assert found.deviation == pytest.approx(deviation, rel=1)
+    assert found.mean == pytest.approx(mean, abs=deviation)
+    (made,) = synthetic_inputs(model, data[:1], settings=FEW, seed=0)
+    assert float(made.mean()) == pytest.approx(mean, abs=deviation)
+    assert float(made.std()) == pytest.approx(deviation, rel=0.5)
