@@ -55,7 +55,8 @@ def tried(name: str, version: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         others = Path(folder, "constraints.txt")
         others.write_text("".join(f"{pin}\n" for pin in pins_beside(name)))
-        pip = ("-m", "pip", "--quiet", "install", "--target", folder, "--constraint", others, wanted)
+        once = "--no-compile"  # it is imported once: only what is needed then, instead of every file
+        pip = ("-m", "pip", "--quiet", "install", once, "--target", folder, "--constraint", others, wanted)
         paths = os.pathsep.join((folder, str(ROOT)))
         for words in (pip, (ROOT / ".ci" / "smoke.py", name)):
             environment = {**os.environ, "PYTHONPATH": paths if words is not pip else ""}

@@ -118,8 +118,8 @@ def do_without_ray(programs: Path, work: Path) -> None:
 
 def load_with_little(programs: Path, wheel: Path, work: Path) -> None:
     """Load what was made on a machine that has no more than a target machine needs."""
-    pip(programs, "install", *TARGET)
-    pip(programs, "install", "--no-deps", wheel)
+    pip(programs, "install", "--no-compile", *TARGET)  # one process imports it, and not all of it
+    pip(programs, "install", "--no-compile", "--no-deps", wheel)
     run(programs / "python", "-c", LOAD, "exported", "packed.rsz", "model.rsz", cwd=work)
 
 

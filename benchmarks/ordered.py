@@ -1,6 +1,7 @@
-"""One training with a row of results against as many trainings, of SVDs of the digits, at equal epochs in all.
+"""One training with a row of results against as many trainings, of SVDs, at equal epochs in all.
 
     python -m benchmarks.ordered --row 7 --epochs 24 --ordered 0 0.5 --rng-seeds 0 1 2
+    python -m benchmarks.ordered studies/fashion.toml --options '{"data": "…/fashion_mnist.npz"}' --worst 0.2 …
 
 Separate trials are allocations from .6 of the MACs down to a tenth of that, and share the epochs evenly. The one
 training begins with every layer at its largest rank that saves MACs, and has all epochs, or a third. Printed
@@ -11,10 +12,12 @@ least error at or below each share of MACs, the mean over rng seeds. Errors are 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import rank_search as rs
 from rank_search.options import OptionTable
@@ -25,7 +28,7 @@ from rank_search.run.worker import make_context
 from rank_search.study import Study, load_study
 from rank_search.trials import TrialContext, run_trial
 
-STUDY = Path(__file__).parents[1] / "studies" / "digits.toml"
+DIGITS = Path(__file__).parents[1] / "studies" / "digits.toml"
 AT = (0.5, 0.3, 0.2, 0.15, 0.1)
 START = 0.6
 
@@ -33,9 +36,11 @@ Results = Sequence[tuple[float, float]]
 """Error, and MACs as a share of the dense model's."""
 
 
-def study_of_svds() -> Study:
-    study = load_study(STUDY)
-    return study.model_copy(update={"layers": study.layers.model_copy(update={"factorizations": ("svd",)})})
+def study_of_svds(path: Path, options: Mapping[str, Any]) -> Study:
+    study = load_study(path)
+    layers = study.layers.model_copy(update={"factorizations": ("svd",)})
+    task = study.task.model_copy(update={"options": {**study.task.options, **options}})
+    return study.model_copy(update={"layers": layers, "task": task})
 
 
 def trained(context: TrialContext, point: Point, rng_seed: int, **training: float) -> Outcome:
@@ -65,14 +70,16 @@ def line(name: str, runs: Sequence[Results], against: Sequence[float], worst: fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path, nargs="?", default=DIGITS)
+    parser.add_argument("--options", type=json.loads, default={}, help="of the study's task")
     parser.add_argument("--row", type=int, default=7)
     parser.add_argument("--epochs", type=float, default=24)
     parser.add_argument("--worst", type=float, default=0.1)
     parser.add_argument("--ordered", type=float, nargs="+", default=[0.0, 0.5])
     parser.add_argument("--rng-seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
-    prepared = prepare(study_of_svds())
+    prepared = prepare(study_of_svds(given.study, given.options))
     context = make_context(prepared.problem, prepared.bases, prepared.batches)
     options, dense = prepared.options, prepared.costs.dense
     assert options is not None

@@ -179,6 +179,8 @@ def _say_what_was_found(result: Result, file: Path, name: str) -> None:
     say(_ending(len(result.front), shlex.join([from_here(result.shown), name])))
     if result.untested:
         say(result.untested.replace("STUDY.toml", shlex.quote(str(file))))
+    if result.optimistic:
+        say(result.optimistic)
 
 
 def _directions(study: Study) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -47,31 +48,34 @@ def adaptive_bits(asked: Iterable[Question], learned: LearnedModel) -> float:
         if not question.place.size:
             continue
         order = np.argsort(question.context, kind="stable")
-        names, first = np.unique(question.context[order], return_index=True)
-        for name, answers in zip(names.tolist(), np.split(question.answer[order], first[1:]), strict=True):
-            bits += answers.size if name == RAW else _bits(answers, name, learned)
+        context, answer = question.context[order], question.answer[order]
+        first = [0, *(np.flatnonzero(context[1:] != context[:-1]) + 1).tolist()]
+        for start, end in pairwise([*first, context.size]):
+            name = int(context[start])
+            bits += end - start if name == RAW else _bits(answer[start:end], name, learned)
     return bits
 
 
 def _bits(answers: NDArray[np.bool_], name: int, learned: LearnedModel) -> float:
     aims = np.where(answers, 1 - FLOOR, FLOOR)
     uses = int(learned.uses[name])
-    fast, learned.fast[name] = _shares(aims, float(learned.fast[name]), uses, FAST)
-    slow, learned.slow[name] = _shares(aims, float(learned.slow[name]), uses, SLOW)
+    sums = np.zeros(min(aims.size, max((1 << SLOW) - 1 - uses, 0)) + 1)
+    np.cumsum(aims[: sums.size - 1], out=sums[1:])
+    weights = uses + 0.5 + np.arange(sums.size, dtype=np.float64)
+    fast, learned.fast[name] = _shares(aims, sums, weights, float(learned.fast[name]), FAST)
+    slow, learned.slow[name] = _shares(aims, sums, weights, float(learned.slow[name]), SLOW)
     learned.uses[name] = min(uses + answers.size, 1 << SLOW)
     yes = (fast + slow) / 2
     return -float(np.log2(np.where(answers, yes, 1 - yes)).sum())
 
 
-def _shares(aims: _Shares, share: float, uses: int, rate: int) -> tuple[_Shares, float]:
-    """The share before each answer, and after the last."""
-    early = aims[: max((1 << rate) - 1 - uses, 0)]
-    sums = np.concatenate([[0.0], np.cumsum(early)])
-    means = ((uses + 0.5) * share + sums) / (uses + 0.5 + np.arange(sums.size))
-    late = aims[early.size :]
-    if not late.size:
+def _shares(aims: _Shares, sums: _Shares, weights: _Shares, share: float, rate: int) -> tuple[_Shares, float]:
+    """The share before each answer, and after the last; a mean until its weights, k + ½, reach 2^rate."""
+    early = min(aims.size, max(int((1 << rate) - 0.5 - weights[0]), 0))
+    means = (weights[0] * share + sums[: early + 1]) / weights[: early + 1]
+    if early == aims.size:
         return means[:-1], float(means[-1])
-    steady, last = _steady(late, float(means[-1]), rate)
+    steady, last = _steady(aims[early:], float(means[-1]), rate)
     return np.concatenate([means[:-1], steady]), last
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from rank_search.basics import Bool, Int
 
 if TYPE_CHECKING:  # the contract asks here for what it gives by default
     from rank_search.layers.factorization import Factorization
+    from rank_search.layers.layer import Layer
 
 Modes = Mapping[str, tuple[int, ...]]
 """Modes of tensors, by the tensor's name."""
@@ -28,23 +30,36 @@ def components(form: Factorization, axis: str) -> Modes:
     >>> dict(components(load_plugin("svd")(Layer("", "linear", (4, 6)), rank=2), "rank"))
     {'left': (1,), 'right': (0,)}
     """
-    made = of_other_values(form, {**form.values, axis: form.values[axis] + 1})
-    larger = {} if made is None else made.state_dict()
+    larger = shapes_with(form, {**form.values, axis: form.values[axis] + 1}) or {}
     changed = {
-        name: tuple(mode for mode, size in enumerate(tensor.shape) if size != larger[name].shape[mode])
+        name: tuple(mode for mode, size in enumerate(tensor.shape) if size != larger[name][mode])
         for name, tensor in form.state_dict().items()
-        if name in larger and larger[name].dim() == tensor.dim()
+        if name in larger and len(larger[name]) == tensor.dim()
     }
     return {name: modes for name, modes in changed.items() if modes}
 
 
-def of_other_values(form: Factorization, values: Mapping[str, float]) -> Factorization | None:
-    """The factorization made anew with other values, without memory for its weights; None where it refuses them."""
+def shapes_with(form: Factorization, values: Mapping[str, float]) -> Mapping[str, torch.Size] | None:
+    """The shapes of its state dict if it were made with other values; None where it refuses them.
+
+    >>> from rank_search.layers.layer import Layer
+    >>> from rank_search.layers.plugins import load_plugin
+    >>> dict(shapes_with(load_plugin("svd")(Layer("", "linear", (4, 6), bias=False), rank=2), {"rank": 3}))
+    {'left': torch.Size([4, 3]), 'right': torch.Size([3, 6])}
+    """
+    return _shapes_with(type(form), form.layer, tuple(values.items()))
+
+
+@lru_cache(maxsize=1024)  # a trial asks again and again, and each answer takes a module
+def _shapes_with(
+    factorization: type[Factorization], layer: Layer, values: tuple[tuple[str, float], ...]
+) -> Mapping[str, torch.Size] | None:
     try:
         with torch.device("meta"):
-            return type(form)(form.layer, **values)
+            made = factorization(layer, **dict(values))
     except Exception:  # noqa: BLE001 - a plugin may refuse values in whatever way it likes
         return None
+    return {name: tensor.shape for name, tensor in made.state_dict().items()}
 
 
 def alive(form: Factorization, axis: str) -> Bool[Tensor, " value"] | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rank_search.basics import Bool, Float
 from rank_search.errors import ContractError
-from rank_search.layers.components import components, of_other_values, places_of
+from rank_search.layers.components import components, places_of, shapes_with
 from rank_search.layers.factorization import Axis, Factorization, axes_of
 from rank_search.layers.fused import channels_last, is_channels_last
 from rank_search.layers.plugins import plugin_errors
@@ -133,7 +133,7 @@ def _allowed(axis: Axis, alive: int, value: int, round_to: int) -> Iterator[int]
 def cut_to(form: Factorization, values: Mapping[str, float], places: Places) -> Factorization | None:
     """The factorization with other values, and what is left of the tensors; None if it refuses, or they do not fit."""
     left = {name: left_of(tensor, places[name]) for name, tensor in form.state_dict().items()}
-    if (without_memory := of_other_values(form, values)) is None or _sizes(without_memory.state_dict()) != _sizes(left):
+    if shapes_with(form, values) != {name: tensor.shape for name, tensor in left.items()}:
         return None
     like = next((each for each in left.values() if each.is_floating_point()), None)
     smaller = type(form)(form.layer, **values)
@@ -143,10 +143,6 @@ def cut_to(form: Factorization, values: Mapping[str, float], places: Places) -> 
         new.requires_grad_(old.requires_grad)
         new.data = channels_last(new.data) if is_channels_last(old) else new.data
     return smaller.train(form.training)
-
-
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _same(one: Float[Tensor, "*shape"], other: Float[Tensor, "*shape"]) -> bool:

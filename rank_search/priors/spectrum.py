@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.linalg.blas import dsyrk
+from scipy.linalg.blas import dsyrk, ssyrk
 from torch import Tensor
 
 from rank_search.basics import Bool, Float
@@ -21,7 +21,15 @@ DEAD: Final = 0.05
 """A row or column is dead when its norm is below this fraction of the median norm of its kind."""
 
 _BLOCK: Final = 1024
+_SINGLE_BLOCK: Final = 2048
 _EPS: Final = float(np.finfo(np.float64).eps)
+_SINGLE_EPS: Final = float(np.finfo(np.float32).eps)
+
+_LARGE: Final = 1024
+"""From this many rows a spectrum is first tried in single precision: below, it takes a fraction of a second anyway."""
+
+_CLEAR: Final = 25.0
+"""How far a squared value must be above the rounding of single precision, in units of that, to be taken from it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +61,16 @@ class Spectrum:
         of the Gram matrix, whose eigenvalues have errors of a few eps·g₁² (below √(L·eps)·g₁), and of the
         matrix itself, whose rounding errors have a spectral norm below eps(dtype)·g₁.
 
+        A matrix with L ≥ 1024 of no more than single precision is first tried in single precision, which takes half
+        of the time. Its squared values have errors of about √L·eps(float32)·g₁². They are kept if those down to
+        the largest rank that EVBMF can find, LM/(L+M), are at least 25 times that; what lies below counts by its sum
+        alone there. If not, float64 it is.
+
         Edge cases: a zero matrix, and one without entries, have no rows and no values; any order of rows and
         columns and the transpose give the same spectrum. The matrix is not changed.
 
         Complexity: O(L²·M) for the Gram matrix, O(L³) for its eigenvalues. Memory O(L²) beside the matrix,
-        which is read in blocks.
+        which is read in blocks. On a CUDA device all of it runs there, in float64.
 
         Args:
             matrix: two-dimensional, any floating dtype, on any device.
@@ -71,13 +84,15 @@ class Spectrum:
         [4.0, 3.0]
         """
         tall = _tall(matrix.detach(), where)
-        scale = _largest(tall, where)
+        scale = _largest(matrix.detach(), where)
         if scale == 0:
             return cls(np.zeros(0), 0, 0)
         long, short = _alive(tall, scale)
-        values = _singular_values(_gram(tall, scale, long)[np.ix_(short, short)])
         rows, columns = sorted((int(long.sum()), int(short.sum())))
-        return cls(_clipped(values[:rows], tall.dtype) * scale, rows, columns)
+        values = _values_in_single(tall, scale, long, short) if _single_will_do(rows, tall) else None
+        if values is None:
+            values = _clipped(_singular_values(_gram(tall, scale, long, short))[:rows], tall.dtype)
+        return cls(values * scale, rows, columns)
 
     @classmethod
     def of_stack(cls, matrices: Float[Tensor, "groups m n"], where: str) -> Spectrum:
@@ -141,11 +156,22 @@ def _alive(
     tall: Float[Tensor, "long short"], scale: float
 ) -> tuple[Bool[NDArray[np.bool_], " long"], Bool[NDArray[np.bool_], " short"]]:
     """Which rows and which columns of the tall matrix are not dead, judged on the whole matrix."""
-    long, short = np.zeros(tall.shape[0]), np.zeros(tall.shape[1])
-    for part, block in _blocks(tall, scale):
-        long[part] = np.einsum("ij,ij->i", block, block)
-        short += np.einsum("ij,ij->j", block, block)
+    if tall.is_contiguous():
+        long, short = _squares(tall, scale)
+    else:  # in the order in which it lies in memory: half of the time
+        short, long = _squares(tall.T, scale)
     return _above_dead(np.sqrt(long)), _above_dead(np.sqrt(short))
+
+
+def _squares(
+    matrix: Float[Tensor, "rows columns"], scale: float
+) -> tuple[Float[Values, " rows"], Float[Values, " columns"]]:
+    """The squared norms of rows and columns over `scale`²."""
+    rows, columns = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[1])
+    for part, block in _blocks(matrix, scale):
+        rows[part] = np.einsum("ij,ij->i", block, block)
+        columns += np.einsum("ij,ij->j", block, block)
+    return rows, columns
 
 
 def _above_dead(norms: Float[Values, " n"]) -> Bool[NDArray[np.bool_], " n"]:
@@ -155,21 +181,58 @@ def _above_dead(norms: Float[Values, " n"]) -> Bool[NDArray[np.bool_], " n"]:
 
 
 def _gram(
-    tall: Float[Tensor, "long short"], scale: float, long: Bool[NDArray[np.bool_], " long"]
-) -> Float[Values, "short short"]:
-    """YᵀY of the tall matrix's living rows: symmetric, of which only the lower triangle is filled in."""
+    tall: Float[Tensor, "long short"],
+    scale: float,
+    long: Bool[NDArray[np.bool_], " long"],
+    short: Bool[NDArray[np.bool_], " short"],
+) -> Float[Tensor, "alive alive"]:
+    """YᵀY of the tall matrix's living rows and columns: symmetric, of which only the lower triangle is filled in."""
+    if tall.device.type == "cuda":
+        alive = tall[torch.from_numpy(long).to(tall.device)][:, torch.from_numpy(short).to(tall.device)]
+        exact = alive.to(torch.float64) / scale
+        return exact.mT @ exact
     gram = np.zeros((tall.shape[1], tall.shape[1]), order="F")
     for part, block in _blocks(tall, scale):
         # dsyrk reads the transposed block in place and does half the work of a general product.
         gram = dsyrk(1.0, block[long[part]].T, beta=1.0, c=gram, lower=1, overwrite_c=1)
-    return gram
+    return torch.from_numpy(_among(gram, short))
 
 
-def _singular_values(gram: Float[Values, "n n"]) -> Float[Values, " n"]:
+def _among(gram: Float[Values, "n n"], kept: Bool[NDArray[np.bool_], " n"]) -> Float[Values, "kept kept"]:
+    return gram if kept.all() else gram[np.ix_(kept, kept)]
+
+
+def _singular_values(gram: Float[Tensor, "n n"]) -> Float[Values, " n"]:
     # torch's LAPACK is 1.6 times faster than SciPy's at 4096 × 4096, and no slower that matters below.
-    powers = torch.linalg.eigvalsh(torch.from_numpy(gram), UPLO="L").numpy()[::-1]
+    powers = torch.linalg.eigvalsh(gram, UPLO="L").cpu().to(torch.float64).numpy()[::-1]
     values: Values = np.sqrt(np.maximum(powers, 0.0))
     return values
+
+
+def _single_will_do(rows: int, tall: Float[Tensor, "long short"]) -> bool:
+    """Whether single precision is worth a try: of a large matrix that holds no more, where double is the slower."""
+    return rows >= _LARGE and torch.finfo(tall.dtype).eps >= _SINGLE_EPS and tall.device.type != "cuda"
+
+
+def _values_in_single(
+    tall: Float[Tensor, "long short"],
+    scale: float,
+    long: Bool[NDArray[np.bool_], " long"],
+    short: Bool[NDArray[np.bool_], " short"],
+) -> Float[Values, " rows"] | None:
+    """The values over `scale`, by products in single precision that are added up in double; None if that is unclear."""
+    gram = np.zeros((tall.shape[1], tall.shape[1]), order="F")
+    for start in range(0, tall.shape[0], _SINGLE_BLOCK):
+        part = slice(start, start + _SINGLE_BLOCK)
+        # Copied in the order in which it lies in memory, of which ssyrk reads either.
+        block = tall[part].T.to("cpu", torch.float32).contiguous().numpy() / np.float32(scale)
+        alive = block if long[part].all() else block[:, long[part]]
+        gram += ssyrk(1.0, alive.T, trans=1, lower=1)
+    rows, columns = sorted((int(long.sum()), int(short.sum())))
+    values = _singular_values(torch.from_numpy(_among(gram, short).astype(np.float32)))[:rows]
+    last = values[min(rows * columns // (rows + columns), rows - 1)]
+    is_clear = last**2 > _CLEAR * rows**0.5 * _SINGLE_EPS * values[0] ** 2
+    return values if is_clear else None
 
 
 def _clipped(values: Float[Values, " rows"], dtype: torch.dtype) -> Float[Values, " rows"]:

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from rank_search.basics import is_rate
 from rank_search.errors import ArtifactError, LaunchError
 from rank_search.launch import Executor, Job, all_of
 from rank_search.point import State
-from rank_search.store import Front, Store, StudyRecord, TrialRow
+from rank_search.store import Front, Store, StudyRecord, TrialRow, half_width
 from rank_search.study import Problem
 from rank_search.tasks import has_test
 from rank_search.trials import on_test, test_measurements
@@ -73,6 +74,33 @@ def why_untested(front: Front, problem: Problem) -> str:
         f"{len(left)} of {len(front)} members of the front are not measured on the test data, {why}; "
         "rank-search run STUDY.toml --test measures them."
     )
+
+
+def why_optimistic(record: StudyRecord) -> str:
+    """That the selection data look like some that the dense model was trained on, in words; empty if they do not.
+
+    They do where its error rate on them is less than half of that on the test data, and below it by more than twice
+    what both may be off by chance (95 %, the test data taken as no fewer than the selection data).
+    """
+    for name in record.objective_names:
+        selection, test = (_error_rate(record, name, record.dense.get(each)) for each in (name, f"test_{name}"))
+        if selection is None or test is None or record.examples is None:
+            continue
+        chance = half_width(selection, record.examples) + half_width(test, record.examples)
+        if selection < test / 2 and test - selection > 2 * chance:
+            return (
+                f"The dense model's {name} is {record.dense[name]:.4g} on the selection data and "
+                f"{record.dense[f'test_{name}']:.4g} on the test data: it has probably been trained on the selection "
+                "data. What was measured on them is too good, a bound on it means less than it says, and mild cuts "
+                "could not be told apart; give selection data that the model has not seen."
+            )
+    return ""
+
+
+def _error_rate(record: StudyRecord, name: str, value: float | None) -> float | None:
+    if value is None or not is_rate(name) or not 0 <= value <= 1:
+        return None
+    return value if record.objective(name).direction == "minimize" else 1 - value
 
 
 def _allowed(store: Store, record: StudyRecord, problem: Problem, executor: Executor) -> float:

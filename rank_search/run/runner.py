@@ -9,7 +9,7 @@ from typing import Final
 
 from rank_search.observe import Report
 from rank_search.point import State
-from rank_search.run.front_on_test import why_untested
+from rank_search.run.front_on_test import why_optimistic, why_untested
 from rank_search.run.join import forms_of
 from rank_search.run.open_study import at_work
 from rank_search.run.preparation import Prepared, with_forms
@@ -40,6 +40,7 @@ class Result:
         complete: whether it reached its number of trials.
         added: how many trials this run added.
         untested: in words, what was not measured on the test data, and why; empty if all was.
+        optimistic: in words, that the selection data look like some that the dense model was trained on; or empty.
         all_failed: why the last trial failed, if every one of the study has; empty otherwise.
     """
 
@@ -50,6 +51,7 @@ class Result:
     complete: bool
     added: int
     untested: str = ""
+    optimistic: str = ""
     all_failed: str = ""
 
 
@@ -84,11 +86,17 @@ def run_study(
         complete, added = work.drive(record, searcher, trials or study.study.trials, report)
         record = work.store.study(record.name)
         front = work.store.front(record)
-        untested, failed = (
-            why_untested(front, work.prepared.problem),
-            "" if front else _all_failed(work.store.trials(record)),
+        return Result(
+            study=record,
+            store=work.location,
+            shown=work.store.location,
+            front=front,
+            complete=complete,
+            added=added,
+            untested=why_untested(front, work.prepared.problem),
+            optimistic=why_optimistic(record),
+            all_failed="" if front else _all_failed(work.store.trials(record)),
         )
-        return Result(record, work.location, work.store.location, front, complete, added, untested, failed)
 
 
 def _searcher(prepared: Prepared, record: StudyRecord) -> Searcher:

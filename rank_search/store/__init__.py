@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rank_search.store.choosing import parse_wish
     from rank_search.store.front import Front
     from rank_search.store.front_shares import box_of, convergence_of, hypervolume_of, panels_of, takes_part
+    from rank_search.store.precision import half_width
     from rank_search.store.records import (
         EXAMPLES,
         LAYER_COSTS,
@@ -55,6 +56,7 @@ _HOMES: Final = {
     "artifact_folder": "study_folder",
     "box_of": "front_shares",
     "convergence_of": "front_shares",
+    "half_width": "precision",
     "hypervolume_of": "front_shares",
     "locate": "address",
     "location_of": "address",
@@ -81,6 +83,7 @@ __all__ = [
     "artifact_folder",
     "box_of",
     "convergence_of",
+    "half_width",
     "hypervolume_of",
     "locate",
     "location_of",

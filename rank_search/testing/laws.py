@@ -72,8 +72,9 @@ def spectrum_bound(case: Case) -> Iterator[str]:
 
     A fit that a moment makes another one is, in its outputs, no farther than zero.
     """
-    weight = case.weight.to(torch.float64)
-    error = _norm(weight - case.fitted().eval().dense().detach())
+    weight, fitted = case.weight.to(torch.float64), case.fitted()
+    in_training = fitted.dense().detach()
+    error = _norm(weight - fitted.eval().dense().detach())
     slack = ROUNDING * torch.finfo(case.layer.dtype).eps * _norm(weight)
     tails = {
         name: _tail(matrices, axis.rank(case.values[axis.name])) for axis, name, matrices in _unfolded(case, weight)
@@ -85,7 +86,7 @@ def spectrum_bound(case: Case) -> Iterator[str]:
         yield f"the fit is {error:.6g} from the weight, farther than zero is ({_norm(weight):.6g})"
     if case.equality and tails and not error <= max(tails.values()) + slack:
         yield f"the fit is {error:.6g} from the weight; equality claims the tail {max(tails.values()):.6g}"
-    yield from _outputs_bound(case)
+    yield from _outputs_bound(case, in_training)
     if case.has_formats:
         other = _norm(weight - case.in_channels_last().eval().dense().detach())
         if not abs(other - error) <= _SAME_FIT * _norm(weight) + slack:
@@ -107,7 +108,7 @@ def skeleton(case: Case) -> Iterator[str]:
     yield from _meta_forward(case, bare)
     yield from _copies(case, module, bare)
     try:
-        drop_not_stored(case.moved().eval())
+        drop_not_stored(case.moved(module))
     except ContractError as error:
         yield str(error)
 
@@ -177,9 +178,9 @@ def _unfolded(case: Case, weight: Tensor) -> Iterator[tuple[Axis, str, list[Tens
             yield axis, f"unfolding {number} of axis {axis.name}", matrices
 
 
-def _outputs_bound(case: Case) -> Iterator[str]:
+def _outputs_bound(case: Case, without_moment: Tensor) -> Iterator[str]:
     weight, found = case.weight, case.fitted(bases=case.bases(case.weight, case.moment)).dense().detach()
-    if torch.equal(found, case.fitted().dense()):
+    if torch.equal(found, without_moment):
         return  # it looks at the weight alone, and may be anywhere
     error, zero = (output_error(weight, other, case.moment) for other in (found, torch.zeros_like(weight)))
     if not error <= zero * (1 + ROUNDING * torch.finfo(torch.float32).eps):

@@ -86,7 +86,7 @@ class PoolCase:
     def built(self, values: Mapping[str, float]) -> nn.Module:
         """The network, every layer fitted."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             return factorize(self.model, self.point(values), self.layers, {_NAME: self.plugin}, self.bases).eval()
 
     def tried(self) -> list[dict[str, float]]:

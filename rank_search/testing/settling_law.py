@@ -78,9 +78,11 @@ def _axis_value(low: float, axis: str, module: Factorization, small: Factorizati
     asked, became = module.values[axis], small.values[axis]
     if not low <= became <= asked:
         yield f"{axis} settles from {asked} to {became}"
-    mask = module.kept().get(axis)
     is_own = type(module).kept is not Factorization.kept  # that of the default may be wrong: then nothing is dropped
-    if is_own and mask is not None and not bool(mask.all()) and low < asked == became:
+    if not (is_own and low < asked == became):
+        return
+    mask = module.kept().get(axis)
+    if mask is not None and not bool(mask.all()):
         yield f"kept() leaves out components of {axis}, without which dense() is another weight"
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rank_search.export.formats import FORMATS
-from rank_search.export.tracing import trace
+from rank_search.export.tracing import Traced, trace
 from rank_search.layers import (
     DirectBases,
     Example,
@@ -147,9 +147,12 @@ def low_rank(model: nn.Module, inventory: Inventory, *without: str) -> nn.Module
     return factorize(model, point, inventory.layers, SVD, lambda name: DirectBases(model.get_submodule(name).weight))
 
 
-def written(model: nn.Module, example: Example, folder: Path, format: str = "safetensors") -> nn.Module:
+def written(model: nn.Module, example: Example, folder: Path) -> nn.Module:
     """The model, exported and read back."""
-    traced = trace(model, example)
+    return written_as("safetensors", trace(model, example), folder)
+
+
+def written_as(format: str, traced: Traced, folder: Path) -> nn.Module:
     FORMATS[format].write(traced, folder)
     return FORMATS[format].read(folder, {"sizes": traced.sizes.to_json()})
 
@@ -176,8 +179,9 @@ def test_recorded_operations_are_those_that_run_eagerly_and_exported(name: str, 
     assert run(model, example)[0] == counted
     with torch.no_grad():
         expected = forward(model, example)
+    traced = trace(model, example)  # which takes longer than all the rest
     for format in ("safetensors", "pt2"):
-        loaded = written(model, example, tmp_path, format)
+        loaded = written_as(format, traced, tmp_path)
         assert count_macs(loaded, [example]) == counted
         assert run_loaded(loaded, example) == counted
         torch.testing.assert_close(forward(loaded, example), expected)

@@ -4,6 +4,7 @@ import torch
 
 from rank_search.errors import ContractError, LayerError
 from rank_search.priors.spectrum import Spectrum
+from rank_search.priors.vbmf import vbmf
 
 
 def normal(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -104,3 +105,50 @@ def test_spectrum_of_weights_that_are_not_finite_is_an_error_that_says_where(bad
 def test_spectrum_of_an_unfolding_that_is_no_matrix_breaks_the_contract() -> None:
     with pytest.raises(ContractError, match=r"layer 'conv1' has the shape \(2, 3, 4\)"):
         Spectrum.of(torch.ones(2, 3, 4), "layer 'conv1'")
+
+
+def large(shape: tuple[int, int], powers: torch.Tensor) -> torch.Tensor:
+    """A float32 matrix whose singular values are these, but for its rounding."""
+    left, _ = torch.linalg.qr(normal(shape[0], len(powers), seed=1))
+    right, _ = torch.linalg.qr(normal(shape[1], len(powers), seed=2))
+    return ((left * powers) @ right.T).float()
+
+
+def in_double(matrix: torch.Tensor) -> Spectrum:
+    """What float64 finds: the same numbers in a dtype that single precision would not do for."""
+    return Spectrum.of(matrix.double(), "here")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_a_large_spectrum_in_single_precision_is_that_of_double(transposed: bool, scale: float) -> None:
+    signal = normal(1030, 60, seed=3) @ normal(60, 1100, seed=4) / 60**0.5
+    matrix = (signal + normal(1030, 1100, seed=5)).float()
+    matrix[7] *= 1e-3  # dead
+    matrix = (matrix.T if transposed else matrix) * scale
+    exact, found = in_double(matrix), Spectrum.of(matrix, "here")
+    assert (found.rows, found.columns) == (exact.rows, exact.columns) == (1029, 1100)
+    assert (found.values != exact.values).any(), "single precision was not tried"
+    bound = 1029**0.5 * torch.finfo(torch.float32).eps * exact.values[0] ** 2
+    assert np.abs(found.values**2 - exact.values**2).max() < bound
+    prior, expected = vbmf(found), vbmf(exact)
+    assert prior.rank == expected.rank == 60
+    assert prior.noise_variance == pytest.approx(expected.noise_variance, rel=1e-4)
+    assert found.energy == pytest.approx(exact.energy, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "powers",
+    [
+        pytest.param(torch.ones(20), id="noiseless"),
+        pytest.param(0.97 ** torch.arange(1024.0), id="decaying over many decades"),
+        pytest.param(torch.cat([torch.tensor([1e3]), torch.rand(1023) + 0.5]), id="one value far above all others"),
+    ],
+)
+def test_a_large_spectrum_that_single_precision_would_blur_is_of_double(powers: torch.Tensor) -> None:
+    matrix = large((1024, 1100), powers.double())
+    found, exact = Spectrum.of(matrix, "here"), in_double(matrix)
+    count = np.count_nonzero(found.values)  # the others are rounding of the float32 matrix, which is zero
+    assert np.array_equal(found.values[:count], exact.values[:count])
+    assert count <= len(powers)
+    assert (exact.values[count:] <= torch.finfo(torch.float32).eps * exact.values[0]).all()

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Self
 
 
@@ -125,10 +125,11 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 def serve() -> None:
     from rank_search.cli import main
-    from rank_search.layers import load_plugin
+    from rank_search.layers import layer_kinds, load_plugin
 
-    for name in ("rank_search.run.runner", "rank_search.cli.progress", "alembic.command", "torch._dynamo"):
+    for name in ("rank_search.run.runner", "rank_search.cli.progress", "alembic.config", "torch._dynamo", "moocore"):
         importlib.import_module(name)
+    layer_kinds()
     for name in ("svd", "tucker2"):
         load_plugin(name)
     for line in sys.stdin:
@@ -154,30 +155,50 @@ def become(question: dict[str, Any], main: Callable[[], None]) -> None:
     code: object = 0
     try:
         if question["death"] is not None:
-            sys.setprofile(reaper(*question["death"]))
+            die_at(*question["death"])
         main()
     except SystemExit as ending:
         code = ending.code
     finally:
         sys.setprofile(None)
+        sys.settrace(None)
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 
-def reaper(what: str, count: int) -> Callable[[FrameType, str, object], None]:
+def die_at(what: str, count: int) -> None:
+    """Kill this process at that call. Nothing else is watched than calls of that kind: each that is takes time."""
+    if what.endswith(".py"):
+        sys.settrace(reaper_of_files(what, count))
+    else:
+        sys.setprofile(reaper_of_built_ins(what, count))
+
+
+def reaper_of_files(what: str, count: int) -> Callable[[FrameType, str, object], None]:
+    left, known = count, dict[CodeType, bool]()
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:  # returns no tracer of the function's lines
+        nonlocal left
+        code = frame.f_code
+        if (hit := known.get(code)) is None:
+            hit = known[code] = code.co_filename.endswith(what)
+        left -= hit
+        if left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return trace
+
+
+def reaper_of_built_ins(what: str, count: int) -> Callable[[FrameType, str, object], None]:
     left = count
 
     def profile(frame: FrameType, event: str, argument: object) -> None:
         nonlocal left
-        hit = (
-            frame.f_code.co_filename.endswith(what)
-            if event == "call"
-            else event == "c_call" and getattr(argument, "__name__", "") == what
-        )
-        left -= hit
-        if left <= 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if event == "c_call" and getattr(argument, "__name__", "") == what:
+            left -= 1
+            if left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return profile
 

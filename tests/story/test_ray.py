@@ -94,6 +94,19 @@ def test_rungs_on_ray(tmp_path: Path, command: Command) -> None:
     assert [each["budget"] for each in shown["earlier"]] == [0.25, 0.5]
 
 
+def test_a_row_of_results_on_ray(tmp_path: Path, command: Command) -> None:
+    search = {"row": 2, "constraints": [], "seeds": {"dense": False, "allocations": 0, "fractions": [0.8]}}
+    training = {"epochs": 0.5, "ordered": 0.5}
+    alone = write_study(tmp_path / "alone", search=search, study={"trials": 2}, training=training)
+    command.fine("run", alone.file)
+    small = write_study(tmp_path / "ray", search=search, study={"trials": 2}, training=training)
+    command.fine("run", small.file, "--on", "ray", "--workers", 1)
+    rows = trials(small)
+    assert found(rows) == found(trials(alone))
+    assert {row.cut_of for row in rows.values()} > {None}
+    command.fine("check", small.store, "stripes")
+
+
 def test_a_folder_that_workers_do_not_see_is_refused(
     untrained: Small, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
