@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
     from rank_search.run import Compressed, Confirmation, Confirmed, Result, compress, confirm, run_study
     from rank_search.store import Front, Store, TrialRow
-    from rank_search.study import Study, load_study
-    from rank_search.tasks import LanguageModel, Supervised, Task
+    from rank_search.study import Study, load_study, without_data
+    from rank_search.tasks import AgreementTask, LanguageModel, Supervised, Task
 
 _CALLED: Final = ("layers", "options")
 """Packages that are functions, too: importing one puts it in here under its name."""
@@ -53,11 +53,12 @@ _HOMES: Final = {
     "rank_search.options": ("Allocation", "Option", "OptionTable", "allocate", "factorize"),
     "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
     "rank_search.run.runner": ("Result", "run_study"),
-    "rank_search.study": ("Study", "load_study"),
-    "rank_search.tasks": ("LanguageModel", "Supervised", "Task"),
+    "rank_search.study": ("Study", "load_study", "without_data"),
+    "rank_search.tasks": ("AgreementTask", "LanguageModel", "Supervised", "Task"),
 }
 
 __all__ = [
+    "AgreementTask",
     "Allocation",
     "Axis",
     "Bases",
@@ -101,6 +102,7 @@ __all__ = [
     "pack_trial",
     "run_study",
     "unpack_file",
+    "without_data",
 ]
 
 

@@ -34,12 +34,15 @@ _LOWER: Final = _set(
     "bpc cost drop gap regret deficit decrease degradation miss missed misses neg negative negated minus "
     "inverse inverted complement distance dist difference diff delta deviation variance std wrong false "
     "failure failures bias time latency seconds bits bytes params nonzeros macs flops size norm brier ece eer entropy "
-    "divergence kl inaccuracy misclassification"
+    "divergence kl disagreement inaccuracy misclassification"
 )
 """Words that turn it around, or speak of something else."""
 
-_RATES: Final = _set("error errors err accuracy accuracies acc inaccuracy misclassification")
+_RATES: Final = _set("error errors err accuracy accuracies acc inaccuracy misclassification disagreement")
 _NOT_A_RATE: Final = _LOWER - _RATES - frozenset(("wrong", "miss", "missed", "misses"))
+_OF_NUMBERS: Final = _set("output layer")
+"""Words beside which an error is one of numbers, not of examples."""
+
 _WORD: Final = re.compile(r"[a-z]+\d*|\d+")
 _CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _COMPLEMENT: Final = re.compile(r"\s*1\s*[-−–_]\s*\D")
@@ -68,12 +71,12 @@ def is_lower_better(name: str) -> bool:
 def is_rate(name: str) -> bool:
     """Whether the name is of a share of examples, such as an error rate, from 0 to 1.
 
-    >>> is_rate("test_error"), is_rate("top1"), is_rate("error_mse"), is_rate("psnr")
+    >>> is_rate("test_error"), is_rate("top1"), is_rate("error_mse"), is_rate("output_error")
     (True, True, False, False)
     """
     words = {word for reading in _readings(name) for word in reading}
     top = {"top", "topk"} & words and words <= _BESIDE | {"top", "topk"} | {word for word in words if word.isdigit()}
-    return bool(_RATES & words or top) and not _NOT_A_RATE & words
+    return bool(_RATES & words or top) and not (_NOT_A_RATE | _OF_NUMBERS) & words
 
 
 def _says_higher(words: frozenset[str]) -> bool:

@@ -127,4 +127,5 @@ def _caption(study: StudyRecord, hidden: Sequence[_Column]) -> str | None:
     said = [f"± is half of the 95 % interval on {study.examples:,} selection examples"] if bars else []
     names = ", ".join(column.head.replace("\n", "") for column in hidden)
     said += [f"too wide for {names}: --format csv has all"] if hidden else []
-    return "; ".join(said) or None
+    meanings = [f"{name}: {meant}" for name, meant in study.objectives_in_words.items()]
+    return "\n".join(filter(None, ["; ".join(said), *meanings])) or None

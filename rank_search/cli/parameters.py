@@ -18,6 +18,15 @@ class Launcher(StrEnum):
     RAY = "ray"
 
 
+class MadeUp(StrEnum):
+    """What `--data` takes."""
+
+    SYNTHETIC = "synthetic"
+    GAUSSIAN = "gaussian"
+    ANALYTIC = "analytic"
+    NONE = "none"
+
+
 StoreArgument = Annotated[
     str,
     typer.Argument(help="SQLAlchemy URL, or path of an SQLite file; default: RANK_SEARCH_STORE.", metavar="STORE"),
@@ -27,6 +36,9 @@ NameArgument = Annotated[
 ]
 TrialArgument = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
 StudyArgument = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")]
+StudyOrNetworkArgument = Annotated[
+    str, typer.Argument(help="A study file, or the factory of a network.", metavar="STUDY.toml|MODEL.py:factory")
+]
 FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")]
 ToleranceOption = Annotated[

@@ -134,15 +134,23 @@ def front(
         if plot and format is OutputFormat.TABLE and rows:
             _draw(opened, study, names)
     chosen = choose(rows) if rows else []
-    shown = [{**front_row(row, study.dense), **_bars(study, row)} for row in chosen]
     if chosen and format is OutputFormat.TABLE:
-        print_front(chosen, study, f"front of {name}", shown)
+        print_front_of(chosen, study)
     else:
-        print_rows(shown, format, f"front of {name}", empty=empty)
+        print_rows(_shown(chosen, study), format, f"front of {name}", empty=empty)
         if empty and format is not OutputFormat.TABLE:
             typer.echo(empty, err=True)
     if knee and rows:
         typer.echo(rows.knee_in_words(tolerance), err=True)
+
+
+def print_front_of(members: Sequence[TrialRow], study: StudyRecord) -> None:
+    """Print members of a study's front as a table."""
+    print_front(members, study, f"front of {study.name}", _shown(members, study))
+
+
+def _shown(members: Sequence[TrialRow], study: StudyRecord) -> list[Row]:
+    return [{**front_row(row, study.dense), **_bars(study, row)} for row in members]
 
 
 def _bars(study: StudyRecord, row: TrialRow) -> Row:
@@ -204,6 +212,8 @@ def show(
         shown["layer_costs"] = costs
     if format is OutputFormat.TABLE:
         print_trial(shown)
+        for name, meant in study.meanings.items():
+            typer.echo(f"{name}: {meant}")
         typer.echo(not_faster(shown.get("ratios", {})), nl=False)
     else:
         print_rows([shown], format)

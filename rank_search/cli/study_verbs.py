@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rank_search.cli.aside import say
+from rank_search.cli.network_alone import study_file_of
 from rank_search.cli.output import OutputFormat, Row, from_here, print_rows
 from rank_search.cli.parameters import (
     AddressOption,
     FormatOption,
     LauncherOption,
     LogOption,
+    MadeUp,
     StudyArgument,
+    StudyOrNetworkArgument,
     WorkersOption,
 )
+from rank_search.cli.store_verbs import print_front_of
 
 if TYPE_CHECKING:
     from rank_search.layers import Layer, Skipped
@@ -104,7 +108,17 @@ def space(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> No
 
 
 def run(
-    study: StudyArgument,
+    study: StudyOrNetworkArgument,
+    data: Annotated[
+        MadeUp | None, typer.Option("--data", help="Of a network alone: what is looked at instead of data.")
+    ] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(
+            help="What one forward of it takes, where its factory does not say: 1x3x32x32, or 1x128,int64.",
+            metavar="SHAPE[,DTYPE]",
+        ),
+    ] = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Finished trials to reach in all; default: the study file's.")
     ] = None,
@@ -124,13 +138,17 @@ def run(
 ) -> None:
     """Run or resume a study until it has the number of finished trials asked for; Ctrl-C leaves it resumable.
 
+    Of a network alone, without data, a study file is written beside the store, run, and its front printed: the factory
+    returns a trained network, or a network and an example (docs/no-data.md).
+
     Example: rank-search run studies/digits.toml --on ray --workers 8
     """
     from rank_search.cli.foreground import searching
     from rank_search.run import run_study
     from rank_search.study import StorePlace, load_study, store_of
 
-    loaded = load_study(study)
+    file = study_file_of(study, data, example, store)
+    loaded = load_study(file)
     loaded = loaded.tested() if test else loaded
     launch = {"workers": workers, "on": on and on.value, "address": address}
     place = StorePlace(store) if store else store_of(loaded)
@@ -145,7 +163,9 @@ def run(
         result = run_study(
             loaded.launched(launch), store=place.url, trials=trials, report=report, accept_changes=accept_changes
         )
-    _say_what_was_found(result, study, loaded.name)
+    _say_what_was_found(result, file, loaded.name)
+    if data and result.front:
+        print_front_of(result.front, result.study)
     if result.all_failed:
         typer.echo(f"Every trial has failed; the last: {result.all_failed}", err=True)
         raise typer.Exit(1)
@@ -164,8 +184,9 @@ def _say_what_was_found(result: Result, file: Path, name: str) -> None:
 
 
 def _directions(study: Study) -> str:
-    """Which way each objective is better, in a line."""
-    return f"Objectives: {', '.join(f'{each.name} is {each.direction}d' for each in study.search.objectives)}."
+    """Which way each objective is better, and what it is where there are no labels, in a line."""
+    said = f"Objectives: {', '.join(f'{each.name} is {each.direction}d' for each in study.search.objectives)}."
+    return f"{said} {study.data.in_words}".rstrip()
 
 
 def _beginning(name: str, place: StorePlace) -> str:

@@ -28,14 +28,13 @@ def synthesize(
 ) -> None:
     """Make images on which the model's batch norms see the statistics they stored, and draw them on one sheet.
 
-    No data is looked at. The images are kept in the study's cache folder, where calibration finds them. Look at the
-    sheet: images that are all alike, or noise, calibrate badly.
+    No data is looked at. The images, all batches of [data], are kept in the study's cache folder, where a study with
+    [data] source = "synthetic" finds them. Look at the sheet: images that are all alike, or noise, calibrate badly.
 
     Example: rank-search synthesize studies/cifar_resnet.toml -o samples.png
     """
-    from rank_search.run import cache_folder
     from rank_search.sources import cached, contact_sheet
-    from rank_search.study import load_study, read_problem
+    from rank_search.study import cache_folder, load_study, read_problem
     from rank_search.trials import threads
 
     require_free(output, overwrite)
@@ -44,7 +43,8 @@ def synthesize(
     with threads(settings.launch.torch_threads), _bar("synthesizing") as progress:
         made = cached(
             problem.original,
-            problem.examples[0],
+            problem.task.example(),
+            settings=settings.data.synthesis,
             seed=settings.study.seed,
             folder=cache_folder(settings),
             progress=progress,

@@ -10,7 +10,7 @@ from rank_search.layers.bases import Bases, Basis, DirectBases, Weighed, by_outp
 from rank_search.layers.blocks import block_diagonal, by_block
 from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_tensors
 from rank_search.layers.components import components, owned
-from rank_search.layers.copies import copied
+from rank_search.layers.copies import copied, shared
 from rank_search.layers.costs import Cost, DenseForm, count_nonzeros, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.cut_form import Kept, adds_up, cut_form
@@ -158,6 +158,7 @@ __all__ = [
     "seen_outputs",
     "settled_form",
     "share",
+    "shared",
     "shares_factors",
     "skeleton",
     "take_inventory",

@@ -27,7 +27,8 @@ def reestimate_batchnorm(task: Task, model: nn.Module, batches: int | None = Non
 
     Everything else runs as in eval mode (no dropout), where it ends; momenta stay as they are. A model without
     such batch norms costs nothing. The average is of per-batch statistics (momentum None: cumulative). A batch that a
-    norm cannot take statistics of, with one value for each channel, is left out.
+    norm cannot take statistics of, with one value for each channel, is left out. Where the training data is made up
+    (`Task.keeps_statistics`) nothing is done: norms keep what the dense model has.
 
     Args:
         batches: of how many, the first of a pass; None, or more than there are: a whole pass; 0: nothing is done.
@@ -35,7 +36,7 @@ def reestimate_batchnorm(task: Task, model: nn.Module, batches: int | None = Non
     Raises:
         TaskError: there is no training data, or no batch that statistics can be taken of.
     """
-    norms = [] if batches == 0 else learning_norms(model)
+    norms = [] if batches == 0 or task.keeps_statistics() else learning_norms(model)
     model.eval()
     if norms:
         with as_for_loss(model, norms):

@@ -118,6 +118,7 @@ def _study(study: StudyRecord, trials: _Trials, location: str, made: datetime) -
         "created": _moment(study.created),
         "made": _moment(made),
         "objectives": [asdict(each) for each in study.objectives],
+        "meanings": dict(study.objectives_in_words),
         "dense": {name: _short(value) for name, value in study.dense.items() if math.isfinite(value)},
         "budget": study.budget,
         "examples": study.examples,

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rank_search.run.preparation import (
         Prepared,
         begin,
-        cache_folder,
         figures_of,
         layer_bases,
         layer_moments,
@@ -32,7 +31,6 @@ _HOMES: Final = {
     "Result": "runner",
     "allocate_model": "allocated",
     "begin": "preparation",
-    "cache_folder": "preparation",
     "calibration_batches": "moment_passes",
     "compress": "compression",
     "confirm": "confirmation",
@@ -53,7 +51,6 @@ __all__ = [
     "Result",
     "allocate_model",
     "begin",
-    "cache_folder",
     "calibration_batches",
     "compress",
     "confirm",

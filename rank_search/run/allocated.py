@@ -13,6 +13,7 @@ from rank_search.export import Deployable, measured, write_model
 from rank_search.layers import count_params, mean_macs
 from rank_search.options import Allocation, OptionTable, allocate, build_groups, factorize, factorize_in_order
 from rank_search.quantization import reestimate_batchnorm
+from rank_search.run.kept_statistics import check_data, training_settings
 from rank_search.run.moment_passes import calibration_batches
 from rank_search.run.preparation import begin, layer_bases, layer_moments, option_table, sequential_pass
 from rank_search.study import Problem, Study
@@ -75,13 +76,14 @@ def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, me
     """
     problem = begin(study, task)
     problem.inventory.require_layers()
+    check_data(problem)
     groups = build_groups(problem.inventory.layers, problem.plugins, problem.groups, problem.choices)
     batches = calibration_batches(problem)
     table = option_table(problem, groups, layer_bases(problem, layer_moments(problem, batches)), batches)
     allocation = allocate(table, params=bounds.get("params"), macs=bounds.get("macs"), bits=bounds.get("bits"))
     model = _fitted(problem, allocation, table, batches)
     with seeded(study.study.seed), task_errors("training() or loss()"):
-        reestimate_batchnorm(problem.task, model, study.training.norm_batches)
+        reestimate_batchnorm(problem.task, model, training_settings(problem).norm_batches)
     found, seen = measured(problem.task, model) if measure else ({}, Seen())
     dense = measured(problem.task, problem.original)[0] if measure else {}
     return AllocatedModel(

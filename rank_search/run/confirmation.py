@@ -79,7 +79,8 @@ def confirm(
 
     Raises:
         StoreError: there is no such store.
-        QueryError: there is no such study or trial, a trial is not complete, or the epochs are not more.
+        QueryError: there is no such study or trial, a trial is not complete, the epochs are not more, or the study has
+            no input to train on.
         StudyMismatchError: the weights, the plugins or their versions are not those of the study any longer, or the
             task is needed.
         RankSearchError: something else cannot be used.
@@ -89,6 +90,7 @@ def confirm(
         record = opened.study(name)
         chosen = _chosen(opened, record, trials)
     original = study_of(record, task)
+    _require_inputs(original)
     original = original if folder is None else original.model_copy(update={"folder": folder})
     longer = _longer(original, record, _epochs(record, epochs), settings)
     with at_work(longer.launched({"workers": workers}), task, str(store)) as work:
@@ -122,6 +124,14 @@ def _require_complete(record: StudyRecord, row: TrialRow) -> None:
         f"Trial {row.number} of study {record.name!r} is {row.state}{why}; only complete trials can be confirmed. "
         "Choose among those that `rank-search front` lists."
     )
+
+
+def _require_inputs(study: Study) -> None:
+    if study.data.source in ("analytic", "none"):
+        raise QueryError(
+            f'Trials of study {study.name!r} cannot be trained for longer: [data] source = "{study.data.source}" has '
+            "no input to train on. Take the trials as they are, or begin a study on synthetic inputs or on data."
+        )
 
 
 def _epochs(record: StudyRecord, wanted: float | None) -> float:

@@ -62,6 +62,8 @@ def why_untested(front: Front, problem: Problem) -> str:
     if not left or settings.test == "none":
         return ""
     if not has_test(problem.task):
+        if problem.task.keeps_statistics():
+            return "There is no real data to test on: all that is reported was measured without any, by the search."
         return "The task has no test data: nothing is reported but the selection data, which the search has seen."
     why = (
         "as [study] test says"

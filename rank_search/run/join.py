@@ -24,9 +24,27 @@ from rank_search.point import Choice
 from rank_search.priors import AxisPrior, numbers_of
 from rank_search.run.preparation import Prepared, with_forms
 from rank_search.search import SearchSettings
-from rank_search.store import CODE, EXAMPLES, LAYER_COSTS, PriorRow, Store, StudyRecord, artifact_folder, locate
+from rank_search.store import (
+    CODE,
+    EXAMPLES,
+    LAYER_COSTS,
+    MEANINGS,
+    PriorRow,
+    Store,
+    StudyRecord,
+    artifact_folder,
+    locate,
+)
 from rank_search.study import Problem, Study, beside, relative_part, task_code
-from rank_search.tasks import selection_examples
+from rank_search.tasks import (
+    LAYER_ERROR,
+    WORST_AGREEMENT,
+    WORST_LAYER_ERROR,
+    AgreementTask,
+    LayerErrorTask,
+    selection_examples,
+    task_errors,
+)
 from rank_search.training import check_test
 from rank_search.trials import TrialContext, dense_measurements, form_ratio
 
@@ -72,7 +90,8 @@ def join_study(
     if study.name not in seen:
         tested = study.study.test != "none"
         say_if_no_folder(problem)
-        record = _measured(record, replace(workbench, dense=problem.original), study.search, tested)
+        wanted = {**_usual_references(problem), **study.search.reference}
+        record = _measured(record, replace(workbench, dense=problem.original), study.search, wanted, tested)
         record = replace(record, space={**record.space, **_timed(prepared, workbench)})
     joined = store.join(record, accept_changes)
     _compare_counts(joined, prepared)
@@ -100,19 +119,34 @@ def _compare_counts(record: StudyRecord, prepared: Prepared) -> None:
         )
 
 
-def _measured(record: StudyRecord, workbench: TrialContext, search: SearchSettings, tested: bool) -> StudyRecord:
+def _usual_references(problem: Problem) -> Mapping[str, float]:
+    """The worst worth having of what is 0 for the dense model, so that this says nothing of it."""
+    if isinstance(problem.task, LayerErrorTask):
+        return {LAYER_ERROR: WORST_LAYER_ERROR * len(problem.inventory.layers)}
+    return WORST_AGREEMENT if isinstance(problem.task, AgreementTask) else {}
+
+
+def _measured(
+    record: StudyRecord, workbench: TrialContext, search: SearchSettings, wanted: Mapping[str, float], tested: bool
+) -> StudyRecord:
     """The record with the dense model's measurements, and the box that hypervolumes are measured in."""
     _steps.info("Measuring the dense model")
-    dense, wanted = dense_measurements(workbench), search.reference
+    dense = dense_measurements(workbench)
     search.require_measured(dense)
     if tested:
         check_test(workbench.task)
     say_if_unexportable(workbench.task, workbench.dense)
+    with task_errors("meanings()"):
+        meanings = {name: said for name, said in workbench.task.meanings().items() if name in dense}
     box = ReferenceBox.of(record.objectives, dense, wanted)
     return replace(
         record,
         dense=dense,
-        space={**record.space, EXAMPLES: selection_examples(workbench.task)},
+        space={
+            **record.space,
+            EXAMPLES: selection_examples(workbench.task),
+            MEANINGS: meanings,
+        },
         ideal=dict(zip(record.objective_names, box.ideal, strict=True)),
         reference_point=dict(zip(record.objective_names, box.reference, strict=True)),
     )

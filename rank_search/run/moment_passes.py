@@ -14,7 +14,7 @@ import torch
 from rank_search.layers import Layer, weight_of
 from rank_search.priors import AT_LEAST, ENOUGH
 from rank_search.study import Problem
-from rank_search.tasks import MOST_OUTPUTS, columns_seen
+from rank_search.tasks import MOST_OUTPUTS, LayerErrorTask, columns_seen
 
 MOST_BATCHES: Final = 256
 """That are looked at, where the data decides on their number."""
@@ -84,11 +84,14 @@ def moment_passes(problem: Problem, layers: Mapping[str, Layer]) -> MomentPasses
 
 
 def calibration_batches(problem: Problem) -> int:
-    """As many as the study file says; where it leaves that to the data, as many as its widest layer takes.
+    """As many as the study file says; where it leaves that to the data, as many as its widest layer takes;
+    none of a task without inputs.
 
     Raises:
         TaskError: the task raises, or has no training data.
     """
+    if isinstance(problem.task, LayerErrorTask):
+        return 0
     asked = problem.study.priors.calibration
     layers = calibrated_layers(problem)
     if asked != "auto" or not layers:

@@ -20,6 +20,7 @@ from rank_search.observe import Observers, Report, TrialCallback, UnbrokenReport
 from rank_search.point import Outcome, Point
 from rank_search.run.front_on_test import measure_on_test
 from rank_search.run.join import join_study
+from rank_search.run.kept_statistics import check_data
 from rank_search.run.local import on_this_machine
 from rank_search.run.preparation import Prepared
 from rank_search.run.ray_cluster import PROBE, on_cluster
@@ -106,6 +107,7 @@ def at_work(study: Study, task: Task | None, location: str) -> Iterator[OpenStud
     with threads(own_threads), _place(study, task) as (prepared, context, executor_for):
         _steps.info("Trying one training step")
         check_task(context.task, context.dense, context.training)
+        check_data(prepared.problem)
         with Store.open(location, create=True, patience=launch.store_patience) as store:
             yield OpenStudy(prepared, context, executor_for, store, location)
 

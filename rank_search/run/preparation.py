@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
+from rank_search.errors import StudyFileError
 from rank_search.layers import Layer, plugin_errors, weight_of
 from rank_search.options import (
     CostModel,
@@ -20,12 +20,22 @@ from rank_search.options import (
     measured_table,
     stored_bits,
 )
-from rank_search.priors import AxisPrior, CachedBases, KeptTensors, SpectraCache, axis_priors, user_cache_folder
+from rank_search.priors import AxisPrior, CachedBases, KeptTensors, PriorSettings, SpectraCache, axis_priors
+from rank_search.run.kept_statistics import training_settings
 from rank_search.run.moment_passes import calibrated_layers, calibration_batches, moment_passes
 from rank_search.run.pretrain import with_pretrained_model
 from rank_search.search import Seed, Space, build_space, require_possible, seed_points
-from rank_search.study import Problem, Study, read_problem
-from rank_search.tasks import LayerMoments, LossPass, Task, input_moments, loss_moments, of_uses
+from rank_search.study import Problem, Study, cache_folder, read_problem
+from rank_search.tasks import (
+    AgreementTask,
+    LayerErrorTask,
+    LayerMoments,
+    LossPass,
+    Task,
+    input_moments,
+    loss_moments,
+    of_uses,
+)
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -97,6 +107,8 @@ def layer_bases(problem: Problem, moments: LayerMoments) -> LayerBases:
 def layer_moments(problem: Problem, batches: int) -> LayerMoments:
     """What each layer sees of so many batches of the training data, and the loss of it."""
     layers = calibrated_layers(problem)
+    if isinstance(problem.task, LayerErrorTask):
+        return _known(problem.task, problem, layers)
     if batches == 0 or not layers:
         return LayerMoments()
     passes = moment_passes(problem, layers)
@@ -111,15 +123,30 @@ def layer_moments(problem: Problem, batches: int) -> LayerMoments:
     return LayerMoments(inputs, gradients)
 
 
+def _known(task: LayerErrorTask, problem: Problem, layers: Mapping[str, Layer]) -> LayerMoments:
+    """Without a batch."""
+    found = {name: each for name, each in task.known_moments.items() if name in layers}
+    return of_uses(LayerMoments(found), problem.opened, layers)
+
+
 def _seen(problem: Problem, layers: Mapping[str, Layer], batches: int) -> LayerMoments:
     """In one pass."""
     task, model, seed = problem.task, problem.opened, problem.study.study.seed
     settings = problem.study.priors
     if settings.metric == "loss":
+        _require_gradients(task, settings)
         seen = loss_moments(task, model, layers, batches, seed, settings.targets == "sampled")
     else:
         seen = LayerMoments(input_moments(task, model, layers, batches, seed))
     return of_uses(seen, model, layers)
+
+
+def _require_gradients(task: Task, settings: PriorSettings) -> None:
+    if isinstance(task, AgreementTask) and settings.targets == "labels":
+        raise StudyFileError(
+            '[priors] metric = "loss" with targets = "labels" takes gradients of the loss, and that of agreement has '
+            'none at the dense model. Set targets = "sampled".'
+        )
 
 
 def sequential_pass(problem: Problem, batches: int) -> LossPass | None:
@@ -127,7 +154,7 @@ def sequential_pass(problem: Problem, batches: int) -> LossPass | None:
     study = problem.study
     if not study.priors.sequential or not batches:
         return None
-    asked = study.training.norm_batches
+    asked = training_settings(problem).norm_batches
     norms = batches if asked is None else min(asked, batches)
     found = LossPass(problem.task, batches, study.study.seed, norms)
     return replace(found, known_order=tuple(found.order(problem.opened, calibrated_layers(problem))))
@@ -203,10 +230,3 @@ def with_forms(prepared: Prepared, forms: Forms) -> Prepared:
     seeds = tuple(seed_points(prepared.space, costs, search, options))
     require_possible(search.constraints, prepared.space, costs, seeds)
     return replace(prepared, costs=costs, seeds=seeds, options=options)
-
-
-def cache_folder(study: Study) -> Path:
-    """Where spectra and bases are kept."""
-    if study.study.cache:
-        return study.folder / study.study.cache
-    return user_cache_folder()

@@ -19,6 +19,7 @@ from rank_search.observe import logs
 from rank_search.options import judged_costs
 from rank_search.point import Outcome, Point, State
 from rank_search.priors import KeptTensors
+from rank_search.run.kept_statistics import training_settings
 from rank_search.run.preparation import Prepared, begin, layer_bases, sequential_pass
 from rank_search.study import Problem, Study
 from rank_search.tasks import LayerMoments
@@ -50,7 +51,7 @@ def make_context(problem: Problem, bases: Mapping[str, Bases], batches: int) -> 
         layers=problem.inventory.layers,
         plugins=problem.plugins,
         bases=bases.__getitem__,
-        training=study.training,
+        training=training_settings(problem),
         coding=study.coding,
         examples=problem.examples,
         latency=study.latency if {LATENCY, LATENCY_RATIO} & wanted else None,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rank_search.store.records import (
         EXAMPLES,
         LAYER_COSTS,
+        MEANINGS,
         NEVER,
         TOLERANCE,
         Activity,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "CODE": "changes",
     "EXAMPLES": "records",
+    "MEANINGS": "records",
     "LAYER_COSTS": "records",
     "NEVER": "records",
     "TOLERANCE": "records",
@@ -67,6 +69,7 @@ __all__ = [
     "CODE",
     "EXAMPLES",
     "LAYER_COSTS",
+    "MEANINGS",
     "NEVER",
     "TOLERANCE",
     "Activity",

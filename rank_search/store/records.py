@@ -21,6 +21,9 @@ NEVER: Final = datetime.fromtimestamp(0, UTC)
 EXAMPLES: Final = "selection_examples"
 """Where the space keeps how many examples the selection data has."""
 
+MEANINGS: Final = "meanings"
+"""Where the space keeps what the task's measurements are, in words."""
+
 LAYER_COSTS: Final = "layer_costs"
 """Where the space keeps what each layer costs as it is, and a trial's sampler what its choices cost."""
 
@@ -138,6 +141,17 @@ class StudyRecord:
         """How many examples the selection data has, if the study knows."""
         found = self.space.get(EXAMPLES)
         return found if isinstance(found, int) and found > 0 else None
+
+    @property
+    def meanings(self) -> Mapping[str, str]:
+        """What measurements are, in words, by name, where the task says more than the name."""
+        found: Mapping[str, str] = self.space.get(MEANINGS, {})
+        return found
+
+    @property
+    def objectives_in_words(self) -> Mapping[str, str]:
+        """The same of the objectives alone."""
+        return {name: self.meanings[name] for name in self.objective_names if name in self.meanings}
 
     @property
     def layer_costs(self) -> Mapping[str, Mapping[str, int]]:

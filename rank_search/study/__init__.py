@@ -8,7 +8,16 @@ from rank_search.study.factory import load_task
 from rank_search.study.file import Study, load_study
 from rank_search.study.locating import StorePlace, finished_in, store_of
 from rank_search.study.paths import beside, relative_part
-from rank_search.study.problem import IN_PYTHON, Problem, problem_of, read_problem, study_of
+from rank_search.study.problem import (
+    IN_PYTHON,
+    Problem,
+    cache_folder,
+    measured_alone,
+    problem_of,
+    read_problem,
+    study_of,
+)
+from rank_search.study.without_data import without_data
 
 __all__ = [
     "IN_PYTHON",
@@ -16,14 +25,17 @@ __all__ = [
     "StorePlace",
     "Study",
     "beside",
+    "cache_folder",
     "complaints",
     "finished_in",
     "load_study",
     "load_task",
+    "measured_alone",
     "problem_of",
     "read_problem",
     "relative_part",
     "store_of",
     "study_of",
     "task_code",
+    "without_data",
 ]

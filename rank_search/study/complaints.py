@@ -41,7 +41,8 @@ def _line(details: ErrorDetails, model: type[BaseModel]) -> str:
         return f"{where}: this key is needed"
     message = _IN_TOML.get(details["type"], details["msg"].removeprefix("Value error, "))
     found = "" if details["type"] == "value_error" else f"; found {details['input']!r}"
-    return f"{where}: {message[0].lower()}{message[1:]}{found}"
+    said = f"{message[0].lower()}{message[1:]}{found}"
+    return f"{where}: {said}" if where else said  # without a place it is about several tables, which it names
 
 
 def _is_tag(part: int | str) -> bool:

@@ -10,16 +10,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from rank_search.errors import TaskError
 from rank_search.study.file import Study
-from rank_search.tasks import Task
+from rank_search.tasks import AgreementTask, Task
 
 
 def load_task(study: Study) -> Task:
     """Import the factory and call it with the study file's options.
 
     Raises:
-        TaskError: it does not import, is not there, raises, or returns something else than a `Task`.
+        TaskError: it does not import, is not there, raises, or returns something else than a `Task`, or, with
+            `[data] source`, than a network or a network and an example.
     """
     factory = _factory(study.task.factory, study.folder)
     try:
@@ -29,12 +33,47 @@ def load_task(study: Study) -> Task:
             f"task.factory {study.task.factory!r} raised {type(error).__name__}: {error}. "
             "Correct the factory, or its arguments in [task.options]."
         ) from error
-    if not isinstance(task, Task):
+    if isinstance(task, Task):
+        return task
+    if study.data.source != "task" and (found := _network_alone(task, study)) is not None:
+        return found
+    raise TaskError(
+        f"task.factory {study.task.factory!r} returned {type(task).__name__}; it must return a rank_search.Task, such "
+        "as rank_search.Supervised(…). A network, or a network and an example, is enough where [data] source says what "
+        "is looked at instead of data."
+    )
+
+
+def _network_alone(made: object, study: Study) -> Task | None:
+    """A task without any data, of a network or of a network and an example."""
+    network, example = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(network, nn.Module):
+        return None
+    if example is None or study.task.example:
+        example = example_of(study.task.example)
+    return AgreementTask(network, (), (), one_example=example)
+
+
+def example_of(text: str) -> Tensor:
+    """One example of a shape such as `1x3x32x32` or `1x128,int64`: numbers from N(0, 1), or zeros where whole.
+
+    Raises:
+        TaskError: it is no such shape.
+    """
+    shape, _, name = text.partition(",")
+    sizes = shape.strip().lower().split("x")
+    dtype = getattr(torch, name.strip() or "float32", None)
+    if not all(each.isdigit() and int(each) for each in sizes) or not isinstance(dtype, torch.dtype):
+        found = f"task.example is {text!r}" if text else "The factory returned a network without an example"
         raise TaskError(
-            f"task.factory {study.task.factory!r} returned {type(task).__name__}; it must return a rank_search.Task, "
-            "such as rank_search.Supervised(…)."
+            f"{found}; an example is a shape, one example as a batch of 1, with its dtype if that is not float32: "
+            '"1x3x32x32", or "1x128,int64" for token ids. Give it (--example, [task] example), or return (network, '
+            "example)."
         )
-    return task
+    size = [int(each) for each in sizes]
+    if not dtype.is_floating_point:
+        return torch.zeros(size, dtype=dtype)
+    return torch.randn(size, generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
 def _factory(reference: str, folder: Path) -> Callable[..., Any]:

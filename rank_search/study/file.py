@@ -7,9 +7,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rank_search.errors import StudyFileError
 from rank_search.launch import LaunchSettings
@@ -18,6 +18,8 @@ from rank_search.priors import PriorSettings
 from rank_search.quantization import CodingSettings
 from rank_search.search import KEPT, PYTHON, SearchSettings
 from rank_search.study.complaints import complaints
+from rank_search.study.data_rules import broken_rule
+from rank_search.study.data_settings import DataSettings
 from rank_search.study.paths import beside, relative_part
 from rank_search.training import OverparameterizedSettings, TrainingSettings
 from rank_search.trials import LatencySettings
@@ -78,7 +80,13 @@ class TaskSettings(BaseModel):
 
     factory: str = Field(
         description="`file.py:function` (relative to the study file) or `package.module:function`; "
-        "called with `options`, it returns a `rank_search.Task`."
+        "called with `options`, it returns a `rank_search.Task`; with `[data] source`, also a network, or a network "
+        "and an example."
+    )
+    example: str = Field(
+        default="",
+        description="What one forward takes, for a factory that returns a network alone: a shape, such as "
+        "`1x3x32x32`, or `1x128,int64` for token ids.",
     )
     options: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments of the factory.")
 
@@ -90,6 +98,7 @@ class Study(BaseModel):
 
     study: StudySettings
     task: TaskSettings
+    data: DataSettings = DataSettings()
     layers: LayersSettings = LayersSettings()
     priors: PriorSettings = PriorSettings()
     search: SearchSettings = SearchSettings()
@@ -99,6 +108,12 @@ class Study(BaseModel):
     latency: LatencySettings = LatencySettings()
     launch: LaunchSettings = LaunchSettings()
     folder: Path = Field(Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _what_is_asked_for_can_be_had_without_labels(self) -> Self:
+        if broken := broken_rule(self.data, self.study.method, self.priors, self.search, self.training):
+            raise ValueError(broken)
+        return self
 
     @property
     def name(self) -> str:

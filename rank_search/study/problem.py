@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from torch import nn
 
@@ -27,10 +28,12 @@ from rank_search.layers import (
     tensors_of,
     with_pools,
 )
+from rank_search.priors import user_cache_folder
 from rank_search.store import StudyRecord
 from rank_search.study.factory import load_task
 from rank_search.study.file import Study
-from rank_search.tasks import Task, task_errors
+from rank_search.study.without_data import task_of
+from rank_search.tasks import LAYER_ERROR, AgreementTask, LayerErrorTask, Task, task_errors
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -83,12 +86,15 @@ def read_problem(study: Study, task: Task | None = None) -> Problem:
     _steps.info("Reading the task")
     task = task or load_task(study)
     model = _model(task)
+    task = looked_at(task, model, study)
     _steps.info("Looking at the layers")
     examples = counted_on(model, _examples(task))
     inventory = opened_inventory(model, examples[0], settings.include, settings.exclude, examples[1:], settings.split)
     groups = settings.groups(inventory.layers)
     inventory = replace(inventory, layers=with_pools(inventory.layers, groups, plugins))
     choices = taken_together(settings.choices(inventory.layers, plugins), groups, plugins)
+    if isinstance(task, LayerErrorTask):
+        task = replace(task, layers=inventory.layers)
     begun = _begun(study, model, [name for name, own in choices.items() if own])
     return Problem(study, task, begun, model, inventory, plugins, choices, groups, examples)
 
@@ -128,6 +134,43 @@ def _model(task: Task) -> nn.Module:
         raise TaskError(f"The task's model() returned {type(model).__name__}; it must return a torch.nn.Module.")
     require_ordinary(model)
     return model.eval()
+
+
+def looked_at(task: Task, model: nn.Module, study: Study) -> Task:
+    """The task as far as it may be looked at, and what is made up in the place of the rest.
+
+    Raises:
+        SourceError: the source has nothing for such a network.
+    """
+    data = study.data
+    if data.source == "task":
+        return task if data.labels else AgreementTask.of(task, model, data.outputs)
+    with task_errors("example()"):
+        example = task.example()
+    return task_of(model, example, data, real=task, seed=study.study.seed, folder=cache_folder(study))
+
+
+def cache_folder(study: Study) -> Path:
+    """Where spectra, bases and synthetic inputs are kept."""
+    if study.study.cache:
+        return study.folder / study.study.cache
+    return user_cache_folder()
+
+
+def measured_alone(tables: Mapping[str, Any], folder: Path) -> str:
+    """What trials of a network alone are measured by, first of all, under these tables of a study file.
+
+    Raises:
+        TaskError, SourceError: the network cannot be used, or the source has nothing for it.
+    """
+    unsaid = {**tables, "search": {"objectives": ["macs"]}, "folder": folder}
+    study = Study.model_validate(unsaid)
+    found = load_task(study)
+    task = looked_at(found, _model(found), study)
+    if not isinstance(task, AgreementTask):
+        return LAYER_ERROR
+    with task_errors("model()"):
+        return "kl" if task.gives_classes() else "output_error"
 
 
 def _begun(study: Study, model: nn.Module, layers: Iterable[str]) -> nn.Module:

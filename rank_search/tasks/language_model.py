@@ -94,6 +94,9 @@ class LanguageModel(Task):
     def test(self) -> Iterable[Batch] | None:
         return None if self.test_tokens is None else self._batches(self._cut(self.test_tokens), _always_the_same())
 
+    def inputs(self, batch: Batch) -> Any:
+        return self._inputs(_ids(batch))
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         return _surprise(self._logits(model, batch), batch)
 

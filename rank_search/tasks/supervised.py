@@ -135,6 +135,9 @@ class Supervised(Task):
         targets = [_pair(batch)[1] for batch in self.selection_batches]
         return sum(map(len, targets)) if all(each.dim() for each in targets) else None
 
+    def inputs(self, batch: Batch) -> Example:
+        return _pair(batch)[0]
+
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = _pair(batch)
         return self.loss_function(_outputs(model, inputs), targets)

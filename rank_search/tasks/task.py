@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from rank_search.basics import attributing
 from rank_search.errors import TaskError
 from rank_search.layers import Example
+from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.randomness import seeded
 
 Batch = Any
@@ -87,6 +88,30 @@ class Task(ABC):
         """
         return (self.example(),)
 
+    def inputs(self, batch: Batch) -> Example:
+        """What the model is called with on a batch, without targets; default: what it begins with, as the example is.
+
+        May be written, for batches of another form: without labels (`[data]`) nothing but the inputs is looked at.
+
+        Raises:
+            TaskError: a batch does not begin with inputs.
+        """
+        return inputs_in(batch, self.example())
+
+    def keeps_statistics(self) -> bool:
+        """Whether batch norms keep the dense model's statistics, as the training data has none to teach.
+
+        May be written, for training data that is made up: statistics that are taken again on it are wrong ones.
+        """
+        return False
+
+    def meanings(self) -> Mapping[str, str]:
+        """What its measurements are, in words, by name; a study keeps them, and its front and report say them.
+
+        May be written, for measurements whose name does not say it all.
+        """
+        return {}
+
     def mask(self, batch: Batch) -> Tensor | None:
         """Which positions of a batch are inputs, batch × length: zero or false where they are padding.
 
@@ -142,6 +167,16 @@ def has_test(task: Task) -> bool:
     with seeded(0), task_errors("test()"):
         batches = task.test()
         return batches is not None and any(True for _ in batches)
+
+
+def has_training(task: Task) -> bool:
+    """Whether there is training data: `training()` gives a batch.
+
+    Raises:
+        TaskError: the task raises.
+    """
+    with seeded(0), task_errors("training()"):
+        return any(True for _ in task.training())
 
 
 def task_errors(what: str) -> AbstractContextManager[None]:

@@ -48,16 +48,21 @@ def test_measurements(task: Task, model: nn.Module) -> dict[str, float]:
 
 
 def on_test(measurements: Mapping[str, float]) -> dict[str, float]:
-    """Those that were measured on the test data: a name that begins with `test_`, and the rest of it is there, too.
+    """Those that were measured on the test data: names that begin with `test_`, once the rest of one is there, too.
+
+    There may be more of them than of the selection data, which can be without labels. What has a `test_` measurement of
+    its own is of the selection data, whatever its name.
 
     >>> on_test({"error": 0.1, "macs": 9.0, "test_error": 0.2})
     {'test_error': 0.2}
+    >>> on_test({"kl": 0.1, "test_kl": 0.2, "test_error": 0.3}), on_test({"error": 0.1, "test_strip": 0.2})
+    ({'test_kl': 0.2, 'test_error': 0.3}, {})
     """
-    return {
-        name: value
-        for name, value in measurements.items()
-        if name.startswith(_TEST) and name.removeprefix(_TEST) in measurements
-    }
+    named = {name for name in measurements if name.startswith(_TEST)}
+    if not any(name.removeprefix(_TEST) in measurements for name in named):
+        return {}
+    of_selection = {name for name in named if f"{_TEST}{name}" in measurements}
+    return {name: value for name, value in measurements.items() if name in named - of_selection}
 
 
 test_measurements.__test__ = False  # type: ignore[attr-defined]  # so that pytest does not collect it
