@@ -14,6 +14,7 @@ from torch import Tensor
 
 _PYTHON: Final = "python"
 _NUMPY: Final = "numpy"
+_USUAL: Final = "MT19937"
 
 
 @contextmanager
@@ -23,7 +24,8 @@ def seeded(rng_seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(rng_seed)
         random.seed(rng_seed)
-        np.random.seed(rng_seed % 2**32)
+        if numpy["bit_generator"] == _USUAL:  # NumPy seeds no other one
+            np.random.seed(rng_seed % 2**32)
         try:
             yield
         finally:

@@ -265,6 +265,18 @@ def test_generators_go_on_where_they_were() -> None:
         assert drawn() == first
 
 
+def test_another_kind_of_generator_goes_on_too() -> None:
+    usual = np.random.get_bit_generator()
+    try:
+        np.random.set_bit_generator(np.random.PCG64(3))
+        with seeded(5):
+            kept, first = generators(), drawn()
+            set_generators(kept)
+            assert drawn() == first
+    finally:
+        np.random.set_bit_generator(usual)
+
+
 def test_states_from_before_there_were_three_leave_the_others_alone() -> None:
     with seeded(5):
         older = {"cpu": torch.get_rng_state()}
