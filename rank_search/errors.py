@@ -14,6 +14,7 @@
     ├── StoreError          (RuntimeError)  the store cannot be reached, read or written
     │   └── StoreAwayError                      it is away or busy just now; trying again may help
     ├── ArtifactError       (RuntimeError)  a trial's file cannot be written, or is not what was written
+    │   └── CheckpointError                 a checkpoint that a trial cannot go on from
     ├── LaunchError         (RuntimeError)  workers or a cluster cannot be used
     ├── TrialError          (RuntimeError)  a trial cannot be carried out
     ├── TrialsFailedError   (RuntimeError)  trial after trial of a search fails
@@ -94,6 +95,10 @@ class StoreAwayError(StoreError):
 
 class ArtifactError(RankSearchError, RuntimeError):
     """A trial's file cannot be written, cannot be read, or is not what was written."""
+
+
+class CheckpointError(ArtifactError):
+    """A checkpoint that a trial cannot go on from: of another one, of another version, or of other data."""
 
 
 class LaunchError(RankSearchError, RuntimeError):

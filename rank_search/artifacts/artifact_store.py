@@ -18,6 +18,9 @@ from rank_search.basics import masked_options, split_credentials
 from rank_search.errors import ArtifactError
 from rank_search.point import Artifact
 
+STEM: Final = 16
+"""So many characters of a file's stem are in its name, and as many of its digest."""
+
 _TENANTS: Final = "stores"
 """The folder, inside a study's, of a note for each store that uses the files."""
 
@@ -76,7 +79,7 @@ class ArtifactStore:
             ArtifactError: it cannot be written (full, read-only, out of reach); no half of it is left.
         """
         digest = hashlib.sha256(data).hexdigest()
-        name = _plain(f"{stem[:16]}-{digest[:16]}{suffix}")
+        name = _plain(f"{stem[:STEM]}-{digest[:STEM]}{suffix}")
         advice = "No half of it is left. Make room or check the rights, or choose another place, and run again."
         with self._trying(f"{name} ({len(data)} bytes)", "written", advice):
             self._place.put(name, data)
@@ -101,6 +104,18 @@ class ArtifactStore:
                 f"({artifact.bytes} bytes). Restore it from a copy, or run the trial again."
             )
         return data
+
+    def known(self, kind: str, name: str) -> Artifact | None:
+        """The artifact of that name, of which nobody has kept the digest; None if it is not what its name says.
+
+        Raises:
+            ArtifactError: it cannot be read.
+        """
+        with self._trying(_plain(name), "read", "Check the address and the rights."):
+            data = self._place.get(name)
+        digest = hashlib.sha256(data).hexdigest()
+        is_whole = name.partition("-")[2].startswith(digest[:STEM])
+        return Artifact(kind, name, digest, len(data)) if is_whole else None
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is fine.

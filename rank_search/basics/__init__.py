@@ -8,6 +8,7 @@ from rank_search.basics.attributing import attributing
 from rank_search.basics.callable_room import make_callable
 from rank_search.basics.chart_style import LOOK, PALETTE, is_logarithmic
 from rank_search.basics.directions import is_higher_better, is_lower_better, is_rate
+from rank_search.basics.lack_of_memory import is_lack_of_memory
 from rank_search.basics.lazy_door import lazy_door
 from rank_search.basics.leaves import named_leaves
 from rank_search.basics.nearest import did_you_mean, nearest
@@ -35,6 +36,7 @@ __all__ = [
     "has_credentials",
     "html_table",
     "is_higher_better",
+    "is_lack_of_memory",
     "is_logarithmic",
     "is_lower_better",
     "is_rate",

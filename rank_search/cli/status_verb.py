@@ -211,6 +211,7 @@ def _claim_row(found: Status, claim: Claim) -> Row:
         "held_by": claim.worker or "nobody: given up",
         "attempt": claim.attempt,
         "budget": claim.budget,
+        "goes_on_from": found.goes_on_from.get(claim.number),
         "age": _rounded(found.seconds_since(claim.started)),
         "heartbeat": _rounded(found.seconds_since(claim.heartbeat)),
     }

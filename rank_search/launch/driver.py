@@ -12,12 +12,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from rank_search.errors import ArtifactError, LaunchError
+from rank_search.errors import ArtifactError, CheckpointError, LaunchError
 from rank_search.launch.artifact_room import await_room
 from rank_search.launch.claiming import Claims
 from rank_search.launch.executors import Executor, Finished, Job, this_process, trial_seed
 from rank_search.launch.failures import Failures
 from rank_search.launch.heartbeats import beating
+from rank_search.launch.recovering import Recovering, way_point
 from rank_search.launch.search_plan import SearchPlan
 from rank_search.launch.study_feed import StudyFeed
 from rank_search.observe import Observers, SearchProgress, logs
@@ -45,7 +46,7 @@ class SearchDriver:
         self._feed = StudyFeed(store, study, source, plan)
         self._claims = Claims(store, study, source, plan, self._feed)
         self._again: list[Job] = []
-        self._failures = Failures(plan.max_failures)
+        self._failures, self._recovering = Failures(plan.max_failures), Recovering(plan)
         self._begun, self._done_here = time.monotonic(), 0
 
     @property
@@ -136,7 +137,10 @@ class SearchDriver:
         rng_seed = trial_seed(self._plan.rng_seed, claim.number)
         job = Job(claim.number, claim.point, rng_seed, claim.budget, claim.attempt, checkpoint)
         outcome = self._plan.judge(claim.point)
-        if outcome is None and claim.attempt > self._plan.max_retries + 1:
+        if outcome is None:
+            job = self._recovering.keeping(job)
+            job = self._recovering.gone_on(job) if claim.is_taken_over else job
+        if outcome is None and job.attempt - job.spared > self._plan.max_retries + 1:
             outcome = Outcome(State.FAILED, reason=f"its process died in each of {claim.attempt - 1} tries")
         if outcome is None:
             self._submit(job)
@@ -146,6 +150,8 @@ class SearchDriver:
 
     def _submit(self, job: Job) -> None:
         logs.trial_started(job.number, budget=job.budget, attempt=job.attempt)
+        if (left := way_point(job)) is not None:
+            logs.trial_goes_on(job.number, left.epochs, attempt=job.attempt)
         self._executor.submit(job)
 
     # what came of it -------------------------------------------------------------------------------------
@@ -162,7 +168,11 @@ class SearchDriver:
         if isinstance(trouble, ArtifactError):
             await_room(self._plan.artifacts, trouble, self._plan.patience, PATIENCE.total_seconds())
             job = replace(job, checkpoint=None)  # it may be the one that cannot be read
-        if trouble is None or job.attempt > self._plan.max_retries:
+        if isinstance(trouble, CheckpointError):
+            self._recovering.forget(job)
+        if trouble is not None:
+            job = self._recovering.gone_on(job)
+        if trouble is None or job.attempt - job.spared > self._plan.max_retries:
             self._record(finished)
             self._failures.note(job.number, finished.outcome)
         else:
@@ -190,6 +200,9 @@ class SearchDriver:
             if mine and job.number in (row.number, row.cut_of):
                 self._observers.recorded(row)
         self._feed.drop([before] if before else [])
+        if self._recovering.may_have_left(finished):
+            with contextlib.suppress(ArtifactError):  # the end of a run sweeps them up
+                self._recovering.forget(job)
         self._feed.drop_cuts(outcome, rows)
         self._observers.progressed(self.progress())
 

@@ -25,6 +25,9 @@ class Job:
         attempt: the how-manieth try it is.
         checkpoint: where to go on from; None: from the beginning.
         trained: the finished trial's model: nothing is trained any more.
+        mark: stands for all that the training is made from and with; the checkpoints on its way have it.
+        checkpoint_seconds: between two of them; 0: there are none.
+        spared: the tries, up to this one, that do not count: one of them has left the checkpoint to go on from.
     """
 
     number: int
@@ -34,6 +37,9 @@ class Job:
     attempt: int = 1
     checkpoint: Artifact | None = None
     trained: Artifact | None = None
+    mark: str = ""
+    checkpoint_seconds: float = 0.0
+    spared: int = 0
 
 
 @dataclass(frozen=True)

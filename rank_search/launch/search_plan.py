@@ -27,6 +27,8 @@ class SearchPlan:
         artifacts: where the study's files are.
         patience: seconds to wait for room in there.
         max_failures: how many trials in a row may fail; 0: any number.
+        made_from: stands for what the study is made from and its software; a checkpoint of another one is of no use.
+        checkpoint_seconds: how often a training keeps a checkpoint on its way; 0: never.
     """
 
     target: int
@@ -38,3 +40,5 @@ class SearchPlan:
     artifacts: ArtifactStore
     patience: float = 0.0
     max_failures: int = 0
+    made_from: str = ""
+    checkpoint_seconds: float = 0.0

@@ -45,6 +45,13 @@ class LaunchSettings(BaseModel):
     max_failures: int = Field(
         5, ge=0, description="How many trials may fail in a row before the search stops with an error; 0: any number."
     )
+    checkpoint_every: float = Field(
+        10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Minutes between the checkpoints that a training keeps on its way, beside its other files. A trial "
+        "whose process dies goes on from the newest one, bit for bit; 0 = none.",
+    )
     time_limit: float | None = Field(
         None,
         gt=0,
@@ -69,6 +76,11 @@ class LaunchSettings(BaseModel):
         description="Folder for TensorBoard's logs of every trial, written by Ray Tune's logger (relative to the "
         "current folder). Default: none.",
     )
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """Between two checkpoints of a training; 0: it keeps none."""
+        return 60 * self.checkpoint_every
 
     @property
     def torch_threads(self) -> int:

@@ -79,6 +79,14 @@ def trial_retried(trial: int, reason: str, *, attempt: int, worker: str | None =
     _tell(logging.WARNING, "trial retried", trial=trial, attempt=attempt, worker=worker, reason=reason)
 
 
+def trial_goes_on(trial: int, epoch: float, *, attempt: int) -> None:
+    """A trial that was in flight before goes on from a checkpoint on its way, that many epochs after its beginning.
+
+    Where its process has died, which is a warning, this is one, too: whoever reads that reads this.
+    """
+    _tell(logging.WARNING if attempt > 1 else logging.INFO, "trial goes on", trial=trial, attempt=attempt, epoch=epoch)
+
+
 def trial_promoted(trial: int, budget: float) -> None:
     """A stopped trial goes on to a larger budget."""
     _tell(logging.INFO, "trial promoted", trial=trial, budget=budget)

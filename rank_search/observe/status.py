@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
 from typing import Final
 
-from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord, hypervolume_of
+from rank_search.artifacts import artifacts_at, recoveries_of
+from rank_search.errors import ArtifactError
+from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord, artifact_folder, hypervolume_of
 
 SILENT: Final = timedelta(seconds=90)
 """A driver that has not been heard of for so long is dead or cut off; others take its claims over."""
@@ -36,6 +38,8 @@ class Status:
         period: the rates are over the time from there back, of a complete study from its last trial back; no longer
             than the study is old.
         on_front, hypervolume: of the current front.
+        goes_on_from: the epoch of the newest checkpoint of each trial in flight that has one, by number: from there it
+            goes on if its process dies.
     """
 
     study: StudyRecord
@@ -44,6 +48,7 @@ class Status:
     activity: Activity
     on_front: int
     hypervolume: float
+    goes_on_from: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def finished(self) -> int:
@@ -108,12 +113,26 @@ def status_of(store: Store, name: str, period: timedelta) -> Status:
     study, moment = store.study(name), store.now()
     front = store.front(study)
     share = hypervolume_of(study, front)
-    found = Status(study, moment, *_recent(store, study, moment, period), len(front), share)
+    covered, activity = _recent(store, study, moment, period)
+    found = Status(study, moment, covered, activity, len(front), share, _kept(store, study, activity.claims))
     last = found.activity.last_finished
     if not found.complete or last is None:
         return found
     covered, activity = _recent(store, study, last, period)
     return replace(found, period=covered, activity=activity)
+
+
+def _kept(store: Store, study: StudyRecord, claims: Sequence[Claim]) -> dict[int, float]:
+    """After how many epochs each trial in flight has left its newest checkpoint; nothing where that cannot be seen."""
+    if not claims:
+        return {}
+    artifacts = artifacts_at(study.artifacts, artifact_folder(store.location, study.folder))
+    try:
+        left = recoveries_of(artifacts, [claim.point.key for claim in claims])
+    except ArtifactError:
+        return {}
+    epochs = {claim.number: [each.epochs for each in left if each.is_of(claim.point.key)] for claim in claims}
+    return {number: max(each) for number, each in epochs.items() if each}
 
 
 def _recent(store: Store, study: StudyRecord, until: datetime, period: timedelta) -> tuple[timedelta, Activity]:

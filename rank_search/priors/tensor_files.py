@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, final
 
@@ -68,6 +69,11 @@ class TensorFiles:
         except OSError as error:
             self._writable = False
             _log.warning("The cache folder %s cannot be written to; going on in memory: %s.", self._folder, error)
+
+    def remove(self, name: str) -> None:
+        """Remove what was saved under this name, if there is anything and it can be removed."""
+        with suppress(OSError):
+            self._path(name).unlink(missing_ok=True)
 
     def keep(self, name: str, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Save them, and hand them back: those in the file, if it is to be mapped and could be written."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping, Set
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -12,7 +14,7 @@ from typing import Final
 
 import torch
 
-from rank_search.artifacts import ArtifactStore, artifacts_at
+from rank_search.artifacts import RECOVERY, ArtifactStore, artifacts_at
 from rank_search.basics import PART
 from rank_search.errors import ArtifactError
 from rank_search.launch import LaunchSettings, SearchDriver, SearchPlan
@@ -29,10 +31,10 @@ from rank_search.search import Rungs, Source, check_counted, require_rungs_fit
 from rank_search.store import Store, StudyRecord, artifact_folder
 from rank_search.study import Study
 from rank_search.tasks import Task
-from rank_search.training import check_task
+from rank_search.training import check_task, software
 from rank_search.trials import TrialContext, threads
 
-_LEFT_BY_TRIALS: Final = (".safetensors", ".coded", ".checkpoint", PROBE, PART)
+_LEFT_BY_TRIALS: Final = (".safetensors", ".coded", ".checkpoint", RECOVERY, PROBE, PART)
 _log: Final = logging.getLogger(__name__)
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -142,7 +144,15 @@ def _plan(prepared: Prepared, record: StudyRecord, target: int, artifacts: Artif
         artifacts=artifacts,
         patience=study.launch.store_patience,
         max_failures=study.launch.max_failures,
+        made_from=_made_from(record),
+        checkpoint_seconds=study.launch.checkpoint_seconds,
     )
+
+
+def _made_from(record: StudyRecord) -> str:
+    """A digest of what the study is made from, whatever it is called, and of the software."""
+    parts = {key: value for key, value in record.fingerprint.items() if key != "study.name"}
+    return hashlib.sha256(json.dumps([parts, software()], sort_keys=True).encode()).hexdigest()
 
 
 def _judge(prepared: Prepared, dense: Mapping[str, float], point: Point) -> Outcome | None:

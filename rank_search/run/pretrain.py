@@ -9,15 +9,16 @@ ours are in the study file.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import nn
 
 from rank_search.coding import own_copies
-from rank_search.errors import LayerError, TrialError
+from rank_search.errors import CheckpointError, LayerError, TrialError
 from rank_search.layers import (
     Axis,
     DirectBases,
@@ -33,9 +34,22 @@ from rank_search.layers import (
 )
 from rank_search.point import Choice, Point
 from rank_search.priors import TensorFiles, digest
-from rank_search.study import Problem, Study
+from rank_search.study import Problem, Study, task_code
 from rank_search.tasks import seeded, task_errors
-from rank_search.training import Diverged, FineTuning, TrainingSettings, check_sampled, check_task, fine_tune
+from rank_search.training import (
+    MODEL,
+    Checkpoint,
+    Diverged,
+    FineTuning,
+    Keep,
+    Keeping,
+    TrainingSettings,
+    check_sampled,
+    check_task,
+    fine_tune,
+    software,
+)
+from rank_search.trials import build
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +58,8 @@ def with_pretrained_model(problem: Problem, folder: Path) -> Problem:
     """The problem with the network that trials begin from as its `model`; `original` stays the user's own.
 
     With `[study] method = "overparameterized"` that network is read from the folder, under a name that says what it
-    was made from; if it is not there, it is trained, the same for the same rng seed, and left there.
+    was made from; if it is not there, it is trained, the same for the same rng seed, and left there. On its way the
+    training keeps a checkpoint beside it, and goes on from there if its process has died.
 
     Raises:
         LayerError: a factorization of full rank is not the layer's weight.
@@ -56,29 +71,73 @@ def with_pretrained_model(problem: Problem, folder: Path) -> Problem:
     files, name = TensorFiles(folder), _file_name(problem)
     state = files.load(name)
     if state is None:
-        found = recompose(overparameterized(problem), problem.original, problem.inventory.layers)
+        way = _Way(problem, files, f"recovery-{name}")
+        try:
+            found = recompose(overparameterized(problem, way), problem.original, problem.inventory.layers)
+        except TrialError:
+            way.end()
+            raise
         state = own_copies(found.state_dict())
         files.save(name, state)
+        way.end()
     model = copied(problem.model)
     model.load_state_dict(state)
     return replace(problem, model=model)
 
 
-def overparameterized(problem: Problem) -> nn.Module:
+@final
+class _Way:
+    """The checkpoint of the training on its way: a file of the cache, and how it is kept."""
+
+    def __init__(self, problem: Problem, files: TensorFiles, name: str) -> None:
+        self._files, self._name, self._seconds = files, name, problem.study.launch.checkpoint_seconds
+        self._about = {"software": software(), "code": task_code(problem.study)}
+
+    def found(self) -> Checkpoint | None:
+        """The one that is there, unless other code has left it."""
+        kept = self._files.load(self._name)
+        if kept is None:
+            return None
+        found = Checkpoint.from_bytes(kept["checkpoint"].numpy().tobytes())
+        return found if all(found.about.get(key) == value for key, value in self._about.items()) else None
+
+    def keeping(self, budget: float) -> Keeping | None:
+        return Keeping(Keep(self._seconds, self._save), self._about, budget) if self._seconds else None
+
+    def end(self) -> None:
+        self._files.remove(self._name)
+
+    def _save(self, data: bytes, epochs: float) -> None:
+        self._files.save(self._name, {"checkpoint": torch.frombuffer(bytearray(data), dtype=torch.uint8)})
+
+
+def overparameterized(problem: Problem, way: _Way | None = None) -> nn.Module:
     """The network with every searched layer as factors of full rank, trained with the orthogonality penalty."""
-    study, layers = problem.study, problem.inventory.layers
+    start = None if way is None else way.found()
+    if start is not None:
+        model = build(
+            problem.original, full_rank(problem), problem.inventory.layers, problem.plugins, start.part(MODEL)
+        )
+        with suppress(CheckpointError):  # the data is another: from the beginning
+            return _trained(problem, model, way, start)
+    layers = problem.inventory.layers
     model = factorize(problem.original, full_rank(problem), layers, problem.plugins, _direct_bases(problem.original))
     _require_the_same(model, problem)
-    settings = _training(study)
+    return _trained(problem, model, way)
+
+
+def _trained(problem: Problem, model: nn.Module, way: _Way | None, start: Checkpoint | None = None) -> nn.Module:
+    study, settings = problem.study, _training(problem.study)
     check_task(problem.task, model, settings)
     if study.priors.targets == "sampled":
         check_sampled(problem.task, problem.original)
-    _log.info("Training the over-parameterized network for %g epochs.", settings.epochs)
+    done, keeping = (0.0 if start is None else start.about["epochs"]), way and way.keeping(settings.epochs)
+    _log.info("Training the over-parameterized network for %g epochs, from epoch %.4g.", settings.epochs, done)
     own = study.overparameterized
     teacher = problem.original if settings.distillation > 0 else None
     effort = FineTuning(settings, own.orthogonality, teacher=teacher, ordered=own.ordered)
     with seeded(study.study.seed), task_errors("training() or loss()"):
-        diverged = fine_tune(problem.task, model, effort)
+        diverged = fine_tune(problem.task, model, effort, start, keeping)
     if isinstance(diverged, Diverged):
         raise TrialError(
             f"The over-parameterized network is where all trials begin; its training diverged: {diverged.reason}. "

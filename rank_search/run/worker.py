@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rank_search.artifacts import ArtifactStore
+from rank_search.artifacts import RECOVERY, ArtifactStore, Recoveries
 from rank_search.coding import from_safetensors
 from rank_search.launch import Executor, Job, Runner, WorkerRecipe, this_process
 from rank_search.layers import Bases
@@ -23,6 +23,7 @@ from rank_search.run.kept_statistics import training_settings
 from rank_search.run.preparation import Prepared, begin, layer_bases, sequential_pass
 from rank_search.study import Problem, Study
 from rank_search.tasks import LayerMoments
+from rank_search.training import Keep
 from rank_search.trials import LATENCY, LATENCY_RATIO, TrialContext, build, on_test, run_trial, test_measurements
 
 ExecutorFor = Callable[[ArtifactStore, Mapping[str, float]], Executor]
@@ -132,7 +133,15 @@ def run_job(context: TrialContext, artifacts: ArtifactStore, job: Job) -> Outcom
     with logs.trial_context(job.number, job.attempt):
         if job.trained is not None:
             return _tested(context, job.point, artifacts.read(job.trained))
-        return run_trial(context, job.point, job.rng_seed, artifacts, budget=job.budget, checkpoint=job.checkpoint)
+        budget, checkpoint = job.budget, job.checkpoint
+        keep = _keep(artifacts, job) if job.mark else None
+        return run_trial(context, job.point, job.rng_seed, artifacts, budget=budget, checkpoint=checkpoint, keep=keep)
+
+
+def _keep(artifacts: ArtifactStore, job: Job) -> Keep:
+    before = job.checkpoint.location if job.checkpoint is not None else ""
+    own = Recoveries(artifacts, job.point.key, job.mark, before if before.endswith(RECOVERY) else "")
+    return Keep(job.checkpoint_seconds, lambda data, epochs: own.keep(data, job.attempt, epochs))
 
 
 def _tested(context: TrialContext, point: Point, model: bytes) -> Outcome:

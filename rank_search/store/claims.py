@@ -154,7 +154,7 @@ def adopt(
     orphan = first_orphan(connection, study, dead)
     if orphan is None:
         return None
-    adopted = replace(orphan, worker=worker, attempt=orphan.attempt + 1, heartbeat=now(connection))
+    adopted = replace(orphan, worker=worker, attempt=orphan.attempt + 1, heartbeat=now(connection), is_taken_over=True)
     changed = {"worker": worker, "attempt": adopted.attempt, "heartbeat": adopted.heartbeat}
     connection.execute(update(claim).where(_still_held(study, orphan)).values(changed))
     return adopted, orphan.worker

@@ -204,7 +204,8 @@ class Claim:
     """The right of one worker to carry out one trial, up to a budget.
 
     `attempt` counts from 1 and grows with each take-over, unless the worker before gave the claim up. `heartbeat` is
-    when the worker was last known to be alive; it says nothing about which claim this is.
+    when the worker was last known to be alive; it says nothing about which claim this is. `is_taken_over`: it has just
+    been handed on, so that somebody may have begun with it before.
     """
 
     number: int
@@ -215,6 +216,7 @@ class Claim:
     sampler: Mapping[str, Any] = field(default_factory=dict)
     budget: float = field(kw_only=True)
     heartbeat: datetime = field(default=NEVER, compare=False, kw_only=True)
+    is_taken_over: bool = field(default=False, compare=False, kw_only=True)
 
 
 @dataclass(frozen=True)

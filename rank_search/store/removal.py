@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, delete, select, update
+from sqlalchemy import Connection, Table, delete, select, union, update
 
 from rank_search.errors import QueryError
 from rank_search.store import claims, studies, tables
@@ -16,8 +17,18 @@ from rank_search.store.study_folder import in_store_folder
 _NAME: Final = "study.name"
 
 
-def remove(connection: Connection, name: str, location: str, heard_since: datetime) -> tuple[int, list[str]]:
-    """Delete every row of the study; returns how many trials it had, and the names of their files.
+@dataclass(frozen=True)
+class Removed:
+    """What there was of a study that is gone: how many trials, the names of their files, and the keys of all points
+    that were tried or begun."""
+
+    trials: int
+    files: list[str]
+    keys: list[str]
+
+
+def remove(connection: Connection, name: str, location: str, heard_since: datetime) -> Removed:
+    """Delete every row of the study; returns what there was.
 
     Raises:
         QueryError: there is no such study, or a driver works on it.
@@ -27,11 +38,15 @@ def remove(connection: Connection, name: str, location: str, heard_since: dateti
     count = len(connection.scalars(trials).all())
     names = select(tables.artifact.c.location).where(tables.artifact.c.trial_id.in_(trials)).distinct()
     files = list(connection.scalars(names))
+    keys = union(
+        *(select(each.c.point_key).where(each.c.study_id == study.id) for each in (tables.trial, tables.claim))
+    )
+    points = list(connection.scalars(keys))
     for table in reversed(tables.metadata.sorted_tables):  # whoever refers to a row goes before it
         if table is not tables.study:
             connection.execute(delete(table).where(_of_study(table, study.id)))
     connection.execute(delete(tables.study).where(tables.study.c.id == study.id))
-    return count, files
+    return Removed(count, files, points)
 
 
 def rename(connection: Connection, name: str, new: str, location: str, heard_since: datetime) -> list[str]:

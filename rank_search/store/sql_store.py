@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 
 from sqlalchemy import Connection
 
-from rank_search.artifacts import Tenant
+from rank_search.artifacts import Tenant, recoveries_of
 from rank_search.errors import StoreError
 from rank_search.point import Artifact, Condition, Execution, Outcome, Point, State, parse_condition
 from rank_search.store import activity, audit, claims, ledger, listing, moments, queries, removal, schema, studies
@@ -126,7 +126,8 @@ class Store:
         return self._database.read(studies.get, name, self.location)
 
     def delete(self, name: str, heard_since: datetime, artifacts: ArtifactStore | None = None) -> int:
-        """Delete a study with all its trials and, if its artifacts are given, their files; returns how many trials.
+        """Delete a study with all its trials and, if its artifacts are given, their files, checkpoints of trainings
+        that were not at their end among them; returns how many trials.
 
         The rows go in one transaction, and the files after it: if anything happens in between, no row lacks its file.
 
@@ -134,10 +135,11 @@ class Store:
             QueryError: there is no such study, or a driver that was heard of since then holds a trial of it.
             ArtifactError: a file cannot be removed; the rows are gone.
         """
-        trials, files = self._database.write(removal.remove, name, self.location, heard_since)
+        removed = self._database.write(removal.remove, name, self.location, heard_since)
         if artifacts is not None:
-            artifacts.clear(files)
-        return trials
+            left = [each.name for each in recoveries_of(artifacts, removed.keys)]
+            artifacts.clear([*removed.files, *left])
+        return removed.trials
 
     def rename(self, name: str, new: str, heard_since: datetime) -> list[str]:
         """Give a study another name, and its confirmations `NAME@EPOCHS` with it; returns all the new names.

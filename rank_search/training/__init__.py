@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rank_search.training.checkpoint import Checkpoint
 from rank_search.training.fine_tuning import Diverged, EntropyPenalty, FineTuning, SparsityPenalty
+from rank_search.training.keeping import Keep, Keeping, software
 from rank_search.training.latent_rounding import round_latents
 from rank_search.training.preflight import check_sampled, check_task, check_test
 from rank_search.training.settings import OverparameterizedSettings, TrainingSettings
@@ -16,6 +17,8 @@ __all__ = [
     "Diverged",
     "EntropyPenalty",
     "FineTuning",
+    "Keep",
+    "Keeping",
     "OverparameterizedSettings",
     "SparsityPenalty",
     "Trainer",
@@ -26,4 +29,5 @@ __all__ = [
     "check_test",
     "fine_tune",
     "round_latents",
+    "software",
 ]

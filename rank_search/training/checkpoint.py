@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rank_search.coding import from_safetensors, to_safetensors
-from rank_search.errors import ArtifactError, TrialError
+from rank_search.errors import CheckpointError, TrialError
 
 _ABOUT: Final = "about"
 
@@ -40,13 +40,13 @@ class Checkpoint:
         """Read it back.
 
         Raises:
-            ArtifactError: these bytes are no checkpoint.
+            CheckpointError: these bytes are no checkpoint.
         """
         try:
             tensors = from_safetensors(data)
             about = json.loads(tensors.pop(_ABOUT).numpy().tobytes())
         except (TrialError, KeyError, ValueError) as error:
-            raise ArtifactError(
+            raise CheckpointError(
                 f"These bytes are no checkpoint of a trial: {error!r}. Start the trial over."
             ) from error
         parts: dict[str, dict[str, Tensor]] = {}

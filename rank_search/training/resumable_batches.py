@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor
 
-from rank_search.errors import ArtifactError
+from rank_search.errors import CheckpointError
 from rank_search.tasks import Batch, Task, checked_batches, generators, set_generators
 
 
@@ -50,13 +50,13 @@ class ResumableBatches(Iterator[Batch]):
         """Go to the place after that many batches of the pass that began there.
 
         Raises:
-            ArtifactError: the pass is shorter than that.
+            CheckpointError: the pass is shorter than that.
         """
         set_generators(began)
         for _ in range(taken):
             next(self)
         if self.taken != taken:
-            raise ArtifactError(
+            raise CheckpointError(
                 f"A checkpoint resumes with the data it was made with; {taken} batches of a pass were taken, and now "
                 "a pass has fewer. Start the trial over."
             )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, final
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rank_search.errors import ArtifactError, TaskError
+from rank_search.errors import CheckpointError, TaskError
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.tasks import Batch, Task, generators, is_lone, set_generators
 from rank_search.training.after_steps import AfterSteps, apart_ids
@@ -31,14 +31,28 @@ MODEL: Final = "model"
 _log = logging.getLogger(__name__)
 
 
-def fine_tune(task: Task, model: nn.Module, effort: FineTuning) -> Diverged | None:
+AfterStep = Callable[["Trainer"], None]
+"""Called with the training after each of its steps."""
+
+
+def fine_tune(
+    task: Task,
+    model: nn.Module,
+    effort: FineTuning,
+    start: Checkpoint | None = None,
+    after_step: AfterStep | None = None,
+) -> Diverged | None:
     """Train the model in place: task loss + strength × orthogonality + λ × rate; it ends in eval mode.
 
     With `average` it ends with the averaged weights, and statistics of batch norms that go with them.
-    Deterministic given the state of torch's global generator (see `seeded`). Returns None, or where it diverged.
+    Deterministic given the state of the global generators (see `seeded`). Returns None, or where it diverged.
+
+    Args:
+        start: of the same training, to go on from; the model has its weights already.
     """
-    training, settings = Trainer(task, model, effort), effort.settings
-    diverged = training.advance(settings.epochs)
+    settings = effort.settings
+    training = Trainer(task, model, effort) if start is None else Trainer.restored(task, model, effort, start)
+    diverged = training.advance(settings.epochs, after_step)
     if diverged is None and training.settle():
         reestimate_batchnorm(task, model, settings.norm_batches)
     return diverged
@@ -75,7 +89,16 @@ class Trainer:
         self._step = 0
         self._lone = 0  # batches in a row that norms could not be trained with
 
-    def advance(self, epochs: float) -> Diverged | None:
+    @property
+    def epochs(self) -> float:
+        """Epochs that are done."""
+        return self._step / self._per_epoch if self._per_epoch else 0.0
+
+    def broken(self) -> list[str]:
+        """Which parameters of the model are not finite, by name."""
+        return [name for name, parameter in self._model.named_parameters() if not parameter.isfinite().all()]
+
+    def advance(self, epochs: float, after_step: AfterStep | None = None) -> Diverged | None:
         """Train until that many epochs are done in all; the model ends in eval mode."""
         last = self._steps(epochs)
         self._model.train()
@@ -83,9 +106,11 @@ class Trainer:
             while self._step < last:
                 if diverged := self._advance_by(next(self._batches)):
                     return diverged
+                if after_step is not None:
+                    after_step(self)
         finally:
             self._model.eval()
-        broken = [name for name, parameter in self._model.named_parameters() if not parameter.isfinite().all()]
+        broken = self.broken()
         return Diverged(f"{', '.join(broken)} not finite after step {self._step}") if broken else None
 
     def _steps(self, epochs: float) -> int:
@@ -166,7 +191,7 @@ class Trainer:
         """The training at that moment, around a model that has its weights already.
 
         Raises:
-            ArtifactError: the training data has fewer batches than then, or an older version left the checkpoint.
+            CheckpointError: the training data has fewer batches than then, or an older version left the checkpoint.
         """
         training = cls(task, model, effort, kept.about["per_epoch"])
         training._step = kept.about["step"]
@@ -185,7 +210,7 @@ def _load(quantizer: nn.Module, kept: Mapping[str, Tensor]) -> None:
     try:
         quantizer.load_state_dict(kept)
     except RuntimeError as error:
-        raise ArtifactError(
+        raise CheckpointError(
             "A checkpoint is gone on with by the version that left it; the steps in this one are another version's. "
             "Start the trial over."
         ) from error

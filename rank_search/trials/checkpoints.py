@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.errors import ArtifactError
+from rank_search.errors import ArtifactError, CheckpointError
 from rank_search.point import Artifact
 from rank_search.quantization import CodingSettings
 from rank_search.training import Checkpoint, TrainingSettings
@@ -18,7 +18,8 @@ def read_checkpoint(
     """The checkpoint, if it is of this trial, and not past the budget.
 
     Raises:
-        ArtifactError: it is not, or it cannot be read.
+        CheckpointError: it is not.
+        ArtifactError: it cannot be read.
     """
     if artifacts is None:
         raise ArtifactError("No artifact store was given to read the checkpoint from; pass the study's.")
@@ -27,12 +28,12 @@ def read_checkpoint(
     defaults = {"training": TrainingSettings().model_dump(), "coding": CodingSettings().model_dump()}
     about = {**found.about} | {name: each | found.about.get(name, {}) for name, each in defaults.items()}
     if any(about.get(key) != value for key, value in trial.items()):
-        raise ArtifactError(
+        raise CheckpointError(
             f"The checkpoint {checkpoint.location} is of another point, another rng seed or other training settings "
             "than this trial. Start the trial over."
         )
     if found.about["epochs"] > budget:
-        raise ArtifactError(
+        raise CheckpointError(
             f"The checkpoint {checkpoint.location} was left after {found.about['epochs']:g} epochs, and {budget:g} are "
             "asked for: a trial goes on to a larger budget only. Start the trial over."
         )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from rank_search.basics import is_lack_of_memory
+
 _GIB: Final = 2**30
-_SAID_BY_TORCH: Final = "can't allocate memory"
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def memory_limited(gibibytes: float | None) -> Iterator[None]:
         try:
             yield
         except (MemoryError, RuntimeError, OSError) as error:
-            if not _is_lack_of_memory(error):
+            if not is_lack_of_memory(error):
                 raise
             said = " ".join(str(error).split()) or type(error).__name__
             raise MemoryError(
@@ -56,9 +56,3 @@ def _data_held() -> int:
     """Bytes of data that this process has allocated, as the limit counts them."""
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmData:"))
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, MemoryError) or _SAID_BY_TORCH in str(error)

@@ -30,6 +30,8 @@ from rank_search.training import (
     Diverged,
     EntropyPenalty,
     FineTuning,
+    Keep,
+    Keeping,
     SparsityPenalty,
     Trainer,
     balance_components,
@@ -75,6 +77,7 @@ def run_trial(
     *,
     budget: float | None = None,
     checkpoint: Artifact | None = None,
+    keep: Keep | None = None,
 ) -> Outcome:
     """Factorize, fine-tune, code, decode, and measure the decoded model.
 
@@ -88,11 +91,13 @@ def run_trial(
     further results, if the context asks for it: the model cut, and measured like any other.
 
     Args:
-        rng_seed: the trial is deterministic given this; torch's global generator is left as it was.
+        rng_seed: the trial is deterministic given this; the global generators (torch's, NumPy's, Python's) are left
+            as they were.
         artifacts: where a complete trial leaves its `model` and its `coded` bytes, and one below the full budget
             its `checkpoint` (none if there was nothing to train); None keeps nothing.
         budget: epochs to train to, of those in `context.training`, whose schedule holds; None: all of them.
-        checkpoint: of the same trial at a smaller budget, to go on from.
+        checkpoint: of the same trial at a smaller budget, or on the way to this one, to go on from.
+        keep: checkpoints on the way; None: there are none.
 
     Raises:
         ArtifactError: the artifacts could not be written, or the checkpoint could not be read or is of another
@@ -105,7 +110,7 @@ def run_trial(
     start = None if checkpoint is None else read_checkpoint(artifacts, checkpoint, trial, target)
     try:
         with memory_limited(context.memory), seeded(rng_seed):
-            result = _carry_out(context, point, trial, target, start)
+            result = _carry_out(context, point, trial, target, start, keep)
     except ArtifactError:
         raise
     except Exception as error:  # noqa: BLE001  the one place where any error becomes an outcome
@@ -156,13 +161,18 @@ def dense_measurements(context: TrialContext) -> dict[str, float]:
 
 
 def _carry_out(
-    context: TrialContext, point: Point, trial: Mapping[str, Any], epochs: float, start: Checkpoint | None
+    context: TrialContext,
+    point: Point,
+    trial: Mapping[str, Any],
+    epochs: float,
+    start: Checkpoint | None,
+    keep: Keep | None,
 ) -> _Result | Diverged:
-    """`trial`: which one it is, for the checkpoint that it leaves; `start`: the one that it goes on from."""
+    """`trial`: which one it is, for the checkpoints that it leaves; `start`: the one that it goes on from."""
     if not _is_factorized(point) and point.penalties.get(ENTROPY, 0.0) <= 0:
         return _unchanged(context, point)
     model, effort, training = _begun(context, point, start)
-    if diverged := training.advance(epochs):
+    if diverged := training.advance(epochs, None if keep is None else Keeping(keep, trial, epochs)):
         return diverged
     is_full = epochs == context.training.epochs
     checkpoint = None if is_full else training.kept(**trial, epochs=epochs).to_bytes()

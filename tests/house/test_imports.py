@@ -38,7 +38,7 @@ LIBRARIES: dict[str, set[str]] = {
     "artifacts": {"fsspec"},
     "pareto": {"numpy", "moocore"},
     "priors": {"torch", "numpy", "scipy", "safetensors"},
-    "tasks": {"torch"},
+    "tasks": {"torch", "numpy"},
     "testing": {"torch", "pytest"},
     "options": {"numpy", "pandas"},
     "quantization": {"torch", "numpy"},

@@ -19,12 +19,13 @@ from rich.console import Console
 from sqlalchemy import update
 from typer.testing import CliRunner
 
+from rank_search.artifacts import Recoveries, artifacts_at
 from rank_search.cli import status_verb
 from rank_search.errors import QueryError, StoreAwayError
 from rank_search.observe import DriverStatus, Status, status_of
 from rank_search.pareto import ReferenceBox
 from rank_search.point import Execution, Outcome, State
-from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord, tables
+from rank_search.store import NEVER, Activity, Claim, Store, StudyRecord, artifact_folder, tables
 from tests.store.store_tools import a_point, a_record
 
 NOW = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
@@ -207,10 +208,27 @@ def test_json(where: str, study: StudyRecord) -> None:
     assert 0 <= driver.pop("heard_of") < 60
     assert driver == {"driver": "driver:1", "alive": "alive", "holds": 1}
     assert 0 <= claim.pop("heartbeat") <= claim.pop("age") < 60
-    assert claim == {"trial": 3, "held_by": "driver:1", "attempt": 1, "budget": 1.0}
+    assert claim == {"trial": 3, "held_by": "driver:1", "attempt": 1, "budget": 1.0, "goes_on_from": None}
     assert (given_up["trial"], given_up["held_by"], given_up["heartbeat"]) == (4, "nobody: given up", None)
     assert worker.pop("trials_a_minute") > 0
     assert worker == {"worker": "there:7", "finished": 2}
+
+
+def test_it_says_from_where_trials_go_on(where: str, store: Store, study: StudyRecord) -> None:
+    running, given_up = store.claims(study)
+    artifacts = artifacts_at(study.artifacts, artifact_folder(where, study.folder))
+    for epochs in (84.25, 12.5):
+        Recoveries(artifacts, running.point.key, "mark").keep(str(epochs).encode(), 1, epochs)
+    assert status_of(store, study.name, TEN_MINUTES).goes_on_from == {running.number: 84.25}
+    _, _, *claims, _ = json.loads(shown(where, study, "--format", "json"))
+    assert [(each["trial"], each["goes_on_from"]) for each in claims] == [(3, 84.25), (given_up.number, None)]
+    assert "84.25" in shown(where, study)
+
+
+def test_a_place_for_files_that_is_away_is_no_trouble(where: str, store: Store, study: StudyRecord) -> None:
+    update_artifacts = update(tables.study).where(tables.study.c.id == study.id).values(artifacts="nowhere://bucket/x")
+    store._database.write(lambda connection: connection.execute(update_artifacts))
+    assert status_of(store, study.name, TEN_MINUTES).goes_on_from == {}
 
 
 def test_csv_has_the_same_rows(where: str, study: StudyRecord) -> None:

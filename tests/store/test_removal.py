@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, func, select
 
-from rank_search.artifacts import ArtifactStore, artifacts_at
+from rank_search.artifacts import ArtifactStore, Recoveries, artifacts_at
 from rank_search.errors import QueryError, StoreError
 from rank_search.point import Artifact, Outcome, State
 from rank_search.store import Store, StudyRecord, artifact_folder, removal, tables
@@ -95,6 +95,20 @@ def test_a_failure_in_the_middle_leaves_everything(store: Store, monkeypatch: py
     with pytest.raises(KeyError):
         store.delete(study.name, LONG_AGO)
     assert rows(store) == before
+
+
+def test_checkpoints_of_its_trainings_go_with_it(store: Store, tmp_path: Path) -> None:
+    """Of the trial in flight, and of one that has ended, whose driver died before it could remove them."""
+    study, artifacts = a_study(store), ArtifactStore(tmp_path / "files")
+    (claim,), (row, *_) = store.claims(study), store.trials(study)
+    for key in (claim.point.key, row.point.key, "0" * 64):
+        Recoveries(artifacts, key, "mark").keep(key.encode(), 1, 0.5)
+    other = artifacts.write("model", claim.point.key, ".safetensors", b"of another study, in an older store")
+    store.delete(study.name, LONG_AGO, artifacts)
+    assert sorted(artifacts.names()) == sorted(
+        [other.location, *(name for name in artifacts.names() if name.startswith("0" * 16))]
+    )
+    assert len(artifacts.names()) == 2
 
 
 # ---- names -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +308,77 @@ def test_compress_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     )
     assert found.front
     assert list((tmp_path / "cache").rglob("overparameterized-*.safetensors"))
+
+
+# ---- killed on the way -----------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """No error of the training: nobody but the test catches it."""
+
+
+def mortal(steps: int) -> rs.Supervised:
+    """The task, whose process is as good as dead after so many steps in which something is trained, rehearsals too."""
+    made, left = task(), iter(range(steps))
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        if outputs.requires_grad and next(left, None) is None:
+            raise Killed
+        return F.cross_entropy(outputs, targets)
+
+    return replace(made, loss_function=loss)
+
+
+def on_the_way(folder: Path) -> list[Path]:
+    return list((folder / "spectra").glob("recovery-*"))
+
+
+def test_killed_twice_it_is_the_same_network(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    own = {"epochs": 2.0, "ordered": 0.5}
+    whole = prepare(rs.load_study(begun(tmp_path / "calm", own=own, launch={"checkpoint_every": 0}).file))
+    assert on_the_way(tmp_path / "calm") == []
+    study = rs.load_study(begun(tmp_path, own=own, launch={"checkpoint_every": 1e-9}).file)
+    with caplog.at_level("INFO", "rank_search"):
+        for steps in (6, 8):  # one of them is the rehearsal
+            with pytest.raises(Killed):
+                prepare(study, mortal(steps))
+            assert len(on_the_way(tmp_path)) == 1
+        survived = prepare(study)
+    assert same(survived.problem.model, whole.problem.model)
+    assert on_the_way(tmp_path) == []
+    began = [each.getMessage() for each in caplog.records if "over-parameterized network for" in each.getMessage()]
+    assert [said.rpartition(" ")[2] for said in began] == ["0.", "0.625.", "1.5."]
+
+
+def test_it_starts_over_with_other_code_and_after_damage(tmp_path: Path) -> None:
+    study = rs.load_study(begun(tmp_path, priors={"calibration": 0}, launch={"checkpoint_every": 1e-9}).file)
+
+    def left() -> Path:
+        with pytest.raises(Killed):
+            prepare(study, mortal(6))
+        (file,) = on_the_way(tmp_path)
+        return file
+
+    def taken() -> int:
+        made, loss = counted()
+        prepare(study, made)
+        (file,) = (tmp_path / "spectra").glob("overparameterized-*")
+        file.unlink()
+        return loss.calls - 1
+
+    left()
+    assert taken() == 3, "the last three of eight batches"
+    left().write_bytes(b"half of it")
+    assert taken() == 8
+    left()
+    code = tmp_path / "stripes.py"
+    code.write_text(code.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    assert taken() == 8
+
+
+def test_a_training_that_diverges_leaves_nothing(tmp_path: Path) -> None:
+    launch = {"checkpoint_every": 1e-9}
+    small = begun(tmp_path, own={"learning_rate": 1e30}, training={"optimizer": "sgd"}, launch=launch)
+    with pytest.raises(TrialError, match="diverged"):
+        prepare(rs.load_study(small.file))
+    assert on_the_way(tmp_path) == []
