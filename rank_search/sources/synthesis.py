@@ -147,7 +147,7 @@ class _Batch:
         return norms_distance(seen, settings.statistics, settings.slack, settings.emphasis)
 
     def _led_back(self, loss: Tensor) -> list[Tensor]:
-        return list(torch.autograd.grad(loss, self._numbers))
+        return list(torch.autograd.grad(loss, self._numbers, materialize_grads=True))
 
     def _run(self, part: slice, moved: Move) -> tuple[NormInputs, Tensor]:
         """What the norms see of some examples, and these examples' share of all other terms of the loss."""
@@ -183,8 +183,8 @@ def _cosine(rate: float, share: float) -> float:
 
 
 def _move(numbers: Tensor, shifts: Sequence[int], flip: bool) -> Tensor:
-    """All examples shifted along their last dimensions, around the edges; images and volumes mirrored left to right."""
-    places = range(2, numbers.dim())
+    """All examples shifted along up to three dimensions of space, around the edges; images and volumes mirrored too."""
+    places = range(2, min(numbers.dim(), 2 + len(shifts)))
     moved = numbers.roll([shifts[place - 2] for place in places], tuple(places)) if len(places) else numbers
     return moved.flip(-1) if flip and numbers.dim() >= _OF_IMAGES else moved
 

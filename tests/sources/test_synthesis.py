@@ -252,3 +252,24 @@ def test_inputs_are_made_on_the_scale_that_the_network_was_trained_on(mean: floa
     (made,) = synthetic_inputs(model, data[:1], settings=FEW, seed=0)
     assert float(made.mean()) == pytest.approx(mean, abs=deviation)
     assert float(made.std()) == pytest.approx(deviation, rel=0.5)
+
+
+def test_what_no_norm_depends_on_stays_noise() -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = small_networks.vectors()
+
+        def forward(self, x: Tensor, other: Tensor) -> list[Tensor]:
+            return [self.inner(x), other.exp()]
+
+    example = (torch.zeros(1, 7), torch.zeros(1, 2, 3, 2, 3, 2))
+    settings = FEW.model_copy(update={"smoothness": 0.0, "jitter": 1, "flips": True})
+    ((moved, other),) = synthetic_inputs(Beside(), example, settings=settings, seed=0)
+    noise = InputForm.of(example).noise(64, torch.Generator().manual_seed(0))
+    assert other.shape == (64, 2, 3, 2, 3, 2)
+    assert (
+        float((other - other.mean()).div(other.std()).sub((noise[1] - noise[1].mean()) / noise[1].std()).abs().max())
+        < 1e-4
+    )
+    assert moved.shape == (64, 7)
