@@ -203,7 +203,7 @@ def show(
     if costs := layer_cost_rows(study, row):
         shown["layer_costs"] = costs
     if format is OutputFormat.TABLE:
-        print_trial(shown)
+        print_trial(shown, study)
         typer.echo(not_faster(shown.get("ratios", {})), nl=False)
     else:
         print_rows([shown], format)
