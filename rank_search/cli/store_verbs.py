@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rank_search.artifacts import artifacts_at
+from rank_search.cli.aside import say
 from rank_search.cli.front_table import print_front
 from rank_search.cli.output import OutputFormat, Row, print_rows
 from rank_search.cli.parameters import FormatOption, NameArgument, StoreArgument, ToleranceOption, TrialArgument
@@ -141,6 +142,7 @@ def front(
         print_rows(shown, format, f"front of {name}", empty=empty)
         if empty and format is not OutputFormat.TABLE:
             typer.echo(empty, err=True)
+    _say_signal(study, format)
     if knee and rows:
         typer.echo(rows.knee_in_words(tolerance), err=True)
 
@@ -209,6 +211,12 @@ def show(
         print_rows([shown], format)
 
 
+def _say_signal(study: StudyRecord, format: OutputFormat) -> None:
+    """Of a study whose model stands for one signal: that nothing of it was kept for a test."""
+    if study.signal_in_words and format is OutputFormat.TABLE:
+        say(study.signal_in_words)
+
+
 def check(store: StoreArgument, name: NameArgument, format: FormatOption = OutputFormat.TABLE) -> None:
     """Recompute the front by brute force and verify every row and every artifact; exit with 1 if anything is wrong.
 
@@ -220,6 +228,7 @@ def check(store: StoreArgument, name: NameArgument, format: FormatOption = Outpu
         study = opened.study(name)
         problems = opened.check(study, artifacts_at(study.artifacts, artifact_folder(store, study.folder)))
         count = len(opened.trials(study))
+    _say_signal(study, format)
     fine = f"{count} trials, their front and its artifacts are as they should be"
     print_rows([{"problem": problem} for problem in problems], format, f"check of {name}", empty=fine)
     if problems:

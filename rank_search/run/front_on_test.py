@@ -60,6 +60,8 @@ def why_untested(front: Front, problem: Problem) -> str:
     left = [row for row in front if not on_test(row.measurements)]
     if not left or settings.test == "none":
         return ""
+    if problem.task.signal_samples() is not None:
+        return ""
     if not has_test(problem.task):
         return "The task has no test data: nothing is reported but the selection data, which the search has seen."
     why = (

@@ -24,9 +24,9 @@ from rank_search.point import Choice
 from rank_search.priors import AxisPrior, numbers_of
 from rank_search.run.preparation import Prepared, with_forms
 from rank_search.search import SearchSettings
-from rank_search.store import CODE, EXAMPLES, LAYER_COSTS, PriorRow, Store, StudyRecord, artifact_folder, locate
+from rank_search.store import CODE, EXAMPLES, LAYER_COSTS, SIGNAL, PriorRow, Store, StudyRecord, artifact_folder, locate
 from rank_search.study import Problem, Study, beside, relative_part, task_code
-from rank_search.tasks import selection_examples
+from rank_search.tasks import Task, selection_examples, task_errors
 from rank_search.training import check_test
 from rank_search.trials import TrialContext, dense_measurements, form_ratio
 
@@ -112,10 +112,20 @@ def _measured(record: StudyRecord, workbench: TrialContext, search: SearchSettin
     return replace(
         record,
         dense=dense,
-        space={**record.space, EXAMPLES: selection_examples(workbench.task)},
+        space={**record.space, EXAMPLES: selection_examples(workbench.task), **_signal(workbench.task)},
         ideal=dict(zip(record.objective_names, box.ideal, strict=True)),
         reference_point=dict(zip(record.objective_names, box.reference, strict=True)),
     )
+
+
+def _signal(task: Task) -> dict[str, Any]:
+    """Of a task whose model stands for one signal: its samples, and what others reach on it."""
+    with task_errors("signal_samples() or reference_curves()"):
+        samples = task.signal_samples()
+        if samples is None:
+            return {}
+        curves = {name: [dict(point) for point in curve] for name, curve in task.reference_curves().items()}
+    return {SIGNAL: {"samples": samples, "curves": curves}}
 
 
 def _timed(prepared: Prepared, workbench: TrialContext) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from rank_search.tasks.randomness import seeded
 Batch = Any
 """What a task's iterables yield; only the task itself looks inside."""
 
-MEASURED_HERE: Final = ("params", "macs", "bits", "nonzeros", "latency", "latency_ratio")
+MEASURED_HERE: Final = ("params", "macs", "bits", "bits_per_sample", "nonzeros", "latency", "latency_ratio")
 """Measurements that every trial has; a task must not use these names."""
 
 
@@ -86,6 +86,21 @@ class Task(ABC):
         the model. They are the same in every process.
         """
         return (self.example(),)
+
+    def signal_samples(self) -> int | None:
+        """How many samples (pixels, times) the one signal has that the model stands for; None: it answers on data.
+
+        May be written, for a representation (see `rank_search.Representation`). Then trials measure `bits_per_sample`,
+        and the store says that the whole signal is what is trained on, selected by and reported of.
+        """
+        return None
+
+    def reference_curves(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
+        """Measurements that others reach on the same data, by name, in order; asked for once, when a study begins.
+
+        May be written: the report draws each as a curve beside the front.
+        """
+        return {}
 
     def mask(self, batch: Batch) -> Tensor | None:
         """Which positions of a batch are inputs, batch × length: zero or false where they are padding.

@@ -21,7 +21,7 @@ ROWS = (  # from the cellar to the roof: a room imports what lies in a lower row
     ("point",),
     ("layers", "coding", "artifacts", "pareto"),
     ("priors", "tasks", "testing"),
-    ("quantization",),
+    ("quantization", "representations"),
     ("options",),
     ("training",),
     ("search", "trials", "store"),
@@ -40,6 +40,7 @@ LIBRARIES: dict[str, set[str]] = {
     "priors": {"torch", "numpy", "scipy", "safetensors"},
     "tasks": {"torch"},
     "testing": {"torch", "pytest"},
+    "representations": {"torch", "numpy", "PIL"},
     "options": {"numpy", "pandas"},
     "quantization": {"torch", "numpy"},
     "training": {"torch"},
@@ -68,7 +69,22 @@ ONLY_IN = {  # a library that some files of a room may import
 
 
 PUBLIC = {
-    "testing": ("GEOMETRIES", "FactorizationLaws", "LawResult", "LayerKindLaws", "check_factorization", "check_law")
+    "representations": (
+        "FeatureGrid",
+        "Fourier",
+        "Signal",
+        "Sine",
+        "codec_curves",
+        "coordinates",
+        "fourier",
+        "grid",
+        "psnr",
+        "read_signal",
+        "render",
+        "siren",
+        "trained_once",
+    ),
+    "testing": ("GEOMETRIES", "FactorizationLaws", "LawResult", "LayerKindLaws", "check_factorization", "check_law"),
 }
 
 
