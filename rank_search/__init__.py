@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from rank_search.layers import Axis, Bases, Factorization, Layer, ModelLayer, ModelLayers, layers
     from rank_search.options import Allocation, Option, OptionTable, allocate, factorize, options
     from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
+    from rank_search.representations import Representation
     from rank_search.run import Compressed, Confirmation, Confirmed, Result, compress, confirm, run_study
     from rank_search.store import Front, Store, TrialRow
     from rank_search.study import Study, load_study, without_data
     from rank_search.tasks import AgreementTask, LanguageModel, Supervised, Task
 
-_CALLED: Final = ("layers", "options")
-"""Packages that are functions, too: importing one puts it in here under its name."""
+_PACKAGES: Final = ("layers", "options", "representations")
+"""Shown whole (two of them are functions, too): importing one puts it in here under its name."""
 
 _HOMES: Final = {
     "rank_search.coding": ("decode",),
@@ -52,6 +53,7 @@ _HOMES: Final = {
     "rank_search.layers": ("Axis", "Bases", "Factorization", "Layer", "ModelLayer", "ModelLayers"),
     "rank_search.options": ("Allocation", "Option", "OptionTable", "allocate", "factorize"),
     "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
+    "rank_search.representations": ("Representation",),
     "rank_search.run.runner": ("Result", "run_study"),
     "rank_search.study": ("Study", "load_study", "without_data"),
     "rank_search.tasks": ("AgreementTask", "LanguageModel", "Supervised", "Task"),
@@ -80,6 +82,7 @@ __all__ = [
     "PackedModel",
     "Point",
     "RankSearchError",
+    "Representation",
     "Result",
     "State",
     "Store",
@@ -100,6 +103,7 @@ __all__ = [
     "options",
     "pack_model",
     "pack_trial",
+    "representations",
     "run_study",
     "unpack_file",
     "without_data",
@@ -107,7 +111,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _CALLED:
+    if name in _PACKAGES:
         return importlib.import_module(f"rank_search.{name}")
     for home, names in _HOMES.items():
         if name in names:

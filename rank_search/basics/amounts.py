@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from rank_search.errors import QueryError
 
-COSTS: Final = ("params", "macs", "bits", "nonzeros", "latency", "latency_ratio")
+COSTS: Final = ("params", "macs", "bits", "bits_per_sample", "nonzeros", "latency", "latency_ratio")
 """Measurements of what a model costs; every trial has the first four."""
 
 _SUFFIXES: Final[Mapping[str, float]] = {"": 1.0, "%": 0.01, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rank_search.artifacts import artifacts_at
+from rank_search.cli.aside import say
 from rank_search.cli.front_table import print_front
 from rank_search.cli.output import OutputFormat, Row, print_rows
 from rank_search.cli.parameters import FormatOption, NameArgument, StoreArgument, ToleranceOption, TrialArgument
@@ -140,6 +141,7 @@ def front(
         print_rows(_shown(chosen, study), format, f"front of {name}", empty=empty)
         if empty and format is not OutputFormat.TABLE:
             typer.echo(empty, err=True)
+    _say_signal(study, format)
     if knee and rows:
         typer.echo(rows.knee_in_words(tolerance), err=True)
 
@@ -211,12 +213,18 @@ def show(
     if costs := layer_cost_rows(study, row):
         shown["layer_costs"] = costs
     if format is OutputFormat.TABLE:
-        print_trial(shown)
+        print_trial(shown, study)
         for name, meant in study.meanings.items():
             typer.echo(f"{name}: {meant}")
         typer.echo(not_faster(shown.get("ratios", {})), nl=False)
     else:
         print_rows([shown], format)
+
+
+def _say_signal(study: StudyRecord, format: OutputFormat) -> None:
+    """Of a study whose model stands for one signal: that nothing of it was kept for a test."""
+    if study.signal_in_words and format is OutputFormat.TABLE:
+        say(study.signal_in_words)
 
 
 def check(store: StoreArgument, name: NameArgument, format: FormatOption = OutputFormat.TABLE) -> None:
@@ -230,6 +238,7 @@ def check(store: StoreArgument, name: NameArgument, format: FormatOption = Outpu
         study = opened.study(name)
         problems = opened.check(study, artifacts_at(study.artifacts, artifact_folder(store, study.folder)))
         count = len(opened.trials(study))
+    _say_signal(study, format)
     fine = f"{count} trials, their front and its artifacts are as they should be"
     print_rows([{"problem": problem} for problem in problems], format, f"check of {name}", empty=fine)
     if problems:

@@ -108,8 +108,8 @@ def long_row(row: TrialRow, dense: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def print_trial(shown: dict[str, Any]) -> None:
-    """One trial as tables."""
+def print_trial(shown: dict[str, Any], study: StudyRecord) -> None:
+    """One trial as tables; a ratio says how many times better than the dense model's a measurement is."""
     layers, measurements, dense, earlier = (shown.pop(key) for key in ("layers", "measurements", "dense", "earlier"))
     bars, costs, asked = (shown.pop(key, {}) for key in ("plus_minus", "layer_costs", "asked"))
     print_rows([{"field": key, "value": value} for key, value in _pairs(shown)], OutputFormat.TABLE, "trial")
@@ -119,7 +119,7 @@ def print_trial(shown: dict[str, Any]) -> None:
             "value": value,
             **({"±": bars.get(key)} if bars else {}),
             "dense": dense.get(key),
-            "ratio": _ratio(dense.get(key), value),
+            "ratio": _times_better(study, key, dense.get(key), value),
         }
         for key, value in measurements.items()
     ]
@@ -161,6 +161,13 @@ def _pairs(shown: dict[str, Any]) -> list[tuple[str, Any]]:
 
 def _ratio(dense: float | None, value: float) -> float | None:
     return dense / value if dense is not None and value else None
+
+
+def _times_better(study: StudyRecord, name: str, dense: float | None, value: float) -> float | None:
+    """How many times less than the dense model's; how many times more where more is better."""
+    if dense is not None and study.objective(name).direction == "maximize":
+        return _ratio(value, dense)
+    return _ratio(dense, value)
 
 
 def _became(asked: dict[str, Any] | str, choice: dict[str, Any] | str) -> dict[str, Any]:

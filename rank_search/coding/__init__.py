@@ -5,10 +5,12 @@ from __future__ import annotations
 from rank_search.coding.grid import STEPS_PER_OCTAVE, Grid, harmonics
 from rank_search.coding.payload import decode, encode
 from rank_search.coding.tensors import from_safetensors, own_copies, to_safetensors
+from rank_search.coding.varint import Wire
 
 __all__ = [
     "STEPS_PER_OCTAVE",
     "Grid",
+    "Wire",
     "decode",
     "encode",
     "from_safetensors",

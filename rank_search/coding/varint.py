@@ -14,16 +14,18 @@ class Wire:
         self._data, self._place = bytearray(data), 0
 
     def written(self) -> bytes:
+        """All bytes so far."""
         return bytes(self._data)
 
     def put(self, number: int) -> None:
+        """A number from 0 on, as a varint."""
         while number > 0x7F:
             self._data.append(number & 0x7F | 0x80)
             number >>= 7
         self._data.append(number)
 
     def put_signed(self, number: int) -> None:
-        """0, −1, 1, −2, … as 0, 1, 2, 3, …"""
+        """A number of either sign: 0, −1, 1, −2, … as 0, 1, 2, 3, and so on."""
         self.put(2 * number if number >= 0 else -2 * number - 1)
 
     def put_bytes(self, data: bytes) -> None:
@@ -47,7 +49,11 @@ class Wire:
                 return number
 
     def get_signed(self, least: int, most: int) -> int:
-        """A number from `least` to `most`."""
+        """A number from `least` to `most`.
+
+        Raises:
+            ValueError: it is another, or the bytes end.
+        """
         half, odd = divmod(self.get(), 2)
         number = -half - 1 if odd else half
         if not least <= number <= most:

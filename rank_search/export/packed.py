@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def pack_trial(
         check_measurements(problem, decoded, row)
         Beside.of(model, written.model(sys.maxsize), sizes).check(example, problem.task)
         publish(temporary / path.name, path)
-    return written
+    return replace(written, manifest={**manifest, **packed.manifest})
 
 
 def pack_module(

@@ -16,7 +16,7 @@ from rank_search.options.fits import error_between
 from rank_search.options.fitted import factorize
 from rank_search.options.form_speeds import Forms
 from rank_search.options.form_timing import measure_forms
-from rank_search.options.grouping import build_groups
+from rank_search.options.grouping import build_groups, possible_groups
 from rank_search.options.in_order import factorize_in_order
 from rank_search.options.knapsack import pick
 from rank_search.options.of_model import fits_of, measured_table, options, stored_bits
@@ -52,6 +52,7 @@ __all__ = [
     "normalized",
     "options",
     "pick",
+    "possible_groups",
     "spread",
     "stored_bits",
     "sweep",

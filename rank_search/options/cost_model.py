@@ -12,7 +12,7 @@ from rank_search.options.form_speeds import Forms
 from rank_search.point import Choice, Point
 
 OF_MACS: Final = frozenset({"macs", "latency", "latency_ratio"})
-OF_STORED: Final = frozenset({"bits", "nonzeros"})
+OF_STORED: Final = frozenset({"bits", "bits_per_sample", "nonzeros"})
 OF_PARAMS: Final = OF_STORED | {"params"}
 """Measurements that MACs, that the numbers of a trained model, and that parameters stand for before training."""
 

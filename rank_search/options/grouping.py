@@ -31,6 +31,27 @@ def build_groups(
     Raises:
         LayerError: tied layers have no factorization in common, or no layer has any.
     """
+    if not (found := possible_groups(layers, plugins, ties, choices, priors)):
+        raise LayerError(
+            f"None of the {len(layers)} layers can be factorized: {', '.join(plugins) or 'no factorization'} is not "
+            "allowed for, or does not apply to, any of them. Allow other factorizations, or include more layers "
+            "([layers])."
+        )
+    return found
+
+
+def possible_groups(
+    layers: Mapping[str, Layer],
+    plugins: Plugins,
+    ties: Mapping[str, Sequence[str]] | None = None,
+    choices: Mapping[str, Sequence[str]] | None = None,
+    priors: Priors | None = None,
+) -> tuple[Group, ...]:
+    """The same, none where no layer can be factorized.
+
+    Raises:
+        LayerError: tied layers have no factorization in common.
+    """
     found = []
     for name, members in (ties or {layer: (layer,) for layer in layers}).items():
         allowed = [plugins if choices is None else choices[member] for member in members]
@@ -43,12 +64,6 @@ def build_groups(
                 f"No factorization is allowed for, and applies to, all of the tied layers {', '.join(members)}. "
                 "Tied layers share one. Untie them, or allow another factorization ([layers])."
             )
-    if not found:
-        raise LayerError(
-            f"None of the {len(layers)} layers can be factorized: {', '.join(plugins) or 'no factorization'} is not "
-            "allowed for, or does not apply to, any of them. Allow other factorizations, or include more layers "
-            "([layers])."
-        )
     return tuple(found)
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rank_search.quantization.post_training import PostTrainingQuantizer, RoundedModel
     from rank_search.quantization.quant_specs import component_modes, latents, weight_count
     from rank_search.quantization.quantizer import Quantizer
+    from rank_search.quantization.rounded import put
+    from rank_search.quantization.rounding import step_for
+    from rank_search.quantization.sensitivity import felt_by_parameter
     from rank_search.quantization.settings import CodingSettings, RoundingKind
 
 _HOMES: Final = {
@@ -31,10 +34,13 @@ _HOMES: Final = {
     "batch_statistics": "batchnorm",
     "canonize": "batchnorm",
     "component_modes": "quant_specs",
+    "felt_by_parameter": "sensitivity",
     "latents": "quant_specs",
     "learning_norms": "batchnorm",
+    "put": "rounded",
     "reestimate_batchnorm": "batchnorm",
     "reestimate_on": "batchnorm",
+    "step_for": "rounding",
     "task_inputs": "inputs",
     "weight_count": "quant_specs",
 }
@@ -49,10 +55,13 @@ __all__ = [
     "batch_statistics",
     "canonize",
     "component_modes",
+    "felt_by_parameter",
     "latents",
     "learning_norms",
+    "put",
     "reestimate_batchnorm",
     "reestimate_on",
+    "step_for",
     "task_inputs",
     "weight_count",
 ]

@@ -83,6 +83,15 @@ def sensitivity(
     return _unknown(model, layers, trouble)
 
 
+def felt_by_parameter(model: nn.Module, feed: Feed, batches: Iterable[Batch]) -> Mapping[str, float]:
+    """What a squared error of one in one number of each parameter does to the outputs: see `sensitivity`.
+
+    Raises:
+        TaskError: the model gives no tensor, or its outputs are all zero.
+    """
+    return sensitivity(model, (), feed, batches).parameters
+
+
 def _differentiated(
     model: nn.Module,
     layers: Sequence[str],

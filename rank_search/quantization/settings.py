@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 GroupingKind = Literal["kind", "tensor"]
 StepsKind = Literal["tensor", "channel", "component", "frequency"]
 PriorKind = Literal["laplace", "logistic", "density"]
-RoundingKind = Literal["nearest", "rate"]
+RoundingKind = Literal["nearest", "rate", "grid"]
 
 
 class CodingSettings(BaseModel):
@@ -43,5 +43,8 @@ class CodingSettings(BaseModel):
         default="nearest",
         description="Of the trained weights: `nearest`, as in training; or `rate`: a weight may go to its other "
         "neighbour where that saves more bits than it costs of the loss, by its squared gradients on some training "
-        "batches. Kept only if the loss on these batches, with the price of bits, falls.",
+        "batches. Kept only if the loss on these batches, with the price of bits, falls. `grid`: of a grid of steps "
+        "for weights and for biases, after training, the one of least loss on some training batches + price of the "
+        "coded bits; the trained steps if they are no worse, and for a model without factors also the weights from "
+        "before the penalty. For networks of some thousand weights.",
     )

@@ -87,6 +87,7 @@ def contents(store: Store, location: str, name: str, options: ReportOptions | No
         "knee_in_words": trials.front.knee_in_words(tolerance),
         "without_front": "" if trials.front else study.without_front(Counter(row.state for row in trials.rows)),
         "references": [{"name": each.name, "values": each.absolute(study.dense)} for each in references],
+        "curves": [_curve(name, points) for name, points in study.reference_curves.items()],
         "convergence": convergence_data(study, trials.rows, _sampler(study), tolerance),
         "importance": {
             name: [asdict(each) for each in found]
@@ -126,6 +127,7 @@ def _study(study: StudyRecord, trials: _Trials, location: str, made: datetime) -
         "states": dict(Counter(str(row.state) for row in trained)),
         "cuts": len(trials.rows) - len(trained),
         "members": len(trials.front),
+        "signal": study.signal_in_words,
     }
 
 
@@ -158,6 +160,12 @@ def _bars(study: StudyRecord, rows: Sequence[TrialRow]) -> Json:
     found = [study.error_bars(row.measurements) for row in rows]
     names = sorted({name for bars in found for name in bars})
     return {name: _shortened(bars.get(name) for bars in found) for name in names}
+
+
+def _curve(name: str, points: Sequence[Mapping[str, float]]) -> Json:
+    """What others reach: a column for each measurement that all of its points have."""
+    names = sorted(set.intersection(*(set(point) for point in points))) if points else []
+    return {"name": name, "values": {each: _shortened(point[each] for point in points) for each in names}}
 
 
 def _spectrum(spectrum: SpectrumChart) -> Json:

@@ -61,6 +61,8 @@ def why_untested(front: Front, problem: Problem) -> str:
     left = [row for row in front if not on_test(row.measurements)]
     if not left or settings.test == "none":
         return ""
+    if problem.task.signal_samples() is not None:
+        return ""
     if not has_test(problem.task):
         if problem.task.keeps_statistics():
             return "There is no real data to test on: all that is reported was measured without any, by the search."

@@ -29,6 +29,7 @@ from rank_search.store import (
     EXAMPLES,
     LAYER_COSTS,
     MEANINGS,
+    SIGNAL,
     PriorRow,
     Store,
     StudyRecord,
@@ -42,6 +43,7 @@ from rank_search.tasks import (
     WORST_LAYER_ERROR,
     AgreementTask,
     LayerErrorTask,
+    Task,
     selection_examples,
     task_errors,
 )
@@ -146,10 +148,21 @@ def _measured(
             **record.space,
             EXAMPLES: selection_examples(workbench.task),
             MEANINGS: meanings,
+            **_signal(workbench.task),
         },
         ideal=dict(zip(record.objective_names, box.ideal, strict=True)),
         reference_point=dict(zip(record.objective_names, box.reference, strict=True)),
     )
+
+
+def _signal(task: Task) -> dict[str, Any]:
+    """Of a task whose model stands for one signal: its samples, and what others reach on it."""
+    with task_errors("signal_samples() or reference_curves()"):
+        samples = task.signal_samples()
+        if samples is None:
+            return {}
+        curves = {name: [dict(point) for point in curve] for name, curve in task.reference_curves().items()}
+    return {SIGNAL: {"samples": samples, "curves": curves}}
 
 
 def _timed(prepared: Prepared, workbench: TrialContext) -> dict[str, Any]:

@@ -184,7 +184,8 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     Raises:
         TaskError, PluginError, StudyFileError: whichever of them cannot be used.
     """
-    problem.inventory.require_layers()
+    if not problem.study.search.entropy.is_on:
+        problem.inventory.require_layers()
     study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
     batches = calibration_batches(problem)
     moments = layer_moments(problem, batches)
@@ -193,7 +194,8 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     priors = reader(problem, bases)
     space = build_space(layers, plugins, priors, study.search, problem.groups, problem.choices)
     costs = CostModel(layers, plugins, problem.inventory.rest, asked=study.search.asked)
-    options = option_table(problem, space.groups, bases, batches) if study.search.uses_options else None
+    measured = study.search.uses_options and space.groups
+    options = option_table(problem, space.groups, bases, batches) if measured else None
     seeds = tuple(seed_points(space, costs, study.search, options))
     require_possible(study.search.constraints, space, costs, seeds)
     return Prepared(problem, priors, space, costs, seeds, bases, moments, batches, options)

@@ -12,7 +12,7 @@ from rank_search.search.kept_dense import kept_dense
 from rank_search.search.kept_shares import KeptShares
 from rank_search.search.optuna_searcher import OptunaSearcher
 from rank_search.search.rungs import Rungs, require_rungs_fit
-from rank_search.search.samplers import AUTO, BOLACO
+from rank_search.search.samplers import AUTO, BOLACO, TPE
 from rank_search.search.searcher import Searcher
 from rank_search.search.seeds import Seed, seed_points
 from rank_search.search.settings import KEPT, PYTHON, SearchSettings
@@ -26,6 +26,7 @@ __all__ = [
     "COUNTED",
     "KEPT",
     "PYTHON",
+    "TPE",
     "AutoSearcher",
     "FixedPoints",
     "KeptShares",

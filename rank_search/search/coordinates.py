@@ -23,7 +23,7 @@ def coordinates(space: Space) -> dict[str, BaseDistribution]:
 
     Ranks are floats here, because a Gaussian process is ten times slower on whole numbers.
     """
-    found: dict[str, BaseDistribution] = {WEAKENING: FloatDistribution(*space.weakening)}
+    found: dict[str, BaseDistribution] = {WEAKENING: FloatDistribution(*space.weakening)} if space.groups else {}
     for group in space.groups:
         found[group.factorization] = CategoricalDistribution(group.choices)
         for name in group.multipliers:
@@ -88,7 +88,7 @@ def coordinates_of(space: Space, point: Point) -> dict[str, str | float]:
     clipped and no tied layers disagree, `point_at` gives the same values back.
     """
     weakening = _weakening(space, point)
-    params: dict[str, str | float] = {WEAKENING: weakening}
+    params: dict[str, str | float] = {WEAKENING: weakening} if space.groups else {}
     for group in space.groups:
         params[group.factorization] = _factorization(group, point)
         wanted = _multipliers(group, point, weakening)

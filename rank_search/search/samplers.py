@@ -62,6 +62,7 @@ AUTO: Final = "auto"
 """The sampler that is not Optuna's: see `rank_search.search.auto`."""
 
 RANDOM: Final = "random"
+TPE: Final = "tpe"
 
 NAMES: Final = (AUTO, *SAMPLERS)
 

@@ -220,7 +220,10 @@ class SearchSettings(BaseModel):
     entropy: StrengthSetting = Field(
         default=Strength(),
         description='Strength of the entropy penalty on quantized factors: "off", a number, or a range '
-        "{low, high} to search.",
+        "{low, high} to search. It is the loss that one bit for each weight of the dense model is worth, so that its "
+        "useful range has the scale of the task's loss: about the least to the largest increase of the loss that a "
+        "smaller file is worth. With a cross-entropy, or a squared error as a share of the targets' variance, that is "
+        "0.01 to 1; with a squared error in other units, so much times their variance.",
     )
     sparsity: StrengthSetting = Field(
         default=Strength(),

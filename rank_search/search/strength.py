@@ -46,6 +46,10 @@ class Strength:
         )
 
     @property
+    def is_on(self) -> bool:
+        return self.high > 0
+
+    @property
     def searched(self) -> bool:
         return self.low < self.high
 

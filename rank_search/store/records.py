@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,6 +23,9 @@ EXAMPLES: Final = "selection_examples"
 
 MEANINGS: Final = "meanings"
 """Where the space keeps what the task's measurements are, in words."""
+
+SIGNAL: Final = "signal"
+"""Where the space keeps, of a study whose model stands for one signal, its samples and what others reach on it."""
 
 LAYER_COSTS: Final = "layer_costs"
 """Where the space keeps what each layer costs as it is, and a trial's sampler what its choices cost."""
@@ -152,6 +155,23 @@ class StudyRecord:
     def objectives_in_words(self) -> Mapping[str, str]:
         """The same of the objectives alone."""
         return {name: self.meanings[name] for name in self.objective_names if name in self.meanings}
+
+    @property
+    def signal_in_words(self) -> str:
+        """What the measurements are of, where the model stands for one signal; empty where it answers on data."""
+        found = self.space.get(SIGNAL)
+        if not found:
+            return ""
+        return (
+            f"The model stands for one signal of {found['samples']:,} samples: all of it is trained on, selected by "
+            "and measured here, and there is no other data to be tested on."
+        )
+
+    @property
+    def reference_curves(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
+        """Measurements that others reach on the same signal, by name."""
+        found: Mapping[str, Sequence[Mapping[str, float]]] = (self.space.get(SIGNAL) or {}).get("curves", {})
+        return found
 
     @property
     def layer_costs(self) -> Mapping[str, Mapping[str, int]]:

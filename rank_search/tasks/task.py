@@ -20,7 +20,7 @@ from rank_search.tasks.randomness import seeded
 Batch = Any
 """What a task's iterables yield; only the task itself looks inside."""
 
-MEASURED_HERE: Final = ("params", "macs", "bits", "nonzeros", "latency", "latency_ratio")
+MEASURED_HERE: Final = ("params", "macs", "bits", "bits_per_sample", "nonzeros", "latency", "latency_ratio")
 """Measurements that every trial has; a task must not use these names."""
 
 
@@ -109,6 +109,21 @@ class Task(ABC):
         """What its measurements are, in words, by name; a study keeps them, and its front and report say them.
 
         May be written, for measurements whose name does not say it all.
+        """
+        return {}
+
+    def signal_samples(self) -> int | None:
+        """How many samples (pixels, times) the one signal has that the model stands for; None: it answers on data.
+
+        May be written, for a representation (see `rank_search.Representation`). Then trials measure `bits_per_sample`,
+        and the store says that the whole signal is what is trained on, selected by and reported of.
+        """
+        return None
+
+    def reference_curves(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
+        """Measurements that others reach on the same data, by name, in order; asked for once, when a study begins.
+
+        May be written: the report draws each as a curve beside the front.
         """
         return {}
 

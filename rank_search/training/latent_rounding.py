@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -13,6 +14,7 @@ from rank_search.coding import Grid
 from rank_search.quantization import Quantizer, RoundingKind, batch_statistics, latents
 from rank_search.tasks import Batch, Task, checked_batches, task_loss
 from rank_search.training.fine_tuning import EntropyPenalty
+from rank_search.training.step_grid import round_to_best_steps
 
 _BATCHES: Final = 16
 _PRICES: Final = tuple(4.0**-power for power in range(5, 12))
@@ -22,11 +24,24 @@ factor near the size of a batch or more, which the loss itself has to tell."""
 Whole = dict[str, Tensor]
 
 
-def round_latents(task: Task, model: nn.Module, entropy: EntropyPenalty, kind: RoundingKind) -> dict[str, Grid]:
-    """Round all latents of a model in place to the grids of its quantizer, which are returned."""
+def round_latents(
+    task: Task,
+    model: nn.Module,
+    entropy: EntropyPenalty,
+    kind: RoundingKind,
+    untrained: Mapping[str, Tensor] | None = None,
+) -> dict[str, Grid]:
+    """Round all latents of a model in place to the grids of its quantizer, or to better ones, which are returned.
+
+    Args:
+        untrained: the state before training, if that is worth coding by itself; looked at for `grid` alone.
+    """
     tensors, quantizer = latents(model), entropy.quantizer
     if kind == "nearest":
         return quantizer.round_(tensors)
+    if kind == "grid":
+        rounded = partial(quantizer.round_, tensors)
+        return round_to_best_steps(task, model, rounded, untrained, _batches(task), entropy.weight)
     grids = quantizer.grids()
     exact = quantizer.exact(tensors)
     nearest = {name: numbers.round() for name, numbers in exact.items()}

@@ -17,7 +17,8 @@ def measure(task: Task, model: nn.Module, coded_bytes: int, examples: Sequence[E
     """All measurements of a model on the selection data; the model ends in eval mode.
 
     `params`, `nonzeros` and `macs` are counted (macs as the mean of the examples, or on the task's one), `bits` is
-    eight times the length of the coded model; the rest is what the task measures.
+    eight times the length of the coded model, `bits_per_sample` its share of the samples of the one signal that it
+    stands for, if it does; the rest is what the task measures.
 
     Raises:
         TaskError: the task's answers cannot be used.
@@ -27,9 +28,15 @@ def measure(task: Task, model: nn.Module, coded_bytes: int, examples: Sequence[E
     return measured | {
         "params": float(count_params(model)),
         "macs": float(mean_macs(model, examples or [task.example()])),
-        "bits": 8.0 * coded_bytes,
+        **coded_sizes(task, coded_bytes),
         "nonzeros": float(count_nonzeros(model)),
     }
+
+
+def coded_sizes(task: Task, coded_bytes: int) -> dict[str, float]:
+    """The bits of a coded model; for each sample, too, where it stands for one signal."""
+    bits, samples = 8.0 * coded_bytes, task.signal_samples()
+    return {"bits": bits} | ({} if samples is None else {"bits_per_sample": bits / samples})
 
 
 def test_measurements(task: Task, model: nn.Module) -> dict[str, float]:

@@ -41,7 +41,7 @@ from rank_search.trials.checkpoints import read_checkpoint
 from rank_search.trials.context import TrialContext, build
 from rank_search.trials.latency import LATENCY, LATENCY_RATIO, measure_latency, measure_latency_ratio
 from rank_search.trials.limits import memory_limited
-from rank_search.trials.measure import measure
+from rank_search.trials.measure import coded_sizes, measure
 from rank_search.trials.result_rows import row_of
 from rank_search.trials.settling import Settled, fold, layer_costs, settled, settled_costs
 
@@ -176,7 +176,8 @@ def _carry_out(
         return diverged
     is_full = epochs == context.training.epochs
     checkpoint = None if is_full else training.kept(**trial, epochs=epochs).to_bytes()
-    grids = _finished(context, model, effort, training)
+    untrained = None if _is_factorized(point) else _state(context.dense)
+    grids = _finished(context, model, effort, training, untrained)
     found = settled(model, Settled(point, _state(model), grids), context.round_to)
     result = replace(_settled_result(context, point, found), checkpoint=checkpoint)
     return replace(result, row=tuple(_row(context, found, result.measurements))) if is_full else result
@@ -213,14 +214,18 @@ def _result_of_cut(context: TrialContext, smaller: Settled) -> _Result | None:
 
 
 def _finished(
-    context: TrialContext, model: nn.Module, effort: FineTuning, training: Trainer
+    context: TrialContext,
+    model: nn.Module,
+    effort: FineTuning,
+    training: Trainer,
+    untrained: Mapping[str, Tensor] | None,
 ) -> Mapping[str, Grid] | None:
     """Ends the training: averaged, folded, rounded, with statistics taken again. Returned are the grids, if any."""
     changed, grids = training.settle(), None
     fold(model)
     drop_not_stored(model)
     if effort.entropy is not None:
-        grids = round_latents(context.task, model, effort.entropy, context.coding.rounding)
+        grids = round_latents(context.task, model, effort.entropy, context.coding.rounding, untrained)
     if changed or grids:
         _reestimate(context, model)
     if grids:
@@ -233,7 +238,7 @@ def _unchanged(context: TrialContext, point: Point) -> _Result:
     coded, measured = encode(_state(context.dense)), context.dense_measured
     if not measured:
         return _measured(context, point, coded)
-    return _Result(decode(coded), coded, {**measured, "bits": 8.0 * len(coded)})
+    return _Result(decode(coded), coded, {**measured, **coded_sizes(context.task, len(coded))})
 
 
 def _is_factorized(point: Point) -> bool:

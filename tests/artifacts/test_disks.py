@@ -84,7 +84,7 @@ def _rows(weight: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_packed_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
-    packed = Packed({"graph": {}}, encode({"a": torch.arange(30.0)}))
+    packed = Packed({"graph": {"nodes": []}}, encode({"a": torch.arange(30.0)}))
 
     def pack(folder: Path) -> None:
         with made_whole(folder / "model.rsz") as temporary:

@@ -37,7 +37,7 @@ def test_every_public_name_loads() -> None:
 def test_a_public_name_that_is_a_room_can_be_called_whatever_was_imported_before() -> None:
     """Importing a room puts it in the place of any function of its name: so the room itself is the function."""
     modules = {path.stem for path in (ROOT / "rank_search").iterdir()}
-    called = modules & set(rank_search.__all__)
+    called = (modules & set(rank_search.__all__)) - {"representations"}  # shown whole, and no function's name
     assert called == {"layers", "options"}
     for name in called:
         room = importlib.import_module(f"rank_search.{name}")

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 import rank_search as rs
-from rank_search.coding import encode
+from rank_search.coding import Wire, encode
 from rank_search.errors import ExportError
+from rank_search.export import short_manifest
 from rank_search.export.graph import to_json
 from rank_search.export.packed_file import MAGIC, PREAMBLE, Packed, read_packed, write_packed
 from rank_search.export.tracing import trace
@@ -45,8 +46,9 @@ def test_every_member_is_packed_loaded_and_unpacked(small: Small, tmp_path: Path
         assert 8 * len(packed.payload) == shown["measurements"]["bits"]
         assert sum(packed.sizes().values()) == path.stat().st_size
         assert f"payload {len(packed.payload):,}" in answer.out
-        assert "preamble 36" in answer.out
-        assert packed.manifest["measurements"] == shown["measurements"]
+        assert "preamble 1" in answer.out
+        assert "verified: bits" in answer.out
+        assert (packed.manifest["study"], packed.manifest["trial"]) == ("stripes", row["trial"])
         assert error_of(rs.load(path), small) == shown["measurements"]["error"]
         command.fine("unpack", path, "-o", folder)
         assert error_of(rs.load(folder), small) == shown["measurements"]["error"]
@@ -117,6 +119,12 @@ def test_a_golden_file_of_version_1_stays_readable() -> None:
     assert torch.allclose(rs.load(path)(torch.ones(1, 4)), torch.tensor(GOLDEN), atol=1e-6)
 
 
+def test_a_golden_file_of_version_2_stays_readable() -> None:
+    path = Path(__file__).parent / "golden" / "linear-2.rsz"
+    assert read_packed(path).payload[:4] == b"RSC2"
+    assert torch.allclose(rs.load(path)(BATCH), network()(BATCH))
+
+
 @given(data=st.data())
 @settings(max_examples=200, deadline=None)
 def test_one_wrong_bit_is_noticed(whole: bytes, place: Path, data: st.DataObject) -> None:
@@ -149,12 +157,27 @@ def packed_json(value: Any) -> bytes:
     return zlib.compress(json.dumps(value).encode())
 
 
+def second(manifest: object, payload: bytes = b"") -> bytes:
+    """A file of version 2 whose checksum holds, with any JSON as its manifest."""
+    deflater = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, short_manifest._DICTIONARY)
+    content = deflater.compress(json.dumps(manifest).encode()) + deflater.flush()
+    wire = Wire()
+    wire.put(len(content))
+    wire.put(len(payload))
+    rest = wire.written() + content + payload
+    return MAGIC[:4] + b"\x02" + struct.pack("<I", zlib.crc32(rest)) + rest
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         (b"", "Is it another file"),
         (b"PK" * 50, "Is it another file"),
-        (forged(b"", version=2), "version 2"),
+        (forged(b"", version=3), "version 3"),
+        (MAGIC[:4] + b"\x07" + bytes(20), "version 7"),
+        (MAGIC[:4] + b"\x02" + bytes(4) + b"\xff" * 20, "lengths cannot be read"),
+        (MAGIC[:4] + b"\x02" + bytes(4) + b"\xff\x7f\x00", "it says that it has at least"),
+        (second({"nothing": 1}), "no graph"),
         (forged(b"", lengths=(0, 1 << 60, 0)), "and has 36"),
         (forged(b"", lengths=((1 << 32) - 1, 0, 0)), "and has 36"),
         (forged(b"none"), "manifest cannot be read"),
@@ -170,12 +193,38 @@ def test_a_hostile_file_is_refused(content: bytes, complaint: str, place: Path) 
         rs.load(place)
 
 
-@pytest.mark.parametrize("graph", [{}, {"nodes": 3}, {"nodes": [{"op": "call", "name": "x", "target": "os.system"}]}])
-def test_a_graph_that_lies_is_refused(graph: dict[str, Any], place: Path) -> None:
-    place.unlink(missing_ok=True)
-    write_packed(Packed({"graph": graph}, parts().payload), place)
-    with pytest.raises(ExportError, match="damaged"):
+@pytest.mark.parametrize(
+    "graph",
+    [
+        3,
+        {},
+        {"nodes": 3},
+        {"nodes": [["0.weight"], [["5"]]]},
+        {"nodes": [["0.weight"], ["os.system", ["1"]], [["1"]]]},
+        {"nodes": [["no such tensor"], [["1"]]]},
+    ],
+)
+def test_a_graph_that_lies_is_refused(graph: object, place: Path) -> None:
+    place.write_bytes(second({"graph": graph}, parts().payload))
+    with pytest.raises(ExportError, match=r"damaged|operators that make tensors"):
         rs.load(place)
+
+
+def test_what_is_known_of_a_trial_is_left_out_of_a_small_file(tmp_path: Path) -> None:
+    about = {"measurements": {f"measured {number}": number / 7 for number in range(200)}, "study": "s", "trial": 3}
+    small, large = (encode({"0": torch.randn(size)}) for size in (40, 40_000))
+    for place, payload in enumerate((small, large)):
+        write_packed(Packed({**parts().manifest, **about}, payload), tmp_path / f"{place}")
+    first, second = (read_packed(tmp_path / name).manifest for name in "01")
+    assert (first["study"], first["trial"]) == ("s", 3)
+    assert "measurements" not in first
+    assert second["measurements"] == about["measurements"]
+
+
+def test_a_network_of_few_weights_is_in_a_file_of_few_bytes(tmp_path: Path) -> None:
+    rs.pack_model(network(), example=BATCH[:1], slope=1e-3).write(tmp_path / "small.rsz")
+    sizes = read_packed(tmp_path / "small.rsz").sizes()
+    assert sizes["preamble"] + sizes["manifest"] <= 110
 
 
 def test_weights_that_are_none_are_refused(place: Path) -> None:

@@ -76,6 +76,20 @@ function landmark(pair, name, values, marker, textposition) {
   }];
 }
 
+/** What others reach on the same signal: a curve, where it has both measurements. */
+function curve(pair, each, number) {
+  const [x, y] = [each.values[pair.x], each.values[pair.y]];
+  if (x === undefined || y === undefined) return [];
+  const dash = ["dash", "dot", "dashdot", "longdash"][number % 4];
+  const text = x.map((value, place) => `<b>${plain(each.name)}</b><br>${plain(pair.x)} ${short(value)}<br>${plain(pair.y)} ${short(y[place])}`);
+  return [
+    { type: "scatter", mode: "lines+markers", x, y, customdata: x.map(() => null), hovertext: text, hovertemplate: "%{hovertext}<extra></extra>",
+      line: { color: style("reference"), width: 1.3, dash }, marker: { color: style("reference"), size: 4 } },
+    { type: "scatter", mode: "text", x: x.slice(-1), y: y.slice(-1), text: [plain(middled(each.name, 24))], textposition: "bottom right",
+      customdata: [null], cliponaxis: false, hoverinfo: "skip", textfont: { color: style("reference") } },
+  ];
+}
+
 const marked = (pair) => (pair.front.length <= MANY_MEMBERS ? pair.front : onePerCell(pair, pair.front, MEMBER_CELLS));
 
 /** Error bars of the front, of measurements that have them, unless they would cover each other. */
@@ -95,6 +109,7 @@ function traces(pair, crowd) {
     marks(pair, elsewhere, { color: style("behind"), size: 6, symbol: "circle-open" }),
     marks(pair, pair.front, {}, { mode: "lines", line: step, hoverinfo: "skip", hovertemplate: null }),
     marks(pair, marked(pair), { color: style("front"), size: 7 }, bars(pair)),
+    ...report.curves.flatMap((each, number) => curve(pair, each, number)),
     ...report.references.flatMap((each) =>
       landmark(pair, each.name, each.values, { symbol: "square", size: 9, color: style("reference") }, "bottom center")),
     ...landmark(pair, "dense", report.study.dense, { symbol: "diamond", size: 11, color: style("dense") }, "bottom left"),
@@ -110,6 +125,7 @@ function traces(pair, crowd) {
 function drawPanel(node, pair, crowd) {
   const shown = [...crowd.drawn, ...pair.front];
   const values = (name) => [
+    ...report.curves.flatMap((each) => each.values[name] ?? []),
     ...shown.map((place) => measured(name, place)),
     ...[report.study.dense, ...report.references.map((each) => each.values)].map((each) => each[name] ?? null),
   ];
@@ -135,6 +151,7 @@ function frontLegend() {
     ...(report.pairs.length > 1 ? [{ mark: "ring", colour: style("behind"), text: "on the front of all" }] : []),
     { mark: "circle", colour: style("faint"), text: "behind it" },
     { mark: "diamond", colour: style("dense"), text: "dense model" },
+    ...(report.curves.length ? [{ mark: "circle", colour: style("reference"), text: report.curves.map((each) => each.name).join(", ") }] : []),
     ...(report.references.length ? [{ mark: "square", colour: style("reference"), text: "reference" }] : []),
     { mark: "star", colour: style("knee"), text: "knee" },
     { mark: "ring", colour: style("selected"), text: "selected" },

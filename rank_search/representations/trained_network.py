@@ -1,0 +1,62 @@
+"""A network that is trained on its signal once, and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count, islice
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rank_search.basics import replace_whole
+from rank_search.coding import from_safetensors, to_safetensors
+from rank_search.representations.representation import Representation
+from rank_search.representations.signals import Signal
+from rank_search.tasks import seeded
+
+
+def trained_once(
+    network: Callable[[], nn.Module],
+    signal: Signal,
+    cache: str | Path | None = None,
+    *,
+    steps: int = 2000,
+    batch: int | None = 8192,
+    learning_rate: float = 2e-3,
+    rng_seed: int = 0,
+) -> nn.Module:
+    """The network, trained to stand for the signal: from `cache` if it is there, otherwise trained now and kept there.
+
+    By Adam, on random coordinates, the learning rate falling to nothing along a cosine. Everything random is drawn from
+    `rng_seed`; torch's global generator is left as it was. A signal of fewer samples than a batch is one batch.
+
+    Args:
+        network: makes it, untrained.
+        cache: a safetensors file; delete it to train anew. None keeps nothing.
+
+    Raises:
+        TaskError: network and signal do not go together.
+    """
+    with seeded(rng_seed):
+        model = network()
+        path = None if cache is None else Path(cache)
+        if path is not None and path.exists():
+            model.load_state_dict(from_safetensors(path.read_bytes()))
+            return model.eval()
+        _train(Representation(model, signal, batch), steps, learning_rate)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_whole(path, to_safetensors(model.state_dict()))
+    return model.eval()
+
+
+def _train(task: Representation, steps: int, learning_rate: float) -> None:
+    model = task.network.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for batch in islice((each for _ in count() for each in task.training()), steps):
+        optimizer.zero_grad()
+        torch.autograd.backward(task.loss(model, batch))
+        optimizer.step()
+        schedule.step()
