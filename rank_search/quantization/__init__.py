@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Final
 from rank_search.basics import lazy_door
 
 if TYPE_CHECKING:
-    from rank_search.quantization.batchnorm import batch_statistics, canonize, reestimate_batchnorm, reestimate_on
+    from rank_search.quantization.batchnorm import (
+        batch_statistics,
+        canonize,
+        learning_norms,
+        reestimate_batchnorm,
+        reestimate_on,
+    )
     from rank_search.quantization.inputs import task_inputs
     from rank_search.quantization.outputs import Feed
     from rank_search.quantization.post_training import PostTrainingQuantizer, RoundedModel
@@ -26,6 +32,7 @@ _HOMES: Final = {
     "canonize": "batchnorm",
     "component_modes": "quant_specs",
     "latents": "quant_specs",
+    "learning_norms": "batchnorm",
     "reestimate_batchnorm": "batchnorm",
     "reestimate_on": "batchnorm",
     "task_inputs": "inputs",
@@ -43,6 +50,7 @@ __all__ = [
     "canonize",
     "component_modes",
     "latents",
+    "learning_norms",
     "reestimate_batchnorm",
     "reestimate_on",
     "task_inputs",

@@ -20,10 +20,12 @@ from rank_search.options import (
     measured_table,
     stored_bits,
 )
+from rank_search.point import Point
 from rank_search.priors import AxisPrior, CachedBases, KeptTensors, SpectraCache, axis_priors, user_cache_folder
+from rank_search.run.continuous_points import continuous_points
 from rank_search.run.moment_passes import calibrated_layers, calibration_batches, moment_passes
 from rank_search.run.pretrain import with_pretrained_model
-from rank_search.search import Seed, Space, build_space, require_possible, seed_points
+from rank_search.search import CONTINUOUS, Seed, Space, build_space, require_possible, seed_points
 from rank_search.study import Problem, Study, read_problem
 from rank_search.tasks import LayerMoments, LossPass, Task, input_moments, loss_moments, of_uses
 
@@ -43,6 +45,7 @@ class Prepared:
         moments: what was seen of the layers, where data was looked at.
         batches: of the training data that were looked at.
         options: what each layer may become, measured; None where neither seed points nor sampler ask for it.
+        continuous: points of continuous ranks that are among the seed points, if any were asked for.
     """
 
     problem: Problem
@@ -54,6 +57,7 @@ class Prepared:
     moments: LayerMoments
     batches: int
     options: OptionTable | None
+    continuous: tuple[Point, ...] = ()
 
 
 Reader = Callable[[Problem, LayerBases], tuple[AxisPrior, ...]]
@@ -167,9 +171,21 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     space = build_space(layers, plugins, priors, study.search, problem.groups, problem.choices)
     costs = CostModel(layers, plugins, problem.inventory.rest, asked=study.search.asked)
     options = option_table(problem, space.groups, bases, batches) if study.search.uses_options else None
-    seeds = tuple(seed_points(space, costs, study.search, options))
+    continuous = _continuous(problem, space, options, batches)
+    seeds = tuple(seed_points(space, costs, study.search, options, continuous))
     require_possible(study.search.constraints, space, costs, seeds)
-    return Prepared(problem, priors, space, costs, seeds, bases, moments, batches, options)
+    return Prepared(problem, priors, space, costs, seeds, bases, moments, batches, options, continuous)
+
+
+def _continuous(problem: Problem, space: Space, options: OptionTable | None, batches: int) -> tuple[Point, ...]:
+    """As many as the seed points ask for; with the sampler of that name, as there are trials left for them."""
+    study, search = problem.study, problem.study.search
+    if options is None:
+        return ()
+    count = search.seeds.continuous
+    if search.sampler == CONTINUOUS:
+        count = max(count, study.study.trials - len(seed_points(space, options.costs, search, options)))
+    return continuous_points(problem, options, count, batches, cache_folder(study))
 
 
 def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases, batches: int) -> OptionTable:
@@ -200,7 +216,7 @@ def with_forms(prepared: Prepared, forms: Forms) -> Prepared:
     search = prepared.problem.study.search
     costs = prepared.costs.with_forms(forms)
     options = None if prepared.options is None else prepared.options.with_costs(costs)
-    seeds = tuple(seed_points(prepared.space, costs, search, options))
+    seeds = tuple(seed_points(prepared.space, costs, search, options, prepared.continuous))
     require_possible(search.constraints, prepared.space, costs, seeds)
     return replace(prepared, costs=costs, seeds=seeds, options=options)
 

@@ -8,10 +8,11 @@ from rank_search.tasks.calibration_pass import CalibrationPass, ForwardPass, Los
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.gradients import MOST_OUTPUTS, LayerMoments, LossAlone, LossOf, loss_moments
 from rank_search.tasks.language_model import LanguageModel
+from rank_search.tasks.logits import logits_of
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
-from rank_search.tasks.supervised import Supervised, error_rate
+from rank_search.tasks.supervised import Supervised, compares_classes, error_rate, teacher_distance
 from rank_search.tasks.task import (
     Batch,
     Task,
@@ -46,6 +47,7 @@ __all__ = [
     "as_for_loss",
     "checked_batches",
     "columns_seen",
+    "compares_classes",
     "error_rate",
     "generators",
     "has_test",
@@ -53,6 +55,7 @@ __all__ = [
     "inputs_in",
     "is_lone",
     "leaves_of",
+    "logits_of",
     "loss_moments",
     "mean_loss",
     "moments_of_inputs",
@@ -68,6 +71,7 @@ __all__ = [
     "task_loss",
     "task_measurements",
     "task_sampled_loss",
+    "teacher_distance",
     "watched",
     "wide",
 ]

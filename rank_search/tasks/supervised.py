@@ -163,6 +163,20 @@ class Supervised(Task):
         return {self.metric_name: self.metric(outputs, torch.cat([targets for _, targets in pairs]))}
 
 
+def compares_classes(task: Task) -> bool:
+    """Whether the outputs of a task's model are known as logits of classes: by its loss, or as it says how they distil.
+
+    >>> compares_classes(Supervised(nn.Linear(2, 2), [], []))
+    True
+    >>> compares_classes(Supervised(nn.Linear(2, 2), [], [], loss_function=F.mse_loss))
+    False
+    """
+    if not isinstance(task, Supervised):
+        return type(task).distilled_loss is not Task.distilled_loss
+    loss = task.loss_function
+    return isinstance(loss, nn.CrossEntropyLoss) or getattr(loss, "func", loss) is F.cross_entropy
+
+
 def _cut(inputs: Example, along: int, number: int, count: int) -> Example:
     """One example of a batch, of whatever is as long there as the batch."""
 
