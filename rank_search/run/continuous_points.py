@@ -22,13 +22,13 @@ from rank_search.continuous import (
     spread_costs,
 )
 from rank_search.errors import LayerError, StudyFileError
-from rank_search.layers import tensors_of
+from rank_search.layers import forward, in_evaluation, tensors_of
 from rank_search.options import CostShares, OptionTable, mean_shares
 from rank_search.point import Point
 from rank_search.priors import TensorFiles, digest
 from rank_search.search import upper_limits
 from rank_search.study import Problem
-from rank_search.tasks import Batch, checked_batches, compares_classes, inputs_in, seeded, task_errors
+from rank_search.tasks import Batch, checked_batches, compares_classes, inputs_in, logits_of, seeded, task_errors
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -106,7 +106,9 @@ class _Front:
         """The place of each group's option: a row for each point."""
         _steps.info("Moving continuous ranks at %d costs", len(self._costs))
         model = self._problem.model
-        teacher = Teacher.of(model, self._inputs, "kl" if compares_classes(self._problem.task) else "squared")
+        with torch.no_grad(), in_evaluation(model):
+            outputs = logits_of(forward(model, self._inputs[0]))
+        teacher = Teacher.of(model, self._inputs, "kl" if compares_classes(self._problem.task, outputs) else "squared")
         search = mask_search(model, self._table, self._shares, teacher, self._norms, self._steps)
         front = continuous_front(search, self._costs, _say)
         rows = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -30,6 +30,7 @@ def importance_of(found: list[LayerPath], drawn: list[float]) -> Tensor:
     return torch.tensor(drawn[: len(found)], dtype=torch.float64)
 
 
+@settings(deadline=None)
 @given(paths, st.lists(numbers, min_size=3, max_size=3), st.floats(0.05, 1), st.floats(0.01, 0.99))
 def test_the_relaxed_cost_is_held(found: list[LayerPath], drawn: list[float], temperature: float, share: float) -> None:
     steps, importance = Steps(found, FIXED), importance_of(found, drawn)
@@ -38,6 +39,7 @@ def test_the_relaxed_cost_is_held(found: list[LayerPath], drawn: list[float], te
     assert float(steps.cost(masks)) == pytest.approx(cost, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(paths, st.lists(numbers, min_size=3, max_size=3), st.floats(0.2, 1))
 def test_along_the_gradient_the_cost_stays(found: list[LayerPath], drawn: list[float], temperature: float) -> None:
     steps = Steps(found, FIXED)
@@ -49,6 +51,7 @@ def test_along_the_gradient_the_cost_stays(found: list[LayerPath], drawn: list[f
         assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-9)
 
 
+@settings(deadline=None)
 @given(paths, st.lists(numbers, min_size=3, max_size=3), numbers)
 def test_without_temperature_masks_are_a_cut_of_each_path(
     found: list[LayerPath], drawn: list[float], price: float
