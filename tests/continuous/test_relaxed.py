@@ -69,3 +69,32 @@ def test_a_relaxed_network_with_all_steps_is_the_dense_one(model: nn.Module) -> 
     assert torch.allclose(outputs, model(x), atol=1e-4)
     torch.autograd.backward(outputs.square().sum())
     assert all(relaxed_layer(network, name).masks.grad.abs().sum() > 0 for name in names)  # type: ignore[union-attr]
+
+
+class Words(nn.Module):
+    """A table that the output layer is tied to, an attention and a recurrence inside modules that are opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.out = nn.Embedding(30, 16), nn.Linear(16, 30, bias=False)
+        self.block, self.recurrent = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True), nn.LSTM(16, 16)
+        self.out.weight = self.embedding.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(self.recurrent(self.block(self.embedding(ids)))[0])  # type: ignore[no-any-return]
+
+
+def test_tied_and_opened_layers_are_relaxed_where_they_are_used() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        words, ids = Words().eval(), torch.randint(0, 30, (6, 8))
+    table = rs.options(words, [ids], example=ids[:1], layers={"factorizations": ["svd"]})
+    network = relaxed_network(words, table, list(table.of))
+    for path in layer_paths(table, lambda option: float(option.params)):
+        (name,) = path.options[0].choices
+        relaxed = relaxed_layer(network, name)
+        relaxed.weight_of = weights_between(table, name, [each.choices[name] for each in path.options])
+        relaxed.masks = torch.ones(len(path.prices), dtype=torch.float64)
+    assert torch.allclose(network(ids), words(ids), atol=1e-4)
+    found = rs.continuous_ranks(words, table, [ids], macs=0.7, steps=2)
+    assert found.macs <= 0.7 * found.dense["macs"]
