@@ -7,8 +7,18 @@ The room is a function, too: `rank_search.options(model, batches, example=x)`, s
 from __future__ import annotations
 
 from rank_search.basics import make_callable
-from rank_search.options.allocate import Allocation, allocate
-from rank_search.options.allocation import HullPoint, cost_shares, mean_shares, minds_costs, spread, sweep
+from rank_search.options.allocate import Allocation, allocate, allocation_of
+from rank_search.options.allocation import (
+    HullPoint,
+    cost_shares,
+    lower_hull,
+    mean_shares,
+    minds_costs,
+    price_of,
+    spread,
+    sweep,
+)
+from rank_search.options.allocation import Shares as CostShares
 from rank_search.options.arrays import Array, OptionArrays, Places
 from rank_search.options.cost_model import CostModel, judged_costs, normalized
 from rank_search.options.cuts import CutMeasure, calibrated
@@ -28,6 +38,7 @@ __all__ = [
     "Array",
     "AxisRange",
     "CostModel",
+    "CostShares",
     "CutMeasure",
     "Forms",
     "Group",
@@ -37,6 +48,7 @@ __all__ = [
     "OptionTable",
     "Places",
     "allocate",
+    "allocation_of",
     "build_groups",
     "calibrated",
     "cost_shares",
@@ -45,6 +57,7 @@ __all__ = [
     "factorize_in_order",
     "fits_of",
     "judged_costs",
+    "lower_hull",
     "mean_shares",
     "measure_forms",
     "measured_table",
@@ -53,6 +66,7 @@ __all__ = [
     "options",
     "pick",
     "possible_groups",
+    "price_of",
     "spread",
     "stored_bits",
     "sweep",

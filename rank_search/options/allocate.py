@@ -108,7 +108,7 @@ def allocate(
     """
     wanted = {name: limit for name, limit in zip(_COSTS, (params, macs, bits), strict=True) if limit is not None}
     if not wanted:
-        return tuple(_allocation(table, table.chosen(each.chosen)) for each in sweep(table, mean_shares([])))
+        return tuple(allocation_of(table, table.chosen(each.chosen)) for each in sweep(table, mean_shares([])))
     limits = {name: _absolute(name, limit, _dense(table)) for name, limit in wanted.items()}
     rest = _rest(table)
     costs = [_costs(table, options, tuple(limits)) for options in table.of.values()]
@@ -116,10 +116,11 @@ def allocate(
     found = pick(costs, errors, np.array([limits[name] - rest[name] for name in limits]))
     if found is None:
         raise LayerError(_unreachable(limits, _least(costs, tuple(limits), rest), _dense(table)))
-    return _allocation(table, table.chosen(found.chosen), found.gap)
+    return allocation_of(table, table.chosen(found.chosen), found.gap)
 
 
-def _allocation(table: OptionTable, chosen: Sequence[Option], gap: float = 0.0) -> Allocation:
+def allocation_of(table: OptionTable, chosen: Sequence[Option], gap: float = 0.0) -> Allocation:
+    """What these options, one for each group of a table, make of the model."""
     layers = {layer: choice for option in chosen for layer, choice in option.choices.items()}
     bits = _rest(table)["bits"] + sum(map(table.bits, chosen))
     error = sum(option.error for option in chosen)

@@ -63,7 +63,7 @@ def lagrangian_front(costs: Sequence[Sequence[float]], errors: Sequence[Sequence
     >>> [(each.chosen, each.cost, each.error) for each in front]
     [((0, 0), 8, 0), ((1, 0), 6, 1), ((1, 1), 3, 10), ((2, 1), 2, 14)]
     """
-    hulls = [_hull(cost, error) for cost, error in zip(costs, errors, strict=True)]
+    hulls = [lower_hull(cost, error) for cost, error in zip(costs, errors, strict=True)]
     chosen = [hull[0] for hull in hulls]
     cost = sum(costs[group][option] for group, option in enumerate(chosen))
     error = sum(errors[group][option] for group, option in enumerate(chosen))
@@ -75,8 +75,16 @@ def lagrangian_front(costs: Sequence[Sequence[float]], errors: Sequence[Sequence
     return front
 
 
-def _hull(cost: Sequence[float], error: Sequence[float]) -> list[int]:
-    """Corners of the lower convex hull, from the least error to the least cost."""
+def lower_hull(cost: Sequence[float], error: Sequence[float]) -> list[int]:
+    """Corners of the lower convex hull of points (c, e), from the least error to the least cost.
+
+    Symbols: c, e the costs and errors, n each; returned are places in them. Along the corners errors grow, costs fall,
+    and so does the saving for each unit of error. Of equal points the first counts; no points have no corners.
+    O(n·log n).
+
+    >>> lower_hull([4, 3, 2, 1], [0, 4, 1, 5])
+    [0, 2, 3]
+    """
     corners: list[int] = []
     for option in sorted(range(len(cost)), key=lambda option: (error[option], cost[option])):
         if corners and cost[option] >= cost[corners[-1]]:

@@ -92,6 +92,23 @@ class Fits:
         fits._kept, fits._totals, fits._of_pools = self._kept, self._totals, self._of_pools
         return fits
 
+    def weight(self, layer: str, choice: Choice) -> Tensor:
+        """The weight that a layer has under a choice: its own, or what the form that is fitted to it stands for.
+
+        Raises:
+            ContractError: the plugin raises.
+        """
+        return self.weights(layer) if choice.is_dense else self.forms(layer, choice)[layer].dense().detach()
+
+    def forms(self, layer: str, choice: Choice) -> Mapping[str, Factorization]:
+        """The form that a choice other than dense stands for, fitted; with those of the layers it is shared with.
+
+        Raises:
+            ContractError: the plugin raises.
+        """
+        names = pool_names(self.layers[layer], self.plugins[choice.factorization])
+        return self._fitted(names, choice)
+
     def save(self) -> None:
         """Keep what has been measured for the next run."""
         for each in self._kept.values():
@@ -100,16 +117,22 @@ class Fits:
     def _measured(self, layer: str, choice: Choice) -> float:
         names = pool_names(self.layers[layer], self.plugins[choice.factorization])
         if len(names) == 1:
-            return self._error_of(layer, self._fitted(names, choice)[layer])
+            return self._error_of(layer, self._dense(names, choice)[layer])
         key = names[0], repr(choice.to_json())
         if key not in self._of_pools:
-            fitted = self._fitted(names, choice)
+            fitted = self._dense(names, choice)
             self._of_pools[key] = {name: self._error_of(name, fitted[name]) for name in names}
         return self._of_pools[key][layer]
 
     @torch.no_grad()
-    def _fitted(self, names: Sequence[str], choice: Choice) -> Mapping[str, Tensor]:
-        """What the forms of these layers, fitted together, stand for."""
+    def _dense(self, names: Sequence[str], choice: Choice) -> Mapping[str, Tensor]:
+        """What the forms of these layers stand for."""
+        with plugin_errors(self.plugins[choice.factorization], "fit()", self.layers[names[0]]):
+            return {name: form.dense() for name, form in self._fitted(names, choice).items()}
+
+    @torch.no_grad()
+    def _fitted(self, names: Sequence[str], choice: Choice) -> Mapping[str, Factorization]:
+        """The forms of these layers, fitted together."""
         weights, bases = [self.weights(name) for name in names], [self.bases(name) for name in names]
         plugin = self.plugins[choice.factorization]
         with plugin_errors(plugin, "fit()", self.layers[names[0]]):
@@ -119,7 +142,7 @@ class Fits:
                     form.to(weight.device)
             share(forms)
             fit_together(forms, weights, bases)
-            return {name: form.dense() for name, form in zip(names, forms, strict=True)}
+            return dict(zip(names, forms, strict=True))
 
     def _error_of(self, layer: str, fitted: Tensor) -> float:
         weight, bases = self.weights(layer), self.bases(layer)

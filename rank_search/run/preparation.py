@@ -20,11 +20,13 @@ from rank_search.options import (
     measured_table,
     stored_bits,
 )
+from rank_search.point import Point
 from rank_search.priors import AxisPrior, CachedBases, KeptTensors, PriorSettings, SpectraCache, axis_priors
+from rank_search.run.continuous_points import continuous_points
 from rank_search.run.kept_statistics import training_settings
 from rank_search.run.moment_passes import calibrated_layers, calibration_batches, moment_passes
 from rank_search.run.pretrain import with_pretrained_model
-from rank_search.search import Seed, Space, build_space, require_possible, seed_points
+from rank_search.search import CONTINUOUS, Seed, Space, build_space, require_possible, seed_points
 from rank_search.study import Problem, Study, cache_folder, read_problem
 from rank_search.tasks import (
     AgreementTask,
@@ -53,6 +55,7 @@ class Prepared:
         moments: what was seen of the layers, where data was looked at.
         batches: of the training data that were looked at.
         options: what each layer may become, measured; None where neither seed points nor sampler ask for it.
+        continuous: points of continuous ranks that are among the seed points, if any were asked for.
     """
 
     problem: Problem
@@ -64,6 +67,7 @@ class Prepared:
     moments: LayerMoments
     batches: int
     options: OptionTable | None
+    continuous: tuple[Point, ...] = ()
 
 
 Reader = Callable[[Problem, LayerBases], tuple[AxisPrior, ...]]
@@ -196,9 +200,21 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     costs = CostModel(layers, plugins, problem.inventory.rest, asked=study.search.asked)
     measured = study.search.uses_options and space.groups
     options = option_table(problem, space.groups, bases, batches) if measured else None
-    seeds = tuple(seed_points(space, costs, study.search, options))
+    continuous = _continuous(problem, space, options, batches)
+    seeds = tuple(seed_points(space, costs, study.search, options, continuous))
     require_possible(study.search.constraints, space, costs, seeds)
-    return Prepared(problem, priors, space, costs, seeds, bases, moments, batches, options)
+    return Prepared(problem, priors, space, costs, seeds, bases, moments, batches, options, continuous)
+
+
+def _continuous(problem: Problem, space: Space, options: OptionTable | None, batches: int) -> tuple[Point, ...]:
+    """As many as the seed points ask for; with the sampler of that name, as there are trials left for them."""
+    study, search = problem.study, problem.study.search
+    if options is None:
+        return ()
+    count = search.seeds.continuous
+    if search.sampler == CONTINUOUS:
+        count = max(count, study.study.trials - len(seed_points(space, options.costs, search, options)))
+    return continuous_points(problem, options, count, batches, cache_folder(study))
 
 
 def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases, batches: int) -> OptionTable:
@@ -229,6 +245,6 @@ def with_forms(prepared: Prepared, forms: Forms) -> Prepared:
     search = prepared.problem.study.search
     costs = prepared.costs.with_forms(forms)
     options = None if prepared.options is None else prepared.options.with_costs(costs)
-    seeds = tuple(seed_points(prepared.space, costs, search, options))
+    seeds = tuple(seed_points(prepared.space, costs, search, options, prepared.continuous))
     require_possible(search.constraints, prepared.space, costs, seeds)
     return replace(prepared, costs=costs, seeds=seeds, options=options)

@@ -16,6 +16,7 @@ from rank_search.run.preparation import Prepared, with_forms
 from rank_search.search import (
     AUTO,
     BOLACO,
+    CONTINUOUS,
     TPE,
     AutoSearcher,
     KeptShares,
@@ -103,7 +104,7 @@ def run_study(
 def _searcher(prepared: Prepared, record: StudyRecord) -> Searcher:
     study = prepared.problem.study
     told = study.search, prepared.seeds, record.dense, study.study.seed
-    if study.search.sampler == AUTO and prepared.options is not None:
+    if study.search.sampler in (AUTO, CONTINUOUS) and prepared.options is not None:
         return AutoSearcher(prepared.space, prepared.options, *told)
     if study.search.sampler == BOLACO and prepared.options is not None:
         return OptunaSearcher(KeptShares(prepared.space, prepared.options, study.search), *told)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rank_search.search.auto_searcher import AutoSearcher
 from rank_search.search.build import build_space
-from rank_search.search.constraints import COUNTED, check, check_counted, require_possible
+from rank_search.search.constraints import COUNTED, check, check_counted, require_possible, upper_limits
 from rank_search.search.coordinate_system import Weakenings
 from rank_search.search.coordinates import coordinates
 from rank_search.search.expected import at_the_bad_end
@@ -12,7 +12,7 @@ from rank_search.search.kept_dense import kept_dense
 from rank_search.search.kept_shares import KeptShares
 from rank_search.search.optuna_searcher import OptunaSearcher
 from rank_search.search.rungs import Rungs, require_rungs_fit
-from rank_search.search.samplers import AUTO, BOLACO, TPE
+from rank_search.search.samplers import AUTO, BOLACO, CONTINUOUS, TPE
 from rank_search.search.searcher import Searcher
 from rank_search.search.seeds import Seed, seed_points
 from rank_search.search.settings import KEPT, PYTHON, SearchSettings
@@ -23,6 +23,7 @@ from rank_search.search.strength import Strength
 __all__ = [
     "AUTO",
     "BOLACO",
+    "CONTINUOUS",
     "COUNTED",
     "KEPT",
     "PYTHON",
@@ -49,4 +50,5 @@ __all__ = [
     "require_possible",
     "require_rungs_fit",
     "seed_points",
+    "upper_limits",
 ]

@@ -61,10 +61,13 @@ BOLACO: Final = "bolaco"
 AUTO: Final = "auto"
 """The sampler that is not Optuna's: see `rank_search.search.auto`."""
 
+CONTINUOUS: Final = "continuous"
+"""`auto` after as many continuous ranks as there are trials: see `rank_search.continuous`."""
+
 RANDOM: Final = "random"
 TPE: Final = "tpe"
 
-NAMES: Final = (AUTO, *SAMPLERS)
+NAMES: Final = (AUTO, *SAMPLERS, CONTINUOUS)
 
 _FIXED: Final[Mapping[str, type[_FixedSpace]]] = {
     "tpe": FixedTPE,
@@ -118,6 +121,8 @@ def known_options(name: str) -> dict[str, str]:
     """What the sampler takes from a study file, each with the name of its type: numbers and switches."""
     if name == AUTO:
         return {}
+    if name == CONTINUOUS:
+        return {"steps": "int", "mixtures": "bool"}
     parameters = inspect.signature(SAMPLERS[name]).parameters.values()
     kinds = {each.name: inspect.formatannotation(each.annotation).strip("'") for each in parameters}
     plain = {option: kind.removesuffix(" | None") for option, kind in kinds.items()}
@@ -137,7 +142,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
         kind, types = _KINDS[known[option]]
         if not isinstance(value, types) or (isinstance(value, bool) and known[option] != "bool"):
             raise ValueError(f"the option {option!r} of the sampler {name!r} is {kind}; found {value!r}")
-    if name == AUTO:
+    if name in (AUTO, CONTINUOUS):
         return
     try:
         with warnings.catch_warnings():

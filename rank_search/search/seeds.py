@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,6 +25,7 @@ from rank_search.options import (
 from rank_search.point import AxisValue, Choice, Point
 from rank_search.search.constraints import check_counted, upper_limits
 from rank_search.search.coordinates import without_frames
+from rank_search.search.samplers import CONTINUOUS
 from rank_search.search.settings import LayerSetting, SearchSettings, SeedPointSettings
 from rank_search.search.space import Space
 from rank_search.search.strength import Strength
@@ -44,13 +45,18 @@ class Seed:
 
 
 def seed_points(
-    space: Space, costs: CostModel, settings: SearchSettings, options: OptionTable | None = None
+    space: Space,
+    costs: CostModel,
+    settings: SearchSettings,
+    options: OptionTable | None = None,
+    continuous: Sequence[Point] = (),
 ) -> list[Seed]:
     """All seed points in the order they are asked; of equal points only the first.
 
     Dense comes first, without penalties (where these are searched), and once more with the entropy penalty alone where
     that is searched: quantization with full weights. Then allocations, if the options of the layers are known: points
-    of the exact front of Σ error against Σ cost (see `lagrangian_front`). Then the ladders, each with the first
+    of the exact front of Σ error against Σ cost (see `lagrangian_front`). Then continuous ranks, if there are any, in
+    the order given, as far as they keep the bounds on counted costs. Then the ladders, each with the first
     factorization that applies to a group and with penalties at the geometric middle of their ranges; for every further
     factorization one cut at the middle rung; then the study file's own points.
 
@@ -58,19 +64,25 @@ def seed_points(
         StudyFileError: a point of the study file does not fit the space.
     """
     first: dict[str, Seed] = {}
-    for seed in _candidates(space, costs, settings, options):
+    for seed in _candidates(space, costs, settings, options, continuous):
         first.setdefault(seed.point.key, seed)
     return list(first.values())
 
 
 def _candidates(
-    space: Space, costs: CostModel, settings: SearchSettings, options: OptionTable | None
+    space: Space,
+    costs: CostModel,
+    settings: SearchSettings,
+    options: OptionTable | None,
+    continuous: Sequence[Point],
 ) -> Iterator[Seed]:
     ladders = settings.seeds
     if ladders.dense:
         yield from _dense(space)
-    if options is not None and ladders.allocations:
+    if options is not None and ladders.allocations and settings.sampler != CONTINUOUS:
         yield from _allocated(space, options, settings)
+    for found in continuous:
+        yield from _continuous(space, costs, settings, found)
     for fraction in ladders.fractions:
         yield _uniform(space, costs, f"fraction {fraction:g}", _cut(fraction))
     for weakening in ladders.weakenings:
@@ -129,6 +141,16 @@ def _at_the_limits(space: Space, options: OptionTable, settings: SearchSettings)
     layers = dict(found.layers)
     if check_counted(settings.constraints, {"params": found.params, "macs": found.macs}, options.dense) is None:
         yield Seed("allocation within bounds", Point(layers, _middle_penalties(space, layers)))
+
+
+def _continuous(space: Space, costs: CostModel, settings: SearchSettings, point: Point) -> Iterator[Seed]:
+    """The point, if it keeps the bounds on counted costs; its label is its cost."""
+    layers = {layer: normalized(costs, layer, choice) for layer, choice in point.layers.items()}
+    counted, dense = costs.cost(Point(layers)), costs.dense
+    if check_counted(settings.constraints, counted, dense) is None:
+        shares = mean_shares([each.name for each in settings.objectives])
+        cost = sum(shares[name] * counted[name] / max(1, dense[name]) for name in shares)
+        yield Seed(f"continuous {cost:.4g}", Point(layers, _middle_penalties(space, layers)))
 
 
 def _cut(fraction: float) -> Rule:

@@ -21,7 +21,7 @@ from rank_search.basics import is_higher_better, nearest
 from rank_search.errors import StudyFileError
 from rank_search.point import DENSE, Bound, Chosen, Objective, parse_condition
 from rank_search.search.rungs import RungSettings
-from rank_search.search.samplers import AUTO, BOLACO, NAMES, check_options
+from rank_search.search.samplers import AUTO, BOLACO, CONTINUOUS, NAMES, check_options
 from rank_search.search.strength import Strength
 
 KEPT: Final = "kept"
@@ -149,6 +149,14 @@ class SeedSettings(BaseModel):
         description="How many points along the exact front of the layers' output errors against their counted costs, "
         "all factorizations included: the cost is spread so that the sum of the relative errors is least.",
     )
+    continuous: int = Field(
+        default=0,
+        ge=0,
+        description="How many points of continuous ranks: the ranks of all layers at once are moved by the gradient of "
+        "the distance between the network's outputs and the dense model's, on calibration batches without labels, at "
+        "so many costs spread over the front, and rounded to the options of the layers. For each it takes about as "
+        "long as 80 training steps of the dense model.",
+    )
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(),
         description="A ladder of uniform cuts: every axis at this fraction of its largest value.",
@@ -193,12 +201,15 @@ class SearchSettings(BaseModel):
         default=AUTO,
         description=f"Which sampler asks for points after the seeds: {', '.join(NAMES)}. `auto` learns how much each "
         "layer's error counts and spreads the cost over the layers accordingly; `bolaco` searches, by Optuna's "
-        "Gaussian process, which share of its cost each group of layers keeps, within the bound on params or macs; the "
-        "others are Optuna's.",
+        "Gaussian process, which share of its cost each group of layers keeps, within the bound on params or macs; "
+        "`continuous` finds as many points of continuous ranks as there are trials (see `seeds`), before the first of "
+        "them, in place of allocations, and goes on as `auto` where trials are left; the others are Optuna's.",
     )
     options: dict[str, Any] = Field(
         default_factory=dict,
-        description="Options of the sampler: those of Optuna's class, such as {population_size = 40}.",
+        description="Options of the sampler: those of Optuna's class, such as {population_size = 40}. Of "
+        "`continuous`: `steps` of the optimizer for each cost (40), and `mixtures = true` for the search of "
+        "Aghababaei-Harandi and Amini (2024), which gives one point for each factorization and looks at no data.",
     )
     weakening: tuple[float, float] = Field(
         default=(0.0, 2.0),
@@ -308,7 +319,7 @@ class SearchSettings(BaseModel):
     @property
     def uses_options(self) -> bool:
         """Whether seed points or sampler need to know how far each layer's options are off."""
-        return self.sampler in (AUTO, BOLACO) or self.seeds.allocations > 0
+        return self.sampler in (AUTO, BOLACO, CONTINUOUS) or self.seeds.allocations + self.seeds.continuous > 0
 
     @property
     def penalties(self) -> dict[str, Strength]:

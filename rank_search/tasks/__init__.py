@@ -15,7 +15,7 @@ from rank_search.tasks.logits import logits_of
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
-from rank_search.tasks.supervised import Supervised, error_rate
+from rank_search.tasks.supervised import Supervised, compares_classes, error_rate, teacher_distance
 from rank_search.tasks.task import (
     MEASURED_HERE,
     Batch,
@@ -61,6 +61,7 @@ __all__ = [
     "batch_dimension",
     "checked_batches",
     "columns_seen",
+    "compares_classes",
     "error_rate",
     "generators",
     "has_test",
@@ -85,6 +86,7 @@ __all__ = [
     "task_loss",
     "task_measurements",
     "task_sampled_loss",
+    "teacher_distance",
     "watched",
     "wide",
 ]

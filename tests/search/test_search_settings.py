@@ -64,7 +64,7 @@ def test_every_key_is_described(model: type[BaseModel]) -> None:
     [
         (
             {"sampler": "tpee"},
-            "did you mean 'tpe'\\? There are: auto, bolaco, gp, nsga2, nsga3, random, tpe",
+            "did you mean 'tpe'\\? There are: auto, bolaco, continuous, gp, nsga2, nsga3, random, tpe",
         ),
         (
             {"sampler": "tpe", "options": {"n_startup": 3}},

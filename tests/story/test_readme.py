@@ -83,7 +83,7 @@ def test_the_python_page_and_the_commands_that_choose(
     shutil.copytree(ROOT / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns("*.npz"))
     monkeypatch.chdir(tmp_path)
     mine = a_network_and_its_data()
-    allocate, by_the_loss, without_labels, study, compress, pack = blocks("python", PYTHON)
+    allocate, by_the_loss, without_labels, continuous, study, compress, pack = blocks("python", PYTHON)
     given = {**mine}
     exec(allocate, given)
     exec(by_the_loss, given)
@@ -91,6 +91,8 @@ def test_the_python_page_and_the_commands_that_choose(
     exec(without_labels, given)
     assert given["table"].fits.shares.keys() == with_labels.keys() != set()
     assert given["table"].fits.shares != with_labels
+    exec(continuous, given)
+    assert given["choice"].macs <= 0.5 * given["choice"].dense["macs"]
     names: dict[str, Any] = {}
     exec(study, names)
     assert names["result"].complete
