@@ -28,7 +28,7 @@ from rank_search.point import Point
 from rank_search.priors import TensorFiles, digest
 from rank_search.search import upper_limits
 from rank_search.study import Problem
-from rank_search.tasks import Batch, checked_batches, compares_classes, inputs_in, logits_of, seeded, task_errors
+from rank_search.tasks import Batch, checked_batches, compares_classes, logits_of, seeded, task_errors
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -88,8 +88,8 @@ class _Front:
     def __init__(self, problem: Problem, table: OptionTable, count: int, batches: Sequence[Batch], steps: int) -> None:
         task = problem.task
         self._problem, self._table, self._steps = problem, table, steps
-        self._inputs = [inputs_in(batch, task.example()) for batch in batches]
-        self._norms = problem.study.training.norm_batches != 0
+        self._inputs = [task.inputs(batch) for batch in batches]
+        self._norms = problem.study.training.norm_batches != 0 and not task.keeps_statistics()
         self._shares = mean_shares([each.name for each in problem.study.search.objectives])
         self._costs = spread_costs(table, self._shares, count, self._most(self._shares))
 

@@ -108,7 +108,8 @@ def _searcher(prepared: Prepared, record: StudyRecord) -> Searcher:
         return AutoSearcher(prepared.space, prepared.options, *told)
     if study.search.sampler == BOLACO and prepared.options is not None:
         return OptunaSearcher(KeptShares(prepared.space, prepared.options, study.search), *told)
-    if study.search.sampler == AUTO:  # no layer can be factorized, and the strengths of penalties are all there is
+    if study.search.sampler in (AUTO, CONTINUOUS):
+        # No layer can be factorized, and the strengths of penalties are all there is.
         told = study.search.model_copy(update={"sampler": TPE}), *told[1:]
     return OptunaSearcher(Weakenings(prepared.space, prepared.costs), *told)
 

@@ -7,6 +7,7 @@ from rank_search.tasks.batch import batch_dimension
 from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.calibration import columns_seen, input_moments, moments_of_inputs, run_on, wide
 from rank_search.tasks.calibration_pass import CalibrationPass, ForwardPass, LossPass
+from rank_search.tasks.compared_classes import compares_classes
 from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.gradients import MOST_OUTPUTS, LayerMoments, LossAlone, LossOf, loss_moments
 from rank_search.tasks.language_model import LanguageModel
@@ -15,7 +16,7 @@ from rank_search.tasks.logits import logits_of
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
-from rank_search.tasks.supervised import Supervised, compares_classes, error_rate, teacher_distance
+from rank_search.tasks.supervised import Supervised, error_rate, teacher_distance
 from rank_search.tasks.task import (
     MEASURED_HERE,
     Batch,

@@ -166,27 +166,6 @@ class Supervised(Task):
         return {self.metric_name: self.metric(outputs, torch.cat([targets for _, targets in pairs]))}
 
 
-def compares_classes(task: Task, outputs: object) -> bool:
-    """Whether the last dimension of these outputs is known as logits of classes.
-
-    By the loss of a `Supervised` task, which has classes along the second dimension, or as another task says how models
-    are distilled.
-
-    >>> compares_classes(Supervised(nn.Linear(2, 2), [], []), torch.zeros(3, 2))
-    True
-    >>> compares_classes(Supervised(nn.Linear(2, 2), [], [], loss_function=F.mse_loss), torch.zeros(3, 2))
-    False
-    """
-    if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.shape[-1] < 2:
-        return False
-    if not isinstance(task, Supervised):
-        return type(task).distilled_loss is not Task.distilled_loss
-    if outputs.dim() > 2:
-        return False
-    loss = task.loss_function
-    return isinstance(loss, nn.CrossEntropyLoss) or getattr(loss, "func", loss) is F.cross_entropy
-
-
 def _cut(inputs: Example, along: int, number: int, count: int) -> Example:
     """One example of a batch, of whatever is as long there as the batch."""
 

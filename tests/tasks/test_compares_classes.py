@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import pytest
 import torch
@@ -38,3 +39,9 @@ def test_not_those_of_another_loss() -> None:
 def test_other_tasks_say_so_by_how_they_distil() -> None:
     assert compares_classes(rs.LanguageModel.__new__(rs.LanguageModel), torch.zeros(2, 7, 11))
     assert not compares_classes(LossAlone(nn.Linear(2, 3), LOGITS, [], lambda model, batch: batch), LOGITS)
+
+
+@pytest.mark.parametrize(("outputs", "expected"), [("auto", True), ("values", False)])
+def test_of_agreement_as_it_compares_them(outputs: Literal["auto", "values"], expected: bool) -> None:
+    batch = torch.zeros(4, 2)
+    assert compares_classes(rs.AgreementTask(nn.Linear(2, 3), [batch], [batch], outputs=outputs), LOGITS) == expected
