@@ -16,6 +16,7 @@ def compares_classes(task: Task, outputs: object) -> bool:
     By the loss of a `Supervised` task, which has classes along the second dimension; as an `AgreementTask` compares
     them; or as another task says how models are distilled.
 
+    >>> import torch
     >>> compares_classes(Supervised(nn.Linear(2, 2), [], []), torch.zeros(3, 2))
     True
     >>> compares_classes(Supervised(nn.Linear(2, 2), [], [], loss_function=F.mse_loss), torch.zeros(3, 2))
