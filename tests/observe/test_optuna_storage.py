@@ -17,10 +17,12 @@ from rank_search.observe import following
 from rank_search.observe import optuna_storage as mirror_module
 from rank_search.observe.optuna_storage import Mirror, mirrored
 from rank_search.point import Artifact, Execution, Outcome, State
-from rank_search.search import Space
+from rank_search.search import SearchSettings, Space
 from rank_search.store import Claim, Store, StudyRecord
 from tests.store.store_tools import a_point, a_record
 from tests.story.forks import wait_for
+
+SPACE = Space((), penalties=SearchSettings(entropy={"low": 0.1, "high": 1.0}).penalties)
 
 
 @pytest.fixture(autouse=True)
@@ -43,11 +45,11 @@ def study(store: Store) -> StudyRecord:
 
 
 def begin(store: Store, name: str, *directions: str) -> StudyRecord:
-    return store.join(a_record(*directions, name=name, space={"coordinates": Space(()).to_json()}))
+    return store.join(a_record(*directions, name=name, space={"coordinates": SPACE.to_json()}))
 
 
 def claim(store: Store, study: StudyRecord, budget: float | None = None) -> Claim:
-    taken = store.claim(study, a_point(), "driver:1", {"coordinates": {"weakening": 0.5}, "label": "x"}, budget=budget)
+    taken = store.claim(study, a_point(), "driver:1", {"coordinates": {"entropy": 0.5}, "label": "x"}, budget=budget)
     assert taken is not None
     return taken
 
@@ -91,7 +93,7 @@ def test_it_follows_a_running_study(store: Store, study: StudyRecord) -> None:
     assert states(mirror) == "pruned complete fail"
     assert [trial.number for trial in trials(mirror)] == attributes(mirror, "trial") == [0, 1, 2]
     assert trials(mirror)[1].values == [1.0, 2.0]
-    assert all(trial.params == {"weakening": 0.5} for trial in trials(mirror))
+    assert all(trial.params == {"entropy": 0.5} for trial in trials(mirror))
     assert attributes(mirror, "worker") == ["there:7"] * 3
 
 
