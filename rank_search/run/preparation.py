@@ -22,6 +22,7 @@ from rank_search.options import (
 )
 from rank_search.point import Point
 from rank_search.priors import AxisPrior, CachedBases, KeptTensors, PriorSettings, SpectraCache, axis_priors
+from rank_search.quantization import latents
 from rank_search.run.continuous_points import continuous_points
 from rank_search.run.kept_statistics import training_settings
 from rank_search.run.moment_passes import calibrated_layers, calibration_batches, moment_passes
@@ -188,7 +189,7 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     Raises:
         TaskError, PluginError, StudyFileError: whichever of them cannot be used.
     """
-    if not problem.study.search.entropy.is_on:
+    if not problem.study.search.entropy.is_on or not latents(problem.model):
         problem.inventory.require_layers()
     study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
     batches = calibration_batches(problem)

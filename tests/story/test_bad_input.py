@@ -77,7 +77,7 @@ STUDY_FILES: list[tuple[str, Tables, list[str]]] = [
     ("tie", {"layers": {"tie": [["x*"]]}}, ["['x*'] in [layers] tie matches no layer"]),
     (
         "nothing allowed",
-        {"layers": {"rules": [{"match": "*", "factorizations": []}]}},
+        {"layers": {"rules": [{"match": "*", "factorizations": []}]}, "search": {"entropy": "off"}},
         ["None of the 2 layers can be factorized"],
     ),
     (

@@ -13,21 +13,23 @@ from tests.story.small import Command, write_study
 
 
 def test_a_study_s_model_gives_a_sheet_and_the_images_are_kept(command: Command, tmp_path: Path) -> None:
-    small = write_study(tmp_path / "study")
+    small = write_study(tmp_path / "study", data={"steps": 20})
     sheet = tmp_path / "samples.png"
     assert f"wrote {sheet}" in command.fine("synthesize", small.file, "-o", sheet).out
     assert imread(sheet).shape[:2] == (8 * 66, 8 * 66)  # the first 64 of a batch
-    task = load_task(rs.load_study(small.file))
+    study = rs.load_study(small.file)
+    task = load_task(study)
     told: list[int] = []
-    (images,) = cached(
+    made = cached(
         task.model(),
         task.example(),
-        seed=0,
+        settings=study.data.synthesis,
+        seed=study.study.seed,
         folder=small.folder / "spectra",
         progress=lambda done, total: told.append(done),
     )
     assert told == []
-    assert images.shape == (128, 1, 8, 8)
+    assert [images.shape for images in made] == [(128, 1, 8, 8)] * 3  # two to look at, one to measure on
     assert "already exists" in command.refused("synthesize", small.file, "-o", sheet)
     command.fine("synthesize", small.file, "-o", sheet, "--overwrite")
 
