@@ -110,7 +110,7 @@ def test_forms_that_lose_their_rank_in_training_are_left_out(tmp_path: Path) -> 
 
 def test_it_is_distilled_from_the_users_network_if_training_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[FineTuning] = []
-    monkeypatch.setattr(room, "fine_tune", lambda task, model, effort: seen.append(effort))
+    monkeypatch.setattr(room, "fine_tune", lambda task, model, effort, *rest: seen.append(effort))
     for share in (0.0, 0.5):
         begun_problem = problem(begun(tmp_path, training={"distillation": share}))
         overparameterized(begun_problem)
