@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from rank_search.errors import SourceError, StudyFileError
-from rank_search.layers import Example, Layer, opened_for, tensors_of
+from rank_search.layers import Example, Layer, opened_for, shared, tensors_of
 from rank_search.sources import (
     InputForm,
     analytic_moments,
@@ -83,7 +83,8 @@ def task_of(
     if settings.source == "analytic":
         moments = partial(_moments, model, example)
         return LayerErrorTask(model, example, moments, "analytic moments of their inputs", measured_at_the_end=real)
-    make = _maker(model, example, settings, seed, folder)
+    # of its own structure: they are made when first asked for, perhaps while the network's layers are watched
+    make = _maker(shared(model, {}), example, settings, seed, folder)
     made = MadeInputs(make.make)
     return AgreementTask(
         network=model,
