@@ -19,8 +19,8 @@ from rank_search.sources import (
     InputForm,
     analytic_moments,
     cached,
+    cached_sequences,
     gaussian_inputs,
-    sampled_sequences,
     stored_norms,
 )
 from rank_search.study.complaints import complaints
@@ -56,7 +56,7 @@ def without_data(
         real: a task whose test data the front's members are measured on; nothing else of it is looked at.
         seed: of what is made up.
         settings: further keys of the `[data]` table.
-        folder: where synthetic inputs are kept; None: they are made in each process.
+        folder: where synthetic inputs and sampled sequences are kept; None: they are made in each process.
 
     Raises:
         SourceError: the source has nothing for such a network.
@@ -111,7 +111,7 @@ def _maker(model: nn.Module, example: Example, settings: DataSettings, seed: int
     given = tensors_of(example)
     if settings.source == "synthetic" and given and not any(each.is_floating_point() for each in given):
         text = {"batches": settings.in_all, "batch_size": settings.sequences, "length": settings.length, "seed": seed}
-        return _Maker(partial(_sampled, model, example, text), "sequences sampled from the model itself")
+        return _Maker(partial(_sampled, model, example, text, folder), "sequences sampled from the model itself")
     InputForm.of(example, model)
     if settings.source == "gaussian":
         numbers = {"batches": settings.in_all, "batch_size": settings.batch_size, "seed": seed}
@@ -125,9 +125,10 @@ def _maker(model: nn.Module, example: Example, settings: DataSettings, seed: int
     return _Maker(partial(_synthetic, model, example, settings, seed, folder), "synthetic inputs")
 
 
-def _sampled(model: nn.Module, example: Example, text: Mapping[str, int]) -> list[Example]:
-    _steps.info("Sampling %d sequences of %d tokens", text["batches"] * text["batch_size"], text["length"])
-    return sampled_sequences(model, example, **text)
+def _sampled(model: nn.Module, example: Example, text: Mapping[str, int], folder: Path | None) -> list[Example]:
+    count = text["batches"] * text["batch_size"]
+    _steps.info("Sampling %d sequences of %d tokens, unless they are kept from before", count, text["length"])
+    return cached_sequences(model, example, **text, folder=folder)
 
 
 def _synthetic(
