@@ -99,7 +99,7 @@ class Recoveries:
         Raises:
             ArtifactError: it cannot be written; no half of it is left, and the one before stays.
         """
-        suffix = f".{self._mark}.{attempt}.{epochs:.9g}{RECOVERY}"
+        suffix = f".{self._mark}.{attempt}.{epochs}{RECOVERY}"
         name = self._artifacts.write("recovery", self._key, suffix, data).location
         before, self._last = self._last, name
         if before not in ("", name):

@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from rank_search.continuous.masks import STEPS, RoundedRanks
     from rank_search.continuous.mixtures import mixture_ranks
     from rank_search.continuous.ranks import LOOKED_AT, continuous_front, continuous_ranks, mask_search, spread_costs
-    from rank_search.continuous.teacher import Teacher
+    from rank_search.continuous.teacher import Distance, Teacher
 
 _HOMES: Final = {
     "LOOKED_AT": "ranks",
     "STEPS": "masks",
+    "Distance": "teacher",
     "RoundedRanks": "masks",
     "Teacher": "teacher",
     "continuous_front": "ranks",
@@ -27,6 +28,7 @@ _HOMES: Final = {
 __all__ = [
     "LOOKED_AT",
     "STEPS",
+    "Distance",
     "RoundedRanks",
     "Teacher",
     "continuous_front",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rank_search.errors import TaskError
 from rank_search.layers import Example, forward, in_evaluation, tensors_of
 from rank_search.quantization import learning_norms
-from rank_search.tasks import is_lone, logits_of, teacher_distance
+from rank_search.tasks import is_lone, logits_of, relative_error, teacher_distance
 
 Distance = Literal["kl", "squared"]
 """Of outputs: KL(softmax z ‖ softmax y) for logits along the last dimension, or ‖y − z‖² / ‖z‖² for any."""
@@ -76,7 +76,7 @@ class Teacher:
             ) from None
         if self.distance == "kl":
             return teacher_distance(outputs, self.aims[place], 1.0)
-        return _squared(tensors_of(outputs), tensors_of(self.aims[place]))
+        return relative_error(_numbers(outputs), _numbers(self.aims[place]))
 
     @torch.no_grad()
     def mean(self, model: nn.Module) -> float:
@@ -84,14 +84,9 @@ class Teacher:
         return sum(float(self.loss(model, number)) for number in range(len(self.inputs))) / len(self.inputs)
 
 
-def _squared(outputs: list[Tensor], aims: list[Tensor]) -> Tensor:
-    """The relative squared error, averaged over the tensors of an output."""
-    errors = [
-        (ours - theirs).square().sum() / theirs.square().sum().clamp_min(torch.finfo(theirs.dtype).tiny)
-        for ours, theirs in zip(outputs, aims, strict=True)
-        if theirs.is_floating_point()
-    ]
-    return torch.stack(errors).mean()
+def _numbers(outputs: Any) -> list[Tensor]:
+    """The tensors of an output that are compared."""
+    return [each for each in tensors_of(outputs) if each.is_floating_point()]
 
 
 @contextmanager

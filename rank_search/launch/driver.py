@@ -170,7 +170,7 @@ class SearchDriver:
             job = replace(job, checkpoint=None)  # it may be the one that cannot be read
         if isinstance(trouble, CheckpointError):
             self._recovering.forget(job)
-        if trouble is not None:
+        elif trouble is not None:
             job = self._recovering.gone_on(job)
         if trouble is None or job.attempt - job.spared > self._plan.max_retries:
             self._record(finished)

@@ -25,8 +25,11 @@ class Recovering:
         self._plan = plan
 
     def keeping(self, job: Job) -> Job:
-        """The job, told how it keeps checkpoints: not at all if the plan has none, or if there is nothing to train."""
-        if not self._plan.checkpoint_seconds or not job.budget:
+        """The job, told how often it keeps checkpoints, and their mark; unchanged if there is nothing to train.
+
+        Where the plan has none it keeps none, and yet goes on from one that was left before.
+        """
+        if not job.budget:
             return job
         about = [self._plan.made_from, job.point.key, job.rng_seed]
         mark = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
@@ -52,7 +55,8 @@ class Recovering:
     def may_have_left(self, finished: Finished) -> bool:
         """Whether a job that has ended may have left checkpoints on its way: else nobody need look."""
         job, seconds = finished.job, (finished.finished - finished.started).total_seconds()
-        return bool(job.mark) and (seconds >= job.checkpoint_seconds or job.attempt > 1 or way_point(job) is not None)
+        had_time = job.checkpoint_seconds > 0 and (seconds >= job.checkpoint_seconds or job.attempt > 1)
+        return had_time or way_point(job) is not None
 
     def _newest(self, job: Job) -> tuple[Recovery, Artifact] | None:
         deadline = time.monotonic() + self._plan.patience

@@ -63,6 +63,7 @@ def adds_up(form: Factorization, axis: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
+@torch.random.fork_rng(devices=[])  # a plugin may draw when it is made, and the answer is drawn but once
 @torch.no_grad()
 def _adds_up(plugin: type[Factorization], layer: Layer, values: tuple[tuple[str, float], ...], axis: str) -> bool:
     form, count, random = plugin(layer, **dict(values)), int(dict(values)[axis]), torch.Generator().manual_seed(0)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import nn
 
 from rank_search.continuous import (
     LOOKED_AT,
     STEPS,
+    Distance,
     RoundedRanks,
     Teacher,
     continuous_front,
@@ -22,13 +24,14 @@ from rank_search.continuous import (
     spread_costs,
 )
 from rank_search.errors import LayerError, StudyFileError
-from rank_search.layers import forward, in_evaluation, tensors_of
+from rank_search.layers import Example, forward, in_evaluation, tensors_of
 from rank_search.options import CostShares, OptionTable, mean_shares
 from rank_search.point import Point
 from rank_search.priors import TensorFiles, digest
+from rank_search.run.kept_statistics import training_settings
 from rank_search.search import upper_limits
 from rank_search.study import Problem
-from rank_search.tasks import Batch, checked_batches, compares_classes, logits_of, seeded, task_errors
+from rank_search.tasks import Batch, Task, checked_batches, compares_classes, logits_of, seeded, task_errors
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -89,13 +92,14 @@ class _Front:
         task = problem.task
         self._problem, self._table, self._steps = problem, table, steps
         self._inputs = [task.inputs(batch) for batch in batches]
-        self._norms = problem.study.training.norm_batches != 0 and not task.keeps_statistics()
+        self._distance = _distance(task, problem.model, self._inputs[0])
+        self._norms = training_settings(problem).norm_batches != 0
         self._shares = mean_shares([each.name for each in problem.study.search.objectives])
         self._costs = spread_costs(table, self._shares, count, self._most(self._shares))
 
     def kept(self, files: TensorFiles) -> tuple[Point, ...]:
         """As they were found before for the same weights, options and batches, or found now."""
-        name = f"continuous-1-{self._key()}"
+        name = f"continuous-2-{self._key()}"
         stored = files.load(name)
         places = self._found() if stored is None else stored["places"]
         if stored is None:
@@ -106,9 +110,7 @@ class _Front:
         """The place of each group's option: a row for each point."""
         _steps.info("Moving continuous ranks at %d costs", len(self._costs))
         model = self._problem.model
-        with torch.no_grad(), in_evaluation(model):
-            outputs = logits_of(forward(model, self._inputs[0]))
-        teacher = Teacher.of(model, self._inputs, "kl" if compares_classes(self._problem.task, outputs) else "squared")
+        teacher = Teacher.of(model, self._inputs, self._distance)
         search = mask_search(model, self._table, self._shares, teacher, self._norms, self._steps)
         front = continuous_front(search, self._costs, _say)
         rows = [
@@ -128,13 +130,21 @@ class _Front:
 
     def _key(self) -> str:
         """Of all that they depend on."""
-        weights = digest(dict(self._problem.model.state_dict()))
+        model = self._problem.model
+        weights = digest(dict(model.state_dict()))
         seen = digest(
             {f"{n} {k}": each for n, one in enumerate(self._inputs) for k, each in enumerate(tensors_of(one))}
         )
-        about: list[Any] = [self._costs, dict(self._shares), self._norms, self._steps]
+        about: list[Any] = [str(model), self._distance, self._costs, dict(self._shares), self._norms, self._steps]
         about += [option.to_json() for option in self._table]
         return hashlib.sha256(weights + seen + repr(about).encode()).hexdigest()
+
+
+def _distance(task: Task, model: nn.Module, inputs: Example) -> Distance:
+    """How the model's outputs are compared."""
+    with torch.no_grad(), in_evaluation(model):
+        outputs = logits_of(forward(model, inputs))
+    return "kl" if compares_classes(task, outputs) else "squared"
 
 
 def _say(done: int, count: int, found: RoundedRanks) -> None:

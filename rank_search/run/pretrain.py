@@ -71,7 +71,7 @@ def with_pretrained_model(problem: Problem, folder: Path) -> Problem:
     files, name = TensorFiles(folder), _file_name(problem)
     state = files.load(name)
     if state is None:
-        way = _Way(problem, files, f"recovery-{name}")
+        way = _Way(problem, folder, f"recovery-{name}")
         try:
             found = recompose(overparameterized(problem, way), problem.original, problem.inventory.layers)
         except TrialError:
@@ -89,8 +89,8 @@ def with_pretrained_model(problem: Problem, folder: Path) -> Problem:
 class _Way:
     """The checkpoint of the training on its way: a file of the cache, and how it is kept."""
 
-    def __init__(self, problem: Problem, files: TensorFiles, name: str) -> None:
-        self._files, self._name, self._seconds = files, name, problem.study.launch.checkpoint_seconds
+    def __init__(self, problem: Problem, folder: Path, name: str) -> None:
+        self._folder, self._name, self._seconds = folder, name, problem.study.launch.checkpoint_seconds
         self._about = {"software": software(), "code": task_code(problem.study)}
 
     def found(self) -> Checkpoint | None:
@@ -106,6 +106,11 @@ class _Way:
 
     def end(self) -> None:
         self._files.remove(self._name)
+
+    @property
+    def _files(self) -> TensorFiles:
+        """Anew each time: a folder that was full once is given up by those who know, and is tried again here."""
+        return TensorFiles(self._folder)
 
     def _save(self, data: bytes, epochs: float) -> None:
         self._files.save(self._name, {"checkpoint": torch.frombuffer(bytearray(data), dtype=torch.uint8)})

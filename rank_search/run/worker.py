@@ -134,7 +134,7 @@ def run_job(context: TrialContext, artifacts: ArtifactStore, job: Job) -> Outcom
         if job.trained is not None:
             return _tested(context, job.point, artifacts.read(job.trained))
         budget, checkpoint = job.budget, job.checkpoint
-        keep = _keep(artifacts, job) if job.mark else None
+        keep = _keep(artifacts, job) if job.checkpoint_seconds else None
         return run_trial(context, job.point, job.rng_seed, artifacts, budget=budget, checkpoint=checkpoint, keep=keep)
 
 

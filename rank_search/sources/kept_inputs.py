@@ -1,8 +1,10 @@
-"""Synthetic inputs are made once for each network, and kept in a folder."""
+"""Inputs that take long to make are made once for each network, and kept in a folder."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 
 from rank_search.layers import Example, tensors_of, with_tensors
 from rank_search.priors import TensorFiles, digest
+from rank_search.sources.sampled_tokens import sampled_sequences
 from rank_search.sources.settings import SynthesisSettings
 from rank_search.sources.synthesis import Progress, synthetic_inputs
 
@@ -38,21 +41,41 @@ def cached(
         SourceError: as `synthetic_inputs`.
     """
     settings = settings or SynthesisSettings()
-    files = None if folder is None else TensorFiles(folder)
-    name = f"synthetic-{_VERSION}-{_key(model, example, settings, seed)}"
-    if files is not None and (kept := files.load(name)) is not None:
-        return [_put_in(example, kept, number) for number in range(settings.batches)]
-    made = synthetic_inputs(model, example, settings=settings, seed=seed, progress=progress)
-    if files is not None:
-        files.save(name, {f"{number} {place}": each for number, batch in enumerate(made) for place, each in _of(batch)})
+    make = partial(synthetic_inputs, model, example, settings=settings, seed=seed, progress=progress)
+    about = f"{settings.model_dump_json(exclude={'at_once'})}\n{seed}"
+    return _kept(make, model, example, "synthetic", about, folder)
+
+
+def cached_sequences(
+    model: nn.Module, example: Example, *, batches: int, batch_size: int, length: int, seed: int, folder: Path | None
+) -> list[Example]:
+    """`sampled_sequences`, kept as `cached` keeps synthetic inputs.
+
+    Raises:
+        SourceError: as `sampled_sequences`.
+    """
+    numbers = {"batches": batches, "batch_size": batch_size, "length": length, "seed": seed}
+    return _kept(partial(sampled_sequences, model, example, **numbers), model, example, "sampled", f"{numbers}", folder)
+
+
+def _kept(
+    make: Callable[[], list[Example]], model: nn.Module, example: Example, kind: str, about: str, folder: Path | None
+) -> list[Example]:
+    if folder is None:
+        return make()
+    files, name = TensorFiles(folder), f"{kind}-{_VERSION}-{_key(model, example, about)}"
+    if (kept := files.load(name)) is not None:
+        places = len(tensors_of(example))
+        return [_put_in(example, kept, number) for number in range(len(kept) // places)]
+    made = make()
+    files.save(name, {f"{number} {place}": each for number, batch in enumerate(made) for place, each in _of(batch)})
     return made
 
 
-def _key(model: nn.Module, example: Example, settings: SynthesisSettings, seed: int) -> str:
+def _key(model: nn.Module, example: Example, about: str) -> str:
     tensors = {name: each for name, each in model.state_dict().items() if isinstance(each, Tensor)}
     shapes = [(tuple(each.shape), str(each.dtype)) for each in tensors_of(example)]
-    made_by = settings.model_dump_json(exclude={"at_once"})
-    return hashlib.sha256(digest(tensors) + f"{model}\n{shapes}\n{made_by}\n{seed}".encode()).hexdigest()
+    return hashlib.sha256(digest(tensors) + f"{model}\n{shapes}\n{about}".encode()).hexdigest()
 
 
 def _of(batch: Example) -> list[tuple[int, Tensor]]:

@@ -113,7 +113,7 @@ def _logits(model: nn.Module, inputs: Example) -> Tensor:
         raise SourceError(
             f"The language model does not run on ids of shape {tuple(ids.shape)}; its forward raised "
             f"{type(error).__name__}: {error}. Sampling takes a model that runs on any batch and length up to the one "
-            "asked for."
+            "asked for. If that is longer than the model takes, ask for less ([data] length)."
         ) from error
     if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[:2] != ids.shape:
         shown = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__

@@ -18,6 +18,8 @@ _log: Final = logging.getLogger("rank_search.store.database")
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _CONFLICT_SECONDS: Final = 10.0
+_CHANCE: Final = random.SystemRandom()
+"""Without a state: the global generator is that of a trial that this process may be carrying out meanwhile."""
 
 
 class ConflictError(StoreError):
@@ -105,4 +107,4 @@ class _Tries:
         if left <= 0:
             return None
         longest, self._longest = self._longest, min(2 * self._longest, _LONGEST_PAUSE)
-        return min(random.uniform(0.5, 1.0) * longest, left)  # noqa: S311 - so that drivers do not come back as one
+        return min(_CHANCE.uniform(0.5, 1.0) * longest, left)  # so that drivers do not come back as one

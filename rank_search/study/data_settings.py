@@ -41,7 +41,7 @@ class DataSettings(SynthesisSettings):
     outputs: OutputKind = Field(
         default="auto",
         description="What the network gives: logits of `classes` in the last dimension, or `values`. `auto`: classes "
-        "where outputs are batch × classes, are named `logits`, or are of token ids.",
+        "where outputs are batch × classes, or batch × length × tokens of token ids.",
     )
     batches: int = Field(
         default=2, ge=1, description="Batches to make for calibration and training, which are one epoch."

@@ -151,7 +151,7 @@ def looked_at(task: Task, model: nn.Module, study: Study) -> Task:
 
 
 def cache_folder(study: Study) -> Path:
-    """Where spectra, bases and synthetic inputs are kept."""
+    """Where spectra, bases and inputs that were made are kept."""
     if study.study.cache:
         return study.folder / study.study.cache
     return user_cache_folder()

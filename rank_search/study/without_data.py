@@ -14,13 +14,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from rank_search.errors import SourceError, StudyFileError
-from rank_search.layers import Example, Layer, opened_for, tensors_of
+from rank_search.layers import Example, Layer, opened_for, shared, tensors_of
 from rank_search.sources import (
     InputForm,
     analytic_moments,
     cached,
+    cached_sequences,
     gaussian_inputs,
-    sampled_sequences,
     stored_norms,
 )
 from rank_search.study.complaints import complaints
@@ -56,7 +56,7 @@ def without_data(
         real: a task whose test data the front's members are measured on; nothing else of it is looked at.
         seed: of what is made up.
         settings: further keys of the `[data]` table.
-        folder: where synthetic inputs are kept; None: they are made in each process.
+        folder: where synthetic inputs and sampled sequences are kept; None: they are made in each process.
 
     Raises:
         SourceError: the source has nothing for such a network.
@@ -83,7 +83,8 @@ def task_of(
     if settings.source == "analytic":
         moments = partial(_moments, model, example)
         return LayerErrorTask(model, example, moments, "analytic moments of their inputs", measured_at_the_end=real)
-    make = _maker(model, example, settings, seed, folder)
+    # of its own structure: they are made when first asked for, perhaps while the network's layers are watched
+    make = _maker(shared(model, {}), example, settings, seed, folder)
     made = MadeInputs(make.make)
     return AgreementTask(
         network=model,
@@ -110,7 +111,7 @@ def _maker(model: nn.Module, example: Example, settings: DataSettings, seed: int
     given = tensors_of(example)
     if settings.source == "synthetic" and given and not any(each.is_floating_point() for each in given):
         text = {"batches": settings.in_all, "batch_size": settings.sequences, "length": settings.length, "seed": seed}
-        return _Maker(partial(_sampled, model, example, text), "sequences sampled from the model itself")
+        return _Maker(partial(_sampled, model, example, text, folder), "sequences sampled from the model itself")
     InputForm.of(example, model)
     if settings.source == "gaussian":
         numbers = {"batches": settings.in_all, "batch_size": settings.batch_size, "seed": seed}
@@ -124,9 +125,10 @@ def _maker(model: nn.Module, example: Example, settings: DataSettings, seed: int
     return _Maker(partial(_synthetic, model, example, settings, seed, folder), "synthetic inputs")
 
 
-def _sampled(model: nn.Module, example: Example, text: Mapping[str, int]) -> list[Example]:
-    _steps.info("Sampling %d sequences of %d tokens", text["batches"] * text["batch_size"], text["length"])
-    return sampled_sequences(model, example, **text)
+def _sampled(model: nn.Module, example: Example, text: Mapping[str, int], folder: Path | None) -> list[Example]:
+    count = text["batches"] * text["batch_size"]
+    _steps.info("Sampling %d sequences of %d tokens, unless they are kept from before", count, text["length"])
+    return cached_sequences(model, example, **text, folder=folder)
 
 
 def _synthetic(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rank_search.tasks.agreement import AGREEMENT, WORST_AGREEMENT, AgreementTask, OutputKind
+from rank_search.tasks.agreement_sums import relative_error
 from rank_search.tasks.batch import batch_dimension
 from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.calibration import columns_seen, input_moments, moments_of_inputs, run_on, wide
@@ -77,6 +78,7 @@ __all__ = [
     "moments_of_inputs",
     "not_finite",
     "of_uses",
+    "relative_error",
     "run_on",
     "seeded",
     "selection_examples",

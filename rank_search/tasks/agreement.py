@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from rank_search.errors import TaskError
 from rank_search.layers import Example, forward, in_evaluation, shared, tensors_of, with_tensors
-from rank_search.tasks.agreement_sums import AgreementSums
+from rank_search.tasks.agreement_sums import AgreementSums, relative_error
 from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.drawn_targets import drawn_cross_entropy
 from rank_search.tasks.known_outputs import KnownOutputs
@@ -35,8 +35,6 @@ AGREEMENT: Final = ("kl", "disagreement", "output_error")
 WORST_AGREEMENT: Final = {"kl": 0.5, "disagreement": 0.3, "output_error": 0.5}
 """The worst worth having, where nothing else is asked for."""
 
-_LEAST: Final = 1e-30
-
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -54,8 +52,8 @@ class AgreementTask(Task):
             nobody looks at; anything that can be iterated again and again. Without test batches nothing is reported on
             test data.
         one_example: what one forward takes; None: the first input of the first selection batch.
-        outputs: what the network gives; `auto`: logits of classes where they are batch × classes, where they have the
-            name `logits`, or where inputs are whole numbers and outputs batch × length × tokens; otherwise values.
+        outputs: what the network gives; `auto`: logits of classes where they are batch × classes, or where inputs are
+            whole numbers and outputs batch × length × tokens; otherwise values.
         made_up: in words, what the batches are where they are no real data: batch norms then keep the dense model's
             statistics, in training too. Empty: they are real.
         measured_at_the_end: the task whose test data the front's members are measured on, by its own metric as well.
@@ -159,7 +157,7 @@ class AgreementTask(Task):
         """As `loss`, which is distillation already, its share at the temperature: the teacher is the dense model."""
         ours, theirs = self._compared(model, batch)
         if not self._are_classes(theirs, batch):
-            return _relative_error(ours, theirs)
+            return relative_error(ours, theirs)
         plain, warm = (teacher_distance(ours[0], theirs[0], each) for each in (1.0, temperature))
         return (1 - share) * plain + share * warm
 
@@ -193,7 +191,7 @@ class AgreementTask(Task):
         ours, theirs = self._compared(model, batch)
         if self._are_classes(theirs, batch):
             return teacher_distance(ours[0], theirs[0], temperature)
-        return _relative_error(ours, theirs)
+        return relative_error(ours, theirs)
 
     def _compared(self, model: nn.Module, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """The outputs of the model and of the dense one, tensor by tensor, none of them at padding."""
@@ -233,7 +231,7 @@ class AgreementTask(Task):
         return floating
 
     def _are_classes(self, outputs: list[Tensor], batch: Batch) -> bool:
-        only = outputs[0] if len(outputs) == 1 and outputs[0].dim() and outputs[0].shape[-1] > 1 else None
+        only = outputs[0] if len(outputs) == 1 and outputs[0].dim() > 1 and outputs[0].shape[-1] > 1 else None
         if self.outputs != "auto":
             if self.outputs == "classes" and only is None:
                 raise TaskError(
@@ -243,7 +241,7 @@ class AgreementTask(Task):
             return self.outputs == "classes"
         ids = next(iter(tensors_of(self.inputs(batch))), None)
         of_tokens = ids is not None and not ids.is_floating_point() and not ids.is_complex()
-        return only is not None and (only.dim() == 2 or of_tokens)
+        return only is not None and (only.dim() == 2 or (only.dim() == 3 and of_tokens))
 
     @contextmanager
     def _norms_as_they_are(self, model: nn.Module) -> Iterator[None]:
@@ -256,13 +254,6 @@ class AgreementTask(Task):
         finally:
             for norm in moving:
                 norm.training = True
-
-
-def _relative_error(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
-    """‖ŷ − y‖²/‖y‖², in float32 or wider."""
-    pairs = [(one.float(), other.float()) for one, other in zip(ours, theirs, strict=True)]
-    error = torch.stack([(one - other).square().sum() for one, other in pairs]).sum()
-    return error / torch.stack([other.square().sum() for _, other in pairs]).sum().clamp_min(_LEAST)
 
 
 def _shapes(outputs: Iterable[Tensor]) -> str:

@@ -5,11 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
+import torch
 from torch import Tensor
 
+from rank_search.tasks.calibration import wide
 from rank_search.tasks.supervised import teacher_distance
+
+_LEAST: Final = 1e-30
+
+
+def relative_error(outputs: Sequence[Tensor], aims: Sequence[Tensor]) -> Tensor:
+    """‖ŷ − y‖²/‖y‖² of all outputs together, with a gradient.
+
+    Symbols: ŷ, `outputs`, and y, `aims`, tensor by tensor. Computed in float32 or wider. ‖y‖² is at least 10⁻³⁰, so
+    that equal outputs give 0, also where they are zero. NaN gives NaN. O(n), n outputs.
+
+    >>> import torch
+    >>> float(relative_error([torch.tensor([3.0]), torch.tensor([1.0])], [torch.tensor([1.0]), torch.tensor([1.0])]))
+    2.0
+    """
+    pairs = [(wide(one), wide(other)) for one, other in zip(outputs, aims, strict=True)]
+    error = torch.stack([(one - other).square().sum() for one, other in pairs]).sum()
+    return error / torch.stack([other.square().sum() for _, other in pairs]).sum().clamp_min(_LEAST)
 
 
 @final

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rank_search.artifacts import ArtifactStore, Recoveries, Recovery
+from rank_search.artifacts import ArtifactStore, Recoveries, Recovery, Tenant
 from rank_search.errors import ArtifactError, CheckpointError, LaunchError
 from rank_search.launch import InProcess, Job, SearchDriver
 from rank_search.point import Artifact, Outcome, State
@@ -80,7 +80,7 @@ def test_it_goes_on_from_the_newest_and_leaves_none(
 
 
 @pytest.mark.parametrize("changes", [{}, {"budget": 0.0}])
-def test_without_minutes_or_training_there_is_none(
+def test_without_minutes_or_training_none_is_kept(
     drive: Drive, artifacts: ArtifactStore, study: StudyRecord, changes: dict[str, Any]
 ) -> None:
     jobs: list[Job] = []
@@ -92,7 +92,7 @@ def test_without_minutes_or_training_there_is_none(
     seconds = 60.0 if changes else 0.0
     rungs = Rungs(None, 0.0) if changes else Rungs(None, 1.0)
     drive(InProcess(run), target=2, checkpoint_seconds=seconds, rungs=rungs, study=replace(study, **changes)).run()
-    assert {(job.mark, job.checkpoint_seconds) for job in jobs} == {("", 0.0)}
+    assert {(bool(job.mark), job.checkpoint_seconds) for job in jobs} == {(not changes, 0.0)}
 
 
 def test_a_try_that_got_further_does_not_count(
@@ -144,6 +144,14 @@ def test_the_next_driver_takes_the_newest_of_the_trials_own(drive: Drive, artifa
     model = artifacts.write("model", KEY, ".safetensors", b"no checkpoint")
     assert resumed(drive, artifacts) == ([0.75], [[0.3, 0.75]])
     assert set(artifacts.names()) == {other.location, model.location}
+
+
+def test_one_that_was_left_is_gone_on_with_where_no_more_are_kept(
+    drive: Drive, artifacts: ArtifactStore, own: Job
+) -> None:
+    leave(artifacts, own, 0.5)
+    assert resumed(drive, artifacts, checkpoint_seconds=0.0) == ([0.5], [[0.5]])
+    assert artifacts.names() == []
 
 
 @pytest.mark.parametrize(
@@ -200,10 +208,14 @@ def test_deaths_before_count_from_the_checkpoint(
     assert (row.attempt, row.state) == (5, State.COMPLETE if began else State.FAILED)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["alone", "beside another store"])
 def test_one_that_cannot_be_gone_on_with_is_left_for_good(
-    drive: Drive, artifacts: ArtifactStore, own: Job, store: Store, study: StudyRecord
+    drive: Drive, artifacts: ArtifactStore, own: Job, store: Store, study: StudyRecord, shared: bool
 ) -> None:
+    """Where another store uses the place too, the file stays there."""
     leave(artifacts, own, 0.5)
+    if shared:
+        ArtifactStore(artifacts.location, Tenant("other", "other")).move_in()
     began: list[float] = []
 
     def run(job: Job) -> Outcome:
@@ -215,6 +227,7 @@ def test_one_that_cannot_be_gone_on_with_is_left_for_good(
     drive(InProcess(run), target=1, made_from="this", checkpoint_seconds=60.0).run()
     assert began == [0.5, 0.0]
     assert [row.state for row in store.trials(study)] == [State.COMPLETE]
+    assert epochs_of(artifacts) == ([0.5] if shared else [])
 
 
 def test_a_full_place_for_files_costs_no_epoch(

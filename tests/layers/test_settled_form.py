@@ -220,6 +220,19 @@ def test_components_add_up_where_zeros_do_what_leaving_them_out_does(
     assert adds_up(form, axis) is expected
 
 
+def test_whether_they_add_up_is_told_without_a_draw_from_the_global_generator() -> None:
+    """The answer is kept, so that a draw would make what is drawn next depend on what was asked before."""
+
+    class Begun(Pair):
+        def __init__(self, layer: Layer, *, rank: int) -> None:
+            super().__init__(layer, rank=rank)
+            torch.nn.init.normal_(self.left)
+
+    form, before = Begun(LINEAR, rank=3), torch.get_rng_state()
+    assert adds_up(form, "rank")
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_weight_with_nan_does_not_settle() -> None:
     form = emptied(drawn("svd", LINEAR, rank=5), "left", 1, 0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Synthetic inputs are made once for a network, settings and a seed."""
+"""Inputs are made once for a network, settings and a seed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
-from rank_search.sources import SynthesisSettings, cached
+from rank_search.sources import SynthesisSettings, cached, cached_sequences
 from tests.sources import small_networks
 
 FEW = SynthesisSettings(batch_size=64, steps=2, batches=2)
@@ -56,3 +57,44 @@ def test_a_damaged_file_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert steps_of(tmp_path) == 4
     assert "made anew" in caplog.text
     assert steps_of(tmp_path) == 0
+
+
+class Writer(nn.Module):
+    """A language model that counts how often it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Embedding(5, 5)
+        self.ran = 0
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        self.ran += 1
+        found: Tensor = self.logits(input_ids)
+        return found
+
+
+def test_sequences_are_sampled_once_for_each_model_number_and_seed(tmp_path: Path) -> None:
+    model = Writer()
+    example = {"input_ids": torch.zeros(1, 4, dtype=torch.int32), "attention_mask": torch.ones(1, 4).long()}
+
+    def sampled(length: int = 6, seed: int = 0) -> list[dict[str, Tensor]]:
+        model.ran = 0
+        return cached_sequences(model, example, batches=2, batch_size=3, length=length, seed=seed, folder=tmp_path)
+
+    made, runs = sampled(), model.ran
+    read, again = sampled(), model.ran
+    assert runs > 0
+    assert again == 0
+    assert len(made) == len(read) == 2
+    for one, other in zip(made, read, strict=True):
+        assert {name: (each.dtype, each.shape) for name, each in other.items()} == {
+            "input_ids": (torch.int32, (3, 6)),
+            "attention_mask": (torch.int32, (3, 6)),
+        }
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert sampled(length=7)[0]["input_ids"].shape == (3, 7)
+    assert not torch.equal(sampled(seed=1)[0]["input_ids"], made[0]["input_ids"])
+    with torch.no_grad():
+        model.logits.weight.neg_()
+    sampled()
+    assert model.ran > 0

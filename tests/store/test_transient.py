@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -180,6 +181,12 @@ def test_patience_lasts_as_long_as_it_is_said_to(clock: Clock) -> None:
         moments = clock.tried(waiting, error)
         assert moments[-1] == pytest.approx(600)
         assert max(later - sooner for sooner, later in pairwise(moments)) <= 2
+
+
+def test_waiting_leaves_the_global_generator_of_a_trial_that_goes_on_meanwhile(clock: Clock) -> None:
+    before = random.getstate()
+    assert len(clock.tried(Patience("here", 600), NotNowError("starting up"))) > 100
+    assert random.getstate() == before
 
 
 def test_one_that_answers_is_waited_for_from_the_beginning(clock: Clock) -> None:

@@ -54,6 +54,18 @@ def test_they_are_found_once_for_the_same_weights_and_data(tmp_path: Path, monke
     assert seeds_of(files) == first
 
 
+def test_they_are_found_anew_where_outputs_are_compared_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds_of(small(tmp_path, sampler="continuous", options={"steps": 2}))
+    looked: list[object] = []
+    found = continuous_points.Teacher.of
+    monkeypatch.setattr(continuous_points, "compares_classes", lambda task, outputs: False)
+    monkeypatch.setattr(continuous_points.Teacher, "of", lambda *given: looked.append(given[-1]) or found(*given))
+    seeds_of(small(tmp_path, sampler="continuous", options={"steps": 2}))
+    assert looked == ["squared"]
+
+
 def test_seed_points_for_auto(tmp_path: Path) -> None:
     labels = [seed.label.split()[0] for seed in seeds_of(small(tmp_path, allocations=2, continuous=3))]
     assert labels[:3] == ["dense", "allocation", "allocation"]

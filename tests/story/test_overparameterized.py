@@ -16,7 +16,7 @@ import rank_search as rs
 from rank_search.errors import LayerError, StudyMismatchError, TaskError, TrialError
 from rank_search.launch import this_process
 from rank_search.layers import Factorization
-from rank_search.priors import SpectraCache, TensorFiles
+from rank_search.priors import SpectraCache, TensorFiles, tensor_files
 from rank_search.run import prepare
 from rank_search.run import pretrain as room
 from rank_search.run.pretrain import full_rank, overparameterized
@@ -348,6 +348,28 @@ def test_killed_twice_it_is_the_same_network(tmp_path: Path, caplog: pytest.LogC
     assert on_the_way(tmp_path) == []
     began = [each.getMessage() for each in caplog.records if "over-parameterized network for" in each.getMessage()]
     assert [said.rpartition(" ")[2] for said in began] == ["0.", "0.625.", "1.5."]
+
+
+def test_a_folder_that_is_full_for_a_moment_costs_one_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write, full = tensor_files.replace_whole, [True]
+
+    def replace_whole(path: Path, content: bytes, **options: Any) -> None:
+        if path.name.startswith("recovery-") and full:
+            full.pop()
+            raise OSError(28, "No space left on device")
+        write(path, content, **options)
+
+    monkeypatch.setattr(tensor_files, "replace_whole", replace_whole)
+    study = rs.load_study(begun(tmp_path, launch={"checkpoint_every": 1e-9}).file)
+    with pytest.raises(Killed):
+        prepare(study, mortal(6))
+    assert "No space left" in caplog.text
+    assert len(on_the_way(tmp_path)) == 1
+    full.append(True)
+    prepare(study)
+    assert len(list((tmp_path / "spectra").glob("overparameterized-*"))) == 1
 
 
 def test_it_starts_over_with_other_code_and_after_damage(tmp_path: Path) -> None:

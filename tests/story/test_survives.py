@@ -114,6 +114,19 @@ def test_status_says_from_where_it_goes_on(forks: Forks, tmp_path: Path, command
     assert [row["goes_on_from"] for row in rows if "goes_on_from" in row] == [epoch]
 
 
+def test_without_further_checkpoints_it_goes_on_from_the_one_that_was_left(
+    forks: Forks, undisturbed: list[rs.TrialRow], tmp_path: Path
+) -> None:
+    log = tmp_path / "log.jsonl"
+    interrupted(forks, tmp_path / "study")
+    small = study(tmp_path / "study", launch={"checkpoint_every": 0})
+    kept = Death("training/keeping.py", 9)  # there would be as many calls in a training
+    assert forks.run("run", small.file, "--log", log, death=kept) == 0
+    assert len(events(log, "trial goes on")) == 1
+    assert found(trials(small)) == found(undisturbed)
+    assert left(small) == {}
+
+
 def test_one_of_other_code_is_not_gone_on_with(forks: Forks, tmp_path: Path) -> None:
     small, log = interrupted(forks, tmp_path / "study"), tmp_path / "log.jsonl"
     with (small.folder / "faulty.py").open("a", encoding="utf-8") as file:

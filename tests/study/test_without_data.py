@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 import rank_search as rs
 from rank_search.errors import SourceError, StudyFileError, TaskError
-from rank_search.layers import factorize
+from rank_search.layers import factorize, take_inventory
 from rank_search.layers.bases import DirectBases
 from rank_search.point import Choice, Point
 from rank_search.run import prepare
 from rank_search.study import Study, load_study, read_problem
 from rank_search.study.factory import example_of
-from rank_search.tasks import AgreementTask, LayerErrorTask, task_measurements
+from rank_search.tasks import AgreementTask, LayerErrorTask, input_moments, task_measurements
 from tests.study.study_modules import normed_network
 
 ONE = torch.zeros(1, 3, 6, 6)
@@ -79,6 +79,23 @@ def test_a_language_model_writes_its_own_sequences() -> None:
     (batch,) = task.selection()
     assert batch.shape == (3, 7)
     assert set(measured(task, model)) == {"kl", "disagreement", "output_error"}
+
+
+WRITER = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 9)).eval()
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [(normed_network(), ONE), (WRITER, torch.zeros(1, 5, dtype=torch.long))],
+    ids=["images", "text"],
+)
+def test_while_inputs_are_made_the_layers_are_not_watched(model: nn.Module, example: Tensor) -> None:
+    """The first to ask for them may be a calibration pass: its moments are of the inputs alone."""
+    task = made("synthetic", model, example, **FAST, sequences=16, length=12)
+    layers = take_inventory(model, example).layers
+    first, again = (input_moments(task, model, layers, 2) for _ in range(2))
+    assert first.keys() == again.keys() == layers.keys()
+    assert all(torch.equal(first[name], again[name]) for name in layers)
 
 
 def test_synthetic_inputs_of_a_network_without_batch_norms_are_refused_before_anything_is_computed() -> None:

@@ -156,6 +156,24 @@ def test_what_outputs_are_can_be_said(outputs: Any, names: int) -> None:
     assert len(measured(task, task.model())) == names
 
 
+class Scores(nn.Module):
+    """One number, or a map of them, for each row of token ids or pixels."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.weight, self.sizes = nn.Parameter(torch.randn(11, generator=torch.Generator().manual_seed(0))), sizes
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.weight[ids].sum(1).view(-1, *([1] * len(self.sizes))).expand(-1, *self.sizes)
+
+
+@pytest.mark.parametrize("sizes", [(), (2, 4, 4)])
+def test_of_whole_numbers_too_only_predictions_of_tokens_are_classes(sizes: tuple[int, ...]) -> None:
+    """Neither the scores of a batch, which are no predictions of one another, nor maps."""
+    model, ids = Scores(*sizes), torch.arange(12).remainder(11).view(4, 3)
+    assert set(measured(AgreementTask(model, [ids], [ids]), model)) == {"output_error"}
+
+
 def test_values_are_not_taken_for_classes() -> None:
     model = nn.Linear(3, 1).eval()
     assert set(measured(AgreementTask(model, inputs(0), inputs(1)), model)) == {"output_error"}
