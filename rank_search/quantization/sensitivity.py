@@ -86,10 +86,19 @@ def sensitivity(
 def felt_by_parameter(model: nn.Module, feed: Feed, batches: Iterable[Batch]) -> Mapping[str, float]:
     """What a squared error of one in one number of each parameter does to the outputs: see `sensitivity`.
 
+    Parameters that are not trained are coded, too, and count.
+
     Raises:
         TaskError: the model gives no tensor, or its outputs are all zero.
     """
-    return sensitivity(model, (), feed, batches).parameters
+    frozen = [each for each in model.parameters() if not each.requires_grad and is_number(each)]
+    try:
+        for each in frozen:
+            each.requires_grad_(True)
+        return sensitivity(model, (), feed, batches).parameters
+    finally:
+        for each in frozen:
+            each.requires_grad_(False)
 
 
 def _differentiated(

@@ -111,7 +111,7 @@ class Representation(Task):
         return self.whole.samples
 
     def reference_curves(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
-        return codec_curves(self.whole) if self.whole.is_image else {}
+        return codec_curves(self.whole)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = batch

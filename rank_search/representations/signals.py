@@ -18,6 +18,9 @@ from rank_search.errors import TaskError
 _WHOLE: Final = {1: "u1", 2: "<i2", 4: "<i4"}
 """Types of the samples of a WAV file, by bytes."""
 
+_CHANNELS: Final = (1, 3)
+"""Of an image: gray, or red, green and blue."""
+
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,7 @@ class Signal:
     Attributes:
         values: size × … × channels, float32.
         low, high: the range that values may have; a decibel is measured against its width.
-        is_image: whether it is a picture of 8 bits, 0 to 1.
+        is_image: whether it is a picture of 8 bits, height × width × 1 or 3, 0 to 1.
     """
 
     values: Tensor
@@ -39,12 +42,18 @@ class Signal:
         """Refuse what no network can stand for.
 
         Raises:
-            TaskError: there are no coordinates or no samples, numbers are not finite, or all are equal.
+            TaskError: there are no coordinates or no samples, numbers are not finite, or all are equal; or it is said
+                to be an image, and has another shape.
         """
         if self.values.dim() < 2 or not self.values.numel():
             raise TaskError(
                 f"The signal has the shape {tuple(self.values.shape)}; a signal is size × … × channels, with one "
                 "sample at least. Give a signal of one channel a last dimension of 1."
+            )
+        if self.is_image and (self.values.dim() != 3 or self.values.shape[-1] not in _CHANNELS):
+            raise TaskError(
+                f"The signal has the shape {tuple(self.values.shape)}; an image is height × width × 1 or 3. Is it an "
+                "image? Otherwise leave is_image out."
             )
         if not bool(self.values.isfinite().all()):
             raise TaskError("The signal has NaN or infinity in it; only finite values can be learned.")
@@ -74,8 +83,9 @@ def read_signal(source: str | Path | NDArray[Any] | Tensor) -> Signal:
     """The signal in an image file, a WAV file or an array.
 
     An image (whatever Pillow reads) is height × width × channels, 0 to 1: gray ones have one channel, all others three.
-    A sound is times × channels, −1 to 1. An array is size × … × channels: of 8-bit numbers an image, otherwise as it
-    is, in the range of its own values.
+    One of more than 8 bits a number is taken as an array of one channel. A sound is times × channels, −1 to 1. An array
+    is size × … × channels: of 8-bit numbers 0 to 1, and an image if it is height × width, or that × 1 or 3; otherwise
+    as it is, in the range of its own values.
 
     Raises:
         TaskError: the file cannot be read, or has no signal that can be learned.
@@ -83,9 +93,18 @@ def read_signal(source: str | Path | NDArray[Any] | Tensor) -> Signal:
     if isinstance(source, str | Path):
         path = Path(source)
         return _sound(path) if path.suffix.lower() == ".wav" else _image(path)
-    array = torch.as_tensor(source)
-    if array.dtype == torch.uint8:
-        return _of_bytes(array)
+    try:
+        array = torch.as_tensor(source)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TaskError(
+            f"The signal is no array of numbers ({error}). Give an image, a WAV file or an array."
+        ) from error
+    return _of_bytes(array) if array.dtype == torch.uint8 else _of_numbers(array)
+
+
+def _of_numbers(array: Tensor) -> Signal:
+    if array.is_complex():
+        raise TaskError("The signal has complex numbers. Give real and imaginary parts as two channels.")
     values = array.detach().float()
     low, high = (float(values.min()), float(values.max())) if values.numel() else (0.0, 1.0)
     return Signal(values, low, high)
@@ -118,6 +137,8 @@ def _image(path: Path) -> Signal:
 
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                return _of_numbers(torch.from_numpy(np.array(image).astype(np.float32))[..., None])
             kept = image if image.mode in ("L", "RGB") else image.convert("L" if image.mode in ("1", "LA") else "RGB")
             return _of_bytes(torch.from_numpy(np.array(kept)))
     except (OSError, UnidentifiedImageError) as error:
@@ -128,7 +149,7 @@ def _image(path: Path) -> Signal:
 
 def _of_bytes(array: Tensor) -> Signal:
     shaped = array[..., None] if array.dim() == 2 else array
-    return Signal(shaped.float() / 255, is_image=array.dim() == 3 or array.dim() == 2)
+    return Signal(shaped.float() / 255, is_image=shaped.dim() == 3 and shaped.shape[-1] in _CHANNELS)
 
 
 def _sound(path: Path) -> Signal:

@@ -11,6 +11,7 @@ from torch import nn
 
 from rank_search.basics import replace_whole
 from rank_search.coding import from_safetensors, to_safetensors
+from rank_search.errors import TaskError, TrialError
 from rank_search.representations.representation import Representation
 from rank_search.representations.signals import Signal
 from rank_search.tasks import seeded
@@ -36,19 +37,29 @@ def trained_once(
         cache: a safetensors file; delete it to train anew. None keeps nothing.
 
     Raises:
-        TaskError: network and signal do not go together.
+        TaskError: network and signal do not go together, or `cache` holds another network.
     """
     with seeded(rng_seed):
         model = network()
         path = None if cache is None else Path(cache)
         if path is not None and path.exists():
-            model.load_state_dict(from_safetensors(path.read_bytes()))
-            return model.eval()
+            return _kept(model, path).eval()
         _train(Representation(model, signal, batch), steps, learning_rate)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_whole(path, to_safetensors(model.state_dict()))
     return model.eval()
+
+
+def _kept(model: nn.Module, path: Path) -> nn.Module:
+    try:
+        model.load_state_dict(from_safetensors(path.read_bytes()))
+    except (OSError, TrialError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise TaskError(
+            f"{path} does not hold this network: {said} Delete it to train anew, or keep to its shape."
+        ) from error
+    return model
 
 
 def _train(task: Representation, steps: int, learning_rate: float) -> None:

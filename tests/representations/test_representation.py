@@ -67,6 +67,16 @@ def test_a_network_is_trained_once_and_kept(tmp_path: Path) -> None:
         assert torch.equal(tensor, other.state_dict()[name])
 
 
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    kept = tmp_path / "net.safetensors"
+    R.trained_once(lambda: R.siren(2, 3, 16, 2), picture(), kept, steps=2)
+    with pytest.raises(TaskError, match="Delete it"):
+        R.trained_once(lambda: R.siren(2, 3, 8, 2), picture(), kept)
+    kept.write_bytes(b"none")
+    with pytest.raises(TaskError, match="Delete it"):
+        R.trained_once(lambda: R.siren(2, 3, 16, 2), picture(), kept)
+
+
 @pytest.mark.parametrize(("make", "rate"), [(R.siren, 1e-3), (R.fourier, 5e-3), (R.grid, 1e-2)])
 def test_networks_learn_the_signal(make: object, rate: float) -> None:
     assert callable(make)

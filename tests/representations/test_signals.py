@@ -63,6 +63,32 @@ def test_what_cannot_be_learned_is_refused(values: torch.Tensor, said: str) -> N
         read_signal(values)
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [(None, "no array of numbers"), (np.array(["a"]), "no array of numbers"), (torch.tensor([[1j], [2.0]]), "complex")],
+)
+def test_what_is_no_array_of_real_numbers_is_refused(values: object, said: str) -> None:
+    with pytest.raises(TaskError, match=said):
+        read_signal(values)  # type: ignore[arg-type]
+
+
+def test_an_image_of_16_bits_keeps_them(tmp_path: Path) -> None:
+    numbers = np.arange(30, dtype=np.uint16).reshape(6, 5) * 2000
+    Image.fromarray(numbers).save(tmp_path / "a.png")
+    found = read_signal(tmp_path / "a.png")
+    assert torch.equal(found.values, torch.from_numpy(numbers.astype(np.float32))[..., None])
+    assert (found.low, found.high, found.is_image) == (0.0, 58_000.0, False)
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 2), (6, 5, 4), (6, 5, 2, 3)])
+def test_bytes_of_other_channels_are_no_image_and_have_no_codecs(shape: tuple[int, ...]) -> None:
+    found = read_signal(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+    assert (found.values.shape, found.is_image) == (shape, False)
+    assert codec_curves(found) == {}
+    with pytest.raises(TaskError, match="height × width × 1 or 3"):
+        Signal(found.values, is_image=True)
+
+
 @pytest.mark.parametrize("name", ["none.png", "none.wav", "text.png", "text.wav"])
 def test_a_file_that_is_no_signal_is_refused(tmp_path: Path, name: str) -> None:
     if name.startswith("text"):
@@ -89,3 +115,20 @@ def test_codecs_are_written_and_read_again() -> None:
             assert 20 < point["psnr"] < 60
             assert point["bits_per_sample"] == point["bits"] / 48**2
             assert point["bits"] > 8 * 100
+
+
+def test_a_file_without_any_error_is_no_point_of_a_curve() -> None:
+    halves = np.zeros((16, 16), np.uint8)
+    halves[:, 8:] = 255  # codecs keep this as it is
+    curves = codec_curves(read_signal(halves))
+    points = [point for curve in curves.values() for point in curve]
+    assert points
+    assert all(curves.values())
+    assert all(math.isfinite(point["psnr"]) for point in points)
+
+
+def test_a_codec_for_smaller_images_is_left_out() -> None:
+    wide = np.random.default_rng(0).integers(0, 256, (1, 17_000), dtype=np.uint8)
+    curves = codec_curves(read_signal(wide), (50,))
+    assert "JPEG" in curves
+    assert "WebP" not in curves

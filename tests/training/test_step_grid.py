@@ -49,6 +49,13 @@ def test_the_best_is_no_worse_than_any_neighbour() -> None:
     assert best <= min(tried)
 
 
+def test_a_parameter_that_is_not_trained_has_the_step_it_would_have() -> None:
+    frozen, trained = search(1e-6), search(1e-6)
+    frozen.model.get_parameter("0.weight").requires_grad_(False)
+    assert frozen._felt() == trained._felt()
+    assert [name for name, each in frozen.model.named_parameters() if not each.requires_grad] == ["0.weight"]
+
+
 def test_the_state_is_on_the_grids() -> None:
     found = search(1e-6).best()
     for name, grid in found.grids.items():
