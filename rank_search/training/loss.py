@@ -13,6 +13,7 @@ from rank_search.tasks import Batch, Task, task_distilled_loss, task_loss
 from rank_search.training.fine_tuning import FineTuning
 from rank_search.training.ordered_steps import OrderedSteps
 from rank_search.training.penalties import frobenius, orthogonality
+from rank_search.training.precision import forwards_in
 from rank_search.training.schedules import relaxed, steps_are_final, warmed_up
 
 
@@ -71,8 +72,9 @@ class TrainingLoss(nn.Module):
         return loss
 
     def _task_loss(self, batch: Batch) -> Tensor:
-        if self.effort.teacher is None:
-            return task_loss(self.task, self.model, batch)
-        settings = self.effort.settings
-        share, temperature = settings.distillation, settings.distillation_temperature
-        return task_distilled_loss(self.task, self.model, self.effort.teacher, batch, share, temperature)
+        settings, teacher = self.effort.settings, self.effort.teacher
+        with forwards_in(settings.precision, self.model, *([] if teacher is None else [teacher])):
+            if teacher is None:
+                return task_loss(self.task, self.model, batch)
+            share, temperature = settings.distillation, settings.distillation_temperature
+            return task_distilled_loss(self.task, self.model, teacher, batch, share, temperature)

@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from rank_search.training.precision import Precision
+
 OrthogonalityKind = Literal["so", "dso", "mc", "srip"]
 
 
@@ -59,6 +61,13 @@ class TrainingSettings(BaseModel):
     )
     gradient_clip: float = Field(
         default=5.0, gt=0, description="Largest norm of the gradient of all weights together; `inf` = no limit."
+    )
+    precision: Precision = Field(
+        default="float32",
+        description="Of the forwards of a training and of their gradients. `bfloat16`: matrix products and "
+        "convolutions are computed in 16 bits (PyTorch's autocast), at about twice the speed on hardware that has "
+        "them; parameters, losses, penalties and steps of the optimizer stay as they are. What is measured and "
+        "exported is computed in the parameters' own type.",
     )
     average: float = Field(
         default=0.0,
