@@ -76,15 +76,15 @@ class Recoveries:
         self._artifacts, self._key, self._mark, self._last = artifacts, key, mark, last
 
     def newest(self, budget: float) -> tuple[Recovery, Artifact] | None:
-        """The one to go on from: the trial's own, whole, and of these the farthest up to a budget; all others go.
+        """Of those up to a budget the one to go on from: the farthest that is whole and the trial's own. The others go.
 
         Raises:
             ArtifactError: what is there cannot be listed or read.
         """
         chosen = None
-        for each in sorted(recoveries_of(self._artifacts, [self._key]), key=lambda found: -found.epochs):
-            is_own = each.mark == self._mark and each.epochs <= budget
-            artifact = self._artifacts.known("recovery", each.name) if is_own and chosen is None else None
+        for each in sorted(self._up_to(budget), key=lambda found: -found.epochs):
+            may_be = chosen is None and each.mark == self._mark
+            artifact = self._artifacts.known("recovery", each.name) if may_be else None
             if artifact is not None:
                 chosen = each, artifact
                 continue
@@ -112,9 +112,12 @@ class Recoveries:
         Raises:
             ArtifactError: they cannot be listed or removed.
         """
-        for each in recoveries_of(self._artifacts, [self._key]):
-            if each.epochs <= budget:
-                self._artifacts.discard(each.name)
+        for each in self._up_to(budget):
+            self._artifacts.discard(each.name)
+
+    def _up_to(self, budget: float) -> list[Recovery]:
+        """Of the point: what is beyond the budget is another driver's, which has promoted the trial meanwhile."""
+        return [each for each in recoveries_of(self._artifacts, [self._key]) if each.epochs <= budget]
 
 
 def recoveries_of(artifacts: ArtifactStore, keys: Collection[str]) -> list[Recovery]:

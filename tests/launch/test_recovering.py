@@ -264,9 +264,13 @@ def test_those_of_a_larger_budget_stay(artifacts: ArtifactStore, own: Job) -> No
     found = recoveries.newest(budget=2.5)
     assert found is not None
     assert found[0].name == second
-    leave(artifacts, own, 1.0)
-    recoveries.drop(budget=1.0)
     assert artifacts.names() == [second] != [first]
+    leave(artifacts, own, 1.0)
+    found = recoveries.newest(budget=1.5)
+    assert found is not None
+    assert found[0].epochs == 1.0
+    recoveries.drop(budget=1.0)
+    assert artifacts.names() == [second]
 
 
 def test_on_the_way_to_a_rung(drive: Drive, artifacts: ArtifactStore, store: Store, study: StudyRecord) -> None:
