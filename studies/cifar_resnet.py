@@ -110,25 +110,43 @@ def shifted_and_flipped(images: Tensor) -> Tensor:
     return moved.permute(0, 3, 1, 2)
 
 
-def task(data: str, weights: str, depth: int = 20, selection: int = 5000, batch: int = 128) -> rs.Supervised:
+def task(data: str, weights: str, depth: int = 20, batch: int = 128) -> rs.Supervised:
     """What the study file's factory returns.
+
+    The checkpoints were trained on all 50,000 training images: on these the dense network has errors of 0.0 to 0.5 %,
+    where it has 8 % on others, and mild cuts could not be told apart. So the search sees one half of the other images,
+    and the test the other half.
 
     Args:
         data: folder, relative to the study file, with train_1.npz … train_5.npz and test_dev.npz, each with `images`
             (uint8, N × 3 × 32 × 32) and `labels`.
         weights: a .safetensors file with the network's tensors, relative to the study file.
-        selection: so many images at the end of the training set are for selection, and never trained on.
     """
     model = ResNet(depth)
     model.load_state_dict(load_file(HERE / weights), strict=False)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    images, labels = _read(sorted((HERE / data).glob("train_*.npz")))
+    unseen, labels = _read([HERE / data / "test_dev.npz"])
+    selection, test = halves(labels)
     return rs.Supervised(
         network=model.eval(),
-        training_batches=Images(images[:-selection], labels[:-selection], batch, augment=True),
-        selection_batches=Images(images[-selection:], labels[-selection:], 250),
-        test_batches=Images(*_read([HERE / data / "test_dev.npz"]), 250),
+        training_batches=Images(*_read(sorted((HERE / data).glob("train_*.npz"))), batch, augment=True),
+        selection_batches=Images(unseen[selection], labels[selection], 250),
+        test_batches=Images(unseen[test], labels[test], 250),
     )
+
+
+def halves(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The places of two halves, drawn by a fixed seed, with as many of each class in both; of an odd class one more in
+    the first. Each half is in the order of the file."""
+    order = np.random.default_rng(0).permutation(len(labels))
+    by_class = [order[labels.numpy()[order] == label] for label in np.unique(labels)]
+    first, second = (np.sort(np.concatenate(half)) for half in zip(*(_cut(each) for each in by_class), strict=True))
+    return torch.from_numpy(first), torch.from_numpy(second)
+
+
+def _cut(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    middle = -(-len(places) // 2)
+    return places[:middle], places[middle:]
 
 
 def _read(files: list[Path]) -> tuple[Tensor, Tensor]:

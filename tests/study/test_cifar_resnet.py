@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -44,7 +46,7 @@ def files(study: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def task(study: ModuleType, files: Path) -> rs.Supervised:
-    made = study.task("data", "weights.safetensors", depth=8, selection=10, batch=7)
+    made = study.task("data", "weights.safetensors", depth=8, batch=7)
     assert isinstance(made, rs.Supervised)
     return made
 
@@ -61,22 +63,34 @@ def test_the_network_is_that_of_the_file(task: rs.Supervised, files: Path, study
     assert sum(parameter.numel() for parameter in study.ResNet(20).parameters()) == 269_722  # He et al.: 0.27 M
 
 
-def test_the_three_splits_are_disjoint_and_whole(task: rs.Supervised, study: ModuleType) -> None:
+def test_the_three_splits_are_disjoint_and_whole(task: rs.Supervised) -> None:
     stored = np.concatenate([images(20, 1)[0], images(20, 2)[0]])
     training, selection, test = task.training_batches, task.selection_batches, task.test_batches
-    assert np.array_equal(training.pixels.numpy(), stored[:30])
-    assert np.array_equal(selection.pixels.numpy(), stored[30:])
-    assert np.array_equal(test.pixels.numpy(), images(12, 3)[0])
-    kept = {each.tobytes() for split in (training, selection, test) for each in split.pixels.numpy()}
-    assert len(kept) == 52
-    assert [len(labels) for _, labels in training] == [7, 7, 7, 7, 2]
-    assert len(training) == 5
+    assert np.array_equal(training.pixels.numpy(), stored)
+    kept = {each.tobytes() for split in (selection, test) for each in split.pixels.numpy()}
+    assert kept == {each.tobytes() for each in images(12, 3)[0]}
+    assert len(selection.labels) + len(test.labels) == 12
+    assert [len(labels) for _, labels in training] == [7, 7, 7, 7, 7, 5]
+    assert len(training) == 6
     (pair,) = selection
-    assert pair[0].shape == (10, 3, 32, 32)
-    assert torch.equal(pair[1], torch.from_numpy(images(20, 2)[1][10:]))
+    known = {pixels.tobytes(): int(label) for pixels, label in zip(*images(12, 3), strict=True)}
+    assert pair[1].tolist() == [known[pixels.tobytes()] for pixels in selection.pixels.numpy()]
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    expected = (torch.from_numpy(stored[30:]).double() / 255 - mean.view(3, 1, 1)) / deviation.view(3, 1, 1)
+    expected = (selection.pixels.double() / 255 - mean.view(3, 1, 1)) / deviation.view(3, 1, 1)
     torch.testing.assert_close(pair[0], expected.float())
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60))
+def test_the_halves_have_as_many_of_each_class(drawn: list[int]) -> None:
+    labels = torch.tensor(drawn)
+    with study_module("cifar_resnet") as study:
+        first, second = study.halves(labels)
+        again = study.halves(labels)
+    assert sorted([*first.tolist(), *second.tolist()]) == list(range(len(drawn)))
+    for label in set(drawn):
+        assert int((labels[first] == label).sum()) - int((labels[second] == label).sum()) == drawn.count(label) % 2
+    assert torch.equal(first, again[0])
+    assert torch.equal(second, again[1])
 
 
 def test_a_pass_is_made_by_the_global_generator(task: rs.Supervised) -> None:
