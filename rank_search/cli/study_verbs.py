@@ -176,6 +176,8 @@ def _say_what_was_found(result: Result, file: Path, name: str) -> None:
         say("Nothing to do: the study already has that many finished trials. --trials N runs on to N in all.")
     if not result.complete:
         say("Every point of the search space has been tried: the study is complete.")
+    if result.added and result.allocated:
+        say(result.allocated)
     say(_ending(len(result.front), shlex.join([from_here(result.shown), name])))
     if result.untested:
         say(result.untested.replace("STUDY.toml", shlex.quote(str(file))))

@@ -9,6 +9,7 @@ from typing import Final
 
 from rank_search.observe import Report
 from rank_search.point import State
+from rank_search.run.allocations_alone import allocations_alone
 from rank_search.run.front_on_test import why_optimistic, why_untested
 from rank_search.run.join import forms_of
 from rank_search.run.open_study import at_work
@@ -42,6 +43,7 @@ class Result:
         complete: whether it reached its number of trials.
         added: how many trials this run added.
         untested: in words, what was not measured on the test data, and why; empty if all was.
+        allocated: in words, which share of the front's hypervolume the seed points' allocations have; or empty.
         optimistic: in words, that the selection data look like some that the dense model was trained on; or empty.
         all_failed: why the last trial failed, if every one of the study has; empty otherwise.
     """
@@ -53,6 +55,7 @@ class Result:
     complete: bool
     added: int
     untested: str = ""
+    allocated: str = ""
     optimistic: str = ""
     all_failed: str = ""
 
@@ -96,6 +99,7 @@ def run_study(
             complete=complete,
             added=added,
             untested=why_untested(front, work.prepared.problem),
+            allocated=allocations_alone(record, _of_seeds(work.store.trials(record), prepared), front),
             optimistic=why_optimistic(record),
             all_failed="" if front else _all_failed(work.store.trials(record)),
         )
@@ -123,6 +127,11 @@ def _warn_of_directions(record: StudyRecord) -> None:
 def _warn_of_kept_dense(prepared: Prepared) -> None:
     for said in kept_dense(prepared.space, prepared.costs, prepared.problem.study.search):
         _log.warning("%s", said)
+
+
+def _of_seeds(rows: Sequence[TrialRow], prepared: Prepared) -> list[TrialRow]:
+    """The trials of the seed points, which come first."""
+    return [row for row in rows if row.number < len(prepared.seeds)]
 
 
 def _all_failed(rows: Sequence[TrialRow]) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rank_search.errors import SourceError
 from rank_search.layers import Example, forward, in_evaluation, tensors_of
-from rank_search.tasks import logits_of
+from rank_search.tasks import token_logits
 
 
 @torch.no_grad()
@@ -39,7 +39,8 @@ def sampled_sequences(
         temperature: of the probabilities; 1 is the model's own.
 
     Raises:
-        SourceError: the example is no token ids, the model does not run on them, or gives no logits.
+        SourceError: the example is no token ids, or the model does not run on them.
+        TaskError: the model gives no logits.
 
     >>> logits = nn.Embedding.from_pretrained(torch.tensor([[0.0, 99.0], [99.0, 0.0]]))  # 1 after 0, and 0 after 1
     >>> sampled_sequences(
@@ -108,17 +109,11 @@ def _called(example: Example, ids: Tensor) -> Any:
 def _logits(model: nn.Module, inputs: Example) -> Tensor:
     ids = _ids(inputs)
     try:
-        found = logits_of(forward(model, inputs))
+        outputs = forward(model, inputs)
     except Exception as error:
         raise SourceError(
             f"The language model does not run on ids of shape {tuple(ids.shape)}; its forward raised "
             f"{type(error).__name__}: {error}. Sampling takes a model that runs on any batch and length up to the one "
             "asked for. If that is longer than the model takes, ask for less ([data] length)."
         ) from error
-    if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[:2] != ids.shape:
-        shown = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-        raise SourceError(
-            f"The language model gives {shown} for ids of shape {tuple(ids.shape)}; logits, batch × length × tokens, "
-            "are expected."
-        )
-    return found
+    return token_logits(outputs, ids)

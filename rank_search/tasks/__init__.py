@@ -13,7 +13,7 @@ from rank_search.tasks.examples import selection_examples
 from rank_search.tasks.gradients import MOST_OUTPUTS, LayerMoments, LossAlone, LossOf, loss_moments
 from rank_search.tasks.language_model import LanguageModel
 from rank_search.tasks.layer_error import LAYER_ERROR, WORST_LAYER_ERROR, LayerErrorTask
-from rank_search.tasks.logits import logits_of
+from rank_search.tasks.logits import logits_of, token_logits
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
 from rank_search.tasks.randomness import generators, seeded, set_generators
@@ -90,6 +90,7 @@ __all__ = [
     "task_measurements",
     "task_sampled_loss",
     "teacher_distance",
+    "token_logits",
     "watched",
     "wide",
 ]

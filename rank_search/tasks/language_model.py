@@ -16,7 +16,7 @@ from rank_search.errors import TaskError
 from rank_search.layers import forward, in_evaluation
 from rank_search.tasks.drawn_targets import drawn_cross_entropy
 from rank_search.tasks.hidden_tokens import NOT_HIDDEN, with_hidden
-from rank_search.tasks.logits import logits_of
+from rank_search.tasks.logits import token_logits
 from rank_search.tasks.supervised import teacher_distance
 from rank_search.tasks.task import Batch, Task
 
@@ -147,14 +147,7 @@ class LanguageModel(Task):
 
     def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
         ids = _ids(batch)
-        found = logits_of(forward(model, self._inputs(ids)))
-        if not isinstance(found, Tensor) or found.dim() != 3 or found.shape[:2] != ids.shape:
-            shown = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise TaskError(
-                f"The language model gives {shown} for ids of shape {tuple(ids.shape)}; logits, batch × length × "
-                "tokens, are expected. For other outputs write a class derived from rank_search.Task."
-            )
-        return found
+        return token_logits(forward(model, self._inputs(ids)), ids)
 
 
 def _always_the_same() -> torch.Generator:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from torch import Tensor
 import rank_search as rs
 from rank_search.errors import StudyFileError
 from rank_search.point import State
-from rank_search.store import artifact_folder
+from rank_search.run.allocations_alone import allocations_alone
+from rank_search.store import Front, artifact_folder
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import batches, network
 
@@ -95,6 +98,49 @@ def test_a_dense_model_at_the_bad_end_is_a_warning(tmp_path: Path, caplog: pytes
 
 def _agreement(outputs: Tensor, targets: Tensor) -> float:
     return float((outputs.argmax(-1) == targets).double().mean())
+
+
+# ---- what the search added -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[rs.Result, list[rs.TrialRow]]:
+    search = {**SEARCH, "seeds": {"allocations": 3}, "reference": {"error": 1.0}}
+    folder = tmp_path_factory.mktemp("searched")
+    small = study_of(folder, "sound", training=UNTRAINED, search=search, study={"trials": 9})
+    return rs.run_study(rs.load_study(Path(small.file))), rows_of(small)
+
+
+def as_measured(row: rs.TrialRow, label: str, error: float, macs: float) -> rs.TrialRow:
+    sampler_json = json.dumps({**row.sampler, "label": label})
+    return replace(row, losses={"error": error, "macs": macs}, sampler_json=sampler_json)
+
+
+@pytest.mark.parametrize(
+    ("error", "macs", "said"),
+    [  # a third of the way from 0 to .9, times 1000 MACs; the allocations alone dominate 75 + 18 of these 300
+        (0.06, 500.0, "have 77.5% of the front's hypervolume near the dense model."),
+        (0.15, 495.0, "have 99.2% of the front's hypervolume near the dense model. 3 trials would have been enough."),
+    ],
+)
+def test_a_run_says_what_its_allocations_are_worth_alone(
+    searched: tuple[rs.Result, list[rs.TrialRow]], error: float, macs: float, said: str
+) -> None:
+    result, rows = searched
+    record = replace(result.study, dense={"error": 0.0, "macs": 1000.0}, reference_point={"error": 0.9, "macs": 1000.0})
+    labels = ("dense", 0.0, 1000.0), ("allocation 0.5", 0.15, 500.0), ("allocation 0.8", 0.06, 800.0)
+    seeds = [as_measured(row, *each) for row, each in zip(rows, labels, strict=False)]
+    found = as_measured(rows[3], "auto", error, macs)
+    front = Front((*seeds, found), record, record.objectives)
+    assert allocations_alone(record, seeds, front) == f"The 2 allocations that the search began with {said}"
+    assert allocations_alone(record, seeds[:2], front) == ""  # one is no sweep
+    assert allocations_alone(record, seeds, front[:3]) == ""  # nothing was added
+
+
+def test_without_allocations_nothing_is_said_of_them(searched: tuple[rs.Result, list[rs.TrialRow]]) -> None:
+    result, rows = searched
+    assert allocations_alone(result.study, rows, result.front) == result.allocated
+    assert allocations_alone(result.study, [], result.front) == ""
 
 
 # ---- failures ------------------------------------------------------------------------------------------------
