@@ -1,13 +1,15 @@
 """Coded size against accuracy: entropy penalty, rank and both, beside 8 bits + deflate and Deep Compression.
 
 Run: python -m benchmarks.bits lenet-300-100 --data fashion_mnist.npz [--folder runs/bits] [--epochs 10]
-         [--methods entropy "rank + entropy" …] [--prices 0.3 1 3] [--tables '{"training": {"average": 0.99}}']
+         [--dense-epochs 8] [--methods entropy "rank + entropy" …] [--prices 0.3 1 3]
+         [--tables '{"training": {"average": 0.99}}']
      python -m benchmarks.bits lenet-300-100 --data … --report bits.json
 
 `--data` is a folder of idx files as MNIST has them, or an .npz file. Every row is a file that was written, read back
 and measured: `bytes` is its whole size, `error` that of the decoded network on the selection data. Rows are kept in
-the folder as they come, and are not made twice. `--report` measures the rows that no other of their method beats,
-on the test data, and prints them; nothing is chosen by that number.
+the folder as they come, with their settings, and are not made twice with the same ones. `--report` measures the rows
+that no other of their method and settings beats, on the test data, and prints them; nothing is chosen by that number.
+A star is at the smallest file of each whose selection error is above the dense network's by no more than chance (95 %).
 
 Ours are trials of a study (`rank_search.trials.run_trial`): fitted, trained, coded, decoded. The ranks are allocations
 along the front that seed points come from.
@@ -22,6 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 from unittest.mock import MagicMock, patch
@@ -31,12 +34,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from benchmarks.deep_compression import eight_bits, from_eight_bits, from_huffman_coded, huffman_coded, pruned, shared
-from benchmarks.lenets import NETWORKS, task_of
+from benchmarks.lenets import NETWORKS, SELECTION, task_of
 from rank_search.artifacts import ArtifactStore
 from rank_search.coding import Grid, encode, from_safetensors, plans
 from rank_search.point import Choice, Point, State
 from rank_search.run import Prepared, prepare
 from rank_search.run.worker import make_context
+from rank_search.store import half_width
 from rank_search.study import IN_PYTHON, Study
 from rank_search.tasks import Supervised
 from rank_search.trials import TrialContext, build, measure, run_trial, test_measurements, trial
@@ -85,18 +89,23 @@ class Bench:
         path = self.folder / "rows.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a row was made with, beside what its method and label say."""
+        return {"epochs": self.given.epochs, "dense epochs": self.given.dense_epochs, "tables": self.given.tables}
+
     def add(self, method: str, label: str, make: Callable[[], Mapping[str, Any]]) -> None:
         """A row, unless it is there."""
-        name = f"{method}{self.given.mark}"
-        if any((row["method"], row["label"]) == (name, label) for row in self.rows):
+        about = {"method": method, "label": label, "settings": self.settings}
+        if any(about.items() <= row.items() for row in self.rows):
             return
+        name = f"{method}, {label}"
+        print(f"{name}: training and coding", flush=True)
         started = time.perf_counter()
-        row = {"method": name, "label": label, **make(), "seconds": round(time.perf_counter() - started)}
+        row = {**about, **make(), "seconds": round(time.perf_counter() - started)}
         with (self.folder / "rows.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(
-            f"{name:32} {label:24} {row['bytes']:8} bytes, error {row['error']:.2%}  ({row['seconds']} s)", flush=True
-        )
+        print(f"{name:56} {row['bytes']:8} bytes, error {row['error']:.2%}  ({row['seconds']} s)", flush=True)
 
     def keep(self, data: bytes, state: Mapping[str, torch.Tensor], point: Point) -> dict[str, Any]:
         """What a row says about a network that was decoded."""
@@ -202,20 +211,47 @@ def _coders_apart() -> Iterator[dict[str, int]]:
 
 
 def report(bench: Bench, output: Path) -> None:
-    """Test errors of the rows that no other of their method beats."""
+    """Test errors of the rows that no other of their method and settings beats."""
     rows, found = bench.rows, []
     for row in rows:
-        rivals = [other for other in rows if other["method"] == row["method"] and other is not row]
+        rivals = [other for other in rows if _series(other) == _series(row) and other is not row]
         if any(other["bytes"] <= row["bytes"] and other["error"] <= row["error"] for other in rivals):
             continue
         network = bench.built(Point.from_json(row["point"]), bench.folder / row["file"])
         found.append({**row, **test_measurements(bench.task, network)})
-    found.sort(key=lambda row: (row["method"], row["bytes"]))
-    print("| method | setting | bytes | selection error | test error |\n| --- | --- | --- | --- | --- |")
+    found.sort(key=lambda row: (_series(row), row["bytes"]))
+    chosen = [row["file"] for row in _chosen(rows)]
+    print("| method | setting | epochs | bytes | selection error | test error |\n| --- | --- | --- | --- | --- | --- |")
     for row in found:
-        numbers = f"{row['bytes']:,} | {row['error']:.2%} | {row['test_error']:.2%}"
-        print(f"| {row['method']} | {row['label']} | {numbers} |")
+        star = " *" if row["file"] in chosen else ""
+        numbers = f"{row['bytes']:,}{star} | {row['error']:.2%} | {row['test_error']:.2%}"
+        print(f"| {row['method']} | {row['label']} | {row['settings']['epochs']} | {numbers} |")
     output.write_text(json.dumps({"network": bench.network, "rows": found}, indent=1))
+
+
+def _series(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["method"], json.dumps(row["settings"], sort_keys=True)
+
+
+def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of each method and settings the smallest file as accurate as the dense network, as far as chance tells."""
+    dense = {row["settings"]["dense epochs"]: row["error"] for row in rows if row["method"] == "dense"}
+    smallest: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: row["bytes"], reverse=True):
+        error = dense.get(row["settings"]["dense epochs"])
+        if error is not None and row["error"] <= error + half_width(error, SELECTION):
+            smallest[_series(row)] = row
+    return list(smallest.values())
+
+
+def told_of_passes() -> Callable[[], None]:
+    """Prints a line when a pass over the training images begins."""
+    started, passes = time.perf_counter(), count(1)
+
+    def began() -> None:
+        print(f"  pass {next(passes)} over the training images, {time.perf_counter() - started:.0f} s", flush=True)
+
+    return began
 
 
 def main() -> None:
@@ -225,15 +261,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/bits"))
     parser.add_argument("--methods", nargs="*", default=[*ANCHORS, *OURS], choices=[*ANCHORS, *OURS])
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--dense-epochs", type=int, default=8, help="of the dense network, which is trained first")
     parser.add_argument("--prices", nargs="*", type=float, default=PRICES)
     parser.add_argument("--qualities", nargs="*", type=float, default=QUALITIES, help="of Deep Compression")
     parser.add_argument("--kept", nargs="*", type=float, default=[0.3, 0.15, 0.08], help="shares of the parameters")
     parser.add_argument("--tables", type=json.loads, default={}, help="of a study file, as JSON: change ours")
-    parser.add_argument("--mark", default="", help="added to the names of the methods, for rows under other tables")
     parser.add_argument("--report", type=Path, default=None, metavar="FILE")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    task = task_of(given.network, given.data, given.folder)
+    task = task_of(given.network, given.data, given.folder, given.dense_epochs, told_of_passes())
     bench = Bench(given.network, task, given.folder / given.network, given)
     bench.folder.mkdir(parents=True, exist_ok=True)
     if given.report:

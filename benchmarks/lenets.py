@@ -58,17 +58,23 @@ NETWORKS: Final[Mapping[str, Callable[[], nn.Module]]] = {"lenet-300-100": lenet
 
 @dataclass(frozen=True)
 class Batches:
-    """Images and labels in batches, to be iterated again and again; in a new order each time if shuffled."""
+    """Images and labels in batches, to be iterated again and again; in a new order each time if shuffled.
+
+    Attributes:
+        began: called when a pass begins.
+    """
 
     images: Tensor
     labels: Tensor
     size: int
     shuffle: bool = False
+    began: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return math.ceil(len(self.labels) / self.size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        self.began()
         order = torch.randperm(len(self.labels)) if self.shuffle else torch.arange(len(self.labels))
         for some in torch.split(order, self.size):
             yield self.images[some], self.labels[some]
@@ -102,10 +108,15 @@ def _idx(folder: Path, split: str, kind: str) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=4 * (1 + dimensions)).reshape(shape)
 
 
-def task_of(name: str, data: Path, folder: Path, epochs: int = 8) -> Supervised:
+def task_of(
+    name: str, data: Path, folder: Path, epochs: int = 8, began: Callable[[], None] = lambda: None
+) -> Supervised:
     """The network, trained once and kept in the folder, with its data: trained on, selected by, tested with.
 
     Pixels have mean 0 and deviation 1 on the training images.
+
+    Args:
+        began: called when a pass over the training images begins.
     """
     arrays = read(data)
     pixels = torch.from_numpy(arrays["train_images"][:-SELECTION]).float()
@@ -116,8 +127,8 @@ def task_of(name: str, data: Path, folder: Path, epochs: int = 8) -> Supervised:
         labels = torch.from_numpy(arrays[f"{split}_labels"][part].astype(np.int64))
         return ((images - mean) / deviation)[:, None], labels
 
-    training = Batches(*some("train", slice(0, -SELECTION)), size=100, shuffle=True)
-    kept = folder / f"{name}.safetensors"
+    training = Batches(*some("train", slice(0, -SELECTION)), size=100, shuffle=True, began=began)
+    kept = folder / f"{name}, {epochs} epochs.safetensors"
     torch.manual_seed(0)
     network = NETWORKS[name]()
     if not kept.exists():
