@@ -11,9 +11,9 @@ from torch.func import functional_call
 from rank_search.quantization import latents
 from rank_search.tasks import Batch, Task, task_distilled_loss, task_loss
 from rank_search.training.fine_tuning import FineTuning
+from rank_search.training.forward_precision import forwards_in
 from rank_search.training.ordered_steps import OrderedSteps
 from rank_search.training.penalties import frobenius, orthogonality
-from rank_search.training.precision import forwards_in
 from rank_search.training.schedules import relaxed, steps_are_final, warmed_up
 
 

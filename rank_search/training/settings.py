@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rank_search.training.precision import Precision
+from rank_search.training.forward_precision import Precision
 
 OrthogonalityKind = Literal["so", "dso", "mc", "srip"]
 
