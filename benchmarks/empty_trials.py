@@ -118,7 +118,7 @@ class _Made(WorkerRecipe[None, None]):
     def init(self) -> None:
         return
 
-    def load(self) -> None:
+    def load(self, place: int) -> None:
         return
 
     def runner(self, loaded: None, found: None) -> Runner:

@@ -89,11 +89,11 @@ class Pool(Executor, Generic[W]):
     ) -> None:
         self._time_limit, self._takes_early = time_limit, takes_early
         self._most_lost_starts, self._lost_starts, self._advice = most_lost_starts, 0, advice
-        self._workers: list[W] = [self._start() for _ in range(workers)]
+        self._workers: list[W] = [self._start(place) for place in range(workers)]
 
     @abstractmethod
-    def _start(self) -> W:
-        """A new worker, on its way to being ready."""
+    def _start(self, place: int) -> W:
+        """A new worker, on its way to being ready; `place`: which one of the pool, from 0."""
 
     @abstractmethod
     def _answers(self, seconds: float) -> Iterator[tuple[W, Answer]]:
@@ -190,6 +190,6 @@ class Pool(Executor, Generic[W]):
 
     def _replace(self, worker: W) -> W:
         worker.clear()
-        successor = self._start()
-        self._workers[self._workers.index(worker)] = successor
+        place = self._workers.index(worker)
+        self._workers[place] = successor = self._start(place)
         return successor

@@ -95,9 +95,9 @@ class Processes(Pool[_ProcessWorker], Generic[Loaded, Found]):
                 self._give_order(worker)
         return self
 
-    def _start(self) -> _ProcessWorker:
+    def _start(self, place: int) -> _ProcessWorker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+        process = self._context.Process(target=_serve, args=(theirs, os.getpid(), place), daemon=True)
         with _deaf_to_interrupts():
             process.start()
         theirs.close()
@@ -137,22 +137,22 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(pipe: Connection, driver: int) -> None:
+def _serve(pipe: Connection, driver: int, place: int) -> None:
     """The life of a worker, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     with unbroken("stdout"), unbroken("stderr"), contextlib.suppress(EOFError, BrokenPipeError):
-        _work(pipe)
+        _work(pipe, place)
 
 
-def _work(pipe: Connection) -> None:
+def _work(pipe: Connection, place: int) -> None:
     """Step by step to the runner, each when the driver says so; then a job in, an answer out."""
     try:
         recipe: WorkerRecipe[Any, Any] = pipe.recv()
         recipe.init()
         pipe.send(Answer())
         pipe.recv()
-        loaded = recipe.load()
+        loaded = recipe.load(place)
         pipe.send(Answer())
         run = recipe.runner(loaded, pipe.recv())
     except RankSearchError as error:  # the driver raises it and stops

@@ -33,7 +33,7 @@ class _Actor:
         recipe, found = self._shared.get()
         try:
             recipe.init()
-            self._runner: Runner = recipe.runner(recipe.load(), found)
+            self._runner: Runner = recipe.runner(recipe.load(0), found)
         except RankSearchError as error:
             return Answer(error=error)
         return Answer(ready=self._name)
@@ -98,7 +98,7 @@ class RayActors(Pool[_ActorWorker], Generic[Loaded, Found]):
         most = MOST_LOST_STARTS * workers
         super().__init__(workers, launch.time_limit, most, takes_early=False, advice=advice)
 
-    def _start(self) -> _ActorWorker:
+    def _start(self, place: int) -> _ActorWorker:
         launch = self._launch
         memory = None if launch.memory_per_trial is None else int(launch.memory_per_trial * GIB)
         actor = (

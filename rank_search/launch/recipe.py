@@ -19,8 +19,12 @@ class WorkerRecipe(ABC, Generic[Loaded, Found]):
         """What takes no look at the task yet."""
 
     @abstractmethod
-    def load(self) -> Loaded:
-        """The worker's own copy of what trials share, as far as the driver has nothing to add."""
+    def load(self, place: int) -> Loaded:
+        """The worker's own copy of what trials share, as far as the driver has nothing to add.
+
+        Args:
+            place: which one it is of the workers on a machine, from 0; a successor takes its predecessor's.
+        """
 
     @abstractmethod
     def runner(self, loaded: Loaded, found: Found) -> Runner:

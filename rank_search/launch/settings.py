@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+_DEVICE: Final = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 class LaunchSettings(BaseModel):
@@ -31,6 +34,13 @@ class LaunchSettings(BaseModel):
     )
     gpus_per_trial: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="GPUs that Ray sets aside for each worker; 0.25 puts four on one."
+    )
+    device: str = Field(
+        "auto",
+        description="Where models, batches and decompositions are: `cpu`, `cuda`, or one GPU, such as `cuda:1`. Model "
+        "and batches are moved there; a task need not know. With `cuda`, workers on one machine take its GPUs in "
+        "turn; on Ray each has the one that it is given (`gpus_per_trial`). `auto`: as `cuda` where PyTorch sees a "
+        "GPU, else `cpu`; a task that has its model on a GPU itself stays as it is.",
     )
     threads: int | None = Field(
         None,
@@ -76,6 +86,17 @@ class LaunchSettings(BaseModel):
         description="Folder for TensorBoard's logs of every trial, written by Ray Tune's logger (relative to the "
         "current folder). Default: none.",
     )
+
+    @field_validator("device")
+    @classmethod
+    def _is_a_device(cls, device: str) -> str:
+        if device == "mps":
+            raise ValueError(
+                'the device "mps" has no float64, which moments, decompositions and errors are computed in. Take "cpu"'
+            )
+        if not _DEVICE.fullmatch(device):
+            raise ValueError(f'a device is "auto", "cpu", "cuda", or "cuda:" and a number; found {device!r}')
+        return device
 
     @property
     def checkpoint_seconds(self) -> float:

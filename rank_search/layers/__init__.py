@@ -8,9 +8,9 @@ from __future__ import annotations
 from rank_search.basics import make_callable
 from rank_search.layers.bases import Bases, Basis, DirectBases, Weighed, by_output, decompose, output_basis
 from rank_search.layers.blocks import block_diagonal, by_block
-from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_tensors
+from rank_search.layers.calls import Call, Example, bound, forward, repeated, tensors_of, with_leaves, with_tensors
 from rank_search.layers.components import components, owned
-from rank_search.layers.copies import copied, shared
+from rank_search.layers.copies import copied, copied_to, shared, tensors_in
 from rank_search.layers.costs import Cost, DenseForm, count_nonzeros, count_params, layer_cost, mean_macs
 from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.cut_form import Kept, adds_up, cut_form
@@ -103,6 +103,7 @@ __all__ = [
     "cholesky",
     "components",
     "copied",
+    "copied_to",
     "count_nonzeros",
     "count_params",
     "counted_on",
@@ -164,12 +165,14 @@ __all__ = [
     "take_inventory",
     "taken_together",
     "tensor_distance",
+    "tensors_in",
     "tensors_of",
     "tied_in",
     "times",
     "viewed",
     "weight_in",
     "weight_of",
+    "with_leaves",
     "with_pools",
     "with_tensors",
 ]

@@ -56,17 +56,26 @@ def with_tensors(value: Any, function: Callable[[Tensor], Any]) -> Any:
     >>> with_tensors({"ids": torch.ones(2), "more": [torch.zeros(1), None]}, lambda each: each.numel())
     {'ids': 2, 'more': [1, None]}
     """
-    if isinstance(value, Tensor):
+    return with_leaves(value, lambda each: isinstance(each, Tensor), function)
+
+
+def with_leaves(value: Any, is_leaf: Callable[[Any], bool], function: Callable[[Any], Any]) -> Any:
+    """A value with the function applied to each leaf inside; a container may be one, too.
+
+    >>> with_leaves([1, (2, "three")], lambda each: isinstance(each, int), lambda each: -each)
+    [-1, (-2, 'three')]
+    """
+    if is_leaf(value):
         return function(value)
     if isinstance(value, Mapping):
-        return _with_items(value, {key: with_tensors(each, function) for key, each in value.items()})
+        return _with_items(value, {key: with_leaves(each, is_leaf, function) for key, each in value.items()})
     if isinstance(value, tuple | list):
-        parts = [with_tensors(each, function) for each in value]
+        parts = [with_leaves(each, is_leaf, function) for each in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if is_dataclass(value) and not isinstance(value, type):
         made = copy.copy(value)
         for each in fields(value):
-            object.__setattr__(made, each.name, with_tensors(getattr(value, each.name), function))
+            object.__setattr__(made, each.name, with_leaves(getattr(value, each.name), is_leaf, function))
         return made
     return value
 

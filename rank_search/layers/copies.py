@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from rank_search.errors import TaskError
 
@@ -42,6 +44,26 @@ def copied(model: _Module, replaced: Replaced | None = None) -> _Module:
 def shared(model: _Module, replaced: Replaced) -> _Module:
     """The same as `copied`, but with the very tensors of the model."""
     return _copied(model, replaced, {id(each): each for each in tensors_in(model)})
+
+
+def copied_to(model: _Module, device: torch.device) -> _Module:
+    """A deep copy with all tensors of the model on a device; those that are there already are the model's very own.
+
+    Raises:
+        TaskError: something in the model cannot be copied.
+    """
+    held = [each for each in tensors_in(model) if not is_lazy(each)]
+    return _copied(model, {}, {id(each): _to(each, device) for each in held}).to(device)
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.device == device or tensor.is_meta:
+        return tensor
+    found = tensor.detach().to(device)
+    if isinstance(tensor, nn.Parameter):
+        found = nn.Parameter(found, tensor.requires_grad)
+    vars(found).update(vars(tensor))
+    return found
 
 
 def _copied(model: _Module, replaced: Replaced, tensors: Mapping[int, Tensor]) -> _Module:

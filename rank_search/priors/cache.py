@@ -71,7 +71,7 @@ class SpectraCache:
         """
         seen = {"moment": moment, "gradients": gradients, "groups": torch.tensor([groups]) if groups > 1 else None}
         known = {name: each for name, each in seen.items() if each is not None}
-        key = digest({str(weight.device): weight} | known)
+        key = digest({weight.device.type: weight} | known)
         latest = self._latest.get(layer_name)
         if latest is None or latest.key != key:
             latest = CachedBases(layer_name, weight, key, self._files, self._known, moment)
@@ -89,7 +89,7 @@ class CachedBases:
     a partial made anew is recognized; a lambda made anew is not, and its matrix is unfolded and hashed again.
 
     Attributes:
-        key: digest of the weight, its device, and the moments.
+        key: digest of the weight, the kind of its device, and the moments.
         weight: a copy of it, found to be finite; itself, if decompositions are mapped from files.
         groups: of the layer; if there are several, bases are stacks, and spectra those of all blocks together.
         gradients: the second moment of the gradients at its outputs, or None; likewise.
@@ -137,7 +137,7 @@ class CachedBases:
         self.weighed = Weighed.of(self.weight, block_diagonal(self.gradients, self.groups), self._beside)
 
     def _beside(self, moved: Tensor) -> CachedBases:
-        key = digest({str(moved.device): moved})
+        key = digest({moved.device.type: moved})
         bases = CachedBases(self._layer_name, moved, key, self._files, {}, self._moment)
         bases._stored, bases.groups = self._stored, self.groups
         return bases

@@ -70,7 +70,7 @@ class Spectrum:
         columns and the transpose give the same spectrum. The matrix is not changed.
 
         Complexity: O(L²·M) for the Gram matrix, O(L³) for its eigenvalues. Memory O(L²) beside the matrix,
-        which is read in blocks. On a CUDA device all of it runs there, in float64.
+        which is read in blocks. On a GPU all of it runs there, in float64.
 
         Args:
             matrix: two-dimensional, any floating dtype, on any device.
@@ -116,9 +116,9 @@ class Spectrum:
         scale = _largest(matrices.detach(), where)
         if scale == 0:
             return cls(np.zeros(0), 0, 0)
-        exact = matrices.detach().to("cpu", torch.float64) / scale
+        exact = matrices.detach().to(torch.float64) / scale
         gram = exact.mT @ exact if exact.shape[1] >= exact.shape[2] else exact @ exact.mT
-        powers = torch.linalg.eigvalsh(gram).clamp_min(0).mean(0).numpy()[::-1]
+        powers = torch.linalg.eigvalsh(gram).clamp_min(0).mean(0).cpu().numpy()[::-1]
         return cls(_clipped(np.sqrt(powers), tall.dtype) * scale, tall.shape[1], tall.shape[0])
 
 
@@ -148,7 +148,7 @@ def _blocks(tall: Float[Tensor, "long short"], scale: float) -> Iterator[tuple[s
     """Consecutive rows of the matrix over `scale`, as contiguous float64 arrays of a bounded size."""
     for start in range(0, tall.shape[0], _BLOCK):
         part = slice(start, start + _BLOCK)
-        block = tall[part].to("cpu", torch.float64).contiguous().numpy()
+        block = tall[part].to(torch.float64).contiguous().numpy()
         yield part, block / scale
 
 
@@ -167,6 +167,9 @@ def _squares(
     matrix: Float[Tensor, "rows columns"], scale: float
 ) -> tuple[Float[Values, " rows"], Float[Values, " columns"]]:
     """The squared norms of rows and columns over `scale`²."""
+    if matrix.device.type != "cpu":
+        squares = (matrix.to(torch.float64) / scale).square()
+        return squares.sum(1).cpu().numpy(), squares.sum(0).cpu().numpy()
     rows, columns = np.zeros(matrix.shape[0]), np.zeros(matrix.shape[1])
     for part, block in _blocks(matrix, scale):
         rows[part] = np.einsum("ij,ij->i", block, block)
@@ -187,7 +190,7 @@ def _gram(
     short: Bool[NDArray[np.bool_], " short"],
 ) -> Float[Tensor, "alive alive"]:
     """YᵀY of the tall matrix's living rows and columns: symmetric, of which only the lower triangle is filled in."""
-    if tall.device.type == "cuda":
+    if tall.device.type != "cpu":
         alive = tall[torch.from_numpy(long).to(tall.device)][:, torch.from_numpy(short).to(tall.device)]
         exact = alive.to(torch.float64) / scale
         return exact.mT @ exact
@@ -211,7 +214,7 @@ def _singular_values(gram: Float[Tensor, "n n"]) -> Float[Values, " n"]:
 
 def _single_will_do(rows: int, tall: Float[Tensor, "long short"]) -> bool:
     """Whether single precision is worth a try: of a large matrix that holds no more, where double is the slower."""
-    return rows >= _LARGE and torch.finfo(tall.dtype).eps >= _SINGLE_EPS and tall.device.type != "cuda"
+    return rows >= _LARGE and torch.finfo(tall.dtype).eps >= _SINGLE_EPS and tall.device.type == "cpu"
 
 
 def _values_in_single(
@@ -225,7 +228,7 @@ def _values_in_single(
     for start in range(0, tall.shape[0], _SINGLE_BLOCK):
         part = slice(start, start + _SINGLE_BLOCK)
         # Copied in the order in which it lies in memory, of which ssyrk reads either.
-        block = tall[part].T.to("cpu", torch.float32).contiguous().numpy() / np.float32(scale)
+        block = tall[part].T.to(torch.float32).contiguous().numpy() / np.float32(scale)
         alive = block if long[part].all() else block[:, long[part]]
         gram += ssyrk(1.0, alive.T, trans=1, lower=1)
     rows, columns = sorted((int(long.sum()), int(short.sum())))

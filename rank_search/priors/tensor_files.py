@@ -64,7 +64,8 @@ class TensorFiles:
         signature = torch.tensor(list(digest(tensors)), dtype=torch.uint8)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            content = safetensors.torch.save({**tensors, _DIGEST: signature})
+            here = {key: each.cpu() for key, each in tensors.items()}
+            content = safetensors.torch.save({**here, _DIGEST: signature})
             replace_whole(self._path(name), content, durable=False)
         except OSError as error:
             self._writable = False

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+import torch
 from torch import nn
 
 from rank_search.export import Deployable, measured, write_model
-from rank_search.layers import count_params, mean_macs
+from rank_search.layers import copied_to, count_params, mean_macs
 from rank_search.options import Allocation, OptionTable, allocate, build_groups, factorize, factorize_in_order
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.run.kept_statistics import check_data, training_settings
@@ -29,7 +30,7 @@ class AllocatedModel:
     """A model whose layers were chosen within bounds.
 
     Attributes:
-        model: in evaluation mode.
+        model: in evaluation mode, on the CPU.
         dense, measurements: of the dense model and of this one: params and macs, and what the task measures on its
             selection data, if that was asked for.
         seen: what the selection data gave the model's forward; nothing if it was not measured.
@@ -86,9 +87,8 @@ def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, me
         reestimate_batchnorm(problem.task, model, training_settings(problem).norm_batches)
     found, seen = measured(problem.task, model) if measure else ({}, Seen())
     dense = measured(problem.task, problem.original)[0] if measure else {}
-    return AllocatedModel(
-        problem, allocation, model, dense | _counted(problem, problem.original), found | _counted(problem, model), seen
-    )
+    dense, found = dense | _counted(problem, problem.original), found | _counted(problem, model)
+    return AllocatedModel(problem.on_cpu(), allocation, copied_to(model, torch.device("cpu")), dense, found, seen)
 
 
 def _fitted(problem: Problem, allocation: Allocation, table: OptionTable, batches: int) -> nn.Module:

@@ -165,13 +165,16 @@ def sequential_pass(problem: Problem, batches: int) -> LossPass | None:
     return replace(found, known_order=tuple(found.order(problem.opened, calibrated_layers(problem))))
 
 
-def begin(study: Study, task: Task | None = None) -> Problem:
+def begin(study: Study, task: Task | None = None, place: int = 0) -> Problem:
     """Read the task and its layers; an over-parameterized network is trained, if the study file asks for one.
+
+    Args:
+        task, place: see `read_problem`.
 
     Raises:
         TaskError, PluginError, LayerError, StudyFileError: whichever of them cannot be used.
     """
-    return with_pretrained_model(read_problem(study, task), cache_folder(study))
+    return with_pretrained_model(read_problem(study, task, place), cache_folder(study))
 
 
 def prepare(study: Study, task: Task | None = None, reader: Reader = layer_priors) -> Prepared:

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import ArtifactError, LaunchError
 from rank_search.launch import Executor, LaunchSettings, Runner, WorkerRecipe
-from rank_search.layers import Bases, Layer, Plugins, Unfolding, groups_of, weight_of
+from rank_search.layers import Bases, Layer, Plugins, Unfolding, copied_to, groups_of, weight_of
 from rank_search.point import Artifact
 from rank_search.priors import AxisPrior, CachedBases, PriorSettings, SpectraCache, axis_priors, user_cache_folder
 from rank_search.run.preparation import prepare
 from rank_search.run.worker import Workplace, log_as_worker, make_context, run_job, with_dense
-from rank_search.study import Problem, Study
-from rank_search.tasks import Task
+from rank_search.study import Problem, Study, device_of, placed
+from rank_search.tasks import LossPass, Task, to_device
 from rank_search.trials import TrialContext
 
 if TYPE_CHECKING:
@@ -53,7 +53,11 @@ PROBE: Final = ".probe"
 
 @contextmanager
 def on_cluster(study: Study, task: Task | None, launch: LaunchSettings) -> Iterator[Workplace]:
-    """Connect to the cluster, prepare the study with its help, and make the way to its workers."""
+    """Connect to the cluster, prepare the study with its help, and make the way to its workers.
+
+    The driver's task is on the CPU: what is sent to a node can be read there whatever devices it has.
+    """
+    _check_device(launch)
     if launch.address:
         _steps.info("Connecting to Ray at %s", launch.address)
     else:
@@ -63,7 +67,7 @@ def on_cluster(study: Study, task: Task | None, launch: LaunchSettings) -> Itera
     with Cluster(launch.address) as cluster:
         workers = launch.workers or cluster.room(launch)
         reader = _Reader(cluster)
-        prepared = prepare(study, task, reader)
+        prepared = prepare(study.launched({"device": "cpu"}), task, reader)
         context = make_context(prepared.problem, prepared.bases, prepared.batches)
         with ExitStack() as probes:
             made = _Workers(cluster, reader.bases, launch, workers, probes)
@@ -150,14 +154,14 @@ class _ClusterRecipe(WorkerRecipe[TrialContext, _Place]):
     study: str
     shared: SharedObject[TrialContext]
     bases: Mapping[str, SharedObject[Arrays]]
-    threads: int
+    launch: LaunchSettings
 
     def init(self) -> None:
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(self.launch.torch_threads)
         log_as_worker(self.study)
 
-    def load(self) -> TrialContext:
-        context = self.shared.get()
+    def load(self, place: int) -> TrialContext:
+        context = on_the_device_given(self.shared.get(), self.launch)
         return replace(context, bases=_SharedBases(context.dense, self.bases))
 
     def runner(self, loaded: TrialContext, found: _Place) -> Runner:
@@ -187,8 +191,42 @@ class _Workers:
         )
         place = _Place(artifacts, artifacts.write("probe", "probe", PROBE, secrets.token_bytes(16)))
         self.probes.callback(place.remove_token)
-        recipe = _ClusterRecipe(problem.study.name, shared, dict(self.bases), self.launch.torch_threads)
+        recipe = _ClusterRecipe(problem.study.name, shared, dict(self.bases), self.launch)
         return RayActors(self.cluster, recipe, place, self.count, self.launch)
+
+
+def on_the_device_given(context: TrialContext, launch: LaunchSettings) -> TrialContext:
+    """What trials share, on the device of a worker: the GPU that Ray has given it, if it was to give one.
+
+    Raises:
+        LaunchError: there is none.
+    """
+    wanted = launch.device if launch.gpus_per_trial or launch.device != "auto" else "cpu"
+    task = placed(context.task, context.dense, wanted)
+    if task is context.task:
+        return context
+    device = device_of(wanted)
+    ordered = context.sequential
+    return replace(
+        context,
+        task=task,
+        dense=copied_to(context.dense, device),
+        examples=[to_device(each, device) for each in context.examples],
+        sequential=replace(ordered, task=task) if isinstance(ordered, LossPass) else ordered,
+    )
+
+
+def _check_device(launch: LaunchSettings) -> None:
+    if ":" in launch.device:
+        raise LaunchError(
+            f'[launch] device = "{launch.device}" with Ray: Ray chooses the GPU of each worker. Set device = "cuda", '
+            "and gpus_per_trial."
+        )
+    if launch.device == "cuda" and not launch.gpus_per_trial:
+        raise LaunchError(
+            '[launch] device = "cuda" with Ray, and gpus_per_trial = 0: Ray gives a worker the GPU that is set aside '
+            "for it. Set gpus_per_trial, such as 1, or 0.25 for four workers on each."
+        )
 
 
 class _SharedBases:

@@ -106,9 +106,9 @@ class LocalRecipe(WorkerRecipe[Problem, Findings]):
         torch.set_num_threads(self.study.launch.torch_threads)
         log_as_worker(self.study.name)
 
-    def load(self) -> Problem:
+    def load(self, place: int) -> Problem:
         """The driver has made its own, so what a task makes once is there."""
-        return begin(self.study)
+        return begin(self.study, place=place)
 
     def runner(self, loaded: Problem, found: Findings) -> Runner:
         moments = LayerMoments(_received(found.inputs), _received(found.gradients))

@@ -8,6 +8,7 @@ from rank_search.study.factory import load_task
 from rank_search.study.file import Study, load_study
 from rank_search.study.locating import StorePlace, finished_in, store_of
 from rank_search.study.paths import beside, relative_part
+from rank_search.study.placing import device_of, placed
 from rank_search.study.problem import (
     IN_PYTHON,
     Problem,
@@ -27,10 +28,12 @@ __all__ = [
     "beside",
     "cache_folder",
     "complaints",
+    "device_of",
     "finished_in",
     "load_study",
     "load_task",
     "measured_alone",
+    "placed",
     "problem_of",
     "read_problem",
     "relative_part",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import nn
 
 from rank_search.errors import StudyMismatchError, TaskError
@@ -17,6 +18,7 @@ from rank_search.layers import (
     Plugins,
     Unfolding,
     axes_of,
+    copied_to,
     counted_on,
     folded_in,
     load_plugin,
@@ -32,8 +34,9 @@ from rank_search.priors import user_cache_folder
 from rank_search.store import StudyRecord
 from rank_search.study.factory import load_task
 from rank_search.study.file import Study
+from rank_search.study.placing import placed
 from rank_search.study.without_data import task_of
-from rank_search.tasks import LAYER_ERROR, AgreementTask, LayerErrorTask, Task, task_errors
+from rank_search.tasks import LAYER_ERROR, AgreementTask, LayerErrorTask, Task, task_errors, to_device
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -65,6 +68,19 @@ class Problem:
         """The model with everything opened that layers are inside of, to watch them; the numbers are the model's."""
         return opened_for(self.model, self.inventory.layers)
 
+    def on_cpu(self) -> Problem:
+        """The same on the CPU, for what is exported; itself if it is there."""
+        task, here = placed(self.task, self.model, "cpu"), torch.device("cpu")
+        if task is self.task:
+            return self
+        return replace(
+            self,
+            task=task,
+            model=copied_to(self.model, here),
+            original=copied_to(self.original, here),
+            examples=tuple(to_device(each, here) for each in self.examples),
+        )
+
     def unfoldings(self, layer: str) -> tuple[Unfolding, ...]:
         """Every unfolding of a layer's weight that a fit may ask the basis of."""
         plugins = [self.plugins[name] for name in self.choices[layer]]
@@ -72,19 +88,22 @@ class Problem:
         return tuple(unfolding for axis in axes for unfolding in axis.unfoldings)
 
 
-def read_problem(study: Study, task: Task | None = None) -> Problem:
-    """Make the task and look at its model.
+def read_problem(study: Study, task: Task | None = None, place: int = 0) -> Problem:
+    """Make the task, put it on its device, and look at its model.
 
     Args:
         task: the task, when it is at hand; otherwise the study file's factory makes it.
+        place: which one this process is of the workers on the machine, which take its GPUs in turn.
 
     Raises:
         TaskError, PluginError, LayerError: whichever of them cannot be used.
+        LaunchError: the study file names a device that is not here.
     """
     settings = study.layers
     plugins = {name: load_plugin(resolved(name, study.folder)) for name in settings.plugin_names()}
     _steps.info("Reading the task")
     task = task or load_task(study)
+    task = placed(task, _model(task), study.launch.device, place)
     model = _model(task)
     task = looked_at(task, model, study)
     _steps.info("Looking at the layers")
@@ -115,12 +134,12 @@ def study_of(record: StudyRecord, task: Task | None = None) -> Study:
 
 
 def problem_of(record: StudyRecord, task: Task | None = None) -> Problem:
-    """The problem of a study in a store, made from what the store keeps of its study file.
+    """The problem of a study in a store, made on the CPU from what the store keeps of its study file.
 
     Raises:
         StudyMismatchError: the study was made in Python, so its task has to be handed over.
     """
-    return read_problem(study_of(record, task), task)
+    return read_problem(study_of(record, task).launched({"device": "cpu"}), task)
 
 
 IN_PYTHON = "(in memory)"

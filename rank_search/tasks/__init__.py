@@ -16,6 +16,7 @@ from rank_search.tasks.layer_error import LAYER_ERROR, WORST_LAYER_ERROR, LayerE
 from rank_search.tasks.logits import logits_of, token_logits
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
+from rank_search.tasks.on_device import on_device, to_device
 from rank_search.tasks.randomness import generators, seeded, set_generators
 from rank_search.tasks.supervised import Supervised, error_rate, teacher_distance
 from rank_search.tasks.task import (
@@ -78,6 +79,7 @@ __all__ = [
     "moments_of_inputs",
     "not_finite",
     "of_uses",
+    "on_device",
     "relative_error",
     "run_on",
     "seeded",
@@ -90,6 +92,7 @@ __all__ = [
     "task_measurements",
     "task_sampled_loss",
     "teacher_distance",
+    "to_device",
     "token_logits",
     "watched",
     "wide",

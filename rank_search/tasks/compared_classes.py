@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rank_search.tasks.agreement import AgreementTask
+from rank_search.tasks.on_device import without_device
 from rank_search.tasks.supervised import Supervised
 from rank_search.tasks.task import Task
 
@@ -22,6 +23,7 @@ def compares_classes(task: Task, outputs: object) -> bool:
     >>> compares_classes(Supervised(nn.Linear(2, 2), [], [], loss_function=F.mse_loss), torch.zeros(3, 2))
     False
     """
+    task = without_device(task)
     if not isinstance(outputs, Tensor) or outputs.dim() == 0 or outputs.shape[-1] < 2:
         return False
     if isinstance(task, AgreementTask):

@@ -41,7 +41,7 @@ def _digest(about: Any) -> str:
     for name, each in named_leaves({str(place): part for place, part in enumerate(about)}):
         found.update(f"{name}:".encode())
         if isinstance(each, Tensor):
-            found.update(f"{each.dtype}{tuple(each.shape)}".encode())
+            found.update(f"{each.device}{each.dtype}{tuple(each.shape)}".encode())
             found.update(each.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         else:
             found.update(repr(each).encode())

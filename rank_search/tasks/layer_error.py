@@ -122,6 +122,7 @@ class LayerErrorTask(Task):
         other = module.dense() if isinstance(module, Factorization) else weight_in(module)
         if torch.equal(weight, other):
             return 0.0
-        moment = self.known_moments.get(name)
+        known = self.known_moments.get(name)
+        moment = None if known is None else known.to(weight.device)
         whole = output_error(weight, torch.zeros_like(weight), moment)
         return output_error(weight, other, moment) / whole if whole else math.inf

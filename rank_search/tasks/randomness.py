@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_CURRENT: Final = "cuda"
 _PYTHON: Final = "python"
 _NUMPY: Final = "numpy"
 _USUAL: Final = "MT19937"
@@ -37,9 +38,14 @@ def seeded(rng_seed: int) -> Iterator[None]:
 
 
 def generators() -> dict[str, Tensor]:
-    """The state of each global generator: torch's by device, NumPy's and Python's."""
+    """The state of each global generator: torch's by device, that of the current GPU by no number, NumPy's, Python's.
+
+    What was left on one GPU can be gone on with on another.
+    """
+    current = {_CURRENT: torch.cuda.get_rng_state()} if torch.cuda.device_count() else {}
     return {
         "cpu": torch.get_rng_state(),
+        **current,
         **{f"cuda:{number}": torch.cuda.get_rng_state(number) for number in range(torch.cuda.device_count())},
         _PYTHON: _as_tensor(random.getstate()),
         _NUMPY: _as_tensor(np.random.get_state(legacy=False)),
@@ -52,6 +58,8 @@ def set_generators(states: Mapping[str, Tensor]) -> None:
     for number in range(torch.cuda.device_count()):
         if (state := states.get(f"cuda:{number}")) is not None:
             torch.cuda.set_rng_state(state, number)
+    if torch.cuda.device_count() and _CURRENT in states:
+        torch.cuda.set_rng_state(states[_CURRENT])
     if _PYTHON in states:
         version, numbers, gauss = _from_tensor(states[_PYTHON])
         random.setstate((version, tuple(numbers), gauss))

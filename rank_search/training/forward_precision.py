@@ -28,6 +28,7 @@ def forwards_in(precision: Precision, *models: nn.Module) -> Iterator[None]:
     with ExitStack() as hooks:
         for model in models if dtype is not None else ():
             casting = _Casting(dtype, _device_of(model))
+            hooks.callback(casting.close)
             hooks.enter_context(_removed(model.register_forward_pre_hook(casting.enter)))
             hooks.enter_context(_removed(model.register_forward_hook(casting.leave, always_call=True)))
         yield
@@ -48,6 +49,11 @@ class _Casting:
     def leave(self, module: nn.Module, inputs: Any, outputs: Any) -> Any:
         self._open.pop().__exit__(None, None, None)
         return pytree.tree_map(self._widened, outputs)
+
+    def close(self) -> None:
+        """Leave what an interrupt, of which no hook is told, has left open."""
+        while self._open:
+            self._open.pop().__exit__(None, None, None)
 
     def _widened(self, value: Any) -> Any:
         return value.float() if isinstance(value, Tensor) and value.dtype == self._dtype else value

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rank_search.layers import DenseForm, Factorization, Layer, channels_last
 from rank_search.point import Choice
 from rank_search.tasks import seeded
-from rank_search.trials.latency import Clock, Run, batch_of, clock_for, interleaved_ratio, threads
+from rank_search.trials.latency import Clock, Run, batch_of, clock_for, interleaved_ratio, threads, waited_for
 from rank_search.trials.settings import LatencySettings
 
 PAIRS: Final = 20
@@ -34,7 +34,8 @@ def form_ratio(
             dense = _ready(DenseForm(layer), device)
             form = _ready(plugin(layer, **choice.values), device)
             inputs = [_input(shape, layer, settings.batch, device) for shape in layer.inputs]
-            return interleaved_ratio(_on(dense, inputs), _on(form, inputs), PAIRS, clock or clock_for(settings))
+            runs = _on(dense, inputs), _on(form, inputs)
+            return interleaved_ratio(*runs, PAIRS, clock or clock_for(settings, inputs))
     except Exception:  # noqa: BLE001 - a plugin may need more than its factors set; then nothing is known of its speed
         return None
 
@@ -57,10 +58,4 @@ def _input(shape: tuple[int, ...], layer: Layer, batch: int, device: torch.devic
 
 
 def _on(module: nn.Module, inputs: list[Tensor]) -> Run:
-    def run() -> None:
-        for each in inputs:
-            module(each)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    return run
+    return waited_for(lambda: [module(each) for each in inputs], inputs)

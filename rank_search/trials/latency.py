@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from rank_search.layers import Example, channels_last, deployed, forward, repeated, with_tensors
+from rank_search.layers import Example, channels_last, deployed, forward, repeated, tensors_of, with_tensors
 from rank_search.trials.settings import LatencySettings
 
 LATENCY: Final = "latency"
@@ -75,14 +75,15 @@ def measure_latency_ratio(
     """Latency of a model in units of the dense model's, both as they would be deployed (see `deployed`).
 
     `settings.repeats` times two pairs, of `settings.batch` examples on `settings.threads` threads; the number of
-    threads is put back afterwards. One thread on the CPU is timed by its own clock, which stands while others run;
-    several, and an accelerator, which is waited for, by the clock on the wall.
+    threads is put back afterwards. Models and example are on one device. One thread on the CPU is timed by its own
+    clock, which stands while others run; several, and a GPU, which is waited for after each forward, by the clock on
+    the wall: what it takes to give a GPU its work is a part of the latency.
     """
     first, second = deployed(dense, model, example=example)
     with threads(settings.threads):
         batch = batch_of(example, settings.batch)
         runs = _forward(first, batch), _forward(second, batch)
-        return interleaved_ratio(*runs, 2 * settings.repeats, clock or clock_for(settings))
+        return interleaved_ratio(*runs, 2 * settings.repeats, clock or clock_for(settings, batch))
 
 
 @torch.no_grad()
@@ -90,26 +91,41 @@ def measure_latency(model: nn.Module, example: Example, settings: LatencySetting
     """Median seconds of a forward of the model as it would be deployed, after a warm-up; settings as for the ratio."""
     (model,) = deployed(model, example=example)
     with threads(settings.threads):
-        run = _forward(model, batch_of(example, settings.batch))
+        batch = batch_of(example, settings.batch)
+        run = _forward(model, batch)
         for _ in range(max(3, settings.repeats // 10)):
             run()
-        clock = clock or clock_for(settings)
+        clock = clock or clock_for(settings, batch)
         return statistics.median(_seconds(run, 1, clock) for _ in range(settings.repeats))
 
 
-def clock_for(settings: LatencySettings) -> Clock:
+def clock_for(settings: LatencySettings, inputs: Example) -> Clock:
     """The CPU time of this thread where that is all there is to time, else wall time."""
-    alone = settings.threads == 1 and not torch.cuda.is_available()
+    alone = settings.threads == 1 and not _waits(inputs)
     return time.thread_time if alone else time.perf_counter
 
 
 def _forward(model: nn.Module, batch: Example) -> Run:
-    def run() -> None:
-        forward(model, batch)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+    return waited_for(lambda: forward(model, batch), batch)
 
-    return run
+
+def waited_for(run: Run, inputs: Example) -> Run:
+    """The run until it has ended where its inputs are: what a GPU is given it computes when it comes to it."""
+    devices = _waits(inputs)
+    if not devices:
+        return run
+
+    def ended() -> None:
+        run()
+        for each in devices:
+            torch.cuda.synchronize(each)
+
+    return ended
+
+
+def _waits(inputs: Example) -> set[torch.device]:
+    """The devices that have to be waited for."""
+    return {each.device for each in tensors_of(inputs) if each.is_cuda}
 
 
 def batch_of(example: Example, times: int) -> Example:

@@ -35,7 +35,7 @@ class Made(WorkerRecipe[str, str]):
     def init(self) -> None:
         return
 
-    def load(self) -> str:
+    def load(self, place: int) -> str:
         return "loaded"
 
     def runner(self, loaded: str, found: str) -> Runner:
@@ -141,8 +141,8 @@ class Logged(WorkerRecipe[Path, str]):
     def init(self) -> None:
         self._log().write_text("init\n")
 
-    def load(self) -> Path:
-        return write(self._log(), "load")
+    def load(self, place: int) -> Path:
+        return write(self._log(), f"load-{place}")
 
     def runner(self, loaded: Path, found: str) -> Runner:
         write(loaded, found)
@@ -168,7 +168,7 @@ class Raising(WorkerRecipe[None, None]):
     def init(self) -> None:
         self._raise_in("init")
 
-    def load(self) -> None:
+    def load(self, place: int) -> None:
         self._raise_in("load")
 
     def runner(self, loaded: None, found: None) -> Runner:

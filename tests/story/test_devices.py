@@ -1,0 +1,135 @@
+"""Whole studies on a second device, of a task that knows of none: they give what they give on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import rank_search as rs
+from rank_search.errors import LaunchError
+from rank_search.launch import LaunchSettings
+from rank_search.layers import DirectBases, load_plugin, take_inventory, weight_of
+from rank_search.point import State
+from rank_search.run import allocate_model, ray_cluster
+from rank_search.store import Store, TrialRow
+from rank_search.study import Study, placing
+from rank_search.tasks import LossPass, seeded
+from rank_search.training import TrainingSettings
+from rank_search.trials import TrialContext
+from tests.far_device import FAR, FarTensor, far_device
+
+DATA = [(torch.randn(16, 1, 8, 8, generator=g), torch.randint(4, (16,), generator=g)) for g in [torch.Generator()] * 4]
+
+
+@pytest.fixture(autouse=True)
+def _a_second_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def device_of(wanted: str, place: int = 0) -> torch.device:
+        return torch.device("cpu") if wanted == "cpu" else FAR
+
+    monkeypatch.setattr(placing, "device_of", device_of)
+    monkeypatch.setattr(ray_cluster, "device_of", device_of)
+
+
+def _network() -> nn.Module:
+    with seeded(0):
+        return nn.Sequential(
+            *(nn.Conv2d(1, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3), nn.ReLU()),
+            *(nn.Flatten(), nn.Dropout(0.1), nn.Linear(128, 4)),
+        ).eval()
+
+
+def _searched(folder: Path, device: str, **tables: Any) -> rs.Compressed:
+    return rs.compress(
+        _network(),
+        train=DATA,
+        selection=DATA[:2],
+        test=DATA[2:],
+        trials=3,
+        name=device,
+        store=folder / f"{device}.sqlite",
+        launch={"device": device},
+        **tables,
+    )
+
+
+def _rows(found: rs.Compressed) -> list[TrialRow]:
+    with Store.open(found.store) as store:
+        return store.trials(store.study(found.name))
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        {
+            "search": {"orthogonality": 0.01, "sparsity": 0.01},
+            "training": {"epochs": 1, "distillation": 0.5, "average": 0.9, "optimizer": "adamw"},
+        },
+        {
+            "search": {"objectives": ("error", "bits"), "entropy": 0.1},
+            "training": {"epochs": 1},
+            "priors": {"metric": "loss", "sequential": True},
+        },
+    ],
+    ids=["trained", "coded"],
+)
+def test_a_search_there_finds_what_it_finds_here(tmp_path: Path, tables: dict[str, Any]) -> None:
+    here = _searched(tmp_path, "cpu", **tables)
+    with far_device():
+        there = _searched(tmp_path, "cuda", **tables)
+    assert [row.state for row in _rows(there)] == [State.COMPLETE] * 3
+    for one, other in zip(_rows(here), _rows(there), strict=True):
+        assert other.point == one.point
+        assert other.measurements == pytest.approx(one.measurements)
+    model = there.model(_rows(there)[-1].number)
+    assert {each.device.type for each in model.state_dict().values()} == {"cpu"}
+    assert not any(isinstance(each, FarTensor) for each in model.state_dict().values())
+
+
+def _shared(task: rs.Task, **more: Any) -> TrialContext:
+    """What a driver on Ray shares with its workers."""
+    model = task.model()
+    inventory = take_inventory(model, task.example())
+    plugins = {"svd": load_plugin("svd")}
+    bases = {name: DirectBases(weight_of(model, name)) for name in inventory.layers}
+    return TrialContext(task, model, inventory.layers, plugins, bases.__getitem__, TrainingSettings(epochs=0), **more)
+
+
+def test_a_worker_on_ray_computes_on_the_gpu_that_is_set_aside_for_it() -> None:
+    task = rs.Supervised(_network(), DATA, DATA[:2])
+    shared = _shared(task, examples=task.examples(), sequential=LossPass(task, 1))
+    with far_device():
+        found = ray_cluster.on_the_device_given(shared, LaunchSettings(on="ray", gpus_per_trial=0.5))
+        assert {each.device for each in found.dense.parameters()} == {FAR}
+        assert {each.device for each in found.examples} == {FAR}
+        assert found.sequential is not None
+        assert found.sequential.task is found.task
+        assert next(iter(found.task.training()))[0].device == FAR
+
+
+def test_a_worker_on_ray_without_one_computes_on_the_cpu() -> None:
+    shared = _shared(rs.Supervised(_network(), DATA, DATA[:2]))
+    assert ray_cluster.on_the_device_given(shared, LaunchSettings(on="ray")) is shared
+
+
+@pytest.mark.parametrize(
+    ("launch", "said"),
+    [({"device": "cuda"}, "gpus_per_trial = 0"), ({"device": "cuda:1", "gpus_per_trial": 1}, "Ray chooses the GPU")],
+)
+def test_ray_gives_gpus_out_itself(launch: dict[str, Any], said: str) -> None:
+    settings = LaunchSettings(on="ray", **launch)
+    with pytest.raises(LaunchError, match=said), ray_cluster.on_cluster(None, None, settings):  # type: ignore[arg-type]
+        pass
+
+
+def test_an_allocated_model_is_on_the_cpu() -> None:
+    task = rs.Supervised(_network(), DATA, DATA[:2])
+    study = Study.from_python({"study": {"name": "there"}, "task": {"factory": "(in memory)"}})
+    with far_device():
+        found = allocate_model(study, {"macs": "60%"}, task)
+        assert {each.device.type for each in found.model.state_dict().values()} == {"cpu"}
+        assert {each.device.type for each in found.problem.task.model().state_dict().values()} == {"cpu"}
+    assert found.measurements["macs"] <= 0.6 * found.dense["macs"]
