@@ -7,7 +7,9 @@ several resolutions, after Müller, Evans, Schied, Keller, "Instant Neural Graph
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final, final
 
@@ -63,6 +65,33 @@ class FeatureGrid(nn.Module):
         at = x.reshape(1, -1, *[1] * (max(2, self.inputs) - 1), max(2, self.inputs))
         found = [F.grid_sample(table, at, align_corners=True, padding_mode="border") for table in self.tables]
         return torch.cat([each.flatten(2)[0].T for each in found], dim=-1)
+
+
+@final
+class Several(nn.Module):
+    """Networks of one structure side by side, for as many signals: n × dimensions to n × networks × channels.
+
+    Attributes:
+        networks: in the order of the signals.
+    """
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([network(x) for network in self.networks], dim=-2)
+
+
+def several(network: nn.Module, count: int) -> Several:
+    """So many copies of a network, one for each signal: equal until they are trained.
+
+    Layers of the copies that are tied (`tie = [["networks.*.{layer}"]]` in `[layers]`) may share factors.
+
+    >>> several(siren(2, 3), 4)(torch.zeros(5, 2)).shape
+    torch.Size([5, 4, 3])
+    """
+    return Several(copy.deepcopy(network) for _ in range(count))
 
 
 def siren(inputs: int, outputs: int, width: int = 48, depth: int = 4, frequency: float = FREQUENCY) -> nn.Sequential:

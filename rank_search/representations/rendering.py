@@ -30,9 +30,10 @@ def coordinates(sizes: Sequence[int]) -> Tensor:
 def render(network: nn.Module, sizes: Sequence[int]) -> Tensor:
     """What the network stands for, size × … × channels: a trained one, or what `rank_search.load` gives.
 
-    Values are as the network gives them: clip those of an image to 0 … 1. O(n) forwards.
+    Of a network for several signals size × … × signals × channels: `found[..., k, :]` is the one at place k. Values are
+    as the network gives them: clip those of an image to 0 … 1. O(n) forwards.
     """
     device = next(iter([*network.parameters(), *network.buffers()])).device
     parts = torch.split(coordinates(sizes).to(device), _AT_ONCE)
     found = torch.cat([network(part) for part in parts])
-    return found.reshape(*sizes, found.shape[-1])
+    return found.reshape(*sizes, *found.shape[1:])

@@ -1,22 +1,20 @@
-"""A task without splits: one signal, and the network that stands for it."""
+"""A task without splits: one signal, or several, and the network that stands for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Final, final
+from typing import Final, final
 
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
 from rank_search.representations.codecs import codec_curves
 from rank_search.representations.rendering import coordinates
-from rank_search.representations.signals import Signal, decibels, read_signal
+from rank_search.representations.signals import Signals, Source, decibels
 from rank_search.tasks import Batch, Task
 
 _AT_ONCE: Final = 1 << 16
@@ -25,7 +23,7 @@ _AT_ONCE: Final = 1 << 16
 @final
 @dataclass(frozen=True, eq=False)
 class Representation(Task):
-    """A network that stands for one signal: compressing it compresses the signal.
+    """A network that stands for one signal, or for several: compressing it compresses them.
 
     The whole signal is what is trained on, selected by and reported of: there is no test data. Trials measure `psnr`,
     in decibels, and `bits_per_sample` beside what they always measure. The loss is the squared error as a share of the
@@ -33,14 +31,16 @@ class Representation(Task):
 
     Attributes:
         network: trained; it takes coordinates n × dimensions on [−1, 1], and gives n × channels. See
-            `rank_search.representations` for networks, and for training one.
-        signal: an image or WAV file, an array of size × … × channels, or a `Signal`.
+            `rank_search.representations` for networks, and for training one. For several signals it gives
+            n × signals × channels (see `rank_search.representations.several`).
+        signal: an image or WAV file, an array of size × … × channels, or a `Signal`; or a list of them, of one shape.
+            Then measurements are of all samples of all of them.
         batch: random coordinates in a batch, each once in an epoch, by torch's global generator; None: an epoch is one
             batch, the whole signal.
     """
 
     network: nn.Module
-    signal: Signal | str | Path | NDArray[Any] | Tensor
+    signal: Source | Sequence[Source]
     batch: int | None = None
 
     def __post_init__(self) -> None:
@@ -53,11 +53,12 @@ class Representation(Task):
             raise TaskError(f"The task's network is {type(self.network).__name__}; pass an nn.Module.")
         if self.batch is not None and self.batch < 1:
             raise TaskError(f"A batch has {self.batch} coordinates; it has at least one. None takes the whole signal.")
-        given, wanted = self._outputs(), (2, self.whole.values.shape[-1])
+        given, wanted = self._outputs(), (2, *self.signals.targets.shape[1:])
         if given != wanted:
+            several = "" if len(wanted) == 2 else f" {wanted[1]} signals of"
             raise TaskError(
-                f"For 2 coordinates of {len(self.whole.sizes)} dimensions the network gives the shape {given}; the "
-                f"signal has {wanted[1]} channels, so that {wanted} is expected."
+                f"For 2 coordinates of {len(self._sizes)} dimensions the network gives the shape {given}; there are"
+                f"{several} {wanted[-1]} channels, so that {wanted} is expected."
             )
 
     @torch.no_grad()
@@ -66,26 +67,30 @@ class Representation(Task):
             return tuple(self.network(self._inputs[:1].expand(2, -1)).shape)
         except Exception as error:
             raise TaskError(
-                f"The network does not take coordinates of {len(self.whole.sizes)} dimensions: {error}. Its forward "
+                f"The network does not take coordinates of {len(self._sizes)} dimensions: {error}. Its forward "
                 "takes n × dimensions."
             ) from error
 
     @cached_property
-    def whole(self) -> Signal:
-        """The signal, read."""
-        return self.signal if isinstance(self.signal, Signal) else read_signal(self.signal)
+    def signals(self) -> Signals:
+        """What it is of, read."""
+        return Signals.of(self.signal)
+
+    @property
+    def _sizes(self) -> tuple[int, ...]:
+        return self.signals.each[0].sizes
 
     @cached_property
     def _inputs(self) -> Tensor:
-        return coordinates(self.whole.sizes)
+        return coordinates(self._sizes)
 
-    @cached_property
+    @property
     def _targets(self) -> Tensor:
-        return self.whole.values.flatten(0, -2)
+        return self.signals.targets
 
     @cached_property
     def _variance(self) -> float:
-        return self.whole.variance
+        return self.signals.variance
 
     def model(self) -> nn.Module:
         return self.network
@@ -108,10 +113,10 @@ class Representation(Task):
         return 0  # samples of one signal are no independent examples
 
     def signal_samples(self) -> int:
-        return self.whole.samples
+        return self.signals.samples
 
     def reference_curves(self) -> Mapping[str, Sequence[Mapping[str, float]]]:
-        return codec_curves(self.whole)
+        return codec_curves(self.signals.each)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         inputs, targets = batch
@@ -128,12 +133,12 @@ class Representation(Task):
         return apart / self._variance
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> Mapping[str, float]:
-        squares, count, signal = 0.0, 0, self.whole
+        squares, count, signals = 0.0, 0, self.signals
         for inputs, targets in batches:
-            found = model(inputs).double().clamp(signal.low, signal.high)
+            found = model(inputs).double().clamp(signals.low, signals.high)
             squares += float((found - targets).square().sum())
             count += targets.numel()
-        return {"psnr": decibels(signal, squares / count)}
+        return {"psnr": decibels(signals, squares / count)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import wave
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Self, Union, final
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ _WHOLE: Final = {1: "u1", 2: "<i2", 4: "<i4"}
 
 _CHANNELS: Final = (1, 3)
 """Of an image: gray, or red, green and blue."""
+
+Source = Union["Signal", str, Path, NDArray[Any], Tensor]
+"""A signal, or where it is read from."""
 
 
 @final
@@ -79,6 +83,57 @@ class Signal:
         return float((flat - flat.mean(0)).square().mean())
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """What a task is of: one signal, or several of one shape, whose samples all count alike.
+
+    Attributes:
+        each: the signals.
+        targets: n × channels, or of several n × signals × channels.
+        low, high: the range of all of them.
+    """
+
+    each: tuple[Signal, ...]
+    targets: Tensor
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, source: Source | Sequence[Source]) -> Self:
+        """Read one signal, or the signals of a list or a tuple.
+
+        Raises:
+            TaskError: a signal cannot be learned, there are none, or their shapes differ.
+        """
+        several = isinstance(source, list | tuple)
+        read: Iterable[Any] = source if isinstance(source, list | tuple) else (source,)
+        each = tuple(map(_as_signal, read))
+        shapes = [tuple(one.values.shape) for one in each]
+        if len({*shapes}) != 1:
+            found = f"the shapes {', '.join(map(str, dict.fromkeys(shapes)))}" if shapes else "no signal"
+            raise TaskError(
+                f"The task has {found}; several signals have one shape, and there is at least one. Crop or scale them."
+            )
+        flat = [one.values.flatten(0, -2) for one in each]
+        targets = torch.stack(flat, dim=1) if several else flat[0]
+        return cls(each, targets, min(one.low for one in each), max(one.high for one in each))
+
+    @property
+    def samples(self) -> int:
+        """Of all of them."""
+        return sum(each.samples for each in self.each)
+
+    @property
+    def variance(self) -> float:
+        """Mean squared distance from the mean of each channel of each signal."""
+        return sum(each.variance for each in self.each) / len(self.each)
+
+
+def _as_signal(source: Any) -> Signal:
+    return source if isinstance(source, Signal) else read_signal(source)
+
+
 def read_signal(source: str | Path | NDArray[Any] | Tensor) -> Signal:
     """The signal in an image file, a WAV file or an array.
 
@@ -123,7 +178,7 @@ def psnr(signal: Signal, values: Tensor) -> float:
     return decibels(signal, float(error))
 
 
-def decibels(signal: Signal, error: float) -> float:
+def decibels(signal: Signal | Signals, error: float) -> float:
     """The peak signal-to-noise ratio that goes with a mean squared error; infinity for none.
 
     >>> decibels(Signal(torch.tensor([[0.0], [1.0]])), 0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count, islice
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import nn
 from rank_search.basics import replace_whole
 from rank_search.coding import from_safetensors, to_safetensors
 from rank_search.errors import TaskError, TrialError
+from rank_search.representations.networks import Several
 from rank_search.representations.representation import Representation
 from rank_search.representations.signals import Signal
 from rank_search.tasks import seeded
@@ -19,13 +20,14 @@ from rank_search.tasks import seeded
 
 def trained_once(
     network: Callable[[], nn.Module],
-    signal: Signal,
+    signal: Signal | Sequence[Signal],
     cache: str | Path | None = None,
     *,
     steps: int = 2000,
     batch: int | None = 8192,
     learning_rate: float = 2e-3,
     rng_seed: int = 0,
+    shared: float = 1.0,
 ) -> nn.Module:
     """The network, trained to stand for the signal: from `cache` if it is there, otherwise trained now and kept there.
 
@@ -34,7 +36,10 @@ def trained_once(
 
     Args:
         network: makes it, untrained.
+        signal: or several, for a network of `several` copies.
         cache: a safetensors file; delete it to train anew. None keeps nothing.
+        shared: the share of the steps, from the first, in which such copies have the same weights and differ in their
+            biases alone; then each is trained by itself. Little that they learn by themselves is of low rank.
 
     Raises:
         TaskError: network and signal do not go together, or `cache` holds another network.
@@ -44,7 +49,7 @@ def trained_once(
         path = None if cache is None else Path(cache)
         if path is not None and path.exists():
             return _kept(model, path).eval()
-        _train(Representation(model, signal, batch), steps, learning_rate)
+        _train(Representation(model, signal, batch), steps, learning_rate, round(shared * steps))
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_whole(path, to_safetensors(model.state_dict()))
@@ -62,12 +67,23 @@ def _kept(model: nn.Module, path: Path) -> nn.Module:
     return model
 
 
-def _train(task: Representation, steps: int, learning_rate: float) -> None:
+def _train(task: Representation, steps: int, learning_rate: float, shared: int) -> None:
     model = task.network.train()
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for batch in islice((each for _ in count() for each in task.training()), steps):
+    for step, batch in enumerate(islice((each for _ in count() for each in task.training()), steps)):
         optimizer.zero_grad()
         torch.autograd.backward(task.loss(model, batch))
+        if step < shared and isinstance(model, Several):
+            _share_gradients(model)
         optimizer.step()
         schedule.step()
+
+
+def _share_gradients(model: Several) -> None:
+    """Give equal weights the mean of their gradients, so that they stay equal under any optimizer."""
+    for same in zip(*(each.parameters() for each in model.networks), strict=True):
+        if same[0].dim() > 1:
+            mean = torch.stack([each.grad for each in same if each.grad is not None]).mean(0)
+            for each in same:
+                each.grad = mean.clone()

@@ -163,7 +163,7 @@ class StudyRecord:
         if not found:
             return ""
         return (
-            f"The model stands for one signal of {found['samples']:,} samples: all of it is trained on, selected by "
+            f"The model stands for a signal of {found['samples']:,} samples: all of it is trained on, selected by "
             "and measured here, and there is no other data to be tested on."
         )
 

@@ -38,8 +38,8 @@ def check_factorization(
 
     `equality` claims more: that a fit is as close as the largest tail of its spectra, which is as close as can
     be. What the factorization raises is a broken law, not an exception. A factorization that applies to no
-    layer at all breaks Life. Of one that shares factors, the laws are tried on layers by themselves, and a seventh,
-    Pool, on pools of three.
+    layer at all, and to no pool, breaks Life. Of one that shares factors, the laws are tried on layers by themselves,
+    where it applies to them, and a seventh, Pool, on pools of three.
     """
     tried = (*geometries_for(factorization), *layers)
     results = [check_law(law, factorization, layer, equality) for law in LAWS for layer in tried]
@@ -75,8 +75,8 @@ def check_pool(factorization: type[Factorization], pool: str) -> LawResult:
 
 
 def check_use(factorization: type[Factorization], layers: tuple[Layer, ...]) -> list[LawResult]:
-    """A broken Life if the factorization applies to none of the layers; nothing otherwise."""
-    if any(_applies(factorization, layer) for layer in layers):
+    """A broken Life if the factorization applies to none of the layers, and to no pool; nothing otherwise."""
+    if any(_applies(factorization, layer) for layer in (*layers, *_pooled_layers(factorization))):
         return []
     return [LawResult("Life", False, f"axes gives () for each of {len(layers)} layers", "every layer")]
 
@@ -143,6 +143,14 @@ class FactorizationLaws:
     def hold(self, law: str, layer: Layer) -> None:
         result = check_law(law, self.factorization, layer, self.equality)
         assert result.ok, str(result)
+
+
+def _pooled_layers(factorization: type[Factorization]) -> list[Layer]:
+    """Those of all `POOLS`, where the factorization shares factors."""
+    if not issubclass(factorization, PooledFactorization):
+        return []
+    cases = (PoolCase.of(factorization, *POOLS[pool]) for pool in POOLS)
+    return [layer for case in cases for layer in case.layers.values()]
 
 
 def _applies(factorization: type[Factorization], layer: Layer) -> bool:

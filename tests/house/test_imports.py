@@ -79,6 +79,7 @@ PUBLIC = {
     "representations": (
         "FeatureGrid",
         "Fourier",
+        "Several",
         "Signal",
         "Sine",
         "codec_curves",
@@ -88,6 +89,7 @@ PUBLIC = {
         "psnr",
         "read_signal",
         "render",
+        "several",
         "siren",
         "trained_once",
     ),

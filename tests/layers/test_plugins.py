@@ -27,6 +27,7 @@ BUILT_IN = {
     "hashing-kronecker": "KroneckerHashing",
     "kronecker-sum": "KroneckerSum",
     "shared-basis": "SharedBasis",
+    "shared-plus-own": "SharedPlusOwn",
     "soft-rank": "SoftRank",
     "soft-threshold": "SoftThreshold",
     "svd": "ChannelSVD",
@@ -86,8 +87,9 @@ def test_a_class_in_a_file(file: Path) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UnknownPluginError, match="did you mean 'tucker2'") as raised:
         load_plugin("tucker")
-    assert "cp, dense, filter-basis, hashing, hashing-kronecker, kronecker-sum, shared-basis, soft-rank, " in str(
-        raised.value
+    assert (
+        "cp, dense, filter-basis, hashing, hashing-kronecker, kronecker-sum, shared-basis, shared-plus-own, soft-rank, "
+        in str(raised.value)
     )
 
 

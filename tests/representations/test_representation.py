@@ -164,7 +164,7 @@ def test_what_was_measured_is_said(searched: tuple[rs.Result, Path]) -> None:
     for verb in ("front", "check"):
         said = CliRunner().invoke(app, [verb, str(path), "waves"])
         assert said.exit_code == 0
-        assert "one signal of 576 samples" in said.output
+        assert "a signal of 576 samples" in said.output
     rows = CliRunner().invoke(app, ["front", str(path), "waves", "--format", "json"])
     assert json.loads(rows.stdout)
 
