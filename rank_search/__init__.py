@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rank_search.layers import Axis, Bases, Factorization, Layer, ModelLayer, ModelLayers, layers
     from rank_search.options import Allocation, Option, OptionTable, allocate, factorize, options
     from rank_search.point import Bound, Choice, Objective, Outcome, Point, State
+    from rank_search.programs import read_program
     from rank_search.representations import Representation
     from rank_search.run import Compressed, Confirmation, Confirmed, Result, compress, confirm, run_study
     from rank_search.store import Front, Store, TrialRow
@@ -55,6 +56,7 @@ _HOMES: Final = {
     "rank_search.layers": ("Axis", "Bases", "Factorization", "Layer", "ModelLayer", "ModelLayers"),
     "rank_search.options": ("Allocation", "Option", "OptionTable", "allocate", "factorize"),
     "rank_search.point": ("Bound", "Choice", "Objective", "Outcome", "Point", "State"),
+    "rank_search.programs": ("read_program",),
     "rank_search.representations": ("Representation",),
     "rank_search.run.runner": ("Result", "run_study"),
     "rank_search.study": ("Study", "load_study", "without_data"),
@@ -107,6 +109,7 @@ __all__ = [
     "options",
     "pack_model",
     "pack_trial",
+    "read_program",
     "representations",
     "run_study",
     "unpack_file",

@@ -11,6 +11,7 @@ from typing import Any, Final
 from rank_search.cli.parameters import MadeUp
 from rank_search.errors import StudyFileError, TaskError
 
+_FILES: Final = (".py", ".pt2")
 _TRAINED: Final = 0  # epochs: with made-up inputs distillation has brought nothing yet
 
 
@@ -31,17 +32,13 @@ def study_file_of(reference: str, data: MadeUp | None, example: str | None, stor
                 '[data] source = "none", [task] example = "1x3x32x32".'
             )
         return Path(reference)
-    if reference.endswith((".pt2", ".pt", ".pth")):
+    if reference.endswith((".pt", ".pth")):
         raise TaskError(
-            f"{reference} is a file that PyTorch unpickles (torch.export.load too, with weights_only=False), which may "
-            "run any code in it; and a graph has no layers to name. Write a factory that makes the network and loads "
-            "its weights, and give MODEL.py:factory."
+            f"{reference} is a file that PyTorch unpickles, which may run any code in it; and weights have no network. "
+            "Write a factory that makes the network and loads its weights, and give MODEL.py:factory, or save the "
+            "network with torch.export.save, and give MODEL.pt2."
         )
-    location, colon, factory = reference.rpartition(":")
-    if not colon or not location or not factory:
-        raise StudyFileError(
-            f"{reference!r} is neither a study file, STUDY.toml, nor a network alone, MODEL.py:factory."
-        )
+    location, factory = _parts(reference)
     if data is None:
         raise StudyFileError(
             f"{reference} is a network alone, and nothing says what to look at instead of data. Add --data synthetic, "
@@ -49,12 +46,30 @@ def study_file_of(reference: str, data: MadeUp | None, example: str | None, stor
         )
     place = _file_of(store)
     folder = Path.cwd() if place is None else place.parent
-    stem = Path(location).stem if location.endswith(".py") else location.rpartition(".")[2]
-    name = f"{stem}-{factory}-{data.value}"
-    tables = _tables(name, f"{_from(location, folder)}:{factory}", data, example)
+    stem = Path(location).stem if location.endswith(_FILES) else location.rpartition(".")[2]
+    name = "-".join([stem, *factory, data.value])
+    tables = _tables(name, ":".join([_from(location, folder), *factory]), data, example)
     if place is not None:
         tables["study"]["store"] = place.name
     return _written(folder / f"{name}.toml", tables, f"rank-search run {reference} --data {data.value}")
+
+
+def _parts(reference: str) -> tuple[str, list[str]]:
+    """Where the network is, and its factory there; a file of torch.export.save has none.
+
+    Raises:
+        StudyFileError: it is neither.
+    """
+    from rank_search.study import is_program
+
+    if is_program(reference):
+        return reference, []
+    location, _, factory = reference.rpartition(":")
+    if not location or not factory:
+        raise StudyFileError(
+            f"{reference!r} is neither a study file, STUDY.toml, nor a network alone, MODEL.py:factory or MODEL.pt2."
+        )
+    return location, [factory]
 
 
 def _tables(name: str, factory: str, data: MadeUp, example: str | None) -> dict[str, dict[str, Any]]:
@@ -79,7 +94,7 @@ def _file_of(store: str | None) -> Path | None:
 
 def _from(location: str, folder: Path) -> str:
     """A file as it is called from the study file's folder; a module by its name."""
-    if not location.endswith(".py"):
+    if not location.endswith(_FILES):
         return location
     return Path(os.path.relpath(Path(location).absolute(), folder)).as_posix()
 

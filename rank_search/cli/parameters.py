@@ -37,7 +37,11 @@ NameArgument = Annotated[
 TrialArgument = Annotated[int, typer.Argument(help="Number of the trial.", metavar="TRIAL")]
 StudyArgument = Annotated[Path, typer.Argument(help="The study file.", metavar="STUDY.toml")]
 StudyOrNetworkArgument = Annotated[
-    str, typer.Argument(help="A study file, or the factory of a network.", metavar="STUDY.toml|MODEL.py:factory")
+    str,
+    typer.Argument(
+        help="A study file, or a network alone: its factory, or its file of torch.export.save.",
+        metavar="STUDY.toml|MODEL.py:factory|MODEL.pt2",
+    ),
 ]
 FormatOption = Annotated[OutputFormat, typer.Option("--format", help="How to print.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")]

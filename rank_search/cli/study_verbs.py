@@ -139,7 +139,8 @@ def run(
     """Run or resume a study until it has the number of finished trials asked for; Ctrl-C leaves it resumable.
 
     Of a network alone, without data, a study file is written beside the store, run, and its front printed: the factory
-    returns a trained network, or a network and an example (docs/no-data.md).
+    returns a trained network, or a network and an example; of a file of torch.export.save nothing is run
+    (docs/no-data.md).
 
     Example: rank-search run studies/digits.toml --on ray --workers 8
     """

@@ -15,9 +15,9 @@ from rank_search.errors import ExportError
 from rank_search.export.arguments import Arguments
 from rank_search.export.plain_outputs import foreign, without_foreign
 from rank_search.export.quiet import quiet, said
-from rank_search.export.sizes import BATCH, Sizes
 from rank_search.export.tracing import Place, resized
 from rank_search.layers import Call, Example, copied, tensor_distance, tensors_of
+from rank_search.programs import BATCH, Sizes
 from rank_search.tasks import Given, Random, Task, seeded, set_random_states, watched
 
 CLOSE: Final = 1e-4

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from rank_search.export.arguments import Arguments
-from rank_search.export.sizes import BATCH, Sizes
 from rank_search.export.tracing import Place, resized
 from rank_search.layers import in_evaluation
+from rank_search.programs import BATCH, Sizes
 
 
 def free_sizes(model: nn.Module, arguments: Arguments, asked: set[Place]) -> Sizes:

@@ -15,8 +15,8 @@ from torch.utils import _pytree as pytree
 
 from rank_search.errors import ExportError
 from rank_search.export.arguments import Arguments
-from rank_search.export.operators import gives_nothing, name_of
 from rank_search.export.quiet import quiet
+from rank_search.programs import gives_nothing, name_of
 from rank_search.tasks import PLAIN
 
 _TORCH_VALUES: Final[Mapping[type, str]] = {

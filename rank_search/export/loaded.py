@@ -4,8 +4,8 @@ the graph is walked operator by operator, and only what `operators` allows can b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -13,34 +13,9 @@ from torch import Tensor, nn
 
 from rank_search.basics import named_leaves
 from rank_search.errors import ExportError
-from rank_search.export.operators import operator_named
-from rank_search.export.sizes import Sizes
+from rank_search.programs import CONSTANTS, Ref, Sizes, Step, check_order, filled, operator_named, run, with_last_uses
 
 _DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  # RecursionError among them
-_CONSTANTS: Final[Mapping[tuple[str, str], object]] = {
-    (kind.__name__, str(value).removeprefix("torch.")): value
-    for kind in (torch.dtype, torch.layout, torch.memory_format)
-    for value in vars(torch).values()
-    if isinstance(value, kind)
-}
-
-
-@dataclass(frozen=True)
-class _Ref:
-    """Stands for the value of an earlier step."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class _Node:
-    """One operator: what it is called with, what its value is called, and which values are not needed after it."""
-
-    name: str
-    function: Callable[..., Any]
-    args: list[Any]
-    kwargs: Mapping[str, Any]
-    last_used: tuple[str, ...] = ()
 
 
 def from_json(graph: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: Sizes | None = None) -> nn.Module:
@@ -68,7 +43,7 @@ class LoadedModel(nn.Module):
         self._inputs: list[str] = []
         self._targets: dict[str, str] = {}
         self._outputs: list[Any] = []
-        steps: list[_Node] = []
+        steps: list[Step] = []
         for entry in graph["nodes"]:
             if entry["op"] == "input":
                 self._inputs.append(str(entry["name"]))
@@ -78,8 +53,8 @@ class LoadedModel(nn.Module):
                 steps.append(_step(entry))
             else:
                 self._outputs = [_from_json(each) for each in entry["args"]]
-        _check_order([*self._inputs, *self._targets], steps, self._outputs)
-        self._steps = _with_last_uses(steps, self._outputs)
+        check_order([*self._inputs, *self._targets], steps, self._outputs)
+        self._steps = with_last_uses(steps, self._outputs)
         self._structure = graph["structure"]
         _arranged(self._structure, self._outputs)
         self._names = [str(name) for name in graph.get("arguments", self._inputs)]
@@ -104,13 +79,8 @@ class LoadedModel(nn.Module):
         if self._sizes is not None:
             self._sizes.check([each.shape for each in values.values()])
         values |= {name: _got(self, target) for name, target in self._targets.items()}
-        for step in self._steps:
-            arguments = [_filled(each, values) for each in step.args]
-            options = {key: _filled(each, values) for key, each in step.kwargs.items()}
-            values[step.name] = step.function(*arguments, **options)
-            for name in step.last_used:
-                del values[name]
-        return _arranged(self._structure, [_filled(each, values) for each in self._outputs])
+        run(self._steps, values)
+        return _arranged(self._structure, [filled(each, values) for each in self._outputs])
 
     def _spread(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Tensors by name out of containers, and without what is as it was when the model was exported."""
@@ -123,10 +93,10 @@ class LoadedModel(nn.Module):
         return name in self._fixed and not isinstance(value, Tensor) and bool(self._fixed[name] == value)
 
 
-def _step(entry: Mapping[str, Any]) -> _Node:
+def _step(entry: Mapping[str, Any]) -> Step:
     arguments = [_from_json(each) for each in entry["args"]]
     named = {str(key): _from_json(each) for key, each in entry["kwargs"].items()}
-    return _Node(str(entry["name"]), operator_named(str(entry["target"])), arguments, named)
+    return Step(str(entry["name"]), operator_named(str(entry["target"])), arguments, named)
 
 
 def _from_json(value: Any) -> Any:
@@ -136,65 +106,14 @@ def _from_json(value: Any) -> Any:
         return value
     ((kind, content),) = value.items()
     if kind == "node":
-        return _Ref(str(content))
+        return Ref(str(content))
     if kind == "float":
         return float(content)
     if kind == "complex":
         return complex(*map(float, content))
     if kind == "device":
         return torch.device("cpu")
-    return _CONSTANTS[kind, content]
-
-
-def _references(value: Any) -> Iterator[str]:
-    if isinstance(value, _Ref):
-        yield value.name
-    elif isinstance(value, list):
-        for item in value:
-            yield from _references(item)
-
-
-def _used_by(step: _Node) -> set[str]:
-    return {name for value in (*step.args, *step.kwargs.values()) for name in _references(value)}
-
-
-def _check_order(given: Iterable[str], steps: Iterable[_Node], outputs: list[Any]) -> None:
-    """Each value is made once, before it is used."""
-    known: set[str] = set()
-    for name in given:
-        _add(known, name)
-    for step in steps:
-        _require(_used_by(step), known)
-        _add(known, step.name)
-    _require(_references(outputs), known)
-
-
-def _add(known: set[str], name: str) -> None:
-    if name in known:
-        raise ValueError(f"two values are named {name!r}")
-    known.add(name)
-
-
-def _require(names: Iterable[str], known: set[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{name!r} is used before it is made")
-
-
-def _with_last_uses(steps: list[_Node], outputs: list[Any]) -> list[_Node]:
-    """The steps, each with the values that nothing after it needs: so memory is that of the model itself."""
-    needed, marked = set(_references(outputs)), []
-    for step in reversed(steps):
-        over = (_used_by(step) | {step.name}) - needed
-        marked.append(_Node(step.name, step.function, step.args, step.kwargs, tuple(over)))
-        needed |= over
-    return marked[::-1]
-
-
-def _filled(value: Any, values: Mapping[str, Any]) -> Any:
-    if isinstance(value, _Ref):
-        return values[value.name]
-    return [_filled(item, values) for item in value] if isinstance(value, list) else value
+    return CONSTANTS[kind, content]
 
 
 def _arranged(structure: Any, outputs: list[Any]) -> Any:

@@ -15,7 +15,7 @@ from torch import nn
 from rank_search.errors import ExportError
 from rank_search.export.loaded import from_json
 from rank_search.export.packed_file import LARGEST, read_packed
-from rank_search.export.sizes import sizes_in
+from rank_search.programs import sizes_in
 
 MANIFEST: Final = "manifest.json"
 GRAPH: Final = "graph.json"

@@ -18,13 +18,13 @@ from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside
 from rank_search.export.graph import to_json
 from rank_search.export.packed_file import Packed, read_packed, write_packed
-from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import Place, trace
 from rank_search.export.trial_model import about_trial
 from rank_search.export.verify import artifact_of, artifacts_of, check_coded, check_measurements, rebuilt
 from rank_search.export.whole import check_free, made_whole
 from rank_search.export.written import Deployable, about_inputs, manifest_of
 from rank_search.layers import Example, copied
+from rank_search.programs import Sizes
 from rank_search.store import Store
 from rank_search.study import problem_of
 from rank_search.tasks import Task

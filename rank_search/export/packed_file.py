@@ -23,7 +23,7 @@ from rank_search.coding import Wire, decode
 from rank_search.errors import ExportError, TrialError
 from rank_search.export.loaded import from_json
 from rank_search.export.short_manifest import LONGEST, deflated, inflated
-from rank_search.export.sizes import sizes_in
+from rank_search.programs import sizes_in
 
 VERSION: Final = 2
 

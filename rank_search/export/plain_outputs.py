@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -27,6 +28,7 @@ def plain_forward(model: nn.Module, arguments: Arguments) -> Iterator[nn.Module]
     changed: Callable[..., Any]
     if arguments.by_position:
         changed = functools.wraps(own)(lambda *args, **named: without_foreign(own(*args, **named)))
+        changed.__signature__ = inspect.signature(own)  # type: ignore[attr-defined]
     else:
 
         def by_name(**named: Tensor) -> Any:

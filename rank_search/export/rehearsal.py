@@ -17,9 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rank_search.errors import ExportError
 from rank_search.export.arguments import Arguments, completed
-from rank_search.export.operators import gives_nothing, is_allowed
 from rank_search.export.plain_outputs import foreign
 from rank_search.layers import Call, copied, layer_by_layer
+from rank_search.programs import gives_nothing, is_allowed
 from rank_search.tasks import Random, Seen, Task, seeded, watched
 
 LARGEST: Final = 1 << 28

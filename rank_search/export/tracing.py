@@ -13,12 +13,11 @@ from torch.export.graph_signature import InputKind
 
 from rank_search.errors import ExportError
 from rank_search.export.arguments import Arguments
-from rank_search.export.conditions import Condition, condition_of
 from rank_search.export.needed import only_needed
 from rank_search.export.plain_outputs import plain_forward, plain_program
 from rank_search.export.quiet import quiet, said
-from rank_search.export.sizes import BATCH, Sizes
 from rank_search.layers import Example, layer_by_layer
+from rank_search.programs import BATCH, Condition, Sizes, condition_of
 
 Place = tuple[int, int]
 """An input by its number, and one of its dimensions."""

@@ -20,10 +20,10 @@ from rank_search.export.compared import Beside, wide
 from rank_search.export.formats import FORMATS, Format
 from rank_search.export.loading import CODED, MANIFEST, files_in
 from rank_search.export.pretrained import PRETRAINED, write_pretrained
-from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import Place, trace
 from rank_search.export.whole import check_free, made_whole
 from rank_search.layers import Call, Example, copied, fuse, with_tensors
+from rank_search.programs import Sizes
 from rank_search.tasks import Seen, Task
 
 

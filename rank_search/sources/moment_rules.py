@@ -41,7 +41,7 @@ class MomentMode(TorchFunctionMode):
         return result
 
     def _followed(self, func: Any, args: tuple[Any, ...], named: Mapping[str, Any]) -> KnownMoments | None:
-        name = getattr(func, "__name__", "")
+        name = _name(func)
         if name == "batch_norm":
             return _behind_norm(*args, **named)
         rule = _RULES.get(name)
@@ -59,6 +59,11 @@ class MomentMode(TorchFunctionMode):
         if isinstance(value, Tensor):
             return self.known(value) or value
         return [self._put_in(each) for each in value] if isinstance(value, list) else value
+
+
+def _name(func: Any) -> str:
+    """Of a function, a method or an operator, which is called "relu.default"."""
+    return str(getattr(func, "__name__", "")).partition(".")[0]
 
 
 def _is_list(given: list[Any]) -> bool:
@@ -90,13 +95,13 @@ def _clip(func: Any, x: KnownMoments, *bounds: Any, **named: Any) -> KnownMoment
     low, high = (*bounds[:2], None, None)[:2]
     low = next((named[each] for each in ("min_val", "min") if named.get(each) is not None), low)
     high = next((named[each] for each in ("max_val", "max") if named.get(each) is not None), high)
-    if func.__name__.startswith("hardtanh"):
+    if _name(func).startswith("hardtanh"):
         low, high = (-1.0 if low is None else low), (1.0 if high is None else high)
     return x.clipped(-math.inf if low is None else float(low), math.inf if high is None else float(high))
 
 
 def _relu(func: Any, x: KnownMoments, *_: Any, **__: Any) -> KnownMoments:
-    return x.clipped(0.0, 6.0 if func.__name__.startswith("relu6") else math.inf)
+    return x.clipped(0.0, 6.0 if _name(func).startswith("relu6") else math.inf)
 
 
 def _sum(func: Any, one: Any, other: Any, *, alpha: float = 1) -> KnownMoments | None:
@@ -175,7 +180,7 @@ def _pooled(
     divisor_override: int | None = None,
 ) -> KnownMoments | None:
     """Windows that lie within the numbers."""
-    dimensions = int(func.__name__[-2])
+    dimensions = int(_name(func)[-2])
     if any(_tuple(padding, dimensions)) or ceil_mode or divisor_override:
         return None
     mean, variance = (func(each, kernel_size, stride or None) for each in (x.mean, x.variance))
@@ -185,7 +190,7 @@ def _pooled(
 def _pooled_to(func: Any, x: KnownMoments, output_size: Any) -> KnownMoments | None:
     """Windows of one size that do not overlap."""
     mean = func(x.mean, output_size)
-    spaces = zip(x.mean.shape[-int(func.__name__[-2]) :], mean.shape[-int(func.__name__[-2]) :], strict=True)
+    spaces = zip(x.mean.shape[-int(_name(func)[-2]) :], mean.shape[-int(_name(func)[-2]) :], strict=True)
     return None if any(before % after for before, after in spaces) else _averaged(func, x, output_size)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from rank_search.study.factory import is_program
 from rank_search.study.file import Study
 
 
@@ -15,8 +16,11 @@ def task_code(study: Study) -> dict[str, str]:
     """SHA-256 of each file of the task's code, by its path below the folder that imports start from.
 
     Followed are the imports that the files spell out, as far as they lead to files in that folder. An installed
-    package has a version instead, and a task that was made in Python has no file.
+    package has a version instead, and a task that was made in Python has no file. An exported program is its own file.
     """
+    if is_program(study.task.factory):
+        path = study.folder / study.task.factory
+        return {path.name: _file_digest(path)} if path.is_file() else {}
     root, first = _start(study)
     found: dict[Path, bytes] = {}
     pending = [] if first is None else [first]
@@ -81,6 +85,11 @@ def _content(path: Path) -> bytes | None:
         return path.read_bytes()
     except OSError:
         return None
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(content: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Step 2 of the data path: the factory named in the study file makes the task."""
+"""Step 2 of the data path: the factory named in the study file makes the task, or a program in its place is read."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
+from rank_search.layers import tensors_of
+from rank_search.programs import example_of_program, read_program, takes_any_batch
 from rank_search.study.file import Study
 from rank_search.tasks import AgreementTask, Task
 
@@ -23,8 +25,10 @@ def load_task(study: Study) -> Task:
 
     Raises:
         TaskError: it does not import, is not there, raises, or returns something else than a `Task`, or, with
-            `[data] source`, than a network or a network and an example.
+            `[data] source`, than a network or a network and an example; or a program in its place cannot be read.
     """
+    if is_program(study.task.factory):
+        return _program_alone(study)
     factory = _factory(study.task.factory, study.folder)
     try:
         task = factory(**study.task.options)
@@ -54,6 +58,36 @@ def _network_alone(made: object, study: Study) -> Task | None:
     return AgreementTask(network, (), (), one_example=example)
 
 
+def is_program(reference: str) -> bool:
+    """Whether a factory is no code, but the file of an exported program."""
+    return reference.endswith(PROGRAM)
+
+
+PROGRAM: Final = ".pt2"
+_OF_BATCHES: Final = ("synthetic", "gaussian")
+
+
+def _program_alone(study: Study) -> Task:
+    """A task without any data, of the network in a file of `torch.export.save`."""
+    reference, source = study.task.factory, study.data.source
+    if source == "task" or study.task.options:
+        raise TaskError(
+            f"task.factory {reference!r} is an exported program: a network alone, with no data and no [task.options]. "
+            'Say what is looked at instead of data, [data] source = "none", or write a factory.'
+        )
+    network = read_program(study.folder / reference)
+    found = example_of_program(network)
+    fixed = None if takes_any_batch(network) else len(tensors_of(found)[0])
+    if fixed is not None and (fixed > 1 or source in _OF_BATCHES):
+        raise TaskError(
+            f"task.factory {reference!r} was exported for batches of {fixed} alone; [data] source = {source!r} takes "
+            f"{'batches of any size' if source in _OF_BATCHES else 'examples one by one'}. Export it for any batch: "
+            "torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},))."
+        )
+    example = example_of(study.task.example) if study.task.example else found
+    return AgreementTask(network, (), (), one_example=example)
+
+
 def example_of(text: str) -> Tensor:
     """One example of a shape such as `1x3x32x32` or `1x128,int64`: numbers from N(0, 1), or zeros where whole.
 
@@ -79,7 +113,10 @@ def example_of(text: str) -> Tensor:
 def _factory(reference: str, folder: Path) -> Callable[..., Any]:
     location, separator, name = reference.rpartition(":")
     if not separator or not location or not name:
-        raise TaskError(f"task.factory {reference!r} is neither 'file.py:function' nor 'package.module:function'.")
+        raise TaskError(
+            f"task.factory {reference!r} is neither 'file.py:function' nor 'package.module:function', nor a file of "
+            "torch.export.save, 'model.pt2'."
+        )
     module = _module(location, folder)
     factory = getattr(module, name, None)
     if not callable(factory):

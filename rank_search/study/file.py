@@ -81,7 +81,7 @@ class TaskSettings(BaseModel):
     factory: str = Field(
         description="`file.py:function` (relative to the study file) or `package.module:function`; "
         "called with `options`, it returns a `rank_search.Task`; with `[data] source`, also a network, or a network "
-        "and an example."
+        "and an example. Or, with `[data] source`, a file of `torch.export.save`, `model.pt2`: nothing in it is run."
     )
     example: str = Field(
         default="",

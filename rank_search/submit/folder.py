@@ -10,7 +10,7 @@ from typing import Final
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from rank_search.errors import LaunchError
-from rank_search.study import Study
+from rank_search.study import Study, is_program
 
 LEFT_OUT: Final = (
     "*.sqlite*",
@@ -88,6 +88,8 @@ def _check_code(study: Study, file: str, files: Iterable[Path]) -> None:
     shipped = {path.resolve() for path in files}
     named = {each: each.rpartition(":")[0] for each in (study.task.factory, *study.layers.plugin_names())}
     code = {reference: name for reference, name in named.items() if name.endswith(".py")}
+    if is_program(study.task.factory):
+        code[study.task.factory] = study.task.factory
     for reference, name in {file: file, **code}.items():
         if (study.folder / name).resolve() not in shipped:
             raise LaunchError(

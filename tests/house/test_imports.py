@@ -19,7 +19,7 @@ ROWS = (  # from the cellar to the roof: a room imports what lies in a lower row
     ("errors",),
     ("basics",),
     ("point",),
-    ("layers", "coding", "artifacts", "pareto"),
+    ("layers", "programs", "coding", "artifacts", "pareto"),
     ("priors", "tasks", "testing"),
     ("quantization", "sources", "representations"),
     ("options",),
@@ -34,6 +34,7 @@ ROWS = (  # from the cellar to the roof: a room imports what lies in a lower row
 )
 LIBRARIES: dict[str, set[str]] = {
     "layers": {"torch", "pandas"},
+    "programs": {"torch"},
     "coding": {"torch", "numpy", "constriction", "safetensors"},
     "artifacts": {"fsspec"},
     "pareto": {"numpy", "moocore"},

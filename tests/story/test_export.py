@@ -25,10 +25,10 @@ from rank_search.artifacts import ArtifactStore
 from rank_search.coding import decode
 from rank_search.errors import ArtifactError, ExportError
 from rank_search.export.formats import FORMATS
-from rank_search.export.sizes import Sizes
 from rank_search.export.tracing import trace
 from rank_search.layers import Example
 from rank_search.point import Artifact, Execution
+from rank_search.programs import Sizes
 from tests.artifacts.servers import s3, s3_server  # noqa: F401
 from tests.story.forks import Death, Forks
 from tests.story.small import toml

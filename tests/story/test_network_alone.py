@@ -120,7 +120,6 @@ def test_another_file_in_its_place_is_left_alone(place: Path, command: Command) 
         (("nets.py:normed",), "Add --data synthetic"),
         (("nets.py",), "neither a study file"),
         (("few.toml", "--data", "none"), "--data and --example are about a network alone"),
-        (("model.pt2", "--data", "none"), "unpickles"),
         (("nets.py:language_model", "--data", "none"), "network without an example"),
         (("nets.py:regression", "--data", "synthetic"), "no batch norms"),
         (("nets.py:nothing", "--data", "none"), "no function 'nothing'"),

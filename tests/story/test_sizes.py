@@ -18,10 +18,10 @@ import rank_search as rs
 from rank_search.errors import ExportError
 from rank_search.export.asked import places_asked
 from rank_search.export.compared import Beside, distance
-from rank_search.export.conditions import condition_of, shown, value_of
 from rank_search.export.formats import FORMATS
-from rank_search.export.sizes import sizes_in
 from rank_search.export.tracing import trace
+from rank_search.programs.conditions import condition_of, shown, value_of
+from rank_search.programs.sizes import sizes_in
 
 
 class Mean(nn.Module):

@@ -15,11 +15,11 @@ import rank_search as rs
 from rank_search.basics import publish
 from rank_search.errors import ExportError
 from rank_search.export.formats import FORMATS
-from rank_search.export.operators import is_allowed, name_of, operator_named
 from rank_search.export.packed_file import read_packed
 from rank_search.export.quiet import quiet, said
 from rank_search.export.tracing import trace
 from rank_search.export.whole import made_whole
+from rank_search.programs import is_allowed, name_of, operator_named
 from tests.story.test_sizes import Given, exported, searched
 
 

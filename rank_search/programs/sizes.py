@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from rank_search.errors import ExportError
-from rank_search.export.conditions import Condition, Shapes, shown, value_of
+from rank_search.programs.conditions import Condition, Shapes, shown, value_of
 
 BATCH: Final = "batch"
 

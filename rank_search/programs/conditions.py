@@ -49,7 +49,8 @@ def _read(node: ast.AST, names: Sequence[str]) -> Condition:
         case ast.Constant(value=int(value)):
             return value
         case ast.Subscript(
-            value=ast.Call(func=ast.Attribute(value=given, attr="size")), slice=ast.Constant(value=int(dimension))
+            value=ast.Call(func=ast.Attribute(value=given, attr="size")),
+            slice=ast.Constant(value=int(dimension)),
         ):
             return ["size", _place(given, names), dimension]
         case ast.Compare(left=left, ops=[op], comparators=[right]):
