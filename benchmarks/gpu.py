@@ -1,4 +1,4 @@
-"""What a GPU does: spectra, fits, a search, trainings and latency, as one table; in under eight minutes.
+"""What a GPU does: spectra, fits, a search, trainings and latency, as one table.
 
 Run: benchmarks/gpu.sh [--device cuda] [--data shared/data] [--budget 150] [--small]
 

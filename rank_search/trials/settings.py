@@ -6,7 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class LatencySettings(BaseModel):
-    """How `latency_ratio` (the model and the dense one by turns, as deployed) and `latency` (seconds) are measured."""
+    """How `latency_ratio` (the model and the dense one by turns, as deployed) and `latency` (seconds) are measured.
+
+    In the model's own precision, on the device of `[launch]`; a GPU is waited for after each forward.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

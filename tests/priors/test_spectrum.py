@@ -5,6 +5,7 @@ import torch
 from rank_search.errors import ContractError, LayerError
 from rank_search.priors.spectrum import Spectrum
 from rank_search.priors.vbmf import vbmf
+from tests.far_device import FAR, far_device
 
 
 def normal(rows: int, columns: int, seed: int = 0) -> torch.Tensor:
@@ -152,3 +153,27 @@ def test_a_large_spectrum_that_single_precision_would_blur_is_of_double(powers: 
     assert np.array_equal(found.values[:count], exact.values[:count])
     assert count <= len(powers)
     assert (exact.values[count:] <= torch.finfo(torch.float32).eps * exact.values[0]).all()
+
+
+@pytest.mark.parametrize("shape", [(8, 72), (72, 8), (1100, 1200)])
+def test_on_another_device_all_of_it_runs_there(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = normal(*shape).to(torch.float32)
+    matrix[3], matrix[:, 5] = 0.0, 0.0  # left out
+    here = Spectrum.of(matrix.to(torch.float64), "here")
+
+    def on_the_cpu(*_: object) -> None:
+        raise AssertionError("a block of the matrix came to the CPU")
+
+    monkeypatch.setattr("rank_search.priors.spectrum._blocks", on_the_cpu)
+    monkeypatch.setattr("rank_search.priors.spectrum._values_in_single", on_the_cpu)
+    with far_device():
+        there = Spectrum.of(matrix.to(FAR), "there")
+    assert (there.rows, there.columns) == (here.rows, here.columns)
+    np.testing.assert_allclose(there.values, here.values, rtol=1e-9)
+
+
+def test_stacks_are_decomposed_where_they_are() -> None:
+    stack = normal(12, 5).reshape(3, 4, 5)
+    with far_device():
+        there = Spectrum.of_stack(stack.to(FAR), "there")
+    np.testing.assert_allclose(there.values, Spectrum.of_stack(stack, "here").values, rtol=1e-9)

@@ -12,13 +12,14 @@ from torch import nn
 import rank_search as rs
 from rank_search.errors import LaunchError
 from rank_search.launch import LaunchSettings
-from rank_search.layers import DirectBases, load_plugin, take_inventory, weight_of
+from rank_search.layers import DirectBases, copied, load_plugin, take_inventory, weight_of
 from rank_search.point import State
 from rank_search.run import allocate_model, ray_cluster
 from rank_search.store import Store, TrialRow
 from rank_search.study import Study, placing
-from rank_search.tasks import LossPass, seeded
-from rank_search.training import TrainingSettings
+from rank_search.tasks import LossPass, on_device, seeded
+from rank_search.training import MODEL, Checkpoint, FineTuning, TrainingSettings
+from rank_search.training.trainer import Trainer
 from rank_search.trials import TrialContext
 from tests.far_device import FAR, FarTensor, far_device
 
@@ -133,3 +134,23 @@ def test_an_allocated_model_is_on_the_cpu() -> None:
         assert {each.device.type for each in found.model.state_dict().values()} == {"cpu"}
         assert {each.device.type for each in found.problem.task.model().state_dict().values()} == {"cpu"}
     assert found.measurements["macs"] <= 0.6 * found.dense["macs"]
+
+
+def test_a_training_there_goes_on_from_a_checkpoint_that_is_on_the_cpu() -> None:
+    task = rs.Supervised(_network(), DATA, DATA[:2])
+    quick = TrainingSettings(epochs=2, optimizer="adamw", learning_rate=1e-2, average=0.9)
+    with far_device(), seeded(3):
+        moved = on_device(task, FAR)
+        straight = Trainer(moved, copied(moved.model()), FineTuning(quick))
+        straight.advance(1.5)
+        data = straight.kept().to_bytes()
+        straight.advance(2)
+        kept = Checkpoint.from_bytes(data)
+        assert {each.device.type for part in kept.parts.values() for each in part.values()} == {"cpu"}
+        model = copied(moved.model())
+        model.load_state_dict(kept.part(MODEL))
+        restored = Trainer.restored(moved, model, FineTuning(quick), kept)
+        restored.advance(2)
+        one, other = (each.kept().parts for each in (straight, restored))
+        for part, tensors in one.items():
+            assert all(torch.equal(tensor.cpu(), other[part][name].cpu()) for name, tensor in tensors.items()), part

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,7 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rank_search.trials import LatencySettings
-from rank_search.trials.latency import interleaved_ratio, measure_latency, measure_latency_ratio
+from rank_search.trials.latency import (
+    clock_for,
+    interleaved_ratio,
+    measure_latency,
+    measure_latency_ratio,
+    waited_for,
+)
 
 
 @dataclass
@@ -128,3 +135,24 @@ def test_measuring_latency_does_not_change_the_models() -> None:
     assert model.training
     assert model[0].weight.is_contiguous()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_gpu_is_waited_for_and_timed_by_the_wall(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(torch.cuda, "synchronize", done.append)
+    gpu = torch.device("cuda:1")
+    there = type("There", (torch.Tensor,), {"is_cuda": True, "device": gpu})()
+    waited_for(lambda: done.append("run"), {"x": there, "more": [there]})()
+    assert done == ["run", gpu]
+    assert clock_for(LatencySettings(threads=1), there) is time.perf_counter
+
+
+def test_on_the_cpu_of_a_machine_with_a_gpu_nothing_else_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def run() -> None:
+        return
+
+    assert waited_for(run, torch.ones(1)) is run
+    assert clock_for(LatencySettings(threads=1), torch.ones(1)) is time.thread_time
+    assert clock_for(LatencySettings(threads=2), torch.ones(1)) is time.perf_counter
