@@ -1,6 +1,6 @@
 """Frames of a pan, or two photographs, as networks together and apart: bytes and decibels over all of them.
 
-Run: python -m benchmarks.several_signals [--name china.jpg|both] [--steps 2000] [--epochs 300] [--ranks 1]
+Run: python -m benchmarks.several_signals [--name china.jpg|both] [--steps 2000] [--epochs 300] [--apart .02 .06]
 
 Together: networks with one weight for all of them and biases of their own are trained; then `shared-plus-own` at each
 rank, a trial for each strength of entropy. Apart: each network is trained, penalized and coded by itself; bytes are
@@ -55,7 +55,7 @@ def _rows(task: rs.Representation, alone: rs.Representation, arguments: argparse
     for strength, rank in product(STRENGTHS, arguments.ranks):
         found = _trial(task, _together(arguments.epochs, strength, rank))
         yield f"together, rank {rank}, {strength:g}", found["bits"] / 8, found["psnr"]
-    for strength in STRENGTHS_APART:
+    for strength in arguments.apart:
         yield f"apart, {strength:g}", *_apart(alone, arguments.epochs, strength)
 
 
@@ -108,4 +108,5 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--ranks", type=int, nargs="+", default=[1])
+    parser.add_argument("--apart", type=float, nargs="+", default=STRENGTHS_APART)
     main(parser.parse_args())
