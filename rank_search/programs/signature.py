@@ -18,6 +18,7 @@ from rank_search.programs.sizes import BATCH, Sizes
 
 _SYMBOL: Final = re.compile(r"Symbol\('(\w+)'(?:, \w+=\w+)*\)")
 _LONGEST: Final = 10_000  # letters of a condition
+_TENSOR: Final = object()
 _PAIR: Final = 2  # torch.export has no smaller size that varies, but what it writes is true of 1
 
 
@@ -68,32 +69,41 @@ def signature_of(program: Mapping[str, Any]) -> Signature:
     """
     module = program["graph_module"]
     specs, graph = module["signature"], module["graph"]
-    given: list[str] = []
-    stored: dict[str, str] = {}
-    fixed: dict[str, Any] = {}
-    taken: list[bool] = []
-    for spec in specs["input_specs"]:
-        match spec:
-            case {"user_input": {"arg": {"as_tensor": {"name": str(name)}}}}:
-                given.append(name)
-                taken.append(True)
-            case {"constant_input": {"name": str(name), "value": value}}:
-                fixed[name] = value_of(value)
-                taken.append(False)
-            case {"parameter": {"arg": {"name": str(name)}, "parameter_name": str(target)}}:
-                stored[name] = target
-            case {"buffer": {"arg": {"name": str(name)}, "buffer_name": str(target)}}:
-                stored[name] = target
-            case {"tensor_constant": {"arg": {"name": str(name)}, "tensor_constant_name": str(target)}}:
-                stored[name] = target
-            case _:
-                raise ExportError(f"It takes {_kind(spec)}, which is not read; tensors are.")
+    taken = [found for spec in specs["input_specs"] if (found := _taken(spec)) is not None]
+    stored = dict(found for spec in specs["input_specs"] if (found := _stored(spec)) is not None)
+    given = [name for name, value in taken if value is _TENSOR]
+    fixed = {name: value for name, value in taken if value is not _TENSOR}
     call = module["module_call_graph"][0]["signature"]
-    parameters, positional = _parameters(json.loads(call["in_spec"]), call.get("forward_arg_names"), taken, given)
+    is_tensor = [value is _TENSOR for _, value in taken]
+    parameters, positional = _parameters(json.loads(call["in_spec"]), call.get("forward_arg_names"), is_tensor, given)
     inputs = tuple(_input(name, value, graph) for name, value in zip(parameters, given, strict=True))
     outputs = tuple(_outputs(specs["output_specs"]))
     structure = _structure(json.loads(call["out_spec"]), iter(range(len(outputs))))
     return Signature(inputs, positional, stored, fixed, outputs, structure, _sizes(program, inputs, given))
+
+
+def _taken(spec: Mapping[str, Any]) -> tuple[str, Any] | None:
+    """What forward is given: its name in the graph, and its value where that is a constant."""
+    match spec:
+        case {"user_input": {"arg": {"as_tensor": {"name": str(name)}}}}:
+            return name, _TENSOR
+        case {"constant_input": {"name": str(name), "value": value}}:
+            return name, value_of(value)
+    if _stored(spec) is None:
+        raise ExportError(f"It takes {_kind(spec)}, which is not read; tensors are.")
+    return None
+
+
+def _stored(spec: Mapping[str, Any]) -> tuple[str, str] | None:
+    """A tensor of the program's own: what the graph calls it, and its name."""
+    match spec:
+        case {"parameter": {"arg": {"name": str(name)}, "parameter_name": str(target)}}:
+            return name, target
+        case {"buffer": {"arg": {"name": str(name)}, "buffer_name": str(target)}}:
+            return name, target
+        case {"tensor_constant": {"arg": {"name": str(name)}, "tensor_constant_name": str(target)}}:
+            return name, target
+    return None
 
 
 def _kind(spec: Mapping[str, Any]) -> str:

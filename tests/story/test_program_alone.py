@@ -9,7 +9,17 @@ import pytest
 import torch
 
 import rank_search as rs
-from tests.program_files import ANY_BATCH, decomposed, exported, normed, parts_of, saved, saved_that_makes, written
+from tests.program_files import (
+    ANY_BATCH,
+    Tokens,
+    decomposed,
+    exported,
+    normed,
+    parts_of,
+    saved,
+    saved_that_makes,
+    written,
+)
 from tests.story.small import Command
 
 
@@ -61,6 +71,21 @@ def test_one_command_from_a_file_to_a_front(
     assert torch.allclose(whole, packed)
     assert 0 < float((whole - dense).square().sum() / dense.square().sum()) < 1
     assert "Nothing to do" in command.fine(*begin).err
+
+
+def test_a_language_model_looks_at_what_it_writes(place: Path, command: Command) -> None:
+    torch.manual_seed(0)
+    any_size = ({0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO},)
+    program = exported(Tokens().eval(), torch.zeros(2, 8, dtype=torch.int64), shapes=any_size)
+    saved(program, place / "words.pt2")
+    said = " ".join(command.fine("run", "words.pt2", "--data", "synthetic", "--trials", 3).out.split())
+    assert "sequences sampled from the model itself" in said
+    with rs.Store.open("words-synthetic.sqlite") as store:
+        number = next(row.number for row in store.front(store.study("words-synthetic")) if any(row.chosen))
+    assert "verified" in command.fine("export", "words-synthetic.sqlite", "words-synthetic", number, "-o", "small").out
+    command.fine("pack", "words-synthetic.sqlite", "words-synthetic", number, "-o", "small.rsz")
+    ids = torch.randint(0, 20, (3, 5))
+    assert torch.allclose(rs.load("small")(ids), rs.load("small.rsz")(ids))
 
 
 def test_analytic_moments_pass_through_its_calls(place: Path, command: Command) -> None:
