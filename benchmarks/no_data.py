@@ -1,9 +1,13 @@
 """Fits without data: what calibration on each source of inputs leaves of the accuracy, untrained.
 
 Run: python -m benchmarks.no_data studies/cifar_resnet.toml --data DIR --weights 20=FILE 32=FILE [--cuts 0.3 0.5 0.7]
+         [--distill 20 --from-source synthetic]
 
 For each network, each cut of the MACs and each source: the allocation of least Σ error with at most as many MACs,
 fitted to the outputs on that source's inputs, or to the weights alone. Nothing is trained, and nothing is selected.
+With `--distill N` each fit is then trained for N passes over the source's inputs to give the dense network's outputs
+(KL, temperature 1, AdamW), statistics kept; with `--from-source` all of these trainings begin at one source's fit, so
+that they differ in their inputs alone.
 Batch norms keep the dense network's statistics, or with `--again` take them again on the same inputs. The error is that
 on the test data. Sources: `real` are the first training images, as many as there are of `synthetic` and `gaussian`
 ones; `analytic` has no images. A row is printed as soon as it is measured; seconds are of the process.
@@ -14,7 +18,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +32,7 @@ from rank_search.priors import SpectraCache
 from rank_search.sources import SynthesisSettings, analytic_moments, cached, contact_sheet, gaussian_inputs
 from rank_search.study import load_task
 from rank_search.tasks import moments_of_inputs, seeded
+from rank_search.training import FineTuning, TrainingSettings, fine_tune
 
 SOURCES: Final = ("real", "synthetic", "weights", "analytic", "gaussian")
 IMAGES: Final = 128
@@ -75,6 +80,16 @@ def test_error(task: rs.Task, model: nn.Module) -> float:
         return 100 * task.evaluate(model, task.test() or ())["error"]
 
 
+def distilled(model: nn.Module, dense: nn.Module, inputs: Sequence[Any], passes: int) -> nn.Module:
+    """The model trained on inputs without labels to answer as the dense one."""
+    task = rs.AgreementTask(dense, training_batches=inputs, selection_batches=inputs, made_up="inputs of a source")
+    settings = TrainingSettings(epochs=passes, learning_rate=1e-3, warmup=0.1)
+    with seeded(0):
+        if diverged := fine_tune(task, model, FineTuning(settings)):
+            raise SystemExit(f"The distillation diverged: {diverged.reason}.")
+    return model
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path)
@@ -86,6 +101,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=SynthesisSettings().steps)
     parser.add_argument("--batches", type=int, default=1, help="of 128 images each")
     parser.add_argument("--again", action="store_true", help="also with statistics taken again")
+    parser.add_argument("--distill", type=int, default=0, metavar="PASSES", help="over each source's inputs")
+    parser.add_argument("--from-source", choices=SOURCES, help="whose fits all distillations begin at")
     parser.add_argument("--cache", type=Path, default=Path("runs/no_data"))
     parser.add_argument("--sheets", type=Path, help="folder for pictures of the synthetic images")
     given = parser.parse_args()
@@ -98,23 +115,29 @@ def main() -> None:
         options = {**study.task.options, "data": given.data, "weights": weights, "depth": int(depth)}
         task = load_task(study.model_copy(update={"task": study.task.model_copy(update={"options": options})}))
         model, example = task.model(), task.example()
-        for source in given.sources:
+        known = {}
+        for source in dict.fromkeys([*([given.from_source] if given.from_source else []), *given.sources]):
             start = time.process_time()
             inputs = inputs_of(source, task, synthesis, given.cache)
             if source == "synthetic" and given.sheets:
                 given.sheets.mkdir(parents=True, exist_ok=True)
                 contact_sheet(inputs, given.sheets / f"resnet{depth}.png")
             table = table_of(model, example, layers, moments_on(source, inputs, model, example))
+            known[source] = table, inputs
             print(f"ResNet-{depth}  {source:9}  {time.process_time() - start:6.1f} s for inputs and table", flush=True)
-            for cut in given.cuts:
-                point = rs.allocate(table, macs=1 - cut).point
-                for again in (False, True) if given.again and inputs else (False,):
-                    small = rs.factorize(model, point, table, inputs if again else None)
-                    norms = "taken again" if again else "kept"
-                    found = f"test error {test_error(task, small):5.2f} %"
-                    print(
-                        f"ResNet-{depth}  {source:9}  {cut:.0%} fewer MACs  statistics {norms:11}  {found}", flush=True
-                    )
+        for source, cut in product(given.sources, given.cuts):
+            table, inputs = known[source]
+            point = rs.allocate(table, macs=1 - cut).point
+            said = f"ResNet-{depth}  {source:9}  {cut:.0%} fewer MACs "
+            for again in (False, True) if given.again and inputs else (False,):
+                small = rs.factorize(model, point, table, inputs if again else None)
+                norms = "taken again" if again else "kept"
+                print(f"{said} statistics {norms:11}  test error {test_error(task, small):5.2f} %", flush=True)
+            if given.distill and inputs:
+                first, _ = known[given.from_source or source]
+                begun = rs.factorize(model, rs.allocate(first, macs=1 - cut).point, first, None)
+                small = distilled(begun, model, inputs, given.distill)
+                print(f"{said} distilled                test error {test_error(task, small):5.2f} %", flush=True)
 
 
 if __name__ == "__main__":
