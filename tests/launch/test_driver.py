@@ -360,17 +360,23 @@ def test_a_full_artifact_store_costs_no_trial(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "artifacts").write_text("a file where the folder should be")
-    run = leaving_files(tmp_path)
+    blocked, slept = tmp_path / "artifacts", list[float]()
+    leaving = leaving_files(tmp_path)
+
+    def run(job: Job) -> Outcome:
+        if not slept:
+            blocked.write_text("a file where the folder should be")
+        return leaving(job)
+
     with pytest.raises(ArtifactError, match="artifacts"):
         drive(InProcess(run), target=3, max_retries=9).run()
     assert by_number(store, study) == []
-    slept: list[float] = []
+    blocked.unlink()
 
     def make_room(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == 3:
-            (tmp_path / "artifacts").unlink()
+            blocked.unlink()
 
     monkeypatch.setattr(driver.time, "sleep", make_room)
     assert drive(InProcess(run), target=3, max_retries=1, patience=3600.0).run() is True
@@ -380,6 +386,22 @@ def test_a_full_artifact_store_costs_no_trial(
         (State.COMPLETE, 1),
         (State.COMPLETE, 1),
     ]
+
+
+def test_a_driver_waits_for_the_artifacts_of_a_trial_that_was_in_flight(
+    store: Store,
+    study: StudyRecord,
+    drive: Callable[..., SearchDriver],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "artifacts").write_text("a file where the folder should be")
+    run = leaving_files(tmp_path)
+    with pytest.raises(ArtifactError, match="artifacts"):
+        drive(InProcess(run), target=1).run()
+    monkeypatch.setattr(driver.time, "sleep", lambda seconds: (tmp_path / "artifacts").unlink())
+    assert drive(InProcess(run), target=1, max_retries=0, patience=3600.0).run() is True
+    assert [(row.state, row.attempt) for row in by_number(store, study)] == [(State.COMPLETE, 1)]
 
 
 def test_a_claim_whose_granting_was_not_heard_of_is_taken_up(
