@@ -32,6 +32,7 @@ from rank_search.layers import (
     installed,
     load_plugin,
     weight_of,
+    with_pools,
 )
 from rank_search.layers import opened_inventory as inventory_of
 from rank_search.point import Choice, Point
@@ -476,7 +477,9 @@ def test_attention_that_would_be_opened_is_said_before_the_first_trial(caplog: p
 @pytest.mark.parametrize("plugin", installed())
 def test_every_form_of_ours_can_be_written(plugin: str) -> None:
     made = load_plugin(plugin)
-    found = [(layer, axes_of(made, layer)) for layer in (*GEOMETRIES, Layer("", "conv2d", (16, 8, 3, 3)))]
+    alone = Layer("", "conv2d", (16, 8, 3, 3))
+    pool = with_pools(dict.fromkeys("ab", alone), {plugin: ("a", "b")}, {plugin: made})
+    found = [(layer, axes_of(made, layer)) for layer in (*GEOMETRIES, alone, *pool.values())]
     forms: list[Any] = [made(layer, **{axis.name: int(axis.low) for axis in axes}) for layer, axes in found if axes]
     assert forms
     for form in forms:

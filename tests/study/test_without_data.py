@@ -184,7 +184,7 @@ def tables(source: str, **more: Any) -> dict[str, Any]:
     }
 
 
-FILE = '[study]\nname = "bare"\n[task]\nfactory = "net.py:network"\n[data]\nsource = "{source}"\n{more}\n'
+FILE = '[study]\nname = "bare"\n[task]\nfactory = "bare_net.py:network"\n[data]\nsource = "{source}"\n{more}\n'
 
 
 @pytest.mark.parametrize(
@@ -214,17 +214,17 @@ def test_a_study_file_that_asks_for_what_cannot_be_had_is_refused(
 
 
 def test_a_factory_may_return_a_network_where_data_is_made_up(tmp_path: Path) -> None:
-    (tmp_path / "net.py").write_text("from torch import nn\ndef network():\n    return nn.Linear(6, 4)\n")
+    (tmp_path / "bare_net.py").write_text("from torch import nn\ndef network():\n    return nn.Linear(6, 4)\n")
     common = {"study": {"name": "bare"}, "folder": tmp_path}
     search = {"search": {"objectives": ["layer_error", "macs"]}, "training": {"epochs": 0}}
-    task = {"factory": "net.py:network", "example": "1x6"}
+    task = {"factory": "bare_net.py:network", "example": "1x6"}
     found = read_problem(Study.model_validate({**common, **search, "task": task, "data": {"source": "none"}}))
     assert isinstance(found.task, LayerErrorTask)
     assert found.task.example().shape == (1, 6)
     with pytest.raises(TaskError, match=r"network without an example.*--example"):
         read_problem(
             Study.model_validate(
-                {**common, **search, "task": {"factory": "net.py:network"}, "data": {"source": "none"}}
+                {**common, **search, "task": {"factory": "bare_net.py:network"}, "data": {"source": "none"}}
             )
         )
     with pytest.raises(TaskError, match=r"returned Linear.*\[data\] source"):
