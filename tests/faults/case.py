@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from rank_search.errors import QueryError
 from rank_search.point import State
@@ -23,16 +23,21 @@ HERE: Final = Path(__file__).parent
 COUNT: Final = 12
 HALFWAY: Final = 10
 """Of the 20 batches that a trial trains on."""
+T = TypeVar("T")
 LONG: Final = 300.0
 """Seconds: more than anything here takes on a busy machine."""
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = LONG) -> None:
-    """Ask now and then: whoever asks all the time is in the way."""
+def wait_for(condition: Callable[[], T], seconds: float = LONG) -> T:
+    """Ask now and then, for whoever asks all the time is in the way: the first answer that holds.
+
+    What is true at one moment need not be at the next: who acts on an answer takes it from here and does not ask again.
+    """
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (answer := condition()):
         assert time.monotonic() < deadline, "it does not come about"
         time.sleep(0.2)
+    return answer
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,7 @@ class Case:
 
     def kill_worker(self, run: Run) -> int:
         """Kill a worker in a trial."""
-        wait_for(lambda: bool(self.training(apart_from=[run.pid])))
-        victim = self.training(apart_from=[run.pid])[0]
+        victim = wait_for(lambda: self.training(apart_from=[run.pid]))[0]
         with suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
         wait_for(lambda: victim not in processes())

@@ -72,12 +72,11 @@ def test_workers_and_their_driver(
 ) -> None:
     case, log = new_case({**launch, **EVERY_STEP}, **STUDY, task=SLOWLY), tmp_path / "log.jsonl"
     run = case.start("--log", log)
-    wait_for(lambda: bool(in_the_middle(case, run)))
-    for pid in in_the_middle(case, run):
+    for pid in wait_for(lambda: in_the_middle(case, run)):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: bool(epochs(log)))
-    wait_for(lambda: bool(in_the_middle(case, run)))
+    wait_for(lambda: epochs(log))
+    wait_for(lambda: in_the_middle(case, run))
     case.kill(run)
     before = len(epochs(log))
     case.finish("--log", log)
@@ -91,7 +90,7 @@ def test_a_node(new_case: MakeCase, head: Node, undisturbed: list[tuple[Any, ...
     case, log = new_case(launch, **STUDY, task=SLOWLY), tmp_path / "log.jsonl"
     with Node(tmp_path, cpus=3, address=head.address) as doomed:
         run = case.start("--log", log)
-        wait_for(lambda: bool(children(doomed.raylet) & set(in_the_middle(case, run))))
+        wait_for(lambda: children(doomed.raylet) & set(in_the_middle(case, run)))
         os.kill(doomed.raylet, signal.SIGKILL)
         case.assert_ends(run)
     assert_went_on(case, log, undisturbed)
