@@ -216,9 +216,8 @@ def _tensor(network: nn.Module, name: str) -> Tensor:
 
 
 def _check(module: nn.Module, name: str, layer: LayerCall) -> None:
-    """A layer's tensors are those that a module of its settings has."""
-    planned = layer.build().state_dict()
+    """A layer's tensors have the shapes that a module of its settings has."""
     found = module.state_dict()
-    for leaf, plan in planned.items():
-        if leaf not in found or found[leaf].is_meta or found[leaf].shape != plan.shape:
-            raise ValueError(f"{name}.{leaf} is missing, or of another shape than its layer has")
+    for leaf, plan in layer.build().state_dict().items():
+        if found[leaf].shape != plan.shape:
+            raise ValueError(f"{name}.{leaf} is of another shape than its layer has")

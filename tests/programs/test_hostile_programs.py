@@ -179,7 +179,7 @@ CASES: dict[str, tuple[str, Edit, str]] = {
     "another shape than its layer's": (
         WEIGHTS,
         tensor("norm.bias", sizes=[{"as_int": 2}]),
-        "norm.bias is missing, or of another shape",
+        "norm.bias is of another shape",
     ),
     "a way up": (WEIGHTS, renamed("norm.num_batches_tracked", "../../up"), "it is damaged"),
     "an empty name": (WEIGHTS, renamed("norm.num_batches_tracked", ""), "it is damaged"),

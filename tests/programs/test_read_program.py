@@ -163,6 +163,68 @@ def test_a_parameter_that_more_than_its_layer_uses_stays_in_the_graph(tmp_path: 
         assert torch.allclose(found(x), network(x))
 
 
+class OwnBias(nn.Module):
+    """The parameters of layers, used otherwise than their layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added, self.left = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.scaled, self.last = nn.BatchNorm1d(6), nn.Linear(6, 3)
+        nn.init.constant_(self.scaled.weight, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(F.linear(x, self.added.weight) + self.added.bias)
+        x = torch.relu(F.linear(x, self.left.weight))
+        x = F.batch_norm(x, self.scaled.running_mean, self.scaled.running_var) * self.scaled.weight  # type: ignore
+        found: Tensor = self.last(x)
+        return found
+
+
+class Frozen(nn.Module):
+    """A batch norm, and a linear map, of buffers alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in {"weight": 2.0, "bias": 1.0, "running_mean": 0.5, "running_var": 4.0}.items():
+            self.register_buffer(name, torch.full((6,), value))
+        self.map = nn.Module()
+        self.map.register_buffer("weight", torch.randn(3, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias), self.map.weight)
+
+
+class Block(nn.Module):
+    """A weight of its own, and a layer inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.weight = nn.Linear(6, 6), nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.inner(x), self.weight)
+
+
+@pytest.mark.parametrize(
+    ("network", "layers"),
+    [
+        (lambda: OwnBias(), {"last"}),
+        (lambda: Frozen(), set()),
+        (lambda: nn.Sequential(Block()), {"0.inner"}),
+    ],
+)
+def test_a_module_that_would_compute_something_else_is_not_made(
+    tmp_path: Path, level: Callable[..., Any], network: Callable[[], nn.Module], layers: set[str]
+) -> None:
+    torch.manual_seed(0)
+    original, x = network().eval(), torch.randn(5, 6)
+    program = level(exported(original, torch.randn(2, 6), shapes=ANY_BATCH))
+    found = read_program(saved(program, tmp_path / "model.pt2"))
+    with torch.no_grad():
+        assert torch.allclose(found(x), original(x), rtol=0, atol=1e-6)
+    assert {name for name, each in found.named_modules() if isinstance(each, nn.Linear | nn.BatchNorm1d)} == layers
+
+
 def test_a_layer_that_is_called_twice_is_one(tmp_path: Path, level: Callable[..., Any]) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
