@@ -17,7 +17,7 @@ from rank_search.programs.layers_in import LayerCall, Stored, with_layers
 from rank_search.programs.operator_calls import DEVICE, calls_of
 from rank_search.programs.signature import Signature, signature_of
 from rank_search.programs.sizes import BATCH
-from rank_search.programs.steps import Step, check_order, filled, run, with_last_uses
+from rank_search.programs.steps import Step, check_order, filled, references, run, used_by, with_last_uses
 
 _DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
 
@@ -76,8 +76,8 @@ def _network(archive: Archive) -> ProgramNetwork:
     outputs = list(signature.outputs)
     steps, layers = with_layers(calls, outputs, stored)
     check_order([DEVICE, *(each.value for each in signature.inputs), *signature.fixed, *stored.names], steps, outputs)
-    in_layers = {value for layer in layers.values() for value in layer.tensors.values()}
-    tensors = {value: name for value, name in signature.stored.items() if value not in in_layers}
+    used = set(references(outputs)).union(*map(used_by, steps))
+    tensors = {value: name for value, name in signature.stored.items() if value in used}
     walk = _Walk(signature, with_last_uses(steps, outputs), tensors)
     return _taking([each.name for each in signature.inputs])(walk, layers, state, constants)
 
@@ -85,7 +85,7 @@ def _network(archive: Archive) -> ProgramNetwork:
 @final
 @dataclass(frozen=True)
 class _Walk:
-    """How a network runs: its steps, and for what the graph calls its tensors outside of layers, their names."""
+    """How a network runs: its steps, and the names of the tensors that these use outside of layers."""
 
     signature: Signature
     steps: list[Step]

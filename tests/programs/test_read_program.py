@@ -136,6 +136,28 @@ def test_ties_containers_and_constants(tmp_path: Path, level: Callable[..., Any]
     assert {name: each.shape for name, each in example.items()} == {"ids": (1, 5), "shift": (6,)}
 
 
+def test_tied_layers_can_be_replaced(tmp_path: Path, level: Callable[..., Any]) -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(11, 6), nn.Linear(6, 11, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids: Tensor) -> Tensor:
+            found: Tensor = self.head(self.table(ids).sin())
+            return found
+
+    network, ids = Words().eval(), torch.randint(0, 11, (3, 5))
+    program = level(exported(network, torch.zeros(2, 5, dtype=torch.int64), shapes=ANY_BATCH))
+    found = read_program(saved(program, tmp_path / "model.pt2"))
+    for each in (network, found):
+        torch.manual_seed(1)
+        each.table = nn.Sequential(nn.Embedding(11, 2), nn.Linear(2, 6))
+        each.head = nn.Sequential(nn.Linear(6, 2, bias=False), nn.Linear(2, 11))
+    with torch.no_grad():
+        assert torch.allclose(found(ids), network(ids), rtol=0, atol=1e-6)
+
+
 def test_it_can_be_copied_and_pickled_as_any_network(tmp_path: Path, level: Callable[..., Any]) -> None:
     program = level(exported(normed(), torch.randn(2, 1, 6, 6), shapes=ANY_BATCH))
     found, x = read_program(saved(program, tmp_path / "model.pt2")), torch.randn(3, 1, 6, 6)
