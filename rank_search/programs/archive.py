@@ -41,7 +41,7 @@ class Archive:
             self._zip = ZipFile(path)
         except FileNotFoundError:
             raise TaskError(f"There is no file {path}.") from None
-        except (OSError, BadZipFile, ValueError) as error:
+        except (OSError, BadZipFile, ValueError, NotImplementedError) as error:
             raise self.refused(f"it is no archive that torch.export.save writes ({error})") from error
         self._left = path.stat().st_size
         self._parts = self._found()

@@ -41,9 +41,8 @@ def read_program(path: str | Path) -> ProgramNetwork:
     except TaskError:
         raise
     except _DAMAGED as error:
-        raise archive.refused(
-            f"it is damaged, {type(error).__name__}: {str(error)[:200]}. Export the network again"
-        ) from error
+        said = str(error).partition("\n")[0][:200]
+        raise archive.refused(f"it is damaged, {type(error).__name__}: {said}. Export the network again") from error
     finally:
         archive.close()
 
