@@ -143,7 +143,8 @@ class Archive:
         inside = last < len(content) // dtype.itemsize and count <= len(content) // dtype.itemsize
         if count and not inside:
             raise self.refused(
-                f"{name!r} is said to be of the shape {tuple(size)}, and only {len(content):,} bytes are there for it"
+                f"{name!r} is said to be of the shape {tuple(size)}, and only {len(content):,} bytes are there for it. "
+                "If it is an expanded tensor, make it contiguous before the export"
             )
         flat = torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
         tensor = torch.as_strided(flat, size, stride, offset) if count else flat.reshape(size)

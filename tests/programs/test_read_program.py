@@ -298,6 +298,24 @@ class Gradients(nn.Module):
         return x.cos()
 
 
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(4).to(torch.float8_e4m3fn))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale.to(x.dtype)
+
+
+class Expanded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(1).expand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
 class Nested(nn.Module):
     def forward(self, x: list[Tensor]) -> Tensor:
         return x[0]
@@ -308,7 +326,9 @@ class Nested(nn.Module):
     [
         (lambda: normed().train(), "as in training. Export the network after model.eval()"),
         (lambda: Dropped().train(), "aten.dropout.default is that of a network in training"),
-        (lambda: Gradients().eval(), "'higher_order.wrap_with_set_grad_enabled'"),
+        (lambda: Gradients().eval(), "wrap_with_set_grad_enabled'. Save program.run_decompositions() in its place"),
+        (lambda: Small().eval(), "it uses the dtype that PyTorch's format has as number 29"),
+        (lambda: Expanded().eval(), "make it contiguous before the export"),
     ],
 )
 def test_what_is_not_read_is_named(tmp_path: Path, network: Callable[[], nn.Module], said: str) -> None:
@@ -316,6 +336,12 @@ def test_what_is_not_read_is_named(tmp_path: Path, network: Callable[[], nn.Modu
     with pytest.raises(TaskError, match="cannot be read") as caught:
         read_program(file)
     assert said in str(caught.value)
+
+
+def test_no_grad_inside_is_read_once_it_is_decomposed(tmp_path: Path) -> None:
+    program = decomposed(exported(Gradients(), torch.randn(2), shapes=ANY_BATCH))
+    found, x = read_program(saved(program, tmp_path / "model.pt2")), torch.randn(5)
+    assert torch.allclose(found(x), x.sin().cos())
 
 
 def test_a_buffer_that_a_forward_changes(tmp_path: Path) -> None:
