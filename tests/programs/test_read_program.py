@@ -266,6 +266,28 @@ def test_a_layer_that_is_called_twice_is_one(tmp_path: Path, level: Callable[...
         assert torch.allclose(found(x), network(x), rtol=0, atol=1e-6)
 
 
+def test_any_number_of_inputs(tmp_path: Path, level: Callable[..., Any]) -> None:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(4, 3), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
+            found: Tensor = self.one(x) * self.other(rest[0]) + rest[1]
+            return found
+
+    network, sizes = Weighted().eval(), ({0: torch.export.Dim("batch")},) * 3
+    given = [torch.randn(2, each) for each in (4, 5, 3)]
+    program = level(exported(network, *given, shapes=(sizes[0], sizes[1:])))
+    found, inputs = read_program(saved(program, tmp_path / "model.pt2")), [each.repeat(3, 1) for each in given]
+    with torch.no_grad():
+        assert torch.allclose(found(*inputs), network(*inputs), rtol=0, atol=1e-6)
+    assert isinstance(example := example_of_program(found), tuple)
+    assert [each.shape for each in example] == [(1, 4), (1, 5), (1, 3)]
+    with pytest.raises(ValueError, match="'rest_1' has size 2 in dimension 0, but input 'x' has size 6"):
+        found(*inputs[:2], given[2])
+
+
 def test_sizes_it_was_not_exported_for_are_refused(tmp_path: Path) -> None:
     program = exported(normed(), torch.randn(1, 1, 6, 6))
     found = read_program(saved(program, tmp_path / "model.pt2"))
