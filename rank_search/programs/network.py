@@ -17,7 +17,17 @@ from rank_search.programs.layers_in import LayerCall, Stored, with_layers
 from rank_search.programs.operator_calls import DEVICE, calls_of
 from rank_search.programs.signature import Signature, signature_of
 from rank_search.programs.sizes import BATCH
-from rank_search.programs.steps import Step, check_order, filled, references, run, used_by, with_last_uses
+from rank_search.programs.steps import (
+    Step,
+    arranged,
+    check_order,
+    filled,
+    in_order,
+    references,
+    run,
+    used_by,
+    with_last_uses,
+)
 
 _DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
 
@@ -128,7 +138,7 @@ class ProgramNetwork(nn.Module):
             TypeError: these are not its inputs.
         """
         signature = self._program.signature
-        given = self._in_order(inputs, named)
+        given = in_order([each.name for each in signature.inputs], inputs, named)
         if said := signature.sizes.complaint([each.shape for each in given]):
             raise ValueError(f"{said}. Export the network with that dimension in dynamic_shapes")
         values: dict[str, Any] = {each.value: tensor for each, tensor in zip(signature.inputs, given, strict=True)}
@@ -136,15 +146,7 @@ class ProgramNetwork(nn.Module):
         values |= signature.fixed
         values |= {value: _tensor(self, name) for value, name in self._program.tensors.items()}
         run(self._program.steps, values, self.get_submodule)
-        return _arranged(signature.structure, [filled(each, values) for each in signature.outputs])
-
-    def _in_order(self, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> list[Tensor]:
-        names = [each.name for each in self._program.signature.inputs]
-        rest = names[len(inputs) :]
-        if len(inputs) + len(named) != len(names) or any(name not in named for name in rest):
-            given = len(inputs) + len(named)
-            raise TypeError(f"this network was given {given} inputs; it takes {len(names)}: {', '.join(names)}")
-        return [*inputs, *(named[name] for name in rest)]
+        return arranged(signature.structure, [filled(each, values) for each in signature.outputs])
 
 
 def _taking(names: list[str]) -> type[ProgramNetwork]:
@@ -162,17 +164,6 @@ def _taking(names: list[str]) -> type[ProgramNetwork]:
 def _empty(names: list[str]) -> ProgramNetwork:
     kind = _taking(names)
     return kind.__new__(kind)
-
-
-def _arranged(structure: Any, outputs: list[Any]) -> Any:
-    """The flat outputs in the structure that the network returns."""
-    if isinstance(structure, int):
-        return outputs[structure]
-    ((kind, content),) = structure.items()
-    if kind == "dict":
-        return {key: _arranged(item, outputs) for key, item in content.items()}
-    items = [_arranged(item, outputs) for item in content]
-    return tuple(items) if kind == "tuple" else items
 
 
 # ---- modules and tensors by their dotted names -----------------------------------------------------------
