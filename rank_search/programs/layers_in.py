@@ -219,7 +219,8 @@ def _norm(given: Mapping[str, Any], stored: Stored) -> Found:
     if kind is None or (given["weight"] is None) != (given["bias"] is None):
         return None
     affine = given["weight"] is not None
-    made = _made(kind, num_features=len(mean), eps=given["eps"], momentum=given["momentum"], affine=affine)
+    momentum = given["momentum"] or None  # in evaluation PyTorch writes 0 for an average over all batches
+    made = _made(kind, num_features=len(mean), eps=given["eps"], momentum=momentum, affine=affine)
     parts = {leaf: given[leaf] for leaf in ("weight", "bias", "running_mean", "running_var")}
     return _typed(made, mean), given["input"], parts
 

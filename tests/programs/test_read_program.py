@@ -101,6 +101,17 @@ def test_training_moves_its_batch_norms_alone(tmp_path: Path) -> None:
     assert torch.allclose(found.norm.running_mean, network.norm.running_mean)
 
 
+def test_a_batch_norm_that_averages_over_all_batches(tmp_path: Path, level: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=None))
+    network(torch.randn(8, 4))
+    program = level(exported(network.eval(), torch.randn(2, 4), shapes=ANY_BATCH))
+    found, x = read_program(saved(program, tmp_path / "model.pt2")), torch.randn(8, 4)
+    for each in (network, found):
+        each.train()(x)
+    assert torch.allclose(found.get_buffer("1.running_mean"), network.get_buffer("1.running_mean"))
+
+
 def test_all_kinds_of_convolutions(tmp_path: Path, level: Callable[..., Any]) -> None:
     torch.manual_seed(0)
     network = Convolutions()
