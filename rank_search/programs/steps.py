@@ -104,7 +104,7 @@ def in_order(names: Sequence[str], given: Sequence[Any], named: Mapping[str, Any
     rest = names[len(given) :]
     if len(given) + len(named) != len(names) or any(name not in named for name in rest):
         found = len(given) + len(named)
-        raise TypeError(f"This model was given {found} inputs; it takes {len(names)}: {', '.join(names)}.")
+        raise TypeError(f"This model was given {found} inputs; it takes {len(names)}: {', '.join(names)}")
     return (*given, *(named[name] for name in rest))
 
 

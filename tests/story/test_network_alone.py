@@ -114,6 +114,7 @@ def test_another_file_in_its_place_is_left_alone(place: Path, command: Command) 
         (("nets.py",), "neither a study file"),
         (("few.toml", "--data", "none"), "--data and --example are about a network alone"),
         (("nets.py:language_model", "--data", "none"), "network without an example"),
+        (("nets.py:language_model", "--data", "none", "--example", "1x8"), "does not run on the task's example"),
         (("nets.py:regression", "--data", "synthetic"), "no batch norms"),
         (("nets.py:nothing", "--data", "none"), "no function 'nothing'"),
     ],

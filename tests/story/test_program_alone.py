@@ -110,6 +110,7 @@ def test_another_file_in_its_place_is_noticed(place: Path, command: Command) -> 
         (("nowhere.pt2", "--data", "none"), "There is no file"),
         (("old.pt2", "--data", "none"), "is a pickle, which may run any code"),
         (("four.pt2", "--data", "none"), "was exported for batches of 4 alone"),
+        (("one.pt2", "--data", "none", "--example", "1x1x9x9"), "it was exported for size 6 there"),
         (("one.pt2", "--data", "gaussian"), "takes batches of any size. Export it for any batch"),
     ],
 )
