@@ -13,7 +13,19 @@ from torch import Tensor, nn
 
 from rank_search.basics import named_leaves
 from rank_search.errors import ExportError
-from rank_search.programs import CONSTANTS, Ref, Sizes, Step, check_order, filled, operator_named, run, with_last_uses
+from rank_search.programs import (
+    CONSTANTS,
+    Ref,
+    Sizes,
+    Step,
+    arranged,
+    check_order,
+    filled,
+    in_order,
+    operator_named,
+    run,
+    with_last_uses,
+)
 
 _DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  # RecursionError among them
 
@@ -56,7 +68,7 @@ class LoadedModel(nn.Module):
         check_order([*self._inputs, *self._targets], steps, self._outputs)
         self._steps = with_last_uses(steps, self._outputs)
         self._structure = graph["structure"]
-        _arranged(self._structure, self._outputs)
+        arranged(self._structure, self._outputs)
         self._names = [str(name) for name in graph.get("arguments", self._inputs)]
         self._given_as = [str(name) for name in graph.get("parameters", self._names)]
         self._fixed = dict(graph.get("fixed", {}))
@@ -75,12 +87,12 @@ class LoadedModel(nn.Module):
         """
         if self._given_as != self._names or self._fixed:
             inputs, named = self._spread(inputs, named)
-        values: dict[str, Any] = dict(zip(self._inputs, _in_order(self._names, inputs, named), strict=True))
+        values: dict[str, Any] = dict(zip(self._inputs, in_order(self._names, inputs, named), strict=True))
         if self._sizes is not None:
             self._sizes.check([each.shape for each in values.values()])
         values |= {name: _got(self, target) for name, target in self._targets.items()}
         run(self._steps, values)
-        return _arranged(self._structure, [filled(each, values) for each in self._outputs])
+        return arranged(self._structure, [filled(each, values) for each in self._outputs])
 
     def _spread(self, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Tensors by name out of containers, and without what is as it was when the model was exported."""
@@ -114,26 +126,6 @@ def _from_json(value: Any) -> Any:
     if kind == "device":
         return torch.device("cpu")
     return CONSTANTS[kind, content]
-
-
-def _arranged(structure: Any, outputs: list[Any]) -> Any:
-    """The flat outputs in the structure that the model returns."""
-    if isinstance(structure, int):
-        return outputs[structure]
-    ((kind, content),) = structure.items()
-    if kind == "dict":
-        return {key: _arranged(item, outputs) for key, item in content.items()}
-    items = [_arranged(item, outputs) for item in content]
-    return {"tuple": tuple, "list": list}[kind](items)
-
-
-def _in_order(names: list[str], inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """All inputs, in the order of the graph."""
-    rest = names[len(inputs) :]
-    if len(inputs) + len(named) != len(names) or any(name not in named for name in rest):
-        given = len(inputs) + len(named)
-        raise TypeError(f"This model was given {given} inputs; it takes {len(names)}: {', '.join(names)}.")
-    return (*inputs, *(named[name] for name in rest))
 
 
 def _of_inputs(sizes: Sizes | None, names: list[str]) -> Sizes | None:

@@ -86,17 +86,23 @@ def _tried(model: nn.Module, arguments: Arguments, asked: set[Place], batch: set
 def _traced(model: nn.Module, arguments: Arguments, asked: set[Place], batch: set[Place]) -> Traced:
     free, inputs = asked | batch, arguments.tensors
     grown = resized(inputs, {place: max(_PAIR, inputs[place[0]].shape[place[1]]) for place in free})
-    hints = tuple(
+    hints: tuple[Any, ...] = tuple(
         {dimension: Dim.AUTO if (place, dimension) in free else Dim.STATIC for dimension in range(each.dim())}
         for place, each in enumerate(grown)
     )
-    shapes: Any = hints if arguments.by_position else dict(zip(arguments.names, hints, strict=True))
+    shapes = _as_given(arguments, hints) if arguments.by_position else dict(zip(arguments.names, hints, strict=True))
     call = arguments.written(grown)
     with quiet(), layer_by_layer(), plain_forward(model, arguments) as changed:
         torch._dynamo.reset()  # control flow that has run before is compiled, and what was compiled cannot be traced
         program = torch.export.export(changed, call.positional, dict(call.named), dynamic_shapes=shapes)
         program = plain_program(only_needed(program))
     return Traced(program, _sizes(program, arguments, batch), arguments)
+
+
+def _as_given(arguments: Arguments, hints: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Those of each parameter of forward; one that takes any number of inputs, such as *inputs, has them in a tuple."""
+    own = sum(not name.isdecimal() for name in arguments.names)
+    return (*hints[:own], hints[own:]) if own < len(hints) else hints
 
 
 def resized(inputs: Sequence[Tensor], sizes: Mapping[Place, int]) -> tuple[Tensor, ...]:

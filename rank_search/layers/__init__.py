@@ -17,7 +17,7 @@ from rank_search.layers.cut_form import Kept, adds_up, cut_form
 from rank_search.layers.factorization import Axis, Factorization, axes_of, fit_closer, fit_to
 from rank_search.layers.fused import channels_last, deployed, fuse, tensor_distance
 from rank_search.layers.globs import matches
-from rank_search.layers.inventory import Inventory, Skipped, counted_on, take_inventory
+from rank_search.layers.inventory import Inventory, Skipped, counted_on, run_once, take_inventory
 from rank_search.layers.kind import LayerKind
 from rank_search.layers.kinds import layer_kinds, weight_in
 from rank_search.layers.layer import Layer, Unfolding, input_of
@@ -156,6 +156,7 @@ __all__ = [
     "require_ordinary",
     "resolved",
     "root",
+    "run_once",
     "seen_outputs",
     "settled_form",
     "share",

@@ -41,7 +41,7 @@ class Archive:
             self._zip = ZipFile(path)
         except FileNotFoundError:
             raise TaskError(f"There is no file {path}.") from None
-        except (OSError, BadZipFile, ValueError) as error:
+        except (OSError, BadZipFile, ValueError, NotImplementedError) as error:
             raise self.refused(f"it is no archive that torch.export.save writes ({error})") from error
         self._left = path.stat().st_size
         self._parts = self._found()
@@ -143,7 +143,8 @@ class Archive:
         inside = last < len(content) // dtype.itemsize and count <= len(content) // dtype.itemsize
         if count and not inside:
             raise self.refused(
-                f"{name!r} is said to be of the shape {tuple(size)}, and only {len(content):,} bytes are there for it"
+                f"{name!r} is said to be of the shape {tuple(size)}, and only {len(content):,} bytes are there for it. "
+                "If it is an expanded tensor, make it contiguous before the export"
             )
         flat = torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
         tensor = torch.as_strided(flat, size, stride, offset) if count else flat.reshape(size)

@@ -73,12 +73,20 @@ def _word(op: ast.AST) -> str:
 
 
 def _place(node: ast.AST, names: Sequence[str]) -> int:
-    """The number of the input in `L['x']`, or in `x`."""
-    is_item = isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant)
-    name = str(node.slice.value) if is_item else ast.unparse(node)  # type: ignore[attr-defined]
+    """The number of the input in `L['x']`, in `L['x'][0]` of several, which are called x_0 and so on, or in `x`."""
+    name = _name(node)
     if name not in names:
         raise ValueError(f"{name} is no input, so that this is no arithmetic on sizes")
     return names.index(name)
+
+
+def _name(node: ast.AST) -> str:
+    match node:
+        case ast.Subscript(value=ast.Name(), slice=ast.Constant(value=str(name))):
+            return name
+        case ast.Subscript(value=several, slice=ast.Constant(value=int(place))):
+            return f"{_name(several)}_{place}"
+    return ast.unparse(node)
 
 
 def value_of(condition: Condition, shapes: Shapes) -> Any:

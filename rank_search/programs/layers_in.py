@@ -2,7 +2,7 @@
 
 A search looks for layers among a network's modules, and a program has only calls. So a call of a convolution, a linear
 map, an embedding or a batch norm on parameters of the file becomes a module again. That is done only where nothing else
-uses these parameters, so that the module may be replaced.
+uses these parameters, and the file has no more below their name than such a module has, so that it may be replaced.
 """
 
 from __future__ import annotations
@@ -77,6 +77,20 @@ class Stored:
     def _is_same(self, one: str, other: str) -> bool:
         return one in self.tensors and self.tensors[one] is self.tensors[other]
 
+    def are_all_of(self, layer: LayerCall) -> bool:
+        """Whether the tensors below a layer's name are those that its module has, parameters and buffers.
+
+        A bias that is added by another call, say, would be added again by a module that has one.
+        """
+        start = f"{layer.name}."
+        found = {name.removeprefix(start): each for name, each in self.tensors.items() if name.startswith(start)}
+        planned = layer.build().state_dict(keep_vars=True)
+        return _are_parameters(found) == _are_parameters(planned)
+
+
+def _are_parameters(tensors: Mapping[str, Tensor]) -> dict[str, bool]:
+    return {name: isinstance(each, nn.Parameter) for name, each in tensors.items()}
+
 
 def with_layers(
     calls: Sequence[OperatorCall], outputs: list[Any], stored: Stored
@@ -120,7 +134,8 @@ def _layer(call: OperatorCall, stored: Stored, turned: Mapping[str, str]) -> Lay
     tensors = {leaf: value.name for leaf, value in parts.items() if isinstance(value, Ref)}
     is_stored = all(value is None or stored.of(value) is not None for value in parts.values())
     name = stored.layer_name(call.scope, tensors) if is_stored and tensors and isinstance(x, Ref) else None
-    return None if name is None else LayerCall(name, made, x, tensors)
+    layer = None if name is None else LayerCall(name, made, x, tensors)
+    return layer if layer is not None and stored.are_all_of(layer) else None
 
 
 Found = tuple[Made, Any, Mapping[str, Any]] | None
@@ -204,7 +219,8 @@ def _norm(given: Mapping[str, Any], stored: Stored) -> Found:
     if kind is None or (given["weight"] is None) != (given["bias"] is None):
         return None
     affine = given["weight"] is not None
-    made = _made(kind, num_features=len(mean), eps=given["eps"], momentum=given["momentum"], affine=affine)
+    momentum = given["momentum"] or None  # in evaluation PyTorch writes 0 for an average over all batches
+    made = _made(kind, num_features=len(mean), eps=given["eps"], momentum=momentum, affine=affine)
     parts = {leaf: given[leaf] for leaf in ("weight", "bias", "running_mean", "running_var")}
     return _typed(made, mean), given["input"], parts
 

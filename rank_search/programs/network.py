@@ -17,7 +17,17 @@ from rank_search.programs.layers_in import LayerCall, Stored, with_layers
 from rank_search.programs.operator_calls import DEVICE, calls_of
 from rank_search.programs.signature import Signature, signature_of
 from rank_search.programs.sizes import BATCH
-from rank_search.programs.steps import Step, check_order, filled, run, with_last_uses
+from rank_search.programs.steps import (
+    Step,
+    arranged,
+    check_order,
+    filled,
+    in_order,
+    references,
+    run,
+    used_by,
+    with_last_uses,
+)
 
 _DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, AssertionError)
 
@@ -41,9 +51,8 @@ def read_program(path: str | Path) -> ProgramNetwork:
     except TaskError:
         raise
     except _DAMAGED as error:
-        raise archive.refused(
-            f"it is damaged, {type(error).__name__}: {str(error)[:200]}. Export the network again"
-        ) from error
+        said = str(error).partition("\n")[0][:200]
+        raise archive.refused(f"it is damaged, {type(error).__name__}: {said}. Export the network again") from error
     finally:
         archive.close()
 
@@ -76,8 +85,8 @@ def _network(archive: Archive) -> ProgramNetwork:
     outputs = list(signature.outputs)
     steps, layers = with_layers(calls, outputs, stored)
     check_order([DEVICE, *(each.value for each in signature.inputs), *signature.fixed, *stored.names], steps, outputs)
-    in_layers = {value for layer in layers.values() for value in layer.tensors.values()}
-    tensors = {value: name for value, name in signature.stored.items() if value not in in_layers}
+    used = set(references(outputs)).union(*map(used_by, steps))
+    tensors = {value: name for value, name in signature.stored.items() if value in used}
     walk = _Walk(signature, with_last_uses(steps, outputs), tensors)
     return _taking([each.name for each in signature.inputs])(walk, layers, state, constants)
 
@@ -85,7 +94,7 @@ def _network(archive: Archive) -> ProgramNetwork:
 @final
 @dataclass(frozen=True)
 class _Walk:
-    """How a network runs: its steps, and for what the graph calls its tensors outside of layers, their names."""
+    """How a network runs: its steps, and the names of the tensors that these use outside of layers."""
 
     signature: Signature
     steps: list[Step]
@@ -129,7 +138,7 @@ class ProgramNetwork(nn.Module):
             TypeError: these are not its inputs.
         """
         signature = self._program.signature
-        given = self._in_order(inputs, named)
+        given = in_order([each.name for each in signature.inputs], inputs, named)
         if said := signature.sizes.complaint([each.shape for each in given]):
             raise ValueError(f"{said}. Export the network with that dimension in dynamic_shapes")
         values: dict[str, Any] = {each.value: tensor for each, tensor in zip(signature.inputs, given, strict=True)}
@@ -137,15 +146,7 @@ class ProgramNetwork(nn.Module):
         values |= signature.fixed
         values |= {value: _tensor(self, name) for value, name in self._program.tensors.items()}
         run(self._program.steps, values, self.get_submodule)
-        return _arranged(signature.structure, [filled(each, values) for each in signature.outputs])
-
-    def _in_order(self, inputs: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> list[Tensor]:
-        names = [each.name for each in self._program.signature.inputs]
-        rest = names[len(inputs) :]
-        if len(inputs) + len(named) != len(names) or any(name not in named for name in rest):
-            given = len(inputs) + len(named)
-            raise TypeError(f"this network was given {given} inputs; it takes {len(names)}: {', '.join(names)}")
-        return [*inputs, *(named[name] for name in rest)]
+        return arranged(signature.structure, [filled(each, values) for each in signature.outputs])
 
 
 def _taking(names: list[str]) -> type[ProgramNetwork]:
@@ -163,17 +164,6 @@ def _taking(names: list[str]) -> type[ProgramNetwork]:
 def _empty(names: list[str]) -> ProgramNetwork:
     kind = _taking(names)
     return kind.__new__(kind)
-
-
-def _arranged(structure: Any, outputs: list[Any]) -> Any:
-    """The flat outputs in the structure that the network returns."""
-    if isinstance(structure, int):
-        return outputs[structure]
-    ((kind, content),) = structure.items()
-    if kind == "dict":
-        return {key: _arranged(item, outputs) for key, item in content.items()}
-    items = [_arranged(item, outputs) for item in content]
-    return tuple(items) if kind == "tuple" else items
 
 
 # ---- modules and tensors by their dotted names -----------------------------------------------------------
@@ -216,9 +206,8 @@ def _tensor(network: nn.Module, name: str) -> Tensor:
 
 
 def _check(module: nn.Module, name: str, layer: LayerCall) -> None:
-    """A layer's tensors are those that a module of its settings has."""
-    planned = layer.build().state_dict()
+    """A layer's tensors have the shapes that a module of its settings has."""
     found = module.state_dict()
-    for leaf, plan in planned.items():
-        if leaf not in found or found[leaf].is_meta or found[leaf].shape != plan.shape:
-            raise ValueError(f"{name}.{leaf} is missing, or of another shape than its layer has")
+    for leaf, plan in layer.build().state_dict().items():
+        if found[leaf].shape != plan.shape:
+            raise ValueError(f"{name}.{leaf} is of another shape than its layer has")

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import torch
 
+from rank_search.errors import ExportError
+
 # as in torch._export.serde.schema: ScalarType, Layout and MemoryFormat
 DTYPES: Final[Mapping[int, torch.dtype]] = {
     **{1: torch.uint8, 2: torch.int8, 3: torch.int16, 4: torch.int32, 5: torch.int64},
@@ -23,12 +25,12 @@ def numbered(number: Any, known: Mapping[int, Any]) -> Any:
     """What has a number in one of these tables.
 
     Raises:
-        ValueError: nothing has it there.
+        ExportError: nothing has it there.
 
     >>> numbered(7, DTYPES)
     torch.float32
     """
     if number not in known:
         kind = type(next(iter(known.values()))).__name__
-        raise ValueError(f"{number!r} is no number of a {kind} that can be read")
+        raise ExportError(f"It uses the {kind} that PyTorch's format has as number {number!r}, which is not read.")
     return known[number]

@@ -22,6 +22,7 @@ DEVICE: Final = "(the device of the inputs)"
 """The name of a value: where the network runs."""
 
 _KEYWORD: Final = 2  # torch._export.serde.schema.ArgumentKind
+_OF_GRAPHS: Final = "higher_order."
 _PREFIXES: Final = ("torch.ops.", "_operator.", "math.", "torch.")
 
 
@@ -66,6 +67,11 @@ def calls_of(nodes: Sequence[Mapping[str, Any]]) -> list[OperatorCall]:
         target = _target(str(node["target"]))
         if _is_assertion(target):
             continue
+        if target.startswith(_OF_GRAPHS):
+            raise ExportError(
+                f"The graph has a graph inside, for {target!r}. Save program.run_decompositions() in its place, which "
+                "resolves torch.no_grad and autocast; control flow is not read."
+            )
         function = operator_named(target)
         given = [(str(each["name"]), value_of(each["arg"]), each.get("kind")) for each in node["inputs"]]
         args = [value for _, value, kind in given if kind != _KEYWORD]

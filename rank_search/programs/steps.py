@@ -95,6 +95,30 @@ def filled(value: Any, values: Mapping[str, Any]) -> Any:
     return [filled(item, values) for item in value] if isinstance(value, list) else value
 
 
+def in_order(names: Sequence[str], given: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
+    """All inputs of a graph in the order of their names, of which the last may be given by name.
+
+    Raises:
+        TypeError: these are not its inputs.
+    """
+    rest = names[len(given) :]
+    if len(given) + len(named) != len(names) or any(name not in named for name in rest):
+        found = len(given) + len(named)
+        raise TypeError(f"This model was given {found} inputs; it takes {len(names)}: {', '.join(names)}")
+    return (*given, *(named[name] for name in rest))
+
+
+def arranged(structure: Any, outputs: Sequence[Any]) -> Any:
+    """The flat outputs of a graph in a structure: an output is its number, a container `{"tuple": [...]}` and so on."""
+    if isinstance(structure, int):
+        return outputs[structure]
+    ((kind, content),) = structure.items()
+    if kind == "dict":
+        return {key: arranged(item, outputs) for key, item in content.items()}
+    items = [arranged(item, outputs) for item in content]
+    return {"tuple": tuple, "list": list}[kind](items)
+
+
 def references(value: Any) -> Iterator[str]:
     """The names of the values in an argument."""
     if isinstance(value, Ref):

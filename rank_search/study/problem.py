@@ -26,6 +26,7 @@ from rank_search.layers import (
     opened_inventory,
     require_ordinary,
     resolved,
+    run_once,
     taken_together,
     tensors_of,
     with_pools,
@@ -180,13 +181,16 @@ def measured_alone(tables: Mapping[str, Any], folder: Path) -> str:
     """What trials of a network alone are measured by, first of all, under these tables of a study file.
 
     Raises:
-        TaskError, SourceError: the network cannot be used, or the source has nothing for it.
+        TaskError, SourceError: the network cannot be used, or does not run on its example, or the source has nothing
+            for it.
     """
     unsaid = {**tables, "search": {"objectives": ["macs"]}, "folder": folder}
     study = Study.model_validate(unsaid)
     found = load_task(study)
-    task = looked_at(found, _model(found), study)
+    model = _model(found)
+    task = looked_at(found, model, study)
     if not isinstance(task, AgreementTask):
+        run_once(model, found.example())
         return LAYER_ERROR
     with task_errors("model()"):
         return "kl" if task.gives_classes() else "output_error"

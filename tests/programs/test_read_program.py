@@ -101,6 +101,17 @@ def test_training_moves_its_batch_norms_alone(tmp_path: Path) -> None:
     assert torch.allclose(found.norm.running_mean, network.norm.running_mean)
 
 
+def test_a_batch_norm_that_averages_over_all_batches(tmp_path: Path, level: Callable[..., Any]) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=None))
+    network(torch.randn(8, 4))
+    program = level(exported(network.eval(), torch.randn(2, 4), shapes=ANY_BATCH))
+    found, x = read_program(saved(program, tmp_path / "model.pt2")), torch.randn(8, 4)
+    for each in (network, found):
+        each.train()(x)
+    assert torch.allclose(found.get_buffer("1.running_mean"), network.get_buffer("1.running_mean"))
+
+
 def test_all_kinds_of_convolutions(tmp_path: Path, level: Callable[..., Any]) -> None:
     torch.manual_seed(0)
     network = Convolutions()
@@ -136,6 +147,28 @@ def test_ties_containers_and_constants(tmp_path: Path, level: Callable[..., Any]
     assert {name: each.shape for name, each in example.items()} == {"ids": (1, 5), "shift": (6,)}
 
 
+def test_tied_layers_can_be_replaced(tmp_path: Path, level: Callable[..., Any]) -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(11, 6), nn.Linear(6, 11, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, ids: Tensor) -> Tensor:
+            found: Tensor = self.head(self.table(ids).sin())
+            return found
+
+    network, ids = Words().eval(), torch.randint(0, 11, (3, 5))
+    program = level(exported(network, torch.zeros(2, 5, dtype=torch.int64), shapes=ANY_BATCH))
+    found = read_program(saved(program, tmp_path / "model.pt2"))
+    for each in (network, found):
+        torch.manual_seed(1)
+        each.table = nn.Sequential(nn.Embedding(11, 2), nn.Linear(2, 6))
+        each.head = nn.Sequential(nn.Linear(6, 2, bias=False), nn.Linear(2, 11))
+    with torch.no_grad():
+        assert torch.allclose(found(ids), network(ids), rtol=0, atol=1e-6)
+
+
 def test_it_can_be_copied_and_pickled_as_any_network(tmp_path: Path, level: Callable[..., Any]) -> None:
     program = level(exported(normed(), torch.randn(2, 1, 6, 6), shapes=ANY_BATCH))
     found, x = read_program(saved(program, tmp_path / "model.pt2")), torch.randn(3, 1, 6, 6)
@@ -163,6 +196,68 @@ def test_a_parameter_that_more_than_its_layer_uses_stays_in_the_graph(tmp_path: 
         assert torch.allclose(found(x), network(x))
 
 
+class OwnBias(nn.Module):
+    """The parameters of layers, used otherwise than their layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added, self.left = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.scaled, self.last = nn.BatchNorm1d(6), nn.Linear(6, 3)
+        nn.init.constant_(self.scaled.weight, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(F.linear(x, self.added.weight) + self.added.bias)
+        x = torch.relu(F.linear(x, self.left.weight))
+        x = F.batch_norm(x, self.scaled.running_mean, self.scaled.running_var) * self.scaled.weight  # type: ignore
+        found: Tensor = self.last(x)
+        return found
+
+
+class Frozen(nn.Module):
+    """A batch norm, and a linear map, of buffers alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in {"weight": 2.0, "bias": 1.0, "running_mean": 0.5, "running_var": 4.0}.items():
+            self.register_buffer(name, torch.full((6,), value))
+        self.map = nn.Module()
+        self.map.register_buffer("weight", torch.randn(3, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias), self.map.weight)
+
+
+class Block(nn.Module):
+    """A weight of its own, and a layer inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.weight = nn.Linear(6, 6), nn.Parameter(torch.randn(3, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(self.inner(x), self.weight)
+
+
+@pytest.mark.parametrize(
+    ("network", "layers"),
+    [
+        (lambda: OwnBias(), {"last"}),
+        (lambda: Frozen(), set()),
+        (lambda: nn.Sequential(Block()), {"0.inner"}),
+    ],
+)
+def test_a_module_that_would_compute_something_else_is_not_made(
+    tmp_path: Path, level: Callable[..., Any], network: Callable[[], nn.Module], layers: set[str]
+) -> None:
+    torch.manual_seed(0)
+    original, x = network().eval(), torch.randn(5, 6)
+    program = level(exported(original, torch.randn(2, 6), shapes=ANY_BATCH))
+    found = read_program(saved(program, tmp_path / "model.pt2"))
+    with torch.no_grad():
+        assert torch.allclose(found(x), original(x), rtol=0, atol=1e-6)
+    assert {name for name, each in found.named_modules() if isinstance(each, nn.Linear | nn.BatchNorm1d)} == layers
+
+
 def test_a_layer_that_is_called_twice_is_one(tmp_path: Path, level: Callable[..., Any]) -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
@@ -180,6 +275,28 @@ def test_a_layer_that_is_called_twice_is_one(tmp_path: Path, level: Callable[...
     assert isinstance(found.layer, nn.Linear)
     with torch.no_grad():
         assert torch.allclose(found(x), network(x), rtol=0, atol=1e-6)
+
+
+def test_any_number_of_inputs(tmp_path: Path, level: Callable[..., Any]) -> None:
+    class Weighted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other = nn.Linear(4, 3), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
+            found: Tensor = self.one(x) * self.other(rest[0]) + rest[1]
+            return found
+
+    network, sizes = Weighted().eval(), ({0: torch.export.Dim("batch")},) * 3
+    given = [torch.randn(2, each) for each in (4, 5, 3)]
+    program = level(exported(network, *given, shapes=(sizes[0], sizes[1:])))
+    found, inputs = read_program(saved(program, tmp_path / "model.pt2")), [each.repeat(3, 1) for each in given]
+    with torch.no_grad():
+        assert torch.allclose(found(*inputs), network(*inputs), rtol=0, atol=1e-6)
+    assert isinstance(example := example_of_program(found), tuple)
+    assert [each.shape for each in example] == [(1, 4), (1, 5), (1, 3)]
+    with pytest.raises(ValueError, match="'rest_1' has size 2 in dimension 0, but input 'x' has size 6"):
+        found(*inputs[:2], given[2])
 
 
 def test_sizes_it_was_not_exported_for_are_refused(tmp_path: Path) -> None:
@@ -214,6 +331,24 @@ class Gradients(nn.Module):
         return x.cos()
 
 
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(4).to(torch.float8_e4m3fn))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale.to(x.dtype)
+
+
+class Expanded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.ones(1).expand(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
 class Nested(nn.Module):
     def forward(self, x: list[Tensor]) -> Tensor:
         return x[0]
@@ -224,7 +359,9 @@ class Nested(nn.Module):
     [
         (lambda: normed().train(), "as in training. Export the network after model.eval()"),
         (lambda: Dropped().train(), "aten.dropout.default is that of a network in training"),
-        (lambda: Gradients().eval(), "'higher_order.wrap_with_set_grad_enabled'"),
+        (lambda: Gradients().eval(), "wrap_with_set_grad_enabled'. Save program.run_decompositions() in its place"),
+        (lambda: Small().eval(), "it uses the dtype that PyTorch's format has as number 29"),
+        (lambda: Expanded().eval(), "make it contiguous before the export"),
     ],
 )
 def test_what_is_not_read_is_named(tmp_path: Path, network: Callable[[], nn.Module], said: str) -> None:
@@ -232,6 +369,12 @@ def test_what_is_not_read_is_named(tmp_path: Path, network: Callable[[], nn.Modu
     with pytest.raises(TaskError, match="cannot be read") as caught:
         read_program(file)
     assert said in str(caught.value)
+
+
+def test_no_grad_inside_is_read_once_it_is_decomposed(tmp_path: Path) -> None:
+    program = decomposed(exported(Gradients(), torch.randn(2), shapes=ANY_BATCH))
+    found, x = read_program(saved(program, tmp_path / "model.pt2")), torch.randn(5)
+    assert torch.allclose(found(x), x.sin().cos())
 
 
 def test_a_buffer_that_a_forward_changes(tmp_path: Path) -> None:

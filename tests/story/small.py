@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import nn
 
+import rank_search as rs
 from rank_search.cli import main
 
 HERE = Path(__file__).parent
@@ -133,3 +135,17 @@ class Command:
         assert answer.err.count("\nrank-search: ") == 0
         assert "Traceback" not in answer.err
         return answer.err.removeprefix("rank-search: ").rstrip("\n")
+
+
+def deployed(command: Command, name: str, objective: str) -> tuple[int, nn.Module, nn.Module]:
+    """A trial of the front with a factorized layer, by its number, exported and packed.
+
+    Each such trial of the front has an error.
+    """
+    with rs.Store.open(f"{name}.sqlite") as store:
+        changed = [row for row in store.front(store.study(name)) if any(row.chosen)]
+    assert all(row.measurements[objective] > 0 for row in changed)
+    number = changed[0].number
+    assert "verified" in command.fine("export", f"{name}.sqlite", name, number, "-o", "exported").out
+    command.fine("pack", f"{name}.sqlite", name, number, "-o", "packed.rsz")
+    return number, rs.load("exported"), rs.load("packed.rsz")

@@ -518,6 +518,16 @@ class TwoInputs(nn.Module):
         return self.one(x) * self.other(y)
 
 
+class AnyNumber(TwoInputs):
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return super().forward(*inputs)
+
+
+class OneOrMore(TwoInputs):
+    def forward(self, x: Tensor, *rest: Tensor) -> Tensor:
+        return super().forward(x, rest[0])
+
+
 class Structured(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -641,6 +651,8 @@ class Complex(nn.Module):
 
 MODELS: dict[str, Callable[[], tuple[nn.Module, Example]]] = {
     "two inputs": lambda: (TwoInputs(), (torch.rand(1, 4), torch.rand(1, 5))),
+    "any number of inputs": lambda: (AnyNumber(), (torch.rand(1, 4), torch.rand(1, 5))),
+    "one or more inputs": lambda: (OneOrMore(), (torch.rand(1, 4), torch.rand(1, 5))),
     "structured outputs": lambda: (Structured(), torch.rand(1, 4)),
     "shared layers": lambda: (Shared(), torch.rand(1, 4)),
     "buffers": lambda: (Buffers(), torch.rand(1, 4)),
@@ -688,7 +700,7 @@ def test_every_kind_of_model_comes_back(name: str, format: str, tmp_path: Path) 
             torch.testing.assert_close(back(*inputs), model(*inputs), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["structured outputs", "attention"])
+@pytest.mark.parametrize("name", ["structured outputs", "attention", "one or more inputs"])
 def test_onnx_gives_flat_outputs(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import rank_search as rs
-from tests.story.small import Command
+from tests.story.small import Command, deployed
 
 NETWORKS = """
 from collections import OrderedDict
@@ -71,13 +70,7 @@ def test_one_command_from_weights_to_a_front(
     assert f"{objective} is minimized" in said
     assert "no real data to test on" in said
     assert (place / f"{name}.toml").is_file()
-    with rs.Store.open(f"{name}.sqlite") as store:
-        front = store.front(store.study(name))
-        number = next(row.number for row in front if any(row.chosen))
-        assert all(row.measurements[objective] > 0 for row in front if any(row.chosen))
-    assert "verified" in command.fine("export", f"{name}.sqlite", name, number, "-o", "exported").out
-    command.fine("pack", f"{name}.sqlite", name, number, "-o", "packed.rsz")
-    whole, packed = rs.load("exported"), rs.load("packed.rsz")
+    number, whole, packed = deployed(command, name, objective)
     ids = torch.arange(16).view(2, 8) if factory == "language_model" else torch.randn(2, 1, 6, 6)
     assert torch.allclose(whole(ids), packed(ids))
     assert "Nothing to do" in command.fine(*begin).err
@@ -121,6 +114,7 @@ def test_another_file_in_its_place_is_left_alone(place: Path, command: Command) 
         (("nets.py",), "neither a study file"),
         (("few.toml", "--data", "none"), "--data and --example are about a network alone"),
         (("nets.py:language_model", "--data", "none"), "network without an example"),
+        (("nets.py:language_model", "--data", "none", "--example", "1x8"), "does not run on the task's example"),
         (("nets.py:regression", "--data", "synthetic"), "no batch norms"),
         (("nets.py:nothing", "--data", "none"), "no function 'nothing'"),
     ],

@@ -20,7 +20,7 @@ from tests.program_files import (
     saved_that_makes,
     written,
 )
-from tests.story.small import Command
+from tests.story.small import Command, deployed
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,10 @@ def test_one_command_from_a_file_to_a_front(
     name = f"{stem}-{data}"
     assert f"front of {name}" in command.fine(*begin).out
     assert f'factory = "{stem}.pt2"' in (place / f"{name}.toml").read_text()
-    with rs.Store.open(f"{name}.sqlite") as store:
-        front = store.front(store.study(name))
-        number = next(row.number for row in front if any(row.chosen))
-        assert all(row.measurements[objective] > 0 for row in front if any(row.chosen))
-    assert "verified" in command.fine("export", f"{name}.sqlite", name, number, "-o", "exported").out
-    command.fine("pack", f"{name}.sqlite", name, number, "-o", "packed.rsz")
+    _, exported_model, packed_model = deployed(command, name, objective)
     x = torch.randn(1 if stem == "one" else 3, 1, 6, 6)
     with torch.no_grad():
-        whole, packed, dense = rs.load("exported")(x), rs.load("packed.rsz")(x), normed()(x)
+        whole, packed, dense = exported_model(x), packed_model(x), normed()(x)
     assert torch.allclose(whole, packed)
     assert 0 < float((whole - dense).square().sum() / dense.square().sum()) < 1
     assert "Nothing to do" in command.fine(*begin).err
@@ -80,12 +75,9 @@ def test_a_language_model_looks_at_what_it_writes(place: Path, command: Command)
     saved(program, place / "words.pt2")
     said = " ".join(command.fine("run", "words.pt2", "--data", "synthetic", "--trials", 3).out.split())
     assert "sequences sampled from the model itself" in said
-    with rs.Store.open("words-synthetic.sqlite") as store:
-        number = next(row.number for row in store.front(store.study("words-synthetic")) if any(row.chosen))
-    assert "verified" in command.fine("export", "words-synthetic.sqlite", "words-synthetic", number, "-o", "small").out
-    command.fine("pack", "words-synthetic.sqlite", "words-synthetic", number, "-o", "small.rsz")
+    _, whole, packed = deployed(command, "words-synthetic", "kl")
     ids = torch.randint(0, 20, (3, 5))
-    assert torch.allclose(rs.load("small")(ids), rs.load("small.rsz")(ids))
+    assert torch.allclose(whole(ids), packed(ids))
 
 
 def test_analytic_moments_pass_through_its_calls(place: Path, command: Command) -> None:
@@ -118,6 +110,7 @@ def test_another_file_in_its_place_is_noticed(place: Path, command: Command) -> 
         (("nowhere.pt2", "--data", "none"), "There is no file"),
         (("old.pt2", "--data", "none"), "is a pickle, which may run any code"),
         (("four.pt2", "--data", "none"), "was exported for batches of 4 alone"),
+        (("one.pt2", "--data", "none", "--example", "1x1x9x9"), "it was exported for size 6 there"),
         (("one.pt2", "--data", "gaussian"), "takes batches of any size. Export it for any batch"),
     ],
 )

@@ -237,6 +237,13 @@ def test_nothing_but_arithmetic_is_a_condition(text: str) -> None:
         condition_of(text, ["x"])
 
 
+def test_conditions_on_several_inputs_of_one_parameter() -> None:
+    condition = condition_of("L['rest'][1].size()[0] == L['x'].size()[2]", ["x", "rest_0", "rest_1"])
+    assert condition == ["==", ["size", 2, 0], ["size", 0, 2]]
+    with pytest.raises(ValueError, match="rest_2 is no input"):
+        condition_of("L['rest'][2].size()[0] == 1", ["x", "rest_0", "rest_1"])
+
+
 def test_distances_of_numbers_that_are_none() -> None:
     inf, nan = float("inf"), float("nan")
     assert distance(torch.tensor([1.0, -inf, nan]), torch.tensor([1.0, -inf, nan])) == 0.0
