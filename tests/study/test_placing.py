@@ -32,7 +32,8 @@ def _task() -> rs.Supervised:
 
 
 @pytest.mark.parametrize("wanted", ["auto", "cpu"])
-def test_without_a_gpu_nothing_changes(wanted: str) -> None:
+def test_without_a_gpu_nothing_changes(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     task = _task()
     assert placed(task, task.network, wanted, place=3) is task
 
