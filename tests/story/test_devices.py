@@ -120,6 +120,7 @@ def test_a_worker_on_ray_computes_on_the_gpu_that_is_set_aside_for_it() -> None:
     with far_device():
         found = ray_cluster.on_the_device_given(shared, LaunchSettings(on="ray", gpus_per_trial=0.5))
         assert {each.device for each in found.dense.parameters()} == {FAR}
+        assert found.dense is found.task.model()  # a GPU that several workers share has it once for each
         assert {each.device for each in found.examples} == {FAR}
         assert found.sequential is not None
         assert found.sequential.task is found.task
