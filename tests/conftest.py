@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.artifacts.servers import s3_server
 from tests.shapes import check_shapes
@@ -17,6 +18,10 @@ pytest_plugins = ["tests.report.browser", "tests.small_space", "tests.stripes_ta
 __all__ = ["s3_server"]
 
 check_shapes()
+
+# How long an example of a property takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # A shell that runs the tests in the background has Ctrl-C ignored, and what they start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

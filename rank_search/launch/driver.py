@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Set
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -53,6 +54,11 @@ class SearchDriver:
     def done_here(self) -> int:
         """How many trials this driver has recorded."""
         return self._done_here
+
+    @property
+    def undeleted(self) -> Set[str]:
+        """Names of files that no trial needs, and that could not be deleted."""
+        return self._feed.undeleted
 
     def run(self) -> bool:
         """Go on until the target is reached; False if the space was exhausted before.
@@ -201,7 +207,7 @@ class SearchDriver:
                 self._observers.recorded(row)
         self._feed.drop([before] if before else [])
         if self._recovering.may_have_left(finished):
-            with contextlib.suppress(ArtifactError):  # the end of a run sweeps them up
+            with contextlib.suppress(ArtifactError):  # a later run sweeps them up
                 self._recovering.forget(job)
         self._feed.drop_cuts(outcome, rows)
         self._observers.progressed(self.progress())

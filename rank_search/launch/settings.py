@@ -40,7 +40,7 @@ class LaunchSettings(BaseModel):
         description="Where models, batches and decompositions are: `cpu`, `cuda`, or one GPU, such as `cuda:1`. Model "
         "and batches are moved there; a task need not know. With `cuda`, workers on one machine take its GPUs in "
         "turn; on Ray each has the one that it is given (`gpus_per_trial`). `auto`: as `cuda` where PyTorch sees a "
-        "GPU, else `cpu`; a task that has its model on a GPU itself stays as it is.",
+        "GPU, else `cpu`; a model that its task has put on a GPU itself stays there, and batches come to it.",
     )
     threads: int | None = Field(
         None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Collection, Sequence
 from typing import Final, final
 
@@ -24,12 +23,14 @@ class StudyFeed:
     Attributes:
         known: the finished trials.
         elsewhere: trials that other drivers had in flight when this one last looked, and have not finished since.
+        undeleted: names of files of no use that could not be deleted.
     """
 
     def __init__(self, store: Store, study: StudyRecord, source: Source, plan: SearchPlan) -> None:
         self._store, self._study, self._source, self._plan = store, study, source, plan
         self.known = FinishedTrials(study)
         self.elsewhere: set[int] = set()
+        self.undeleted: set[str] = set()
 
     def catch_up(self) -> list[TrialRow]:
         """Learn of every trial that was recorded since the last time, by this driver or another; returns them."""
@@ -50,10 +51,12 @@ class StudyFeed:
         self._source.feed(SearchTrial(each.number, each.point, each.sampler) for each in claims)
 
     def drop(self, artifacts: Sequence[Artifact]) -> None:
-        """Delete files that no trial needs any longer; what cannot be deleted now is swept up at the end."""
+        """Delete files that no trial needs any longer; what cannot be deleted now is `undeleted`."""
         for artifact in artifacts:
-            with contextlib.suppress(ArtifactError):
+            try:
                 self._plan.artifacts.discard(artifact.location)
+            except ArtifactError:
+                self.undeleted.add(artifact.location)
 
     def drop_cuts(self, outcome: Outcome, rows: Sequence[TrialRow]) -> None:
         """Delete the files of cuts that are not among these rows: their points were there before."""

@@ -72,7 +72,7 @@ class OpenStudy:
             measure_on_test(
                 self.store, record, problem, executor, lambda left: tell(replace(searched, untested=left)), capped=True
             )
-        _sweep(self.store, record, artifacts, before)
+        _sweep(self.store, record, artifacts, before | driver.undeleted)
         return complete, driver.done_here
 
     def finish(self, record: StudyRecord) -> None:
@@ -163,15 +163,22 @@ def _judge(prepared: Prepared, dense: Mapping[str, float], point: Point) -> Outc
     return refused
 
 
-def _sweep(store: Store, study: StudyRecord, artifacts: ArtifactStore, before: Set[str]) -> None:
-    """Remove files that no trial of the store knows: left by a process that was killed before this run began.
+def _sweep(store: Store, study: StudyRecord, artifacts: ArtifactStore, left: Set[str]) -> None:
+    """Remove files that no trial of the store knows, and that nobody is about to record.
 
     A study of older stores may share its folder with another one, of which this store knows nothing: nothing is
     removed there.
+
+    Args:
+        left: names of those that were there before this run began, some left by a process that was killed, and of
+            those that this run could not delete.
     """
-    if not before or not study.uid or store.claims(study):
+    if not left or not study.uid or store.claims(study):
         return
     known = {artifact.location for row in store.trials(study) for artifact in row.artifacts}
-    for name in sorted(before - known):
-        if name.endswith(_LEFT_BY_TRIALS):
-            artifacts.discard(name)
+    try:
+        for name in sorted(left - known):
+            if name.endswith(_LEFT_BY_TRIALS):
+                artifacts.discard(name)
+    except ArtifactError as error:  # the search has succeeded; the next run tries again
+        _log.warning("%s", error)

@@ -205,12 +205,12 @@ def on_the_device_given(context: TrialContext, launch: LaunchSettings) -> TrialC
     task = placed(context.task, context.dense, wanted)
     if task is context.task:
         return context
-    device = device_of(wanted)
-    ordered = context.sequential
+    device, ordered = device_of(wanted), context.sequential
+    is_own = context.dense is context.task.model()
     return replace(
         context,
         task=task,
-        dense=copied_to(context.dense, device),
+        dense=task.model() if is_own else copied_to(context.dense, device),
         examples=[to_device(each, device) for each in context.examples],
         sequential=replace(ordered, task=task) if isinstance(ordered, LossPass) else ordered,
     )

@@ -13,12 +13,17 @@ from rank_search.layers import tensors_in
 from rank_search.tasks import Task, on_device
 
 _AUTO: Final = "auto"
+_LEFT: Final = ("cpu", "mps", "meta")
+"""Where `auto` does not leave a model: Metal has no float64."""
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
 
 def placed(task: Task, model: nn.Module, wanted: str, place: int = 0) -> Task:
     """The task on the device that a study file asks for; the task itself where that is its device already.
+
+    `auto` leaves a model on the GPU where the task has put it, and brings batches there; a model that is on several
+    devices stays on them, and its batches where they are.
 
     Args:
         model: the task's.
@@ -28,9 +33,12 @@ def placed(task: Task, model: nn.Module, wanted: str, place: int = 0) -> Task:
     Raises:
         LaunchError: there is no such device here.
     """
-    device, at_present = device_of(wanted, place), {each.device for each in tensors_in(model) if not each.is_meta}
-    is_placed = wanted == _AUTO and any(each.type != "cpu" for each in at_present)
-    if is_placed or (device.type == "cpu" and at_present <= {device}):
+    own = {each.device for each in model.parameters()}
+    is_placed = wanted == _AUTO and any(each.type not in _LEFT for each in own)
+    if is_placed and len(own) > 1:
+        return task
+    device = own.pop() if is_placed else device_of(wanted, place)
+    if device.type == "cpu" and all(each.is_meta or each.device == device for each in tensors_in(model)):
         return task
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what waits, and the generators that are kept, are those of the current one

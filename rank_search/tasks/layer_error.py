@@ -87,8 +87,9 @@ class LayerErrorTask(Task):
 
     @cached_property
     def known_moments(self) -> Mapping[str, Tensor]:
-        """Of the layers' inputs, by layer; worked out once."""
-        return self.moments(self._summed)
+        """Of the layers' inputs, by layer, where the weights are; worked out once."""
+        found = self.moments(self._summed)
+        return {name: each.to(weight_of(self.network, name).device) for name, each in found.items()}
 
     def meanings(self) -> Mapping[str, str]:
         by = f"of their outputs by {self.made_up}" if self.made_up else "of their weights, ‖W − Ŵ‖²/‖W‖²"
@@ -122,7 +123,6 @@ class LayerErrorTask(Task):
         other = module.dense() if isinstance(module, Factorization) else weight_in(module)
         if torch.equal(weight, other):
             return 0.0
-        known = self.known_moments.get(name)
-        moment = None if known is None else known.to(weight.device)
+        moment = self.known_moments.get(name)
         whole = output_error(weight, torch.zeros_like(weight), moment)
         return output_error(weight, other, moment) / whole if whole else math.inf

@@ -12,7 +12,7 @@ from torch import nn
 import rank_search as rs
 from rank_search.errors import LaunchError
 from rank_search.launch import LaunchSettings
-from rank_search.layers import DirectBases, copied, load_plugin, take_inventory, weight_of
+from rank_search.layers import DirectBases, copied, copied_to, load_plugin, take_inventory, weight_of
 from rank_search.point import State
 from rank_search.run import allocate_model, ray_cluster
 from rank_search.store import Store, TrialRow
@@ -90,6 +90,21 @@ def test_a_search_there_finds_what_it_finds_here(tmp_path: Path, tables: dict[st
     assert not any(isinstance(each, FarTensor) for each in model.state_dict().values())
 
 
+def test_a_model_that_its_user_has_there_is_searched_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = _searched(tmp_path, "cpu")
+    monkeypatch.setattr(placing, "device_of", lambda wanted, place=0: torch.device("cpu"))
+    with far_device():
+        model = copied_to(_network(), FAR)
+        there = rs.compress(
+            model, train=DATA, selection=DATA[:2], test=DATA[2:], trials=3, name="auto", store=tmp_path / "auto.sqlite"
+        )
+        assert {each.device for each in model.parameters()} == {FAR}
+        assert {each.device.type for each in there.model(_rows(there)[-1].number).parameters()} == {"cpu"}
+    for one, other in zip(_rows(here), _rows(there), strict=True):
+        assert other.point == one.point
+        assert other.measurements == pytest.approx(one.measurements)
+
+
 def _shared(task: rs.Task, **more: Any) -> TrialContext:
     """What a driver on Ray shares with its workers."""
     model = task.model()
@@ -105,6 +120,7 @@ def test_a_worker_on_ray_computes_on_the_gpu_that_is_set_aside_for_it() -> None:
     with far_device():
         found = ray_cluster.on_the_device_given(shared, LaunchSettings(on="ray", gpus_per_trial=0.5))
         assert {each.device for each in found.dense.parameters()} == {FAR}
+        assert found.dense is found.task.model()  # a GPU that several workers share has it once for each
         assert {each.device for each in found.examples} == {FAR}
         assert found.sequential is not None
         assert found.sequential.task is found.task

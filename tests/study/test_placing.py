@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -32,7 +33,8 @@ def _task() -> rs.Supervised:
 
 
 @pytest.mark.parametrize("wanted", ["auto", "cpu"])
-def test_without_a_gpu_nothing_changes(wanted: str) -> None:
+def test_without_a_gpu_nothing_changes(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     task = _task()
     assert placed(task, task.network, wanted, place=3) is task
 
@@ -62,12 +64,45 @@ def test_on_the_cpu_of_a_machine_with_gpus_nothing_changes(two_gpus: list[torch.
     assert two_gpus == []
 
 
-def test_a_task_that_puts_its_model_elsewhere_itself_stays_as_it_is(two_gpus: list[torch.device]) -> None:
+class There(nn.Module):
+    """A model with a parameter on each of these devices, as far as anybody asks."""
+
+    def __init__(self, *devices: str) -> None:
+        super().__init__()
+        self.held = [torch.ones(1).as_subclass(_tensor_on(each)) for each in devices]
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        return iter(self.held)  # type: ignore[arg-type]
+
+
+def _tensor_on(device: str) -> type[torch.Tensor]:
+    return type("There", (torch.Tensor,), {"device": torch.device(device), "is_meta": device == "meta"})
+
+
+def test_auto_is_the_gpu_where_a_task_puts_its_model_itself(two_gpus: list[torch.device]) -> None:
     task = _task()
-    there = type("Elsewhere", (nn.Module,), {})()
-    there.weight = type("There", (torch.Tensor,), {"device": torch.device("cuda:0"), "is_meta": False})()
-    assert placed(task, there, "auto") is task
-    assert placed(task, there, "cpu") == (task, torch.device("cpu"))
+    assert placed(task, There("cuda:1"), "auto", place=0) == (task, torch.device("cuda:1"))
+    assert two_gpus == [torch.device("cuda:1")]
+    assert placed(task, There("cuda:1"), "cuda:0") == (task, torch.device("cuda:0"))
+    assert placed(task, There("cuda:1"), "cpu") == (task, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("devices", [("cuda:0", "cuda:1"), ("cuda:0", "cpu"), ("cuda:0", "meta")])
+def test_auto_leaves_a_model_alone_that_is_on_several_devices(
+    devices: tuple[str, ...], two_gpus: list[torch.device]
+) -> None:
+    task = _task()
+    assert placed(task, There(*devices), "auto") is task
+    assert two_gpus == []
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_auto_takes_a_model_away_from_metal(
+    count: int, two_gpus: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    task = _task()
+    assert placed(task, There("mps"), "auto") == (task, torch.device("cuda:0" if count else "cpu"))
 
 
 def test_a_device_that_is_not_here_is_refused_with_what_is(two_gpus: list[torch.device]) -> None:

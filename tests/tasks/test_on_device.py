@@ -166,6 +166,18 @@ def test_layer_errors_are_measured_there() -> None:
         assert moved.evaluate(nn.Sequential(copied(other)).to(FAR), moved.selection()) == here
 
 
+def test_moments_that_follow_from_the_network_are_there_once() -> None:
+    network = nn.Sequential(nn.Linear(3, 4))
+    known = {"0": torch.eye(3)}
+    task = LayerErrorTask(network, torch.ones(1, 3), lambda layers: known)
+    with far_device():
+        moved = on_device(task, FAR)
+        assert isinstance(moved, LayerErrorTask)
+        assert moved.known_moments["0"].device == FAR
+        assert moved.known_moments is moved.known_moments
+    assert task.known_moments["0"] is known["0"]
+
+
 def test_back_on_the_cpu_nothing_is_left_there() -> None:
     task = _Noted()
     with far_device():

@@ -28,7 +28,8 @@ def test_what_was_left_on_one_gpu_goes_on_with_another(monkeypatch: pytest.Monke
     assert int(states[1]) == 10
 
 
-def test_a_checkpoint_of_a_gpu_is_read_without_one() -> None:
+def test_a_checkpoint_of_a_gpu_is_read_without_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     before = generators()
     set_generators({**before, "cuda": torch.tensor([1]), "cuda:0": torch.tensor([1])})
     assert all(torch.equal(state, before[name]) for name, state in generators().items())
