@@ -4,8 +4,9 @@ Run: python -m benchmarks.scene [--strengths 0.001 0.003 …] [--epochs 120]
 
 The field of studies/scene.toml is trained once and kept (three minutes of one core; a trial takes two). Then a trial
 for each strength of the entropy penalty, all layers dense, and with an SVD of each rank in the four layers of
-`LOW_RANK`. Beside them: the network at 32 bits, and at so many bits a number + deflate; and the 32 views that it was
-trained on, as JPEG, WebP and AVIF at each quality, a file for each view and all of them in one picture, 8 × 4 views.
+`LOW_RANK`. Beside them: the network at 32 bits, and at so many bits a number + deflate, as it is and trained for as
+many steps as it and a trial have together; and the 32 views that it was trained on, as JPEG, WebP and AVIF at each
+quality, a file for each view and all of them in one picture, 8 × 4 views.
 
 Bytes are of payloads in packed files, which are read again for the decibels; the size of the file, which has the graph
 beside its payload, is in brackets. Those of codecs are of whole files. Codecs give back the views that they are given,
@@ -32,6 +33,9 @@ from tests.study.study_modules import study_module
 
 R = rs.representations
 
+STEPS: Final = 3000
+"""Of the field's training, as in the study."""
+
 BITS: Final = (8, 7, 6)
 """Of a number, before deflate."""
 
@@ -45,14 +49,16 @@ Row = tuple[str, float, float, float]
 def main(arguments: argparse.Namespace) -> None:
     """Print a row for each way and each strength, as they are measured."""
     with study_module("scene") as study:
-        task = study.task()
-    for way, size, test, training in _rows(task, arguments):
-        print(f"{way:<34} {size:>8,.0f} bytes   test {test:>6.2f} dB   training {training:>6.2f} dB", flush=True)
+        task = study.task(steps=STEPS)
+        longer = study.task(steps=STEPS + task.batches * arguments.epochs)
+    for way, size, test, training in _rows(task, longer, arguments):
+        print(f"{way:<42} {size:>8,.0f} bytes   test {test:>6.2f} dB   training {training:>6.2f} dB", flush=True)
 
 
-def _rows(task: R.Scene, arguments: argparse.Namespace) -> Iterator[Row]:
+def _rows(task: R.Scene, longer: R.Scene, arguments: argparse.Namespace) -> Iterator[Row]:
     yield "32 bits", 4.0 * sum(each.numel() for each in task.network.parameters()), *_measured(task, task.network)
-    yield from _deflated(task)
+    yield from _deflated(task, "")
+    yield from _deflated(longer, ", trained for longer")
     yield from _codecs(task.training_views.images)
     for strength in arguments.strengths:
         yield _trial(task, arguments.epochs, strength, None)
@@ -70,7 +76,7 @@ def _measured(task: R.Scene, network: nn.Module) -> tuple[float, float]:
     return test, training
 
 
-def _deflated(task: R.Scene) -> Iterator[Row]:
+def _deflated(task: R.Scene, which: str) -> Iterator[Row]:
     """Each tensor in so many bits, as multiples of its largest number's share, all of them deflated."""
     for bits in BITS:
         network, data = copy.deepcopy(task.network), b""
@@ -80,7 +86,7 @@ def _deflated(task: R.Scene) -> Iterator[Row]:
                 whole = (parameter / step).round()
                 parameter.copy_(whole * step)
                 data += np.float32(step).tobytes() + whole.to(torch.int8).numpy().tobytes()
-        yield f"{bits} bits + deflate", len(zlib.compress(data, 9)), *_measured(task, network)
+        yield f"{bits} bits + deflate{which}", len(zlib.compress(data, 9)), *_measured(task, network)
 
 
 def _codecs(images: Tensor) -> Iterator[Row]:
