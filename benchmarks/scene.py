@@ -133,7 +133,7 @@ def _tables(epochs: int, strength: float, rank: int | None) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=120)
-    parser.add_argument("--strengths", type=float, nargs="*", default=[0.001, 0.003, 0.01, 0.03, 0.1])
+    parser.add_argument("--strengths", type=float, nargs="*", default=[0.001, 0.003, 0.01, 0.03])
     parser.add_argument("--ranks", type=int, nargs="*", default=[16])
-    parser.add_argument("--strengths-low-rank", type=float, nargs="*", default=[0.003, 0.03])
+    parser.add_argument("--strengths-low-rank", type=float, nargs="*", default=[0.01, 0.03])
     main(parser.parse_args())
