@@ -1,21 +1,25 @@
-"""A network that is trained on its signal once, and kept."""
+"""A network that is trained on its signal, or on views of its scene, once, and kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rank_search.basics import replace_whole
 from rank_search.coding import from_safetensors, to_safetensors
 from rank_search.errors import TaskError, TrialError
 from rank_search.representations.networks import Several
+from rank_search.representations.radiance import SAMPLES, WHITE
 from rank_search.representations.representation import Representation
+from rank_search.representations.scene import DrawnRays, pixel_error
 from rank_search.representations.signals import Signal
-from rank_search.tasks import seeded
+from rank_search.representations.views import Views
+from rank_search.tasks import Batch, seeded
 
 
 def trained_once(
@@ -44,12 +48,56 @@ def trained_once(
     Raises:
         TaskError: network and signal do not go together, or `cache` holds another network.
     """
+
+    def train(model: nn.Module) -> None:
+        task = Representation(model, signal, batch)
+        _train(model, task.training, partial(task.loss, model), steps, learning_rate, round(shared * steps))
+
+    return _once(network, train, cache, rng_seed)
+
+
+def trained_scene(
+    network: Callable[[], nn.Module],
+    views: Views,
+    cache: str | Path | None = None,
+    *,
+    steps: int = 3000,
+    batch: int = 512,
+    samples: int = SAMPLES,
+    background: float = WHITE,
+    learning_rate: float = 5e-3,
+    rng_seed: int = 0,
+) -> nn.Module:
+    """The radiance field, trained on views of a scene: from `cache` if it is there, otherwise trained and kept there.
+
+    By Adam, on random rays and random points on each, otherwise as `trained_once` does.
+
+    Args:
+        network: makes it, untrained.
+        views: to train on; others are to be measured on.
+        cache: a safetensors file; delete it to train anew. None keeps nothing.
+        batch, samples, background: as of `Scene`.
+
+    Raises:
+        TaskError: `cache` holds another network.
+    """
+
+    def train(model: nn.Module) -> None:
+        drawn = DrawnRays.of(views, samples, batch, steps)
+        _train(model, lambda: drawn, lambda each: pixel_error(model, each, background), steps, learning_rate)
+
+    return _once(network, train, cache, rng_seed)
+
+
+def _once(
+    network: Callable[[], nn.Module], train: Callable[[nn.Module], None], cache: str | Path | None, rng_seed: int
+) -> nn.Module:
     with seeded(rng_seed):
         model = network()
         path = None if cache is None else Path(cache)
         if path is not None and path.exists():
             return _kept(model, path).eval()
-        _train(Representation(model, signal, batch), steps, learning_rate, round(shared * steps))
+        train(model.train())
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_whole(path, to_safetensors(model.state_dict()))
@@ -67,13 +115,19 @@ def _kept(model: nn.Module, path: Path) -> nn.Module:
     return model
 
 
-def _train(task: Representation, steps: int, learning_rate: float, shared: int) -> None:
-    model = task.network.train()
+def _train(
+    model: nn.Module,
+    passes: Callable[[], Iterable[Batch]],
+    loss: Callable[[Batch], Tensor],
+    steps: int,
+    learning_rate: float,
+    shared: int = 0,
+) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step, batch in enumerate(islice((each for _ in count() for each in task.training()), steps)):
+    for step, batch in enumerate(islice((each for _ in count() for each in passes()), steps)):
         optimizer.zero_grad()
-        torch.autograd.backward(task.loss(model, batch))
+        torch.autograd.backward(loss(batch))
         if step < shared and isinstance(model, Several):
             _share_gradients(model)
         optimizer.step()
