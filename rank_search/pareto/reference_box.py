@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 _LEAST: Final = 1e-12
-_LARGEST_LOGARITHM: Final = 50.0
 
 
 @dataclass(frozen=True)
@@ -86,20 +85,6 @@ class ReferenceBox:
         """1 at the ideal, 0 at the reference, negative beyond."""
         ideal, reference = self._corners
         return (reference - losses) / (reference - ideal)
-
-    def logarithm(self, losses: Array, floor: float) -> Array:
-        """ln of the losses as shares of the box, `floor` added; losses below the ideal count as the ideal."""
-        import numpy as np
-
-        return np.asarray(np.log(np.maximum(0.0, self.share(losses)) + floor))
-
-    def exponential(self, logarithms: Array, floor: float) -> Array:
-        """The losses that have these logarithms: the inverse of `logarithm`."""
-        import numpy as np
-
-        ideal, reference = self._corners
-        shares = np.exp(np.minimum(logarithms, _LARGEST_LOGARITHM)) - floor
-        return np.asarray(ideal + np.maximum(0.0, shares) * (reference - ideal))
 
     def hypervolume(self, losses: ArrayLike) -> float:
         """The share of the box that the rows dominate: 0 to 1.

@@ -23,6 +23,7 @@ from rank_search.search.constraints import check_counted, upper_limits
 from rank_search.search.coordinates import without_frames
 from rank_search.search.features import Features
 from rank_search.search.improvement import directions, expected_improvement
+from rank_search.search.loss_scale import LossScale
 from rank_search.search.residual import Corrected, Residual, nearest
 from rank_search.search.settings import SearchSettings
 from rank_search.search.space import Space
@@ -36,10 +37,6 @@ own deviation."""
 DIRECTIONS: Final = 128
 """Random directions over which a hypervolume is averaged. The same judge all candidates of an ask, so that most of the
 error (1/√128 of the deviation between directions) cancels between them."""
-
-FLOOR: Final = 0.004
-"""Of a loss, as a share of its box: about two wrong answers among five hundred images. Below, differences are noise,
-and their logarithms would pull the regression."""
 
 _T = TypeVar("_T")
 
@@ -73,6 +70,10 @@ class Auto:
         self._space, self._options, self._settings, self._dense = space, options, settings, dense
         self._names = [each.name for each in settings.objectives]
         self._box = ReferenceBox.of(settings.objectives, dense, settings.reference)
+        self._scales = [
+            LossScale.of_objective(each, dense[each.name], self._box.column(place))
+            for place, each in enumerate(settings.objectives)
+        ]
         self._menus = OptionArrays(options, [group.name for group in space.groups])
         self._strengths = space.searched_penalties
         self._features = Features(len(space.groups), len(options.factorizations), len(self._strengths))
@@ -150,7 +151,7 @@ class Auto:
             if name in self._options.dense:
                 found.append(None)
                 continue
-            z = self._box.column(place).logarithm(np.array([each.losses[place] for each in seen]), FLOOR)
+            z = self._scales[place].of(np.array([each.losses[place] for each in seen]))
             linear = Surrogate.fitted(X, z, self._features.scale, self._features.flexible)
             left = z[close] - linear.predict(X[close])[0]
             found.append(Corrected(linear, Residual.fitted(positions[close], left)))
@@ -198,8 +199,8 @@ class Auto:
                 drawn[:, :, place] = objective.loss(1.0) * costs[objective.name]
             else:
                 mean, deviation = surrogate.predict(X, positions)
-                logarithms = mean + np.outer(rng.standard_normal(DRAWS), deviation)
-                drawn[:, :, place] = self._box.column(place).exponential(logarithms, FLOOR)
+                z = mean + np.outer(rng.standard_normal(DRAWS), deviation)
+                drawn[:, :, place] = self._scales[place].losses(z)
         return drawn
 
     def _keeps_bounds(self, losses: Float[Array, "draws candidates objectives"]) -> Float[Array, "draws candidates"]:

@@ -17,7 +17,7 @@ LEAST_SLOPE: Final = 0.3
 
 @final
 class Features:
-    """Rows of numbers in which the logarithm of a loss is about linear.
+    """Rows of numbers in which the logarithm of a loss, as `LossScale` has it, is about linear.
 
     With e_g the error of group g, s = Σ e_g: 1, ln s, ln² s, the shares e_g/s, their sums by factorization, ln of
     the parameters and of the MACs kept, the penalties' coordinates and their squares, ln of the share of the budget. If
