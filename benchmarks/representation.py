@@ -12,22 +12,18 @@ from __future__ import annotations
 
 import argparse
 import copy
-import tempfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import torch
 from torch import nn
 
 import rank_search as rs
+from benchmarks.penalized import deflated, one_trial, task_of
 from rank_search.coding import decode, encode
 from rank_search.quantization import weight_count
 from rank_search.training.step_grid import StepGrid
-from tests.study.study_modules import study_module
 
 BITS: Final = (8, 7, 6)
 """Of a number, before deflate."""
@@ -44,8 +40,8 @@ Row = tuple[str, float, float]
 
 def main(arguments: argparse.Namespace) -> None:
     """Print a row for each way and each strength, as they are measured."""
-    with study_module("photograph") as study:
-        task = study.task(arguments.name, 0, arguments.width, 48, 4, arguments.steps)
+    options = {"name": arguments.name, "width": arguments.width, "steps": arguments.steps}
+    task = task_of("photograph", **options, crop=0, neurons=48, depth=4)
     trained = chain.from_iterable(_trained(task, *each) for each in TRAININGS.items())
     for row in chain(_as_it_is(task), _codecs(task), _deflated(task), _on_grids(task), trained):
         print("{:<28} {:>8,.0f} bytes {:>6.2f} dB".format(*row), flush=True)
@@ -67,16 +63,9 @@ def _codecs(task: rs.Representation) -> Iterator[Row]:
 
 
 def _deflated(task: rs.Representation) -> Iterator[Row]:
-    """Each tensor in so many bits, as multiples of its largest number's share, all of them deflated."""
     for bits in BITS:
-        network, data = copy.deepcopy(task.network), b""
-        with torch.no_grad():
-            for parameter in network.parameters():
-                step = parameter.abs().max() / (2 ** (bits - 1) - 1)
-                whole = (parameter / step).round()
-                parameter.copy_(whole * step)
-                data += np.float32(step).tobytes() + whole.to(torch.int8).numpy().tobytes()
-        yield f"{bits} bits + deflate", len(zlib.compress(data, 9)), _measured(task, network)
+        network, size = deflated(task.network, bits)
+        yield f"{bits} bits + deflate", size, _measured(task, network)
 
 
 def _on_grids(task: rs.Representation) -> Iterator[Row]:
@@ -93,27 +82,8 @@ def _on_grids(task: rs.Representation) -> Iterator[Row]:
 def _trained(task: rs.Representation, epochs: int, strengths: Sequence[float]) -> Iterator[Row]:
     """A study of one trial for each strength."""
     for strength in strengths:
-        with tempfile.TemporaryDirectory() as folder:
-            study, store = rs.Study.model_validate(_tables(epochs, strength)), str(Path(folder) / "s.sqlite")
-            result = rs.run_study(study, task=task, store=store, trials=1)
-            with rs.Store.open(store) as opened:
-                (trial,) = opened.trials(result.study)
-        yield f"{epochs} epochs, {strength:g}", trial.measurements["bits"] / 8, trial.measurements["psnr"]
-
-
-def _tables(epochs: int, strength: float) -> dict[str, Any]:
-    return {
-        "study": {"name": "representation"},
-        "task": {"factory": "(in memory)"},
-        "layers": {"rules": [{"match": "*", "factorizations": []}]},
-        "search": {
-            "objectives": [{"name": "psnr", "direction": "maximize"}, "bits_per_sample"],
-            "entropy": {"low": strength / 2, "high": strength * 2},
-            "seeds": {"dense": False, "points": [{"name": "strength", "entropy": strength}]},
-        },
-        "training": {"epochs": epochs, "learning_rate": 2e-3},
-        "coding": {"rounding": "grid"},
-    }
+        with one_trial(task, epochs, strength) as (_, trial):
+            yield f"{epochs} epochs, {strength:g}", trial.measurements["bits"] / 8, trial.measurements["psnr"]
 
 
 if __name__ == "__main__":

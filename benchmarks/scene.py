@@ -16,20 +16,17 @@ and no others: they are compared with the network on those views.
 from __future__ import annotations
 
 import argparse
-import copy
-import tempfile
-import zlib
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from tempfile import TemporaryDirectory
+from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 import rank_search as rs
-from tests.study.study_modules import study_module
+from benchmarks.penalized import deflated, one_trial, task_of
 
 R = rs.representations
 
@@ -48,9 +45,8 @@ Row = tuple[str, float, float, float]
 
 def main(arguments: argparse.Namespace) -> None:
     """Print a row for each way and each strength, as they are measured."""
-    with study_module("scene") as study:
-        task = study.task(steps=STEPS)
-        longer = study.task(steps=STEPS + task.batches * arguments.epochs)
+    task = task_of("scene", steps=STEPS)
+    longer = task_of("scene", steps=STEPS + task.batches * arguments.epochs)
     for way, size, test, training in _rows(task, longer, arguments):
         print(f"{way:<42} {size:>8,.0f} bytes   test {test:>6.2f} dB   training {training:>6.2f} dB", flush=True)
 
@@ -77,16 +73,9 @@ def _measured(task: R.Scene, network: nn.Module) -> tuple[float, float]:
 
 
 def _deflated(task: R.Scene, which: str) -> Iterator[Row]:
-    """Each tensor in so many bits, as multiples of its largest number's share, all of them deflated."""
     for bits in BITS:
-        network, data = copy.deepcopy(task.network), b""
-        with torch.no_grad():
-            for parameter in network.parameters():
-                step = parameter.abs().max() / (2 ** (bits - 1) - 1)
-                whole = (parameter / step).round()
-                parameter.copy_(whole * step)
-                data += np.float32(step).tobytes() + whole.to(torch.int8).numpy().tobytes()
-        yield f"{bits} bits + deflate{which}", len(zlib.compress(data, 9)), *_measured(task, network)
+        network, size = deflated(task.network, bits)
+        yield f"{bits} bits + deflate{which}", size, *_measured(task, network)
 
 
 def _codecs(images: Tensor) -> Iterator[Row]:
@@ -101,33 +90,13 @@ def _codecs(images: Tensor) -> Iterator[Row]:
 
 def _trial(task: R.Scene, epochs: int, strength: float, rank: int | None) -> Row:
     """A study of one trial; the network that is measured is read from its packed file."""
-    study = rs.Study.model_validate(_tables(epochs, strength, rank))
-    with tempfile.TemporaryDirectory() as folder:
-        store, file = str(Path(folder) / "s.sqlite"), Path(folder) / "s.rsz"
-        result = rs.run_study(study, task=task, store=store, trials=1)
-        with rs.Store.open(store) as opened:
-            (trial,) = opened.trials(result.study)
-            packed = rs.pack_trial(opened, study.study.name, trial.number, file, task)
+    chosen = {} if rank is None else {name: {"factorization": "svd", "rank": rank} for name in LOW_RANK}
+    with one_trial(task, epochs, strength, chosen, size="bits") as (store, trial), TemporaryDirectory() as folder:
+        file = Path(folder) / "s.rsz"
+        packed = rs.pack_trial(store, "penalized", trial.number, file, task)
         network, size = rs.load(file), file.stat().st_size
     form = "dense" if rank is None else f"rank {rank}"
     return f"{form}, {strength:g} (a file of {size:,})", len(packed.payload), *_measured(task, network)
-
-
-def _tables(epochs: int, strength: float, rank: int | None) -> dict[str, Any]:
-    chosen = {} if rank is None else {name: {"factorization": "svd", "rank": rank} for name in LOW_RANK}
-    point = {"name": "strength", "entropy": strength, "layers": chosen}
-    return {
-        "study": {"name": "scene"},
-        "task": {"factory": "(in memory)"},
-        "layers": {"factorizations": ["svd"]} if rank else {"rules": [{"match": "*", "factorizations": []}]},
-        "search": {
-            "objectives": [{"name": "psnr", "direction": "maximize"}, "bits"],
-            "entropy": {"low": strength / 2, "high": strength * 2},
-            "seeds": {"dense": False, "points": [point]},
-        },
-        "training": {"epochs": epochs, "learning_rate": 2e-3},
-        "coding": {"rounding": "grid"},
-    }
 
 
 if __name__ == "__main__":

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from itertools import product
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 import rank_search as rs
-from tests.study.study_modules import study_module
+from benchmarks.penalized import one_trial, task_of
 
 STRENGTHS: Final = (0.02, 0.06, 0.2)
 """Of entropy, together."""
@@ -38,9 +36,8 @@ Row = tuple[str, float, float]
 
 def main(arguments: argparse.Namespace) -> None:
     """Print a row for each way and each strength, as they are measured."""
-    with study_module("frames") as study:
-        task = study.task(arguments.name, size=arguments.size, steps=arguments.steps)
-        alone = study.task(arguments.name, size=arguments.size, steps=arguments.steps, shared=0.0)
+    options = {"name": arguments.name, "size": arguments.size, "steps": arguments.steps}
+    task, alone = task_of("frames", **options), task_of("frames", **options, shared=0.0)
     for row in _rows(task, alone, arguments):
         print("{:<28} {:>8,.0f} bytes {:>6.2f} dB".format(*row), flush=True)
 
@@ -53,7 +50,9 @@ def _rows(task: rs.Representation, alone: rs.Representation, arguments: argparse
     for name, curve in task.reference_curves().items():
         yield from ((name, point["bits"] / 8, point["psnr"]) for point in curve)
     for strength, rank in product(STRENGTHS, arguments.ranks):
-        found = _trial(task, _together(arguments.epochs, strength, rank))
+        chosen = {"networks.*": {"factorization": "shared-plus-own", "rank": rank}}
+        with one_trial(task, arguments.epochs, strength, chosen, PARTS) as (_, trial):
+            found = trial.measurements
         yield f"together, rank {rank}, {strength:g}", found["bits"] / 8, found["psnr"]
     for strength in arguments.apart:
         yield f"apart, {strength:g}", *_apart(alone, arguments.epochs, strength)
@@ -64,41 +63,10 @@ def _apart(task: rs.Representation, epochs: int, strength: float) -> tuple[float
     total, errors = 0.0, []
     assert isinstance(task.network, rs.representations.Several)
     for network, signal in zip(task.network.networks, task.signals.each, strict=True):
-        found = _trial(rs.Representation(network, signal, batch=1024), _tables(epochs, strength, [], {}))
-        total += found["bits"] / 8
-        errors.append(10 ** (-found["psnr"] / 10))
+        with one_trial(rs.Representation(network, signal, batch=1024), epochs, strength) as (_, trial):
+            total += trial.measurements["bits"] / 8
+            errors.append(10 ** (-trial.measurements["psnr"] / 10))
     return total, -10 * math.log10(sum(errors) / len(errors))
-
-
-def _trial(task: rs.Representation, tables: Mapping[str, Any]) -> Mapping[str, float]:
-    """A study of one trial."""
-    with tempfile.TemporaryDirectory() as folder:
-        study, store = rs.Study.model_validate(tables), str(Path(folder) / "s.sqlite")
-        result = rs.run_study(study, task=task, store=store, trials=1)
-        with rs.Store.open(store) as opened:
-            (trial,) = opened.trials(result.study)
-    return trial.measurements
-
-
-def _together(epochs: int, strength: float, rank: int) -> dict[str, Any]:
-    chosen = {"networks.*": {"factorization": "shared-plus-own", "rank": rank}}
-    return _tables(epochs, strength, ["shared-plus-own"], {"layers": chosen})
-
-
-def _tables(epochs: int, strength: float, forms: Sequence[str], point: Mapping[str, Any]) -> dict[str, Any]:
-    rules = {} if forms else {"rules": [{"match": "*", "factorizations": []}]}
-    return {
-        "study": {"name": "several"},
-        "task": {"factory": "(in memory)"},
-        "layers": {"factorizations": forms, "tie": [[PARTS]]} if forms else rules,
-        "search": {
-            "objectives": [{"name": "psnr", "direction": "maximize"}, "bits_per_sample"],
-            "entropy": {"low": strength / 2, "high": strength * 2},
-            "seeds": {"dense": False, "points": [{"name": "strength", "entropy": strength, **point}]},
-        },
-        "training": {"epochs": epochs, "learning_rate": 2e-3},
-        "coding": {"rounding": "grid"},
-    }
 
 
 if __name__ == "__main__":
