@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import wave
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, Union, final
@@ -106,17 +106,17 @@ class Signals:
         Raises:
             TaskError: a signal cannot be learned, there are none, or their shapes differ.
         """
-        several = isinstance(source, list | tuple)
-        read: Iterable[Any] = source if isinstance(source, list | tuple) else (source,)
-        each = tuple(map(_as_signal, read))
+        if not isinstance(source, list | tuple):
+            one = _as_signal(source)
+            return cls((one,), one.values.flatten(0, -2), one.low, one.high)
+        each = tuple(map(_as_signal, source))
         shapes = [tuple(one.values.shape) for one in each]
         if len({*shapes}) != 1:
             found = f"the shapes {', '.join(map(str, dict.fromkeys(shapes)))}" if shapes else "no signal"
             raise TaskError(
                 f"The task has {found}; several signals have one shape, and there is at least one. Crop or scale them."
             )
-        flat = [one.values.flatten(0, -2) for one in each]
-        targets = torch.stack(flat, dim=1) if several else flat[0]
+        targets = torch.stack([one.values.flatten(0, -2) for one in each], dim=1)
         return cls(each, targets, min(one.low for one in each), max(one.high for one in each))
 
     @property
