@@ -20,6 +20,10 @@ and their logarithms would pull the regression."""
 _NEARLY_ALL: Final = 0.99
 """Of the way to the worst loss: what is beyond counts as this, for the hazard of the worst itself is infinite."""
 
+_IN_SIGHT: Final = 0.5
+"""Of the way to a rate's ceiling: a box that ends nearer to the ideal does not see it, and there logarithms found more,
+as what is far beyond the box pulls the regression less (docs/benchmarks/search.md)."""
+
 _UNBOUNDED: Final = 1e9
 _LARGEST: Final = 50.0
 
@@ -52,11 +56,14 @@ class LossScale:
     def of_objective(cls, objective: Objective, dense: float, side: ReferenceBox) -> Self:
         """The scale of an objective, by its name and what the dense model measures: only rates have a ceiling.
 
-        A rate in percent is none that could be told from a number, and has no ceiling here.
+        A rate in percent is none that could be told from a number, and has no ceiling here; nor has one whose box ends
+        far below it.
         """
         ceiling = objective.loss(0.0 if objective.direction == "maximize" else 1.0)
-        is_within = 0.0 <= dense <= 1.0 and side.reference[0] <= ceiling
-        return cls(side, ceiling if is_rate(objective.name) and is_within else math.inf)
+        is_share = is_rate(objective.name) and 0.0 <= dense <= 1.0
+        ideal, reference = side.ideal[0], side.reference[0]
+        is_in_sight = _IN_SIGHT * (ceiling - ideal) <= reference - ideal <= ceiling - ideal
+        return cls(side, ceiling if is_share and is_in_sight else math.inf)
 
     def of(self, losses: Float[Array, " n"]) -> Float[Array, " n"]:
         """z of each loss; losses below the ideal count as the ideal, those near the worst as `_NEARLY_ALL` of it."""

@@ -60,15 +60,19 @@ def test_losses_beyond_either_end_count_as_the_end_and_nothing_overflows() -> No
 @pytest.mark.parametrize(
     ("objective", "dense", "reference", "worst"),
     [
-        (Objective("error"), 0.08, 0.18, 1.0),
-        (Objective("disagreement"), 0.0, 0.1, 1.0),
-        (Objective("accuracy", "maximize"), 0.92, -0.82, 0.0),
+        (Objective("error"), 0.08, 0.9, 1.0),
+        (Objective("disagreement"), 0.0, 0.6, 1.0),
+        (Objective("accuracy", "maximize"), 0.92, -0.1, 0.0),
+        (Objective("error"), 0.08, 0.18, DEEPEST),  # a box that ends far below it
+        (Objective("accuracy", "maximize"), 0.92, -0.82, DEEPEST),
         (Objective("accuracy", "maximize"), 92.0, -46.0, DEEPEST),  # in percent
         (Objective("error"), 0.95, 1.05, DEEPEST),  # a box beyond the ceiling
         (Objective("perplexity"), 0.9, 1.35, DEEPEST),
         (Objective("macs"), 1e6, 1e6, DEEPEST),
     ],
 )
-def test_rates_have_a_ceiling(objective: Objective, dense: float, reference: float, worst: float) -> None:
+def test_rates_have_a_ceiling_where_the_box_comes_near_it(
+    objective: Objective, dense: float, reference: float, worst: float
+) -> None:
     side = ReferenceBox((min(-1.0, -dense) if objective.direction == "maximize" else 0.0,), (reference,))
     assert LossScale.of_objective(objective, dense, side).worst == worst
