@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--longest-sweep", type=int, default=50)
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--reference", type=float, default=0.9)
+    parser.add_argument("--importances", type=int, default=0, help="costs at which they are learned, as in [priors]")
     parser.add_argument("--memory", type=Path, default=Path("runs/evaluations.json"))
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
@@ -232,7 +233,9 @@ def made(given: argparse.Namespace) -> Bench:
         "entropy": Strength(),
     }
     task = study.task.model_copy(update={"options": {**study.task.options, **given.options}})
-    study = study.model_copy(update={"task": task, "search": study.search.model_copy(update=changes)})
+    priors = study.priors.model_copy(update={"importances": given.importances})
+    search = study.search.model_copy(update=changes)
+    study = study.model_copy(update={"task": task, "priors": priors, "search": search})
     prepared = prepare(study)
     return Bench(prepared, study, Evaluator(prepared, given.batches, given.memory))
 
