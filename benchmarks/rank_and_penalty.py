@@ -61,7 +61,8 @@ def row(prepared: Prepared, point: Point, folder: Path) -> dict[str, Any]:
     if outcome.state is not State.COMPLETE:
         raise SystemExit(f"The trial of {point} came to {outcome.state}: {outcome.reason}")
     files = {artifact.kind: store.read(artifact) for artifact in outcome.artifacts}
-    decoded = build(problem.model, point, problem.inventory.layers, problem.plugins, from_safetensors(files["model"]))
+    became = outcome.settled or point
+    decoded = build(problem.model, became, problem.inventory.layers, problem.plugins, from_safetensors(files["model"]))
     tested = test_measurements(problem.task, decoded)
     return {
         "bytes": len(files["coded"]),
