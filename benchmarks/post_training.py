@@ -162,11 +162,11 @@ def measured(task: Task, model: nn.Module, test: bool) -> dict[str, float]:
 
 
 def saved(rows: list[Row], error: str) -> Iterator[str]:
-    """At the error of each row on another codec's front: our bytes against its own."""
-    ours = front([row for row in rows if row["codec"] == "pack-model"], error)
+    """At the error of each row on another codec's front: our bytes against its own. Selection errors make the front."""
+    ours = front(front([row for row in rows if row["codec"] == "pack-model"], "error"), error)
     errors, logs = [row[error] for row in ours], [math.log(row["bytes"]) for row in ours]
     for codec in ("NNCodec", "CERWU"):
-        for row in front([row for row in rows if row["codec"] == codec], error):
+        for row in front([row for row in rows if row["codec"] == codec], "error"):
             if errors and errors[0] <= row[error] <= errors[-1]:
                 own = math.exp(np.interp(row[error], errors, logs))
                 theirs = f"{error} {row[error]:.2%}, {codec}, {row['setting']}: {row['bytes']:,}"
