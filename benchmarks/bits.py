@@ -51,6 +51,12 @@ VALUES: Final = 16
 
 Tables = Mapping[str, Mapping[str, Any]]
 
+TRAINING: Final[Tables] = {
+    "lenet-300-100": {"learning_rate": 1e-3},
+    "lenet-5": {"learning_rate": 3e-3, "entropy_start_bits": 2, "entropy_warmup": 0.05},
+}
+"""Of a study file, for each network: how ours are trained, but for the epochs."""
+
 
 @dataclass(frozen=True)
 class Ours:
@@ -97,8 +103,13 @@ class Bench:
     @property
     def settings(self) -> dict[str, Any]:
         """What a row was made with, beside what its method and label say."""
-        given = self.given
-        return {"data": self.data, "epochs": given.epochs, "dense epochs": given.dense_epochs, "tables": given.tables}
+        epochs = {"epochs": self.given.epochs, "dense epochs": self.given.dense_epochs}
+        return {"data": self.data, **epochs, "training": self.training, "tables": self.given.tables}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The table of a study file, but for what a method says beside it."""
+        return {"epochs": self.given.epochs, **TRAINING[self.network], **self.given.tables.get("training", {})}
 
     def add(self, method: str, label: str, make: Callable[[], Mapping[str, Any]]) -> None:
         """A row, unless it is there."""
@@ -131,7 +142,7 @@ class Bench:
             "task": {"factory": IN_PYTHON},
             "layers": {"factorizations": ["svd", "tucker2"]},
             "search": {"objectives": ["error", "bits"], "seeds": {"allocations": 24}},
-            "training": {"epochs": self.given.epochs, "learning_rate": 1e-3},
+            "training": self.training,
         }
         names = [*defaults, *(name for name in tables if name not in defaults)]
         merged = {name: {**defaults.get(name, {}), **tables.get(name, {})} for name in names}

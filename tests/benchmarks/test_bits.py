@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import bits
 from benchmarks.bits import Bench, chosen
 from rank_search.store import half_width
 
@@ -23,7 +24,14 @@ def row_of(error: float, size: int = 1000) -> Mapping[str, Any]:
     return {"bytes": size, "error": error}
 
 
-@pytest.mark.parametrize("changed", [{"epochs": 12}, {"dense_epochs": 6}, {"tables": {"training": {"average": 0.9}}}])
+OTHERS: list[dict[str, Any]] = [
+    {"epochs": 12},
+    {"dense_epochs": 6},
+    {"tables": {"training": {"average": 0.9}}},
+]
+
+
+@pytest.mark.parametrize("changed", OTHERS)
 def test_a_row_of_other_settings_is_made_beside_the_first(tmp_path: Path, changed: Mapping[str, Any]) -> None:
     bench_in(tmp_path).add("entropy", "λ 1", lambda: row_of(0.1))
     bench_in(tmp_path, **changed).add("entropy", "λ 1", lambda: row_of(0.2))
@@ -55,3 +63,12 @@ def test_chosen_is_the_smallest_file_that_is_as_accurate_as_its_dense_network(tm
     other.add("dense", "32 bits", lambda: row_of(0.2, 9000))
     other.add("entropy", "λ 3", lambda: row_of(0.2, 500))
     assert sorted(row["bytes"] for row in chosen(bench.rows) if row["method"] == "entropy") == [500, 2000]
+
+
+def test_a_row_of_another_training_of_the_network_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench_in(tmp_path).add("entropy", "λ 1", lambda: row_of(0.1))
+    monkeypatch.setattr(bits, "TRAINING", {"lenet-5": {"learning_rate": 1e-4}})
+    bench_in(tmp_path).add("entropy", "λ 1", lambda: row_of(0.2))
+    assert [row["error"] for row in bench_in(tmp_path).rows] == [0.1, 0.2]
