@@ -242,8 +242,14 @@ def report(bench: Bench, output: Path) -> None:
     for row in found:
         star = " *" if row["file"] in starred else ""
         numbers = f"{row['bytes']:,}{star} | {row['error']:.2%} | {row['test_error']:.2%}"
-        print(f"| {row['method']} | {row['label']} | {row['settings']['epochs']} | {numbers} |")
+        print(f"| {row['method']} | {row['label']}{_changes(row)} | {row['settings']['epochs']} | {numbers} |")
     output.write_text(json.dumps({"network": bench.network, "rows": found}, indent=1))
+
+
+def _changes(row: Mapping[str, Any]) -> str:
+    """The tables of a study file that changed it."""
+    tables = row["settings"]["tables"]
+    return f", {json.dumps(tables)}" if tables else ""
 
 
 def _series(row: Mapping[str, Any]) -> tuple[str, str]:
