@@ -99,6 +99,7 @@ class Trainings:
     context: TrialContext
     folder: Path
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    asked: dict[str, Point] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -111,6 +112,7 @@ class Trainings:
         return self.folder / "trainings.json"
 
     def __call__(self, point: Point, budget: float) -> Outcome:
+        self.asked[point.key] = point
         found = self.known.setdefault(point.key, {})
         if str(float(budget)) not in found:
             found[str(float(budget))] = self._carried_out(point, budget, found)
@@ -247,7 +249,8 @@ def main() -> None:
     bench = made(given)
     boxes = [ReferenceBox((0.0, 0.0), (worst, bench.dense["macs"])) for worst in (given.reference, *given.worst)]
     results: Results = {}
-    for name, (method, rungs) in plans(given.methods, given.rungs).items():
+    searches = plans(given.methods, given.rungs)
+    for name, (method, rungs) in searches.items():
         results[name] = {}
         for rng_seed in given.rng_seeds:
             begun = time.perf_counter()
@@ -257,7 +260,8 @@ def main() -> None:
                 given.out.write_text(json.dumps(results))
         for box in boxes:
             show(name, results, given, box)
-    for line in foretold(bench.train.known, given.full):
+    at = [budget for _, rungs in searches.values() for budget in Rungs(rungs, given.full).budgets]
+    for line in foretold(bench.train, at, given.full):
         print(line)
 
 
@@ -344,16 +348,18 @@ def reaching(run: Sequence[Result], aim: float, full: float, box: ReferenceBox) 
     return next((each for each in moments if worth(run, each, full, box) >= aim - 1e-12), math.inf)
 
 
-def foretold(known: Mapping[str, Mapping[str, Any]], full: float) -> Iterator[str]:
-    """How well the errors at smaller budgets order those at the full one, over all points that have both."""
-    at = [{float(budget): each["measurements"].get("error") for budget, each in one.items()} for one in known.values()]
-    for budget in sorted({budget for each in at for budget in each} - {full}):
-        pairs = [
-            (each[budget], each[full]) for each in at if each.get(budget) is not None and each.get(full) is not None
-        ]
-        if len(pairs) > 2:
-            found = spearmanr(*zip(*pairs, strict=True)).statistic
-            yield f"errors after {budget:g} epochs and {full:g}: rank correlation {found:.2f}, {len(pairs)} points"
+def foretold(train: Trainings, budgets: Iterable[float], full: float) -> Iterator[str]:
+    """How well the errors of fits, and those at rungs, order those at the full budget: points measured at all rungs."""
+    rungs = sorted({*budgets, full} - {0.0})
+    points = [point for key, point in train.asked.items() if {str(each) for each in rungs} <= train.known[key].keys()]
+    if len(points) < 3:
+        return
+    *below, last = [
+        [train(point, each).measurements.get("error", math.inf) for point in points] for each in (0, *rungs)
+    ]
+    for budget, errors in zip((0, *rungs), below, strict=False):
+        found = spearmanr(errors, last).statistic
+        yield f"errors after {budget:g} epochs and {full:g}: rank correlation {found:.2f}, {len(points)} points"
 
 
 if __name__ == "__main__":
