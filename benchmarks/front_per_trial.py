@@ -223,18 +223,22 @@ def main() -> None:
 
 
 def made(given: argparse.Namespace) -> Bench:
+    study = study_of(given.study, given.options, given.reference)
+    prepared = prepare(study)
+    return Bench(prepared, study, Evaluator(prepared, given.batches, given.memory))
+
+
+def study_of(path: Path, options: Mapping[str, Any], reference: float) -> Study:
     """The study with error and MACs for objectives, and no penalties."""
-    study = load_study(given.study)
+    study = load_study(path)
     changes: dict[str, Any] = {
         "objectives": (Objective("error"), Objective("macs")),
-        "reference": {"error": given.reference},
+        "reference": {"error": reference},
         "orthogonality": Strength(),
         "entropy": Strength(),
     }
-    task = study.task.model_copy(update={"options": {**study.task.options, **given.options}})
-    study = study.model_copy(update={"task": task, "search": study.search.model_copy(update=changes)})
-    prepared = prepare(study)
-    return Bench(prepared, study, Evaluator(prepared, given.batches, given.memory))
+    task = study.task.model_copy(update={"options": {**study.task.options, **options}})
+    return study.model_copy(update={"task": task, "search": study.search.model_copy(update=changes)})
 
 
 def show(name: str, by_count: Mapping[int, Sequence[float]]) -> None:
