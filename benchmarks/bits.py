@@ -34,7 +34,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from benchmarks.deep_compression import eight_bits, from_eight_bits, from_huffman_coded, huffman_coded, pruned, shared
-from benchmarks.lenets import NETWORKS, SELECTION, task_of
+from benchmarks.lenets import NETWORKS, SELECTION, digest, read, task_of
 from rank_search.artifacts import ArtifactStore
 from rank_search.coding import Grid, encode, from_safetensors, plans
 from rank_search.point import Choice, Point, State
@@ -50,6 +50,12 @@ QUALITIES: Final = (1.5, 2.0, 2.5, 3.0)
 VALUES: Final = 16
 
 Tables = Mapping[str, Mapping[str, Any]]
+
+TRAINING: Final[Tables] = {
+    "lenet-300-100": {"learning_rate": 1e-3},
+    "lenet-5": {"learning_rate": 3e-3, "entropy_start_bits": 2, "entropy_warmup": 0.05},
+}
+"""Of a study file, for each network: how ours are trained, but for the epochs."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +83,33 @@ ANCHORS: Final = ("dense", "8 bits + deflate", "Deep Compression")
 
 @dataclass(frozen=True)
 class Bench:
-    """A network with its data, and the folder where rows are kept."""
+    """A network with its data, told apart by a digest, and the folder where rows are kept."""
 
     network: str
     task: Supervised
+    data: str
     folder: Path
     given: argparse.Namespace
 
     @property
     def rows(self) -> list[dict[str, Any]]:
+        """Those of this data."""
+        return [row for row in self._kept() if row["settings"].get("data") == self.data]
+
+    def _kept(self) -> list[dict[str, Any]]:
         path = self.folder / "rows.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a row was made with, beside what its method and label say."""
-        return {"epochs": self.given.epochs, "dense epochs": self.given.dense_epochs, "tables": self.given.tables}
+        epochs = {"epochs": self.given.epochs, "dense epochs": self.given.dense_epochs}
+        return {"data": self.data, **epochs, "training": self.training, "tables": self.given.tables}
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The table of a study file, but for what a method says beside it."""
+        return {"epochs": self.given.epochs, **TRAINING[self.network], **self.given.tables.get("training", {})}
 
     def add(self, method: str, label: str, make: Callable[[], Mapping[str, Any]]) -> None:
         """A row, unless it is there."""
@@ -109,7 +126,7 @@ class Bench:
 
     def keep(self, data: bytes, state: Mapping[str, torch.Tensor], point: Point) -> dict[str, Any]:
         """What a row says about a network that was decoded."""
-        file = self.folder / f"{len(self.rows)}.safetensors"
+        file = self.folder / f"{len(self._kept())}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, file)
         error = measure(self.task, self.built(point, file), len(data))["error"]
         return {"bytes": len(data), "error": error, "file": file.name, "point": point.to_json()}
@@ -125,7 +142,7 @@ class Bench:
             "task": {"factory": IN_PYTHON},
             "layers": {"factorizations": ["svd", "tucker2"]},
             "search": {"objectives": ["error", "bits"], "seeds": {"allocations": 24}},
-            "training": {"epochs": self.given.epochs, "learning_rate": 1e-3},
+            "training": self.training,
         }
         names = [*defaults, *(name for name in tables if name not in defaults)]
         merged = {name: {**defaults.get(name, {}), **tables.get(name, {})} for name in names}
@@ -220,20 +237,26 @@ def report(bench: Bench, output: Path) -> None:
         network = bench.built(Point.from_json(row["point"]), bench.folder / row["file"])
         found.append({**row, **test_measurements(bench.task, network)})
     found.sort(key=lambda row: (_series(row), row["bytes"]))
-    chosen = [row["file"] for row in _chosen(rows)]
+    starred = [row["file"] for row in chosen(rows)]
     print("| method | setting | epochs | bytes | selection error | test error |\n| --- | --- | --- | --- | --- | --- |")
     for row in found:
-        star = " *" if row["file"] in chosen else ""
+        star = " *" if row["file"] in starred else ""
         numbers = f"{row['bytes']:,}{star} | {row['error']:.2%} | {row['test_error']:.2%}"
-        print(f"| {row['method']} | {row['label']} | {row['settings']['epochs']} | {numbers} |")
+        print(f"| {row['method']} | {row['label']}{_changes(row)} | {row['settings']['epochs']} | {numbers} |")
     output.write_text(json.dumps({"network": bench.network, "rows": found}, indent=1))
+
+
+def _changes(row: Mapping[str, Any]) -> str:
+    """The tables of a study file that changed it."""
+    tables = row["settings"]["tables"]
+    return f", {json.dumps(tables)}" if tables else ""
 
 
 def _series(row: Mapping[str, Any]) -> tuple[str, str]:
     return row["method"], json.dumps(row["settings"], sort_keys=True)
 
 
-def _chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def chosen(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Of each method and settings the smallest file as accurate as the dense network, as far as chance tells."""
     dense = {row["settings"]["dense epochs"]: row["error"] for row in rows if row["method"] == "dense"}
     smallest: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -270,7 +293,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     task = task_of(given.network, given.data, given.folder, given.dense_epochs, told_of_passes())
-    bench = Bench(given.network, task, given.folder / given.network, given)
+    data = digest(read(given.data)["train_labels"])
+    bench = Bench(given.network, task, data, given.folder / given.network, given)
     bench.folder.mkdir(parents=True, exist_ok=True)
     if given.report:
         report(bench, given.report)

@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("--longest-sweep", type=int, default=50)
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--reference", type=float, default=0.9)
-    parser.add_argument("--importances", type=int, default=0, help="costs at which they are learned, as in [priors]")
+    parser.add_argument("--importances", type=int, default=None, help="in place of the study's own")
     parser.add_argument("--memory", type=Path, default=Path("runs/evaluations.json"))
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
@@ -224,20 +224,25 @@ def main() -> None:
 
 
 def made(given: argparse.Namespace) -> Bench:
+    study = study_of(given.study, given.options, given.reference)
+    if given.importances is not None:
+        priors = study.priors.model_copy(update={"importances": given.importances})
+        study = study.model_copy(update={"priors": priors})
+    prepared = prepare(study)
+    return Bench(prepared, study, Evaluator(prepared, given.batches, given.memory))
+
+
+def study_of(path: Path, options: Mapping[str, Any], reference: float) -> Study:
     """The study with error and MACs for objectives, and no penalties."""
-    study = load_study(given.study)
+    study = load_study(path)
     changes: dict[str, Any] = {
         "objectives": (Objective("error"), Objective("macs")),
-        "reference": {"error": given.reference},
+        "reference": {"error": reference},
         "orthogonality": Strength(),
         "entropy": Strength(),
     }
-    task = study.task.model_copy(update={"options": {**study.task.options, **given.options}})
-    priors = study.priors.model_copy(update={"importances": given.importances})
-    search = study.search.model_copy(update=changes)
-    study = study.model_copy(update={"task": task, "priors": priors, "search": search})
-    prepared = prepare(study)
-    return Bench(prepared, study, Evaluator(prepared, given.batches, given.memory))
+    task = study.task.model_copy(update={"options": {**study.task.options, **options}})
+    return study.model_copy(update={"task": task, "search": study.search.model_copy(update=changes)})
 
 
 def show(name: str, by_count: Mapping[int, Sequence[float]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import math
 import struct
 from collections import OrderedDict
@@ -77,7 +78,7 @@ class Batches:
         self.began()
         order = torch.randperm(len(self.labels)) if self.shuffle else torch.arange(len(self.labels))
         for some in torch.split(order, self.size):
-            yield self.images[some], self.labels[some]
+            yield self.images[some].to(memory_format=torch.channels_last), self.labels[some]  # a third faster on a CPU
 
 
 def read(data: Path) -> dict[str, NDArray[np.uint8]]:
@@ -108,6 +109,11 @@ def _idx(folder: Path, split: str, kind: str) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=4 * (1 + dimensions)).reshape(shape)
 
 
+def digest(labels: NDArray[np.uint8]) -> str:
+    """Tells data sets apart, wherever their files are."""
+    return hashlib.sha256(labels.tobytes()).hexdigest()[:8]
+
+
 def task_of(
     name: str, data: Path, folder: Path, epochs: int = 8, began: Callable[[], None] = lambda: None
 ) -> Supervised:
@@ -128,7 +134,7 @@ def task_of(
         return ((images - mean) / deviation)[:, None], labels
 
     training = Batches(*some("train", slice(0, -SELECTION)), size=100, shuffle=True, began=began)
-    kept = folder / f"{name}, {epochs} epochs.safetensors"
+    kept = folder / f"{name}, {epochs} epochs of {digest(arrays['train_labels'])}.safetensors"
     torch.manual_seed(0)
     network = NETWORKS[name]()
     if not kept.exists():

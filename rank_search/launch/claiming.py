@@ -36,9 +36,18 @@ class Claims:
         self._next_look = 0.0
 
     def next(self) -> Claim | None:
-        """A trial of a driver that died, else one that goes on to a larger budget, else a new one; it is held now."""
-        claim = self._take_over() or self._promote() if self._is_short or self._has_rungs else None
-        claim = claim or (self._claim_next() if self._is_short else None)
+        """A trial of a driver that died, else one that goes on to a larger budget, else a new one; it is held now.
+
+        Where the first rung is before any training, seed points come before trials that go on: measuring them costs
+        little, and which of them deserve it most shows when all have been measured.
+        """
+        claim = self._take_over() if self._is_short or self._has_rungs else None
+        if claim is None and self._is_short and self._plan.rungs.budgets[0] == 0 and self._source.has_seeds:
+            claim = self._claim_next()
+        if claim is None and self._has_rungs:
+            claim = self._promote()
+        if claim is None and self._is_short:
+            claim = self._claim_next()
         if claim is not None:
             self.held[claim.number] = claim
         return claim

@@ -26,7 +26,7 @@ LARGE: Final = 0.1
 
 _KILOBYTE: Final = 8192.0
 _LEAST: Final = 1e-6  # of the most sensitive layer: what no output feels still has a step
-_FINER: Final = 2.0**-6  # of the slope, where a layer goes farther than predicted: three bits more for each weight
+_FINER: Final = 2.0**-6  # of the slope, at most, where a layer goes farther than predicted: three bits more a weight
 _SAVED: Final = 12.0  # bits of a weight, at most, that a coarse step saves beside a safe one
 _LEAST_CHANNEL: Final = 1e-4  # of the mean of its layer
 
@@ -171,22 +171,28 @@ class _Rounding:
         seen = moments(press.model, self.now, press.layers[name], press.feed, press.batches)
         if not seen.count:
             return None, "no finite calibration input comes to it"
-        before, doubt = {key: each.clone() for key, each in module.named_parameters()}, ""
-        for slope in (self.slope, self.slope * _FINER):
-            found = round_layer_in_place(module, seen, press.channels(name), slope)
-            surprise = self._surprise(found.predicted, module.get_parameter("weight").numel())
+        before, doubt, share = {key: each.clone() for key, each in module.named_parameters()}, "", 1.0
+        while True:
+            found = round_layer_in_place(module, seen, press.channels(name), share * self.slope)
+            surprise, moved = self._surprise(found.predicted, module.get_parameter("weight").numel())
             doubt = doubt or surprise
             if not surprise:
                 return found, doubt
             _restore(module, before)
-        return None, doubt
+            if share == _FINER:
+                return None, doubt
+            # the error is in proportion to the slope: what was seen of it says how much finer is fine enough
+            share = max(_FINER, found.predicted / moved) if share == 1.0 else _FINER
 
-    def _surprise(self, predicted: float, count: int) -> str:
-        """Whether the outputs are much farther away than predicted; if not, that is how far they are."""
-        error = self.press.closeness.error(self.now)
-        doubt = self.press.closeness.surprise(error, self.error, predicted, self.slope * _SAVED * count)
-        self.error = self.error if doubt else error
-        return doubt
+    def _surprise(self, predicted: float, count: int) -> tuple[str, float]:
+        """Whether the outputs are much farther away than predicted, and how far they moved.
+
+        If they are not, that is how far they are from now on.
+        """
+        error, before = self.press.closeness.error(self.now), self.error
+        doubt = self.press.closeness.surprise(error, before, predicted, self.slope * _SAVED * count)
+        self.error = before if doubt else error
+        return doubt, error - before
 
     def parameters(self) -> None:
         """All that is no weight or bias of a layer: together, or one by one where together they go too far."""
@@ -208,7 +214,7 @@ class _Rounding:
             felt = self.press.floor(self.press.felt.parameters[name])
             self.grids[name] = put(parameter, parameter, step_for(self.slope, felt))
             predicted += felt * float((parameter.double() - before[name].double()).square().sum())
-        doubt = self._surprise(predicted, sum(each.numel() for each in some.values()))
+        doubt, _ = self._surprise(predicted, sum(each.numel() for each in some.values()))
         if doubt:
             for name, parameter in some.items():
                 parameter.copy_(before[name])

@@ -25,14 +25,17 @@ class RungSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     first: float = Field(
-        gt=0, allow_inf_nan=False, description="Epochs up to the first rung; less than [training] epochs."
+        ge=0,
+        allow_inf_nan=False,
+        description="Epochs up to the first rung; less than [training] epochs. 0: trials are measured as they are "
+        "fitted, before any training, and those that go on are trained to the full budget.",
     )
     factor: float = Field(
         default=3.0,
         gt=1,
         allow_inf_nan=False,
         description="Each rung has this many times the epochs of the one before, up to [training] epochs; one in "
-        "this many of its trials goes on.",
+        "this many of its trials goes on. Before any training (first = 0) all on the front go on, too.",
     )
 
 
@@ -49,6 +52,8 @@ def require_rungs_fit(settings: RungSettings | None, full: float) -> None:
             f"[search.rungs] first = {settings.first:g} is not below the full budget, [training] epochs = {full:g}. "
             "Make it smaller, or leave [search.rungs] out."
         )
+    if settings.first == 0:
+        return
     count = 1 + math.ceil(math.log(full / settings.first) / math.log(settings.factor))
     if count > MOST_RUNGS:
         raise StudyFileError(
@@ -71,6 +76,9 @@ class Rungs:
     Of a rung with n trials, ⌊n / factor⌋ may go on in all, the first in that order that have not gone on yet. An ε-net
     takes the member that is farthest from those of its level that have gone on (see `farthest`). ASHA as published
     lets more than ⌊n / factor⌋ go on where trials that went on early fall behind later; here they are counted.
+
+    A rung before any training (first = 0) has cost no epochs. There every trial goes on that no other matches, however
+    many they are, and at least ⌊n / factor⌋ as above.
 
     Edge cases: a trial that failed or diverged at a rung counts there, as worst, and never goes on; so does one with a
     loss that is not finite, and one that is infeasible. A point that was refused before training is not to be noted:
@@ -122,9 +130,12 @@ class Rungs:
 
         Complexity: linear in the trials of a rung, and in the pairs of one that go on and one that stays in a front.
         """
-        for rung, budget in reversed(list(zip(self._rungs[:-1], self.budgets[1:], strict=True))):
+        for rung, own, budget in reversed(
+            list(zip(self._rungs[:-1], self.budgets[:-1], self.budgets[1:], strict=True))
+        ):
             gone = rung.gone | (rung.numbers & set(busy))
-            if len(gone) < math.floor(len(rung.numbers) / self._factor):
+            has_room = len(gone) < math.floor(len(rung.numbers) / self._factor)
+            if has_room or (own == 0 and not rung.unbeaten <= gone):
                 best = rung.best(gone)
                 if best is not None:
                     return best, budget
@@ -141,9 +152,11 @@ class Rungs:
 
 
 def _budgets_below(settings: RungSettings | None, full: float) -> list[float]:
+    if settings is None or settings.first == 0:
+        return [] if settings is None else [0.0]
     budgets = []
-    budget = settings.first if settings else math.inf
-    while settings and budget < full * (1 - _CLOSE):
+    budget = settings.first
+    while budget < full * (1 - _CLOSE):
         budgets.append(budget)
         budget *= settings.factor
     return budgets
@@ -167,11 +180,19 @@ class _Rung:
         self._numbers = np.empty(0, dtype=np.int64)  # one for each row of the table
         self._table: NDArray[np.float64] | None = None  # trials × objectives
         self._ranks = np.empty(0, dtype=np.intp)
+        self._unbeaten: dict[int, tuple[float, ...]] = {}
+        for number, losses in self._unranked.items():
+            self._challenge(number, losses)
 
     @property
     def numbers(self) -> Set[int]:
         """Of all trials measured here, the failed ones included."""
         return self._losses.keys()
+
+    @property
+    def unbeaten(self) -> Set[int]:
+        """Trials than which no other is as good everywhere; of equal ones the first."""
+        return self._unbeaten.keys()
 
     def note(self, number: int, losses: tuple[float, ...] | None) -> None:
         known = number in self._losses
@@ -182,6 +203,13 @@ class _Rung:
             self._forget_ranks()
         elif losses is not None:
             self._unranked[number] = losses
+            self._challenge(number, losses)
+
+    def _challenge(self, number: int, losses: tuple[float, ...]) -> None:
+        if any(_beats(each, (number, losses)) for each in self._unbeaten.items()):
+            return
+        stay = {each: its for each, its in self._unbeaten.items() if not _beats((number, losses), (each, its))}
+        self._unbeaten = {**stay, number: losses}
 
     def best(self, gone: Set[int]) -> int | None:
         """The first in the order of this rung that has not gone on; None if there are only failed ones."""
@@ -200,3 +228,9 @@ class _Rung:
             self._numbers = np.concatenate([self._numbers, list(self._unranked)])
             self._table = rows if self._table is None else np.concatenate([self._table, rows])
             self._ranks, self._unranked = ranks(self._table), {}
+
+
+def _beats(one: tuple[int, tuple[float, ...]], other: tuple[int, tuple[float, ...]]) -> bool:
+    """Whether a trial is as good as another everywhere; of equal ones the first is."""
+    is_as_good = all(a <= b for a, b in zip(one[1], other[1], strict=True))
+    return is_as_good and (one[1] != other[1] or one[0] < other[0])

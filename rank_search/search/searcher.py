@@ -18,6 +18,7 @@ from rank_search.search.settings import SearchSettings
 from rank_search.search.source import SearchTrial
 
 SAMPLER_ATTEMPTS: Final = 8
+_UNTOLD: Final = -1.0
 RANDOM_ATTEMPTS: Final = 200
 
 
@@ -65,6 +66,11 @@ class Searcher(ABC):
         self._keys: set[str] = set()
         self._open: dict[str, float] = {}  # keys of points that may yet be told, and the share of the budget told
 
+    @property
+    def has_seeds(self) -> bool:
+        """Whether there are seed points to be asked yet."""
+        return any(self._is_new(seed) for seed in self._seeds)
+
     def ask(self, number: int) -> SearchTrial | None:
         """A point that is not known yet; None when none was found.
 
@@ -77,7 +83,7 @@ class Searcher(ABC):
         trial = self._propose(number) if seed is None else self._place(number, seed.point, seed.label)
         if trial is not None:
             self._know(trial)
-            self._open[trial.point.key] = 0.0
+            self._open[trial.point.key] = _UNTOLD
         return trial
 
     def tell(self, trial: SearchTrial, outcome: Outcome, share: float = 1.0) -> None:
@@ -107,7 +113,7 @@ class Searcher(ABC):
                 continue
             self._know(trial)
             if trial.outcome is None:
-                self._open[trial.point.key] = 0.0
+                self._open[trial.point.key] = _UNTOLD
                 self._resume(trial)
             else:
                 self._learn(trial, trial.outcome, trial.share)
@@ -148,9 +154,12 @@ class Searcher(ABC):
     def _next_seed(self) -> Seed | None:
         while self._seeds:
             seed = self._seeds.pop(0)
-            if seed.label not in self._labels and seed.point.key not in self._keys:
+            if self._is_new(seed):
                 return seed
         return None
+
+    def _is_new(self, seed: Seed) -> bool:
+        return seed.label not in self._labels and seed.point.key not in self._keys
 
     def _know(self, trial: SearchTrial) -> None:
         self._keys.add(trial.point.key)

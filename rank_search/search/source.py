@@ -37,6 +37,11 @@ class SearchTrial:
 class Source(Protocol):
     """What a driver asks for points: a `Searcher`, or `FixedPoints`."""
 
+    @property
+    def has_seeds(self) -> bool:
+        """Whether there are seed points to be asked yet."""
+        ...
+
     def ask(self, number: int) -> SearchTrial | None:
         """A point that is not known yet, for the trial of that number; None when there is no further one."""
         ...
@@ -60,6 +65,10 @@ class FixedPoints:
     def __init__(self, trials: Sequence[SearchTrial]) -> None:
         self._trials = tuple(trials)
         self._known: set[str] = set()
+
+    @property
+    def has_seeds(self) -> bool:
+        return False
 
     def ask(self, number: int) -> SearchTrial | None:
         for given in self._trials:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -39,20 +39,21 @@ def round_latents(
     tensors, quantizer = latents(model), entropy.quantizer
     if kind == "nearest":
         return quantizer.round_(tensors)
+    batches = [*islice(checked_batches(task.training(), "training data"), _BATCHES)]
     if kind == "grid":
         rounded = partial(quantizer.round_, tensors)
-        return round_to_best_steps(task, model, rounded, untrained, _batches(task), entropy.weight)
+        return round_to_best_steps(task, model, rounded, untrained, batches, entropy.weight)
     grids = quantizer.grids()
     exact = quantizer.exact(tensors)
     nearest = {name: numbers.round() for name, numbers in exact.items()}
     _put(tensors, grids, nearest)
     with batch_statistics(model):
-        curvature = squared_gradients(task, model, grids)
-        best, least = nearest, _objective(task, model, entropy, nearest)
+        curvature = squared_gradients(task, model, grids, batches)
+        best, least = nearest, _objective(task, model, entropy, nearest, batches)
         for price in _PRICES:
             cheaper = cheaper_neighbours(exact, curvature, quantizer, price * entropy.weight)
             _put(tensors, grids, cheaper)
-            found = _objective(task, model, entropy, cheaper)
+            found = _objective(task, model, entropy, cheaper, batches)
             if found < least:
                 best, least = cheaper, found
     _put(tensors, grids, best)
@@ -77,34 +78,30 @@ def cheaper_neighbours(exact: Whole, curvature: Whole, quantizer: Quantizer, pri
     return chosen
 
 
-def squared_gradients(task: Task, model: nn.Module, grids: Mapping[str, Grid]) -> Whole:
-    """The mean square of the loss's gradient along each whole number, over some training batches: the diagonal of the
+def squared_gradients(task: Task, model: nn.Module, grids: Mapping[str, Grid], batches: Sequence[Batch]) -> Whole:
+    """The mean square of the loss's gradient along each whole number, over batches (at least one): the diagonal of the
     empirical Fisher information, up to the size of a batch.
     """
     tensors = latents(model)
     total = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in tensors.items()}
-    count = 0
-    for batch in _batches(task):
+    for batch in batches:
         with torch.enable_grad():
             wanted = [name for name, tensor in tensors.items() if tensor.requires_grad]
             loss = task_loss(task, model, batch)
             slopes = torch.autograd.grad(loss, [tensors[name] for name in wanted], allow_unused=True)
-        count += 1
         for name, slope in zip(wanted, slopes, strict=True):
             if slope is not None:
                 total[name] += grids[name].slopes(slope).square()
-    return {name: each / count for name, each in total.items()}
+    return {name: each / len(batches) for name, each in total.items()}
 
 
 @torch.no_grad()
-def _objective(task: Task, model: nn.Module, entropy: EntropyPenalty, numbers: Whole) -> float:
-    losses = [float(task_loss(task, model, batch)) for batch in _batches(task)]
+def _objective(
+    task: Task, model: nn.Module, entropy: EntropyPenalty, numbers: Whole, batches: Sequence[Batch]
+) -> float:
+    losses = [float(task_loss(task, model, batch)) for batch in batches]
     bits = sum(float(each.sum()) for each in entropy.quantizer.bits(numbers).values())
     return sum(losses) / len(losses) + entropy.weight * bits
-
-
-def _batches(task: Task) -> Iterator[Batch]:
-    return islice(checked_batches(task.training(), "training data"), _BATCHES)
 
 
 @torch.no_grad()

@@ -94,7 +94,7 @@ def run_trial(
         rng_seed: the trial is deterministic given this; the global generators (torch's, NumPy's, Python's) are left
             as they were.
         artifacts: where a complete trial leaves its `model` and its `coded` bytes, and one below the full budget
-            its `checkpoint` (none if there was nothing to train); None keeps nothing.
+            its `checkpoint` (none if nothing was trained); None keeps nothing.
         budget: epochs to train to, of those in `context.training`, whose schedule holds; None: all of them.
         checkpoint: of the same trial at a smaller budget, or on the way to this one, to go on from.
         keep: checkpoints on the way; None: there are none.
@@ -175,7 +175,7 @@ def _carry_out(
     if diverged := training.advance(epochs, None if keep is None else Keeping(keep, trial, epochs)):
         return diverged
     is_full = epochs == context.training.epochs
-    checkpoint = None if is_full else training.kept(**trial, epochs=epochs).to_bytes()
+    checkpoint = None if is_full or epochs == 0 else training.kept(**trial, epochs=epochs).to_bytes()
     untrained = None if _is_factorized(point) else _state(context.dense)
     grids = _finished(context, model, effort, training, untrained)
     found = settled(model, Settled(point, _state(model), grids), context.round_to)

@@ -19,10 +19,16 @@ ELSEWHERE = "another-machine:1"
 
 
 class Counting:
-    """A searcher whose points are numbers, as many as there are."""
+    """A searcher whose points are numbers, as many as there are, the first ones seed points."""
+
+    seeds = 0
 
     def __init__(self, points: int = 1000) -> None:
         self.points, self.known, self.withdrawn = points, dict[str, State | None](), 0
+
+    @property
+    def has_seeds(self) -> bool:
+        return len(self.known) < self.seeds
 
     def ask(self, number: int) -> SearchTrial | None:
         point = next((each for each in map(a_point, range(self.points)) if each.key not in self.known), None)

@@ -641,6 +641,37 @@ def test_the_best_of_a_rung_go_on_from_their_checkpoints(
     assert set(ArtifactStore(tmp_path / "artifacts").names()) == kept, "used checkpoints are gone, the others are there"
 
 
+def test_seed_points_are_measured_before_any_of_them_goes_on(
+    store: Store, long_study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
+    source, jobs = Counting(), list[tuple[int, float]]()
+    source.seeds = 5
+
+    def run(job: Job) -> Outcome:
+        jobs.append((job.number, job.budget))
+        return complete(error=1 / (1 + job.number), macs=10.0 + job.number)
+
+    rungs = Rungs(RungSettings(first=0, factor=3.0), 9.0)
+    made = drive(InProcess(run), source, target=7, rungs=rungs, study=long_study)
+    assert made.run() is True
+    assert jobs[:5] == [(number, 0) for number in range(5)]
+    assert sorted(jobs[5:10]) == [(number, 9) for number in range(5)]
+    assert jobs[10:] == [(5, 0), (5, 9), (6, 0), (6, 9)], "each is as good as none before"
+    assert {row.budget for row in store.front(long_study)} == {9}
+    assert all(list(row.earlier) == [0.0] for row in store.trials(long_study))
+
+
+def test_fewer_trials_than_seed_points_go_on_all_the_same(
+    store: Store, long_study: StudyRecord, drive: Callable[..., SearchDriver]
+) -> None:
+    source = Counting()
+    source.seeds = 5
+    rungs = Rungs(RungSettings(first=0), 9.0)
+    made = drive(InProcess(better_and_better), source, target=3, rungs=rungs, study=long_study)
+    assert made.run() is True
+    assert [row.budget for row in by_number(store, long_study)] == [0, 0, 9]
+
+
 def test_no_more_than_a_share_of_each_rung_goes_on(
     store: Store, long_study: StudyRecord, climb: Callable[..., tuple[SearchDriver, list[Job]]]
 ) -> None:

@@ -318,3 +318,31 @@ def test_sensitivity_keeps_what_a_forward_overwrites() -> None:
     found, expected = (sensitivity(Net(each).eval(), names, forward, [X]) for each in (overwritten, copied))
     assert not found.trouble
     assert all(torch.allclose(found.outputs[name], expected.outputs[name]) for name in names)
+
+
+class Averaged(nn.Module):
+    """A mean over positions, at which an error of the layer before it may be the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.head = nn.Linear(16, 64), nn.Linear(64, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.inner(x).mean(1).relu())  # type: ignore[no-any-return]
+
+
+def test_errors_that_add_up_are_rounded_as_much_finer_as_they_were_seen_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen equal positions: the error is sixteen times what independent ones would make it, and Δ² as much less."""
+    alike = torch.randn(512, 1, 16, generator=torch.Generator().manual_seed(3)).expand(-1, 16, -1)
+
+    def rounded() -> rs.PackedModel:
+        return rs.pack_model(Averaged().eval(), [alike], example=alike[:1], slope=0.05)
+
+    found = rounded()
+    monkeypatch.setattr(Closeness, "surprise", lambda *_: "")
+    blind = rounded()
+    assert found.safe.keys() == {"inner"}
+    assert not blind.safe
+    assert 10 < (blind.layers[0].step / found.layers[0].step) ** 2 < 20
+    assert found.error < blind.error / 5

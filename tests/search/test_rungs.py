@@ -99,6 +99,37 @@ def test_a_rung_lets_its_share_go_on_and_only_its_best(facts: list[Measured], fa
 
 
 @many
+@given(facts=st.lists(FACTS, min_size=5, max_size=60), factor=st.sampled_from([1.5, 3, 20]))
+def test_before_any_training_all_that_is_unbeaten_goes_on_and_at_least_a_share(
+    facts: list[Measured], factor: float
+) -> None:
+    rungs, losses = Rungs(RungSettings(first=0, factor=factor), 8), dict(enumerate(facts))
+    went: list[int] = []
+    for number, each in losses.items():
+        rungs.note(number, 0, each)
+        while found := rungs.promotable():
+            went.append(found[0])
+            rungs.note(found[0], 8, losses[found[0]])
+            seen = {other: its for other, its in losses.items() if other <= number and its is not None}
+            has_room = len(went) <= math.floor((number + 1) / factor)
+            assert has_room or not _is_matched(went[-1], seen)
+        known = {other: its for other, its in losses.items() if other <= number and its is not None}
+        assert {other for other in known if not _is_matched(other, known)} <= set(went)
+        assert len(went) >= min(len(known), math.floor((number + 1) / factor))
+    assert len(set(went)) == len(went)
+
+
+def _is_matched(number: int, known: dict[int, tuple[int, ...]]) -> bool:
+    """Whether another trial is as good everywhere; of equal ones the first is not."""
+    own = known[number]
+    return any(
+        all(a <= b for a, b in zip(its, own, strict=True)) and (its != own or other < number)
+        for other, its in known.items()
+        if other != number
+    )
+
+
+@many
 @given(facts=st.lists(FACTS, min_size=5, max_size=60), data=st.data())
 def test_promotions_do_not_depend_on_the_order_of_noting(facts: list[Measured], data: st.DataObject) -> None:
     """Nor does noting twice, nor what was asked in between."""
@@ -211,6 +242,7 @@ def test_a_result_noted_anew_takes_the_place_of_the_old_one() -> None:
         (4, 3, 5, (4, 5)),
         (0.1, 3, 0.3, (0.1, 0.3)),  # 0.1 × 3 is a little more than 0.3
         (0.7, 3, 6.3, (0.7, 2.1, 6.3)),
+        (0, 3, 9, (0, 9)),  # before any training, and after all of it
     ],
 )
 def test_budgets_of_rungs_grow_by_the_factor_up_to_the_full_one(
@@ -234,6 +266,7 @@ def test_a_budget_that_is_no_rung_is_refused() -> None:
         (9, 3, 9, r"\[search.rungs\] first = 9 is not below the full budget, \[training\] epochs = 9\."),
         (12, 3, 9, r"first = 12 is .* \[training\] epochs = 9\. Make it smaller"),
         (1, 3, 0, r"epochs = 0\."),
+        (0, 3, 0, r"first = 0 is not below the full budget, \[training\] epochs = 0\."),
         (1, 1.0001, 9, r"first = 1 and factor = 1.0001 make 21975 rungs up to .* epochs = 9; at most 20"),
     ],
 )
@@ -251,7 +284,7 @@ def test_rungs_that_do_not_fit_the_full_budget_are_refused(
     ("given", "complaint"),
     [
         ({}, "first\n  Field required"),
-        ({"first": 0}, "greater than 0"),
+        ({"first": -1}, "greater than or equal to 0"),
         ({"first": math.inf}, "finite number"),
         ({"first": 1, "factor": 1}, "greater than 1"),
         ({"first": 1, "factor": math.nan}, "greater than 1|finite number"),
@@ -274,7 +307,7 @@ def test_rungs_are_read_from_a_study_file(tmp_path: Path) -> None:
     file.write_text(begin + "[search.rungs]\nfirst = -1\nfactr = 2\n", encoding="utf-8")
     with pytest.raises(StudyFileError) as raised:
         load_study(file)
-    assert "search.rungs.first: input should be greater than 0; found -1" in str(raised.value)
+    assert "search.rungs.first: input should be greater than or equal to 0; found -1" in str(raised.value)
     assert "search.rungs.factr: there is no such key; did you mean 'factor'?" in str(raised.value)
 
 

@@ -33,7 +33,7 @@ def judge(made: Made, number: int, point: Point, budget: float) -> Outcome:
     if number % 7 == 6 and budget >= 1 + 2 * (number % 2):
         return Outcome(State.FAILED)
     measured = measure(costs, point).measurements
-    measured = {**measured, "error": measured["error"] + (number % 5) / budget}
+    measured = {**measured, "error": measured["error"] + (number % 5) / max(1, budget)}
     if budget < FULL:
         return Outcome(State.STOPPED, measured)
     broken = check(settings.constraints, measured, costs.dense)
@@ -113,6 +113,44 @@ def test_a_search_by_gaussian_processes_with_rungs_resumes_too(make: Make) -> No
     first = run(Drive(made, searcher(made)), 7)
     assert (first.history + run(first.killed_and_resumed(), 1).history) == straight.history
     assert straight.newest[len(straight.newest) - 1].label == "gp"
+
+
+def test_a_search_whose_first_rung_is_before_training_resumes_too(make: Make) -> None:
+    made = make(sampler="auto", seeds=LADDERS, **PENALTIES, rungs={"first": 0, "factor": 3})
+    straight = run(Drive(made, searcher(made)), 50)
+    first = run(Drive(made, searcher(made)), 23)
+    assert first.history + run(first.killed_and_resumed(), 27).history == straight.history
+    assert {budget for _, budget, _ in straight.history} == {0, FULL}
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_what_is_measured_before_any_training_is_told(make: Make, sampler: str) -> None:
+    made = make(sampler=sampler, seeds=FEW_SEEDS, rungs={"first": 0})
+    told, untold = searcher(made), searcher(made)
+    for number in range(12):
+        trials = [each.ask(number) for each in (told, untold)]
+        assert trials[0] is not None
+        told.tell(trials[0], replace(measure(made[1], trials[0].point), state=State.STOPPED), 0.0)
+        if trials[0] != trials[1]:
+            return
+    pytest.fail("the results made no difference")
+
+
+def test_a_searcher_has_seeds_until_each_has_been_asked(make: Make) -> None:
+    made = make(sampler="auto", seeds=FEW_SEEDS, **RUNGS)
+    asked, labels = searcher(made), []
+    while asked.has_seeds:
+        trial = asked.ask(len(labels))
+        assert trial is not None
+        labels.append(trial.label)
+    assert labels[0] == "dense"
+    assert len(labels) == len(set(labels)) == 4
+    after = asked.ask(len(labels))
+    assert after is not None
+    assert after.label == "auto"
+    again = searcher(made)
+    again.feed([trial])
+    assert again.has_seeds
 
 
 FINAL = [

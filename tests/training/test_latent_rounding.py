@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import pytest
@@ -21,7 +21,7 @@ from rank_search.quantization import (
     latents,
     reestimate_batchnorm,
 )
-from rank_search.quantization.settings import PriorKind, StepsKind
+from rank_search.quantization.settings import PriorKind, RoundingKind, StepsKind
 from rank_search.tasks import Supervised
 from rank_search.training import EntropyPenalty, round_latents
 from rank_search.training.latent_rounding import cheaper_neighbours, squared_gradients
@@ -76,12 +76,26 @@ def test_rounding_by_rate_without_a_price_is_to_the_nearest(task: Supervised) ->
     assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
 
 
+@pytest.mark.parametrize("kind", ["rate", "grid"])
+def test_roundings_are_compared_on_the_same_batches(task: Supervised, kind: RoundingKind) -> None:
+    passes = []
+
+    class Once(Supervised):
+        def training(self) -> Iterable[object]:
+            passes.append(None)
+            return super().training()
+
+    once = Once(task.network, task.training_batches, task.selection_batches)
+    round_latents(once, copy.deepcopy(task.network), penalty(task.network, 1e-5), kind)
+    assert len(passes) == 1, "what a shuffled pass gives is other batches each time"
+
+
 def test_squared_gradients_are_of_the_loss_along_the_whole_numbers() -> None:
     model = nn.Linear(3, 2)
     batch = (torch.randn(8, 3), torch.randint(2, (8,)))
     task = Supervised(model, [batch, batch], [batch], [batch])
     grids = penalty(model, 1.0).quantizer.grids()
-    found = squared_gradients(task, model, grids)
+    found = squared_gradients(task, model, grids, [batch, batch])
     slope = torch.autograd.grad(task.loss(model, batch), model.weight)[0]
     expected = (slope.double() * grids["weight"].steps()).square()
     assert torch.allclose(found["weight"], expected)

@@ -193,6 +193,16 @@ def test_rung_results_do_not_depend_on_how_it_was_reached(
     assert [[artifact.kind for artifact in outcome.artifacts] for outcome in climbed] == [["checkpoint"]] * 4
 
 
+def test_before_any_training_the_fit_is_measured_and_nothing_is_left_to_go_on_from(
+    bench: Callable[..., TrialContext], artifacts: ArtifactStore
+) -> None:
+    made = bench()
+    fitted = run_trial(made, Point(POINT), 3, artifacts, budget=0.0)
+    assert (fitted.state, fitted.artifacts) == (State.COMPLETE, ())
+    assert fitted.measurements == run_trial(bench(epochs=0.0), Point(POINT), 3).measurements
+    assert fitted.measurements != run_trial(made, Point(POINT), 3).measurements
+
+
 def test_a_rung_is_what_a_training_that_ends_there_would_give(
     bench: Callable[..., TrialContext], artifacts: ArtifactStore
 ) -> None:
