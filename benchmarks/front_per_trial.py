@@ -197,6 +197,7 @@ def main() -> None:
     parser.add_argument("--longest-sweep", type=int, default=50)
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--reference", type=float, default=0.9)
+    parser.add_argument("--importances", type=int, default=None, help="in place of the study's own")
     parser.add_argument("--memory", type=Path, default=Path("runs/evaluations.json"))
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
@@ -224,6 +225,9 @@ def main() -> None:
 
 def made(given: argparse.Namespace) -> Bench:
     study = study_of(given.study, given.options, given.reference)
+    if given.importances is not None:
+        priors = study.priors.model_copy(update={"importances": given.importances})
+        study = study.model_copy(update={"priors": priors})
     prepared = prepare(study)
     return Bench(prepared, study, Evaluator(prepared, given.batches, given.memory))
 

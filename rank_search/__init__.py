@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from rank_search.coding import decode
-    from rank_search.continuous import continuous_ranks, mixture_ranks
+    from rank_search.continuous import continuous_ranks, learn_importances, mixture_ranks
     from rank_search.errors import RankSearchError
     from rank_search.export import PackedModel, build_model, export_trial, load, pack_model, pack_trial, unpack_file
     from rank_search.layers import Axis, Bases, Factorization, Layer, ModelLayer, ModelLayers, layers
@@ -39,7 +39,7 @@ _PACKAGES: Final = ("layers", "options", "representations")
 
 _HOMES: Final = {
     "rank_search.coding": ("decode",),
-    "rank_search.continuous": ("continuous_ranks", "mixture_ranks"),
+    "rank_search.continuous": ("continuous_ranks", "learn_importances", "mixture_ranks"),
     "rank_search.run.compression": ("Compressed", "compress"),
     "rank_search.run.confirmation": ("Confirmation", "Confirmed", "confirm"),
     "rank_search.errors": ("RankSearchError",),
@@ -103,6 +103,7 @@ __all__ = [
     "export_trial",
     "factorize",
     "layers",
+    "learn_importances",
     "load",
     "load_study",
     "mixture_ranks",

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from rank_search.basics import lazy_door
 
 if TYPE_CHECKING:
-    from rank_search.continuous.masks import STEPS, RoundedRanks
+    from rank_search.continuous.importances import learn_importances, mean_importance, middle_costs, with_importances
+    from rank_search.continuous.masks import STEPS, MaskSearch, RoundedRanks
     from rank_search.continuous.mixtures import mixture_ranks
     from rank_search.continuous.ranks import LOOKED_AT, continuous_front, continuous_ranks, mask_search, spread_costs
     from rank_search.continuous.teacher import Distance, Teacher
@@ -16,26 +17,36 @@ _HOMES: Final = {
     "LOOKED_AT": "ranks",
     "STEPS": "masks",
     "Distance": "teacher",
+    "MaskSearch": "masks",
     "RoundedRanks": "masks",
     "Teacher": "teacher",
     "continuous_front": "ranks",
     "continuous_ranks": "ranks",
+    "learn_importances": "importances",
     "mask_search": "ranks",
+    "mean_importance": "importances",
+    "middle_costs": "importances",
     "mixture_ranks": "mixtures",
     "spread_costs": "ranks",
+    "with_importances": "importances",
 }
 
 __all__ = [
     "LOOKED_AT",
     "STEPS",
     "Distance",
+    "MaskSearch",
     "RoundedRanks",
     "Teacher",
     "continuous_front",
     "continuous_ranks",
+    "learn_importances",
     "mask_search",
+    "mean_importance",
+    "middle_costs",
     "mixture_ranks",
     "spread_costs",
+    "with_importances",
 ]
 
 __getattr__ = lazy_door(__name__, _HOMES)

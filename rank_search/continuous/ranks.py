@@ -174,11 +174,10 @@ def spread_costs(table: OptionTable, shares: CostShares, count: int, most: float
     >>> spread_costs(empty, {"params": 0.0, "macs": 1.0}, 2)
     [1.0, 1.0]
     """
-    fixed, worst = fixed_cost(table, shares), WORST_MEAN_ERROR * len(table.of)
-    worth = [each.cost + fixed for each in sweep(table, shares) if each.error <= worst]
-    even, first = min(count, POINTS), [math.log(most)] if most < max(worth) else []
-    high = min(math.log(max(worth)), math.log(most))
-    low, left = min(math.log(min(worth)), high), max(1, even - len(first))
+    high, low = cost_ends(table, shares, most)
+    dearest, _ = cost_ends(table, shares)
+    even, first = min(count, POINTS), [high] if high < dearest else []
+    left = max(1, even - len(first))
     found = [*first, *(high + (low - high) * step / left for step in range(1, even - len(first) + 1))]
     while len(found) < count:
         ends = sorted({high, *found}, reverse=True)
@@ -186,6 +185,14 @@ def spread_costs(table: OptionTable, shares: CostShares, count: int, most: float
         widest = max(range(len(gaps)), key=gaps.__getitem__)
         found.append((ends[widest] + ends[widest + 1]) / 2)
     return [math.exp(each) for each in found]
+
+
+def cost_ends(table: OptionTable, shares: CostShares, most: float = 1.0) -> tuple[float, float]:
+    """Logarithms of the highest cost of a front, at most `most`, and of the lowest: see `spread_costs`."""
+    fixed, worst = fixed_cost(table, shares), WORST_MEAN_ERROR * len(table.of)
+    worth = [each.cost + fixed for each in sweep(table, shares) if each.error <= worst]
+    high = min(math.log(max(worth)), math.log(most))
+    return high, min(math.log(min(worth)), high)
 
 
 def continuous_front(

@@ -24,6 +24,7 @@ from rank_search.point import Point
 from rank_search.priors import AxisPrior, CachedBases, KeptTensors, PriorSettings, SpectraCache, axis_priors
 from rank_search.quantization import latents
 from rank_search.run.continuous_points import continuous_points
+from rank_search.run.kept_importances import with_learned_importances
 from rank_search.run.kept_statistics import training_settings
 from rank_search.run.moment_passes import calibrated_layers, calibration_batches, moment_passes
 from rank_search.run.pretrain import with_pretrained_model
@@ -229,11 +230,11 @@ def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases, b
     fits = fits_of(layers, plugins, bases, study.folder)
     table = measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
     settings = study.priors
-    if not settings.cuts or not batches:
-        return table
-    _steps.info("Measuring %d cuts of each of %d layers or groups of layers", settings.cuts, len(table.of))
-    seed = study.study.seed
-    return calibrated(table, CutMeasure(problem.task, problem.model, bases, batches, seed), settings.cuts)
+    if settings.cuts and batches:
+        _steps.info("Measuring %d cuts of each of %d layers or groups of layers", settings.cuts, len(table.of))
+        measure = CutMeasure(problem.task, problem.model, bases, batches, study.study.seed)
+        table = calibrated(table, measure, settings.cuts)
+    return with_learned_importances(problem, table, settings.importances if batches else 0, cache_folder(study))
 
 
 def with_forms(prepared: Prepared, forms: Forms) -> Prepared:
