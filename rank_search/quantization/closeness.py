@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -58,13 +59,17 @@ class Closeness:
             distance.add(expected, outputs_of(now, self.feed, batch, rng_seed))
         return distance.relative
 
-    def surprise(self, error: float, before: float, predicted: float, worth: float) -> str:
+    def surprise(self, error: float, before: float, predicted: float, worth: float, alone: bool = False) -> str:
         """What to say of a step from one error to another that was predicted to be much smaller; empty if it was not.
 
         Args:
             worth: what the bits that it saves are worth: no step is a surprise that is worth its error.
+            alone: whether the least that the step may have added by itself is looked at, (√error − √before)² by the
+                triangle inequality, and not the whole difference: beside an error that is there already, the least
+                change of the outputs makes a large one.
         """
-        moved = error - before
+        roots = math.sqrt(error) - math.sqrt(before)
+        moved = roots * abs(roots) if alone else error - before
         if moved <= max(_NEAR, self.noise, _FAR * predicted, worth):
             return ""
         return f"rounding it moved the outputs by {moved:.2g} of their square, where its gradient says {predicted:.2g}"

@@ -174,7 +174,8 @@ class _Rounding:
         before, doubt, share = {key: each.clone() for key, each in module.named_parameters()}, "", 1.0
         while True:
             found = round_layer_in_place(module, seen, press.channels(name), share * self.slope)
-            surprise, moved = self._surprise(found.predicted, module.get_parameter("weight").numel())
+            count, is_finer = module.get_parameter("weight").numel(), share < 1.0
+            surprise, moved = self._surprise(found.predicted, count, alone=is_finer)
             doubt = doubt or surprise
             if not surprise:
                 return found, doubt
@@ -184,13 +185,13 @@ class _Rounding:
             # the error is in proportion to the slope: what was seen of it says how much finer is fine enough
             share = max(_FINER, found.predicted / moved) if share == 1.0 else _FINER
 
-    def _surprise(self, predicted: float, count: int) -> tuple[str, float]:
+    def _surprise(self, predicted: float, count: int, alone: bool = False) -> tuple[str, float]:
         """Whether the outputs are much farther away than predicted, and how far they moved.
 
-        If they are not, that is how far they are from now on.
+        If they are not, that is how far they are from now on. `alone`: see `Closeness.surprise`.
         """
         error, before = self.press.closeness.error(self.now), self.error
-        doubt = self.press.closeness.surprise(error, before, predicted, self.slope * _SAVED * count)
+        doubt = self.press.closeness.surprise(error, before, predicted, self.slope * _SAVED * count, alone)
         self.error = before if doubt else error
         return doubt, error - before
 
