@@ -83,7 +83,7 @@ def test_the_python_page_and_the_commands_that_choose(
     shutil.copytree(ROOT / "studies", tmp_path / "studies", ignore=shutil.ignore_patterns("*.npz"))
     monkeypatch.chdir(tmp_path)
     mine = a_network_and_its_data()
-    allocate, by_the_loss, without_labels, continuous, study, compress, pack = blocks("python", PYTHON)
+    allocate, by_the_loss, without_labels, continuous, learned, study, compress, pack = blocks("python", PYTHON)
     given = {**mine}
     exec(allocate, given)
     exec(by_the_loss, given)
@@ -93,6 +93,11 @@ def test_the_python_page_and_the_commands_that_choose(
     assert given["table"].fits.shares != with_labels
     exec(continuous, given)
     assert given["choice"].macs <= 0.5 * given["choice"].dense["macs"]
+    without = given["table"].fits.shares
+    exec(learned, given)
+    assert given["table"].fits.shares.keys() == without.keys()
+    assert given["table"].fits.shares != without
+    assert len(given["front"]) > 2
     names: dict[str, Any] = {}
     exec(study, names)
     assert names["result"].complete
