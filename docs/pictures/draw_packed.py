@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 STYLES: Final[Mapping[str, Mapping[str, Any]]] = {
     "NNCodec": {"color": "#d1495b", "marker": "v"},
@@ -34,7 +35,7 @@ def main(target: str, *networks: str) -> None:
     figure.savefig(target, metadata={"Date": None})
 
 
-def draw(axes: plt.Axes, network: str, rows: list[dict[str, Any]]) -> None:
+def draw(axes: Axes, network: str, rows: list[dict[str, Any]]) -> None:
     """Of each codec the rows on its front by selection errors: test errors chose nothing."""
     for codec, style in STYLES.items():
         front = [row for row in rows if row["codec"] == codec and on_front(row, rows)]
