@@ -200,7 +200,7 @@ def _trial(bench: Bench, workbench: TrialContext, point: Point) -> dict[str, Any
     if outcome.state is not State.COMPLETE:
         raise SystemExit(f"The trial of {point} came to {outcome.state}: {outcome.reason}")
     files = {artifact.kind: store.read(artifact) for artifact in outcome.artifacts}
-    row = bench.keep(files["coded"], from_safetensors(files["model"]), point)
+    row = bench.keep(files["coded"], from_safetensors(files["model"]), outcome.settled or point)
     assert row["error"] == outcome.measurements["error"]
     assert 8 * row["bytes"] == outcome.measurements["bits"]
     return {**row, **apart}

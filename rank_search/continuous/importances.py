@@ -74,7 +74,7 @@ def learn_importances(
 
 
 def middle_costs(table: OptionTable, shares: CostShares, count: int, most: float = 1.0) -> list[float]:
-    """The middles of so many equal parts of the front's costs, in their logarithms; from the highest cost on.
+    """The middles of so many equal parts of the front's costs, none above `most`, in their logarithms; highest first.
 
     >>> from rank_search.layers import Cost
     >>> from rank_search.options import CostModel
@@ -82,7 +82,9 @@ def middle_costs(table: OptionTable, shares: CostShares, count: int, most: float
     >>> middle_costs(empty, {"params": 0.0, "macs": 1.0}, 2)
     [1.0, 1.0]
     """
-    high, low = cost_ends(table, shares, most)
+    dearest, least = cost_ends(table, shares)
+    high = min(dearest, math.log(most))
+    low = min(least, high)
     return [math.exp(high + (low - high) * (part + 0.5) / count) for part in range(count)]
 
 

@@ -174,8 +174,9 @@ def spread_costs(table: OptionTable, shares: CostShares, count: int, most: float
     >>> spread_costs(empty, {"params": 0.0, "macs": 1.0}, 2)
     [1.0, 1.0]
     """
-    high, low = cost_ends(table, shares, most)
-    dearest, _ = cost_ends(table, shares)
+    dearest, least = cost_ends(table, shares)
+    high = min(dearest, math.log(most))
+    low = min(least, high)
     even, first = min(count, POINTS), [high] if high < dearest else []
     left = max(1, even - len(first))
     found = [*first, *(high + (low - high) * step / left for step in range(1, even - len(first) + 1))]
@@ -187,12 +188,11 @@ def spread_costs(table: OptionTable, shares: CostShares, count: int, most: float
     return [math.exp(each) for each in found]
 
 
-def cost_ends(table: OptionTable, shares: CostShares, most: float = 1.0) -> tuple[float, float]:
-    """Logarithms of the highest cost of a front, at most `most`, and of the lowest: see `spread_costs`."""
+def cost_ends(table: OptionTable, shares: CostShares) -> tuple[float, float]:
+    """Logarithms of the highest and of the lowest cost of a front, see `spread_costs`; one sweep of the table."""
     fixed, worst = fixed_cost(table, shares), WORST_MEAN_ERROR * len(table.of)
     worth = [each.cost + fixed for each in sweep(table, shares) if each.error <= worst]
-    high = min(math.log(max(worth)), math.log(most))
-    return high, min(math.log(min(worth)), high)
+    return math.log(max(worth)), math.log(min(worth))
 
 
 def continuous_front(
