@@ -346,3 +346,19 @@ def test_errors_that_add_up_are_rounded_as_much_finer_as_they_were_seen_to_be(mo
     assert not blind.safe
     assert 10 < (blind.layers[0].step / found.layers[0].step) ** 2 < 20
     assert found.error < blind.error / 5
+
+
+def test_only_finer_roundings_are_judged_by_what_they_add_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one also by what it costs beside the errors that are there already."""
+    alike = torch.randn(512, 1, 16, generator=torch.Generator().manual_seed(3)).expand(-1, 16, -1)
+    asked: list[bool] = []
+    surprise = Closeness.surprise
+
+    def listening(self: Closeness, *numbers: float) -> str:
+        *_, alone = numbers
+        asked.append(bool(alone))
+        return surprise(self, *numbers)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Closeness, "surprise", listening)
+    rs.pack_model(Averaged().eval(), [alike], example=alike[:1], slope=0.05)
+    assert asked == [False, True, False], "inner, inner finer, head"
