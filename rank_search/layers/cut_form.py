@@ -29,6 +29,7 @@ def cut_form(form: Factorization, kept: Kept, whole: Collection[tuple[str, int]]
     >>> from rank_search.layers.layer import Layer
     >>> from rank_search.layers.plugins import load_plugin
     >>> form = load_plugin("svd")(Layer("", "linear", (4, 6)), rank=3)
+    >>> left = torch.nn.init.normal_(form.left)
     >>> cut = cut_form(form, {"rank": torch.tensor([0, 2])})
     >>> dict(cut.form.values), torch.equal(cut.form.left, form.left[:, [0, 2]])
     ({'rank': 2}, True)
