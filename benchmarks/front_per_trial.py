@@ -45,7 +45,7 @@ from rank_search.search.settings import SeedSettings
 from rank_search.study import Study, load_study
 from rank_search.tasks import seeded
 
-COUNTS: Final = (10, 20, 25, 50, 100, 200, 400, 700, 1000)
+COUNTS: Final = (3, 5, 10, 20, 25, 50, 100, 200, 400, 700, 1000)
 NONE: Final = SeedSettings(dense=False, allocations=0, fractions=(), weakenings=())
 LADDER: Final = SeedSettings(allocations=0, weakenings=tuple(step / 9 for step in range(1, 10)))
 UNIFORM: Final = SeedSettings(allocations=0, fractions=tuple(step / 10 for step in range(9, 0, -1)))

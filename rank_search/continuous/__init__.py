@@ -7,13 +7,29 @@ from typing import TYPE_CHECKING, Final
 from rank_search.basics import lazy_door
 
 if TYPE_CHECKING:
-    from rank_search.continuous.importances import learn_importances, mean_importance, middle_costs, with_importances
+    from rank_search.continuous.importances import (
+        COSTS,
+        IMPORTANCE_STEPS,
+        learn_importances,
+        mean_importance,
+        middle_costs,
+        with_importances,
+    )
     from rank_search.continuous.masks import STEPS, MaskSearch, RoundedRanks
     from rank_search.continuous.mixtures import mixture_ranks
-    from rank_search.continuous.ranks import LOOKED_AT, continuous_front, continuous_ranks, mask_search, spread_costs
+    from rank_search.continuous.ranks import (
+        LOOKED_AT,
+        continuous_front,
+        continuous_ranks,
+        mask_search,
+        memory_of,
+        spread_costs,
+    )
     from rank_search.continuous.teacher import Distance, Teacher
 
 _HOMES: Final = {
+    "COSTS": "importances",
+    "IMPORTANCE_STEPS": "importances",
     "LOOKED_AT": "ranks",
     "STEPS": "masks",
     "Distance": "teacher",
@@ -25,6 +41,7 @@ _HOMES: Final = {
     "learn_importances": "importances",
     "mask_search": "ranks",
     "mean_importance": "importances",
+    "memory_of": "ranks",
     "middle_costs": "importances",
     "mixture_ranks": "mixtures",
     "spread_costs": "ranks",
@@ -32,6 +49,8 @@ _HOMES: Final = {
 }
 
 __all__ = [
+    "COSTS",
+    "IMPORTANCE_STEPS",
     "LOOKED_AT",
     "STEPS",
     "Distance",
@@ -43,6 +62,7 @@ __all__ = [
     "learn_importances",
     "mask_search",
     "mean_importance",
+    "memory_of",
     "middle_costs",
     "mixture_ranks",
     "spread_costs",

@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from rank_search.continuous.masks import STEPS, Importance, MaskSearch
+from rank_search.continuous.masks import Importance, MaskSearch
 from rank_search.continuous.ranks import LOOKED_AT, cost_ends, mask_search
 from rank_search.continuous.teacher import Distance, Teacher
 from rank_search.options import CostShares, OptionTable, mean_shares
@@ -19,6 +19,9 @@ from rank_search.tasks import inputs_in
 
 COSTS: Final = 3
 """At which importances are learned: those of one cost depend on it, and on the batches that were looked at."""
+
+IMPORTANCE_STEPS: Final = 20
+"""Of the optimizer, at each cost: as good as twice as many (docs/benchmarks/search.md)."""
 
 Progress = Callable[[int, int, float], None]
 """Told the number of costs that are done, how many there are, and the last one."""
@@ -33,7 +36,7 @@ def learn_importances(
     costs: int = COSTS,
     distance: Distance = "kl",
     norms: bool = True,
-    steps: int = STEPS,
+    steps: int = IMPORTANCE_STEPS,
 ) -> OptionTable:
     """The table with the errors of each group of layers times how much they count for the network's outputs.
 

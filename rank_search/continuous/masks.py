@@ -15,6 +15,7 @@ from rank_search.basics import Float
 from rank_search.continuous.layer_steps import CostOf, Steps, layer_paths
 from rank_search.continuous.relaxed import RelaxedLayer, relaxed_layer, relaxed_network, weights_between
 from rank_search.continuous.teacher import Teacher, on_batch_statistics
+from rank_search.errors import TaskError
 from rank_search.layers import factorize
 from rank_search.options import Option, OptionTable, pick
 from rank_search.point import Point
@@ -108,6 +109,9 @@ class MaskSearch:
         """The importances after some steps at a cost, from these on.
 
         A step whose gradient is not finite ends it.
+
+        Raises:
+            TaskError: the outputs have no gradient.
         """
         importance = start.clone().requires_grad_(True)
         optimizer = torch.optim.Adam([importance], lr=RATE)
@@ -116,6 +120,11 @@ class MaskSearch:
                 left = 1 - step / self._count
                 optimizer.param_groups[0]["lr"] = RATE * math.sqrt(left)
                 distance = self._distance(importance, cost, _temperature(1 - left), step)
+                if not distance.requires_grad:
+                    raise TaskError(
+                        "The network's outputs have no gradient in the weights of its layers. Ranks and importances "
+                        "are learned by it: take no_grad, detach() and rounding out of its forward, or do without."
+                    )
                 (gradient,) = torch.autograd.grad(distance, importance)
                 if not bool(gradient.isfinite().all()):
                     break

@@ -10,7 +10,7 @@ from typing import Any, Final, overload
 from torch import nn
 
 from rank_search.basics import Amount
-from rank_search.continuous.layer_steps import CostOf
+from rank_search.continuous.layer_steps import CostOf, layer_paths
 from rank_search.continuous.masks import STEPS, MaskSearch, RoundedRanks, blends
 from rank_search.continuous.teacher import Distance, Teacher
 from rank_search.errors import LayerError
@@ -159,6 +159,13 @@ def cost_of(table: OptionTable, shares: CostShares) -> CostOf:
 def fixed_cost(table: OptionTable, shares: CostShares) -> float:
     """The same of all that nothing is chosen for."""
     return sum(shares[name] * table.rest[name] / max(1, table.dense[name]) for name in ("params", "macs"))
+
+
+def memory_of(table: OptionTable, shares: CostShares) -> int:
+    """Bytes that the weights of all options which a `MaskSearch` lies between take, none of them being nested."""
+    weights = {name: math.prod(layer.shape) for name, layer in table.fits.layers.items()}
+    paths = layer_paths(table, cost_of(table, shares))
+    return 4 * sum(len(path.options) * weights[layer] for path in paths for layer in path.options[0].choices)
 
 
 def spread_costs(table: OptionTable, shares: CostShares, count: int, most: float = 1.0) -> list[float]:

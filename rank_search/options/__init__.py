@@ -10,6 +10,7 @@ from rank_search.basics import make_callable
 from rank_search.options.allocate import Allocation, allocate, allocation_of
 from rank_search.options.allocation import (
     HullPoint,
+    by_gain,
     cost_shares,
     lower_hull,
     mean_shares,
@@ -50,6 +51,7 @@ __all__ = [
     "allocate",
     "allocation_of",
     "build_groups",
+    "by_gain",
     "calibrated",
     "cost_shares",
     "error_between",

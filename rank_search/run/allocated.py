@@ -14,10 +14,11 @@ from rank_search.export import Deployable, measured, write_model
 from rank_search.layers import copied_to, count_params, mean_macs
 from rank_search.options import Allocation, OptionTable, allocate, build_groups, factorize, factorize_in_order
 from rank_search.quantization import reestimate_batchnorm
+from rank_search.run.kept_importances import with_learned_importances
 from rank_search.run.kept_statistics import check_data, training_settings
 from rank_search.run.moment_passes import calibration_batches
 from rank_search.run.preparation import begin, layer_bases, layer_moments, option_table, sequential_pass
-from rank_search.study import Problem, Study
+from rank_search.study import Problem, Study, cache_folder
 from rank_search.tasks import Seen, Task, seeded, task_errors
 
 Bounds = Mapping[str, float | int | str]
@@ -81,6 +82,8 @@ def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, me
     groups = build_groups(problem.inventory.layers, problem.plugins, problem.groups, problem.choices)
     batches = calibration_batches(problem)
     table = option_table(problem, groups, layer_bases(problem, layer_moments(problem, batches)), batches)
+    if batches and study.priors.importances != "auto":
+        table = with_learned_importances(problem, table, study.priors.importances, cache_folder(study))
     allocation = allocate(table, params=bounds.get("params"), macs=bounds.get("macs"), bits=bounds.get("bits"))
     model = _fitted(problem, allocation, table, batches)
     with seeded(study.study.seed), task_errors("training() or loss()"):

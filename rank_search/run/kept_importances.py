@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from rank_search.continuous import LOOKED_AT, STEPS, mean_importance, middle_costs, with_importances
+from rank_search.continuous import IMPORTANCE_STEPS, LOOKED_AT, mean_importance, middle_costs, with_importances
 from rank_search.options import OptionTable
 from rank_search.priors import TensorFiles
 from rank_search.run.seen_outputs import SeenOutputs
@@ -25,7 +25,7 @@ def with_learned_importances(problem: Problem, table: OptionTable, count: int, f
     """
     if not count:
         return table
-    seen = SeenOutputs.of(problem, table, LOOKED_AT, STEPS)
+    seen = SeenOutputs.of(problem, table, LOOKED_AT, IMPORTANCE_STEPS)
     costs, files = middle_costs(table, seen.shares, count, seen.most), TensorFiles(folder)
     name = f"importances-1-{seen.key(costs)}"
     stored = files.load(name)

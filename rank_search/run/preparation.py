@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from rank_search.errors import StudyFileError
+from rank_search.errors import RankSearchError, StudyFileError
 from rank_search.layers import Layer, plugin_errors, weight_of
 from rank_search.options import (
     CostModel,
@@ -28,6 +28,7 @@ from rank_search.run.kept_importances import with_learned_importances
 from rank_search.run.kept_statistics import training_settings
 from rank_search.run.moment_passes import calibrated_layers, calibration_batches, moment_passes
 from rank_search.run.pretrain import with_pretrained_model
+from rank_search.run.worthwhile import asked_importances
 from rank_search.search import CONTINUOUS, Seed, Space, build_space, require_possible, seed_points
 from rank_search.study import Problem, Study, cache_folder, read_problem
 from rank_search.tasks import (
@@ -42,6 +43,7 @@ from rank_search.tasks import (
 )
 
 _steps: Final = logging.getLogger("rank_search.steps")
+_log: Final = logging.getLogger(__name__)
 
 
 LayerBases = Mapping[str, CachedBases]
@@ -204,7 +206,7 @@ def prepare_subject(problem: Problem, reader: Reader = layer_priors) -> Prepared
     space = build_space(layers, plugins, priors, study.search, problem.groups, problem.choices)
     costs = CostModel(layers, plugins, problem.inventory.rest, asked=study.search.asked)
     measured = study.search.uses_options and space.groups
-    options = option_table(problem, space.groups, bases, batches) if measured else None
+    options = _searched_options(problem, space.groups, bases, batches) if measured else None
     continuous = _continuous(problem, space, options, batches)
     seeds = tuple(seed_points(space, costs, study.search, options, continuous))
     require_possible(study.search.constraints, space, costs, seeds)
@@ -222,6 +224,19 @@ def _continuous(problem: Problem, space: Space, options: OptionTable | None, bat
     return continuous_points(problem, options, count, batches, cache_folder(study))
 
 
+def _searched_options(problem: Problem, groups: Iterable[Group], bases: LayerBases, batches: int) -> OptionTable:
+    """The option table, with importances where they are asked for, or worthwhile."""
+    table = option_table(problem, groups, bases, batches)
+    try:
+        count = asked_importances(problem, table, batches)
+        return with_learned_importances(problem, table, count, cache_folder(problem.study))
+    except (RankSearchError, RuntimeError) as error:
+        if problem.study.priors.importances != "auto":
+            raise
+        _log.warning("Each layer's errors count as they are, since their importances cannot be learned: %s", error)
+        return table
+
+
 def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases, batches: int) -> OptionTable:
     """What each group of layers may become, every error measured; `batches` are those that cuts are measured on."""
     _steps.info("Fitting what each layer may become")
@@ -234,7 +249,7 @@ def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases, b
         _steps.info("Measuring %d cuts of each of %d layers or groups of layers", settings.cuts, len(table.of))
         measure = CutMeasure(problem.task, problem.model, bases, batches, study.study.seed)
         table = calibrated(table, measure, settings.cuts)
-    return with_learned_importances(problem, table, settings.importances if batches else 0, cache_folder(study))
+    return table
 
 
 def with_forms(prepared: Prepared, forms: Forms) -> Prepared:

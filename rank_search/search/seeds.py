@@ -16,6 +16,7 @@ from rank_search.options import (
     Option,
     OptionTable,
     allocate,
+    by_gain,
     mean_shares,
     minds_costs,
     normalized,
@@ -55,10 +56,11 @@ def seed_points(
 
     Dense comes first, without penalties (where these are searched), and once more with the entropy penalty alone where
     that is searched: quantization with full weights. Then allocations, if the options of the layers are known: points
-    of the exact front of Σ error against Σ cost (see `lagrangian_front`). Then continuous ranks, if there are any, in
-    the order given, as far as they keep the bounds on counted costs. Then the ladders, each with the first
-    factorization that applies to a group and with penalties at the geometric middle of their ranges; for every further
-    factorization one cut at the middle rung; then the study file's own points.
+    of the exact front of Σ error against Σ cost (see `lagrangian_front`), those first that add most to the hypervolume
+    of these two. Then continuous ranks, if there are any, in the order given, as far as they keep the bounds on counted
+    costs. Then the ladders, each with the first factorization that applies to a group and with penalties at the
+    geometric middle of their ranges; for every further factorization one cut at the middle rung; then the study file's
+    own points.
 
     Raises:
         StudyFileError: a point of the study file does not fit the space.
@@ -124,7 +126,8 @@ def _allocated(space: Space, options: OptionTable, settings: SearchSettings) -> 
         if each.error <= most
         and check_counted(settings.constraints, options.total(chosen(each)), options.dense) is None
     ]
-    for corner in spread(worth, settings.seeds.allocations - len(first), fixed):
+    chosen_few = spread(worth, settings.seeds.allocations - len(first), fixed)
+    for corner in by_gain(chosen_few, worth[0].cost if worth else 0.0, most):
         layers = {layer: choice for option in chosen(corner) for layer, choice in option.choices.items()}
         yield Seed(f"allocation {corner.cost + fixed:.2g}", Point(layers, _middle_penalties(space, layers)))
 

@@ -147,7 +147,8 @@ class SeedSettings(BaseModel):
         default=10,
         ge=0,
         description="How many points along the exact front of the layers' output errors against their counted costs, "
-        "all factorizations included: the cost is spread so that the sum of the relative errors is least.",
+        "all factorizations included: the cost is spread so that the sum of the relative errors is least. Those that "
+        "add most to the front come first.",
     )
     continuous: int = Field(
         default=0,

@@ -36,7 +36,7 @@ def _needs_inputs(where: str, priors: PriorSettings, training: TrainingSettings)
     asked = {
         "training.epochs": training.epochs > 0,
         "priors.cuts": priors.cuts > 0,
-        "priors.importances": priors.importances > 0,
+        "priors.importances": priors.importances not in ("auto", 0),
         "priors.sequential": priors.sequential,
         "priors.metric": priors.metric == "loss",
     }

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rank_search.options import Option, allocation, cost_shares, mean_shares, spread
+from rank_search.options import Option, allocation, by_gain, cost_shares, mean_shares, spread
 from rank_search.options.allocation import lagrangian_front, price_of
+from rank_search.pareto import ReferenceBox
 
 # Small whole numbers, as floats: sums are exact, and ties are frequent.
 NUMBERS = st.integers(0, 6).map(float)
@@ -136,3 +137,22 @@ def test_price_of_an_option_is_a_share_of_the_dense_model() -> None:
     dense = {"params": 100, "macs": 60}
     assert price_of(option, {"params": 0.5, "macs": 0.5}, dense) == pytest.approx(0.3)
     assert price_of(option, {"params": 1.0, "macs": 0.0}, {"params": 100, "macs": 0}) == pytest.approx(0.1)
+
+
+@given(MENUS, st.integers(1, 3), st.integers(1, 3))
+def test_by_gain_adds_the_most_hypervolume_first(menus: Menus, dearer: int, worse: int) -> None:
+    front = front_of(menus)
+    cost, error = front[0].cost + dearer, front[-1].error + worse
+    box = ReferenceBox((0.0, 0.0), (cost, error))
+    ordered = by_gain(front, cost, error)
+    assert sorted(ordered, key=front.index) == front
+    for place in range(len(ordered)):
+        before = [(each.cost, each.error) for each in ordered[:place]]
+        worth = [box.hypervolume([*before, (each.cost, each.error)]) for each in ordered[place:]]
+        assert worth[0] == pytest.approx(max(worth))
+
+
+def test_by_gain_takes_the_dearer_of_equal_gains() -> None:
+    front = [allocation.HullPoint((), 0.0, 2.0, 1.0), allocation.HullPoint((), 0.0, 1.0, 2.0)]
+    assert by_gain(front, 3.0, 3.0) == front
+    assert by_gain([], 3.0, 3.0) == []

@@ -166,6 +166,14 @@ def test_allocations_come_after_dense_and_lie_on_the_front(make: Make) -> None:
             assert seed.point.penalties["entropy"] == 0.01
 
 
+def test_the_first_allocations_are_spread_over_all_of_them(make: Make) -> None:
+    """A search that is looked at early has been to the middle of the front."""
+    made = make(seeds={"allocations": 6})
+    costs = [made[1].cost(seed.point)["macs"] for seed in allocated(made).values()][1:]
+    assert sorted(costs) != costs != sorted(costs, reverse=True)
+    assert min(costs) < costs[0] < max(costs)
+
+
 @pytest.mark.parametrize("bound", ["macs <= 0.5 * dense", "params <= 0.6 * dense", "macs >= 0.4 * dense"])
 def test_allocations_keep_bounds_on_counted_costs(make: Make, bound: str) -> None:
     made = make(constraints=[bound])

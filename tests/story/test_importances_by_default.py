@@ -1,0 +1,100 @@
+"""Where importances are learned without being asked for, and where not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rank_search.errors import TaskError
+from rank_search.run import prepare
+from rank_search.study import Study
+from rank_search.tasks import Supervised
+
+
+class Deep(nn.Module):
+    """So many layers; without gradients, if asked for."""
+
+    def __init__(self, layers: int, has_gradients: bool = True) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.layers = nn.ModuleList(nn.Linear(12, 12) for _ in range(layers))
+        self.has_gradients = has_gradients
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.has_gradients):
+            for layer in self.layers:
+                x = torch.relu(layer(x)) + x
+            return x
+
+
+def task(layers: int = 12, selection: int = 100, training: int = 1, has_gradients: bool = True) -> Supervised:
+    """With batches of four inputs: learning looks at 3·3·20 of them."""
+    drawn = torch.Generator().manual_seed(1)
+
+    def batches(count: int) -> list[Any]:
+        return [(torch.randn(4, 12, generator=drawn), torch.arange(4)) for _ in range(count)]
+
+    return Supervised(Deep(layers, has_gradients), batches(training), batches(selection))
+
+
+def learned(
+    folder: Path, made: Supervised, caplog: pytest.LogCaptureFixture, epochs: float = 0, **tables: dict[str, Any]
+) -> bool:
+    caplog.clear()
+    caplog.set_level("INFO", "rank_search")
+    layers = {"factorizations": ["svd"]}
+    about = {
+        "study": {"name": "deep", "cache": str(folder)},
+        "task": {"factory": "here.py:task"},
+        "layers": layers,
+        "training": {"epochs": epochs},
+    }
+    prepared = prepare(Study.model_validate({"search": {"objectives": ["error", "macs"]}, **about, **tables}), made)
+    assert prepared.options is None or len(prepared.options.of) == len(made.network.layers)  # type: ignore[arg-type]
+    return any(each.getMessage().startswith("Importances, 3 of 3") for each in caplog.records)
+
+
+def test_they_are_learned_where_there_are_many_layers_and_inputs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert learned(tmp_path, task(), caplog)
+
+
+@pytest.mark.parametrize(
+    ("made", "tables"),
+    [
+        (task(layers=11), {}),
+        (task(selection=17), {}),
+        (task(), {"priors": {"importances": 0}}),
+        (task(), {"priors": {"cuts": 1}}),
+        (task(), {"priors": {"metric": "loss"}}),
+        (task(), {"priors": {"calibration": 0}}),
+        (task(), {"search": {"objectives": ["error", "macs"], "sampler": "continuous"}}),
+    ],
+)
+def test_elsewhere_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, made: Supervised, tables: dict[str, Any]
+) -> None:
+    assert not learned(tmp_path, made, caplog, **tables)
+
+
+def test_trainings_of_trials_count_as_three_times_their_inputs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A tenth of 180 batches is 18: 3 of the selection, and 5 that are trained on."""
+    assert learned(tmp_path, task(selection=3, training=5), caplog, epochs=1)
+    assert not learned(tmp_path, task(selection=3, training=4), caplog, epochs=1)
+
+
+def test_a_network_without_gradients_keeps_its_errors_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not learned(tmp_path, task(has_gradients=False), caplog)
+    assert "Each layer's errors count as they are, since their importances cannot be learned" in caplog.text
+    with pytest.raises(TaskError, match="outputs have no gradient"):
+        learned(tmp_path, task(has_gradients=False), caplog, priors={"importances": 3})
