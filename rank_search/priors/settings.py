@@ -82,7 +82,8 @@ class PriorSettings(BaseModel):
         "on the first 8 batches of the training data. Allocations are then better, and so are those that `auto` makes. "
         "3 are enough; each takes as long as 20 training steps of the dense model, once. Default: 3 where there are 12 "
         "groups of layers at least, errors are of the `outputs` without `cuts`, learning looks at no more inputs than "
-        "10 trials, and the weights of all forms of all layers take no more than 4 GB; elsewhere 0.",
+        "10 trials and takes no more than 10¹³ MACs, and the weights of all forms of all layers no more than 4 GB; "
+        "elsewhere 0.",
     )
 
     sequential: bool = Field(

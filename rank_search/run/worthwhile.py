@@ -18,6 +18,9 @@ FEWEST: Final = 12
 TRIALS: Final = 10
 """That may take no less time than learning: those of the seed points."""
 
+MACS: Final = 1e13
+"""Some minutes of a core."""
+
 MEMORY: Final = 4e9
 """In bytes, for the weights of all forms that layers may become."""
 
@@ -34,7 +37,7 @@ def asked_importances(problem: Problem, table: OptionTable, batches: int) -> int
     asked = problem.study.priors.importances
     if asked != "auto":
         return asked if batches else 0
-    return COSTS if batches and _may_help(problem, table) and _is_quick(problem) else 0
+    return COSTS if batches and _may_help(problem, table) and _is_quick(problem, table) else 0
 
 
 def _may_help(problem: Problem, table: OptionTable) -> bool:
@@ -46,12 +49,15 @@ def _may_help(problem: Problem, table: OptionTable) -> bool:
     return memory_of(table, mean_shares([each.name for each in study.search.objectives])) <= MEMORY
 
 
-def _is_quick(problem: Problem) -> bool:
-    """Whether learning looks at no more inputs than `TRIALS` trials; a backward counts as two forwards."""
+def _is_quick(problem: Problem, table: OptionTable) -> bool:
+    """Whether learning takes no more than `MACS`, and than `TRIALS` trials; a backward counts as two forwards."""
     study, task = problem.study, problem.task
     with seeded(study.study.seed), task_errors("training() or selection()"):
         first = next(checked_batches(task.training(), "training data"))
-        left = FORWARDS * COSTS * IMPORTANCE_STEPS * _size(problem, first) / TRIALS
+        inputs = FORWARDS * COSTS * IMPORTANCE_STEPS * _size(problem, first)
+        if inputs * table.dense["macs"] > MACS:
+            return False
+        left = inputs / TRIALS
         left -= _seen(problem, task.selection(), left)
         epochs = FORWARDS * study.training.epochs
         return left <= 0 or (epochs > 0 and epochs * _seen(problem, task.training(), left / epochs) >= left)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
-from rank_search.run import prepare
+from rank_search.run import prepare, worthwhile
 from rank_search.study import Study
 from rank_search.tasks import Supervised
 
@@ -89,6 +89,17 @@ def test_trainings_of_trials_count_as_three_times_their_inputs(
     """A tenth of 180 batches is 18: 3 of the selection, and 5 that are trained on."""
     assert learned(tmp_path, task(selection=3, training=5), caplog, epochs=1)
     assert not learned(tmp_path, task(selection=3, training=4), caplog, epochs=1)
+
+
+@pytest.mark.parametrize(("name", "most"), [("MACS", 180 * 4 * 12 * 144), ("MEMORY", 4 * 12 * 144 * 2)])
+def test_time_and_memory_have_an_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str, most: int
+) -> None:
+    """Twelve layers of 144 weights, each of two forms at least."""
+    monkeypatch.setattr(worthwhile, name, most - 1)
+    assert not learned(tmp_path, task(), caplog)
+    monkeypatch.setattr(worthwhile, name, 100 * most)
+    assert learned(tmp_path, task(), caplog)
 
 
 def test_a_network_without_gradients_keeps_its_errors_and_says_so(
