@@ -73,7 +73,7 @@ def test_killed_again_and_again_it_finds_the_same(
 
 def test_workers_and_drivers_are_killed(forks: Forks, tmp_path: Path) -> None:
     """A worker, then its driver while another one is at work: the other takes the trials over where they were."""
-    long = {"study": {"trials": 4}, "training": {"epochs": 100}}  # seed points: no sampler depends on who was first
+    long = {"study": {"trials": 4}, "training": {"epochs": 200}}  # seed points: no sampler depends on who was first
     small, log = study(tmp_path / "study", **long), tmp_path / "log.jsonl"
     calm = study(tmp_path / "calm", **long, launch={"checkpoint_every": 0})
     first = forks.start("run", small.file, "--workers", 2, "--log", log)
@@ -96,7 +96,7 @@ def test_workers_and_drivers_are_killed(forks: Forks, tmp_path: Path) -> None:
 
 def in_the_middle(small: Small) -> int:
     """How many points have left a checkpoint in the first half of their training."""
-    return len({name.partition("-")[0] for name, epochs in left(small).items() if epochs < 50})
+    return len({name.partition("-")[0] for name, epochs in left(small).items() if epochs < 100})
 
 
 def interrupted(forks: Forks, folder: Path) -> Small:
