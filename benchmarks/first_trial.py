@@ -19,10 +19,25 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 AIM_SECONDS, AIM_RATIO = 5.0, 1.2
+
+WATCHED: Final = (
+    ("preparation", "begin", "task and layers"),
+    ("local", "begin", "task and layers"),
+    ("preparation", "layer_moments", "moments of the inputs"),
+    ("preparation", "axis_priors", "rank priors"),
+    ("preparation", "option_table", "options and their errors"),
+    ("preparation", "with_learned_importances", "importances"),
+    ("preparation", "seed_points", "seed points"),
+    ("join", "dense_measurements", "dense model on selection data"),
+    ("front_on_test", "_dense_on_test", "of which the dense model"),
+    ("open_study", "measure_on_test", "dense model and front on test data"),
+)
+"""Stages of a search: the room's module that calls a function, its name there, and what is printed."""
 
 
 def main() -> None:
@@ -60,7 +75,7 @@ def measured(chosen: argparse.Namespace, folder: Path, way: str) -> list[list[An
 
 def search(study: str, store: str, start: float, trials: int, workers: int) -> None:
     """Run the search, and print its stages as one line of JSON."""
-    from rank_search.run import front_on_test, join, local, open_study, preparation, run_study
+    from rank_search.run import run_study
     from rank_search.store import Store
     from rank_search.study import load_study
 
@@ -82,15 +97,8 @@ def search(study: str, store: str, start: float, trials: int, workers: int) -> N
 
         setattr(module, name, watched)
 
-    watch(preparation, "begin", "task and layers")
-    watch(local, "begin", "task and layers")
-    watch(preparation, "layer_moments", "moments of the inputs")
-    watch(preparation, "axis_priors", "rank priors")
-    watch(preparation, "_options", "options and their errors")
-    watch(preparation, "seed_points", "seed points")
-    watch(join, "dense_measurements", "dense model on selection data")
-    watch(front_on_test, "_dense_on_test", "of which the dense model")
-    watch(open_study, "measure_on_test", "dense model and front on test data")
+    for module, name, label in WATCHED:
+        watch(import_module(f"rank_search.run.{module}"), name, label)
     study_file = load_study(Path(study)).launched({"workers": workers})
     result = run_study(study_file, store=store, trials=trials)
     with Store.open(store) as opened:
