@@ -84,7 +84,7 @@ def priors(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> N
 
 
 def space(study: StudyArgument, format: FormatOption = OutputFormat.TABLE) -> None:
-    """Show what a run would search, without training: coordinates, seed points with their costs, constraints.
+    """Show what a run would search, without a trial: coordinates, seed points with their costs, constraints.
 
     Example: rank-search space studies/digits.toml
     """

@@ -108,11 +108,13 @@ class MaskSearch:
     def moved(self, cost: float, start: Importance) -> Importance:
         """The importances after some steps at a cost, from these on.
 
-        A step whose gradient is not finite ends it.
+        A step whose gradient is not finite ends it; where no group has a choice, nothing moves.
 
         Raises:
             TaskError: the outputs have no gradient.
         """
+        if not sum(self.steps.counts):
+            return start
         importance = start.clone().requires_grad_(True)
         optimizer = torch.optim.Adam([importance], lr=RATE)
         with on_batch_statistics(self._network, self._norms):
@@ -120,12 +122,7 @@ class MaskSearch:
                 left = 1 - step / self._count
                 optimizer.param_groups[0]["lr"] = RATE * math.sqrt(left)
                 distance = self._distance(importance, cost, _temperature(1 - left), step)
-                if not distance.requires_grad:
-                    raise TaskError(
-                        "The network's outputs have no gradient in the weights of its layers. Ranks and importances "
-                        "are learned by it: take no_grad, detach() and rounding out of its forward, or do without."
-                    )
-                (gradient,) = torch.autograd.grad(distance, importance)
+                gradient = _gradient(distance, importance)
                 if not bool(gradient.isfinite().all()):
                     break
                 importance.grad = gradient
@@ -172,6 +169,16 @@ class MaskSearch:
                 found = self._teacher.mean(made)
             self._known[point.key] = found if math.isfinite(found) else math.inf
         return self._known[point.key]
+
+
+def _gradient(distance: Tensor, importance: Importance) -> Tensor:
+    found = torch.autograd.grad(distance, importance, allow_unused=True)[0] if distance.requires_grad else None
+    if found is None:
+        raise TaskError(
+            "The network's outputs have no gradient in the weights of its layers. Ranks and importances are learned by "
+            "it: take no_grad, detach() and rounding out of its forward, or do without."
+        )
+    return found
 
 
 def _temperature(share: float) -> float:

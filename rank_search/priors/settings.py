@@ -80,10 +80,11 @@ class PriorSettings(BaseModel):
         description="Costs at which, before the first trial, it is learned how much the errors of each layer count for "
         "the network's outputs: the ranks of all layers are relaxed and moved together by gradients, without labels, "
         "on the first 8 batches of the training data. Allocations are then better, and so are those that `auto` makes. "
-        "3 are enough; each takes as long as 20 training steps of the dense model, once. Default: 3 where there are 12 "
-        "groups of layers at least, errors are of the `outputs` without `cuts`, learning looks at no more inputs than "
-        "10 trials and takes no more than 10¹³ MACs, and the weights of all forms of all layers no more than 4 GB; "
-        "elsewhere 0.",
+        "3 are enough; each takes as long as 20 training steps of the dense model, once. Default: 3 for a task "
+        "that is `Supervised` or a `LanguageModel`, with its own data and labels, where there are 12 groups of layers "
+        "at least, errors are of the `outputs`, with `calibration` and without `cuts`, the sampler is another than "
+        "`continuous`, learning looks at no more inputs than 10 trials and takes no more than 10¹³ MACs, and outputs and "
+        "the weights of all forms of all layers no more than 4 GB; elsewhere, and for `rank-search allocate`, 0.",
     )
 
     sequential: bool = Field(

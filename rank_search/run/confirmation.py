@@ -149,9 +149,11 @@ def _epochs(record: StudyRecord, wanted: float | None) -> float:
 
 def _longer(original: Study, record: StudyRecord, epochs: float, launch: LaunchSettings) -> Study:
     named = {"name": f"{record.name}@{epochs:g}", "artifacts": record.artifacts.rpartition("/")[0]}
+    learned = 0 if original.priors.importances == "auto" else original.priors.importances  # its points are known
     return original.model_copy(
         update={
             "study": original.study.model_copy(update=named),
+            "priors": original.priors.model_copy(update={"importances": learned}),
             "search": original.search.model_copy(update={"rungs": None, "row": 0}),
             "training": original.training.model_copy(update={"epochs": epochs}),
             "launch": launch,

@@ -51,6 +51,7 @@ from rank_search.training import check_test
 from rank_search.trials import TrialContext, dense_measurements, form_ratio
 
 _FORMS: Final = "forms"
+_BEFORE: Final = {"priors.importances": "0"}  # what a study did before there was the key, where the default is another
 _LONGEST_NAME: Final = 60  # of a folder, whose name may be quoted and holds 255 bytes
 
 _steps: Final = logging.getLogger("rank_search.steps")
@@ -279,12 +280,14 @@ def fingerprint(problem: Problem) -> dict[str, str]:
 
 
 def _since(older: Mapping[str, str], parts: dict[str, str], study: Study) -> dict[str, str]:
-    """The parts without keys that are at their defaults and that the older record lacks: it was written before there
-    were such keys. Keys within the entries of lists are not told apart.
+    """The parts without keys that the older record lacks, and that are at their defaults or say what was done before
+    there were such keys. Keys within the entries of lists are not told apart.
     """
     needed = {"study": {"name": study.name}, "task": {"factory": study.task.factory}}
     defaults = _parts(Study.model_validate(needed))
-    return {key: value for key, value in parts.items() if key in older or value != defaults.get(key)}
+    return {
+        key: value for key, value in parts.items() if key in older or value not in (defaults.get(key), _BEFORE.get(key))
+    }
 
 
 def _parts(study: Study) -> dict[str, str]:

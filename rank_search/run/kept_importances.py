@@ -11,6 +11,7 @@ from rank_search.options import OptionTable
 from rank_search.priors import TensorFiles
 from rank_search.run.seen_outputs import SeenOutputs
 from rank_search.study import Problem
+from rank_search.tasks import task_errors
 
 _steps: Final = logging.getLogger("rank_search.steps")
 
@@ -21,10 +22,15 @@ def with_learned_importances(problem: Problem, table: OptionTable, count: int, f
     What was learned before for the same weights, options and batches is taken from the folder.
 
     Raises:
-        TaskError: the task has no training data, or the model does not run on it.
+        TaskError: the task has no training data, or the model does not run on it, or has no gradients.
     """
     if not count:
         return table
+    with task_errors("inputs() or model"):
+        return _learned(problem, table, count, folder)
+
+
+def _learned(problem: Problem, table: OptionTable, count: int, folder: Path) -> OptionTable:
     seen = SeenOutputs.of(problem, table, LOOKED_AT, IMPORTANCE_STEPS)
     costs, files = middle_costs(table, seen.shares, count, seen.most), TensorFiles(folder)
     name = f"importances-1-{seen.key(costs)}"

@@ -230,7 +230,7 @@ def _searched_options(problem: Problem, groups: Iterable[Group], bases: LayerBas
     try:
         count = asked_importances(problem, table, batches)
         return with_learned_importances(problem, table, count, cache_folder(problem.study))
-    except (RankSearchError, RuntimeError) as error:
+    except RankSearchError as error:
         if problem.study.priors.importances != "auto":
             raise
         _log.warning("Each layer's errors count as they are, since their importances cannot be learned: %s", error)

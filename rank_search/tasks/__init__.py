@@ -16,7 +16,7 @@ from rank_search.tasks.layer_error import LAYER_ERROR, WORST_LAYER_ERROR, LayerE
 from rank_search.tasks.logits import logits_of, token_logits
 from rank_search.tasks.mean_loss import mean_loss
 from rank_search.tasks.modes import as_for_loss, is_lone
-from rank_search.tasks.on_device import on_device, to_device
+from rank_search.tasks.on_device import on_device, to_device, without_device
 from rank_search.tasks.randomness import generators, seeded, set_generators
 from rank_search.tasks.supervised import Supervised, error_rate, teacher_distance
 from rank_search.tasks.task import (
@@ -96,4 +96,5 @@ __all__ = [
     "token_logits",
     "watched",
     "wide",
+    "without_device",
 ]

@@ -91,7 +91,8 @@ class Task(ABC):
     def inputs(self, batch: Batch) -> Example:
         """What the model is called with on a batch, without targets; default: what it begins with, as the example is.
 
-        May be written, for batches of another form: without labels (`[data]`) nothing but the inputs is looked at.
+        May be written, for batches of another form: without labels (`[data]`), for continuous ranks and for importances
+        nothing but the inputs is looked at.
 
         Raises:
             TaskError: a batch does not begin with inputs.

@@ -9,27 +9,29 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import rank_search as rs
 from rank_search.errors import TaskError
-from rank_search.run import prepare, worthwhile
+from rank_search.run import prepare, run_study, worthwhile
 from rank_search.study import Study
-from rank_search.tasks import Supervised
+from rank_search.tasks import Supervised, Task
 
 
 class Deep(nn.Module):
-    """So many layers; without gradients, if asked for."""
+    """So many layers, without gradients if asked for, and a head."""
 
     def __init__(self, layers: int, has_gradients: bool = True) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.layers = nn.ModuleList(nn.Linear(12, 12) for _ in range(layers))
+            self.head = nn.Linear(12, 12)
         self.has_gradients = has_gradients
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.has_gradients):
             for layer in self.layers:
                 x = torch.relu(layer(x)) + x
-            return x
+        return self.head(x)  # type: ignore[no-any-return]
 
 
 def task(layers: int = 12, selection: int = 100, training: int = 1, has_gradients: bool = True) -> Supervised:
@@ -42,12 +44,44 @@ def task(layers: int = 12, selection: int = 100, training: int = 1, has_gradient
     return Supervised(Deep(layers, has_gradients), batches(training), batches(selection))
 
 
+class Strangers(Task):
+    """The same, written by somebody else: it is not known what the outputs are."""
+
+    def __init__(self, inner: Supervised) -> None:
+        self.network, self.inner = inner.network, inner
+
+    def model(self) -> nn.Module:
+        return self.network
+
+    def example(self) -> Any:
+        return self.inner.example()
+
+    def training(self) -> Any:
+        return self.inner.training()
+
+    def selection(self) -> Any:
+        return self.inner.selection()
+
+    def test(self) -> None:
+        return None
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        return self.inner.loss(model, batch)
+
+    def evaluate(self, model: nn.Module, batches: Any) -> Any:
+        return self.inner.evaluate(model, batches)
+
+
 def learned(
-    folder: Path, made: Supervised, caplog: pytest.LogCaptureFixture, epochs: float = 0, **tables: dict[str, Any]
+    folder: Path,
+    made: Supervised | Strangers,
+    caplog: pytest.LogCaptureFixture,
+    epochs: float = 0,
+    **tables: dict[str, Any],
 ) -> bool:
     caplog.clear()
     caplog.set_level("INFO", "rank_search")
-    layers = {"factorizations": ["svd"]}
+    layers = {"factorizations": ["svd"], "exclude": ["head"]}
     about = {
         "study": {"name": "deep", "cache": str(folder)},
         "task": {"factory": "here.py:task"},
@@ -75,10 +109,12 @@ def test_they_are_learned_where_there_are_many_layers_and_inputs(
         (task(), {"priors": {"metric": "loss"}}),
         (task(), {"priors": {"calibration": 0}}),
         (task(), {"search": {"objectives": ["error", "macs"], "sampler": "continuous"}}),
+        (task(), {"data": {"labels": False}, "search": {"objectives": ["disagreement", "macs"]}}),
+        (Strangers(task()), {}),
     ],
 )
 def test_elsewhere_not(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, made: Supervised, tables: dict[str, Any]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, made: Supervised | Strangers, tables: dict[str, Any]
 ) -> None:
     assert not learned(tmp_path, made, caplog, **tables)
 
@@ -91,7 +127,7 @@ def test_trainings_of_trials_count_as_three_times_their_inputs(
     assert not learned(tmp_path, task(selection=3, training=4), caplog, epochs=1)
 
 
-@pytest.mark.parametrize(("name", "most"), [("MACS", 180 * 4 * 12 * 144), ("MEMORY", 4 * 12 * 144 * 2)])
+@pytest.mark.parametrize(("name", "most"), [("MACS", 180 * 4 * 13 * 144), ("MEMORY", 4 * 12 * 144 * 2)])
 def test_time_and_memory_have_an_end(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, name: str, most: int
 ) -> None:
@@ -109,3 +145,15 @@ def test_a_network_without_gradients_keeps_its_errors_and_says_so(
     assert "Each layer's errors count as they are, since their importances cannot be learned" in caplog.text
     with pytest.raises(TaskError, match="outputs have no gradient"):
         learned(tmp_path, task(has_gradients=False), caplog, priors={"importances": 3})
+
+
+def test_a_confirmation_learns_none_since_its_points_are_known(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, made = f"sqlite:///{tmp_path / 'deep.sqlite'}", task(selection=3, training=5)
+    tables = {"task": {"factory": "here.py:task"}, "study": {"name": "deep", "cache": str(tmp_path), "trials": 1}}
+    given = Study.model_validate({**tables, "search": {"objectives": ["error", "macs"]}, "training": {"epochs": 0}})
+    run_study(given, task=made, store=store)
+    caplog.set_level("INFO", "rank_search")
+    assert rs.confirm(store, "deep", epochs=1, task=made).added == 1
+    assert "Importances" not in caplog.text

@@ -65,3 +65,16 @@ def test_an_earlier_key_is_still_compared(copied: Small, command: Command) -> No
     make_older(copied)
     write_study(copied.folder, training={"momentum": 0.8})
     assert "training.momentum is 0.9 in the store, 0.8 now" in command.refused("run", copied.file, "--trials", 10)
+
+
+def test_importances_may_be_left_out_where_there_was_no_such_key(copied: Small, command: Command) -> None:
+    make_older(copied)
+    with closing(sqlite3.connect(copied.store)) as connection, connection:
+        kept, space = map(json.loads, connection.execute("SELECT fingerprint, space FROM rs_study").fetchone())
+        del kept["priors.importances"], space["study"]["priors"]["importances"]
+        connection.execute("UPDATE rs_study SET fingerprint = ?, space = ?", [json.dumps(kept), json.dumps(space)])
+    write_study(copied.folder, priors={"importances": 0})
+    command.fine("run", copied.file, "--trials", 10)
+    write_study(copied.folder, priors={"importances": 2})
+    complaint = command.refused("run", copied.file, "--trials", 11)
+    assert "priors.importances is nothing in the store, 2 now" in complaint
