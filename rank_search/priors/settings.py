@@ -83,8 +83,8 @@ class PriorSettings(BaseModel):
         "3 are enough; each takes as long as 20 training steps of the dense model, once. Default: 3 for a task "
         "that is `Supervised` or a `LanguageModel`, with its own data and labels, where there are 12 groups of layers "
         "at least, errors are of the `outputs`, with `calibration` and without `cuts`, the sampler is another than "
-        "`continuous`, learning looks at no more inputs than 10 trials and takes no more than 10¹³ MACs, and outputs and "
-        "the weights of all forms of all layers no more than 4 GB; elsewhere, and for `rank-search allocate`, 0.",
+        "`continuous`, learning looks at no more inputs than 10 trials and takes no more than 10¹³ MACs, and outputs "
+        "and the weights of all forms of all layers no more than 4 GB; elsewhere, and for `rank-search allocate`, 0.",
     )
 
     sequential: bool = Field(
