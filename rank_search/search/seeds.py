@@ -126,8 +126,10 @@ def _allocated(space: Space, options: OptionTable, settings: SearchSettings) -> 
         if each.error <= most
         and check_counted(settings.constraints, options.total(chosen(each)), options.dense) is None
     ]
-    chosen_few = spread(worth, settings.seeds.allocations - len(first), fixed)
-    for corner in by_gain(chosen_few, worth[0].cost if worth else 0.0, most):
+    if not worth:
+        return
+    some = spread(worth, settings.seeds.allocations - len(first), fixed)
+    for corner in by_gain(some, worth[0].cost, most):
         layers = {layer: choice for option in chosen(corner) for layer, choice in option.choices.items()}
         yield Seed(f"allocation {corner.cost + fixed:.2g}", Point(layers, _middle_penalties(space, layers)))
 

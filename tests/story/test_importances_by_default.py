@@ -13,7 +13,7 @@ import rank_search as rs
 from rank_search.errors import TaskError
 from rank_search.run import prepare, run_study, worthwhile
 from rank_search.study import Study
-from rank_search.tasks import Supervised, Task
+from rank_search.tasks import LanguageModel, Supervised, Task
 
 
 class Deep(nn.Module):
@@ -97,6 +97,30 @@ def test_they_are_learned_where_there_are_many_layers_and_inputs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert learned(tmp_path, task(), caplog)
+
+
+class Reader(nn.Module):
+    """The same layers between tokens and their logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.tokens, self.inner = nn.Embedding(12, 12), Deep(12)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.inner(self.tokens(ids))  # type: ignore[no-any-return]
+
+
+def test_they_are_learned_of_a_language_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tokens = torch.randint(12, (40 * 8,), generator=torch.Generator().manual_seed(2))
+    made = LanguageModel(Reader(), tokens, tokens, length=8, windows=2)
+    caplog.set_level("INFO", "rank_search")
+    about = {"study": {"name": "deep", "cache": str(tmp_path)}, "task": {"factory": "here.py:task"}}
+    about |= {"layers": {"factorizations": ["svd"], "include": ["inner.layers.*"]}, "training": {"epochs": 0}}
+    prepared = prepare(Study.model_validate({**about, "search": {"objectives": ["nats", "macs"]}}), made)
+    assert prepared.options is not None
+    assert any(each.getMessage().startswith("Importances, 3 of 3") for each in caplog.records)
 
 
 @pytest.mark.parametrize(
