@@ -24,6 +24,7 @@ import pytest
 import rank_search as rs
 from rank_search.store import Store
 from rank_search.study import store_of
+from tests.story.forks import wait_for
 from tests.story.small import Command, Small, write_study
 
 PROGRAM = str(Path(sys.executable).with_name("rank-search"))
@@ -337,6 +338,21 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C at a question, once the command waits for its answer.
+
+        Between the words of the question and the wait, Python keeps an interrupt until the next key.
+        """
+        wait_for(self._sleeps)
+        self.type("\x03")
+
+    def _sleeps(self) -> bool:
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        if stat.exists():
+            return stat.read_text().rpartition(")")[2].split()[0] == "S"
+        words = ("ps", "-o", "stat=", "-p", str(self.process.pid))
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.startswith("S")
+
     def end(self) -> int:
         for _ in self.lines():
             pass
@@ -381,7 +397,7 @@ def test_deleting_asks_once(copied: Small, command: Command) -> None:
     assert len(numbers(command, "trials", copied.store)) == 9
     with closing(Terminal("delete", copied.store, "stripes")) as terminal:
         terminal.until("y/N")
-        terminal.type("\x03")
+        terminal.interrupt()
         assert terminal.end() == 130
         assert "Traceback" not in terminal.said
     assert len(numbers(command, "trials", copied.store)) == 9
