@@ -42,8 +42,9 @@ def pack_trial(
 ) -> Packed:
     """Write a trial's model into one file, and return its parts.
 
-    The rebuilt model must give the recorded selection measurements exactly. The file is read again before it gets its
-    name: what it decodes to must give them exactly, too, and the module that `load` makes of it the same outputs.
+    The rebuilt model must give the recorded selection measurements, but for the rounding of another processor. The file
+    is read again before it gets its name: what it decodes to must measure exactly what the model does, and the module
+    that `load` makes of it must give the same outputs.
 
     Args:
         dynamic: dimensions that are to take several sizes, as in `export_trial`.
@@ -61,17 +62,17 @@ def pack_trial(
     model = rebuilt(problem, row, source)
     coded = source.read(artifact_of(row, "coded"))
     check_coded(model, coded)
-    seen = check_measurements(problem, model, row)
-    made = Deployable(model, problem.task, seen, about_trial(record, row))
+    checked = check_measurements(problem, model, row)
+    made = Deployable(model, problem.task, checked.seen, about_trial(record, row))
     example = made.example
-    packed, sizes = _packed(model, example, coded, places_asked(dynamic, model, example, seen))
+    packed, sizes = _packed(model, example, coded, places_asked(dynamic, model, example, checked.seen))
     manifest = manifest_of(made, "rsz", sizes)
     with made_whole(path) as temporary:
         write_packed(Packed({**manifest, **packed.manifest}, packed.payload, packed.constants), temporary / path.name)
         written = read_packed(temporary / path.name)
         state = decode(written.payload, sys.maxsize)
         decoded = build(problem.model, row.model_point, problem.inventory.layers, problem.plugins, state)
-        check_measurements(problem, decoded, row)
+        checked.check(problem, decoded)
         Beside.of(model, written.model(sys.maxsize), sizes).check(example, problem.task)
         publish(temporary / path.name, path)
     return replace(written, manifest={**manifest, **packed.manifest})

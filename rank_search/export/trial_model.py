@@ -43,9 +43,10 @@ def export_trial(
 ) -> dict[str, Any]:
     """Write a trial's model into a new folder, and return its manifest.
 
-    The rebuilt model must give the recorded selection measurements exactly, the coded bytes must decode to the
-    same weights, and what was written is read back and must give the same outputs. Only then does the folder
-    get its name. If forward draws random numbers, measurements are not compared, and outputs with the same draws.
+    The rebuilt model must give the recorded selection measurements, but for the rounding of another processor, the
+    coded bytes must decode to the same weights, and what was written is read back and must give the same outputs.
+    Only then does the folder get its name. If forward draws random numbers, measurements are not compared, and
+    outputs with the same draws.
 
     Args:
         fuse: write the model with its batch norms folded into the layers before them, as its latency was measured.
@@ -64,7 +65,7 @@ def export_trial(
     problem = problem_of(record, task)
     model, coded = rebuilt(problem, row, source), source.read(artifact_of(row, "coded"))
     check_coded(model, coded)
-    seen = check_measurements(problem, model, row)
+    seen = check_measurements(problem, model, row).seen
     made = Deployable(model, problem.task, seen, about_trial(record, row), coded)
     return write_model(made, folder, format, fused=fuse, dynamic=dynamic)
 
