@@ -97,6 +97,10 @@ class ArtifactError(RankSearchError, RuntimeError):
     """A trial's file cannot be written, cannot be read, or is not what was written."""
 
 
+class PlaceError(ArtifactError):
+    """A place for files that waiting makes no better: its package is not installed, or nobody knows its protocol."""
+
+
 class CheckpointError(ArtifactError):
     """A checkpoint that a trial cannot go on from: of another one, of another version, or of other data."""
 

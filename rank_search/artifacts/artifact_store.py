@@ -70,6 +70,14 @@ class ArtifactStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.location!r})"
 
+    def check(self) -> None:
+        """Look whether the place could be used, without a connection.
+
+        Raises:
+            PlaceError: its package is not installed, or nobody knows its protocol.
+        """
+        self._place.check()
+
     def write(self, kind: str, stem: str, suffix: str, data: bytes) -> Artifact:
         """Keep the data under a unique name, and return only when it is there to stay.
 

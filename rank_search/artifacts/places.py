@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
 from rank_search.basics import masked, replace_whole, split_credentials, sync
-from rank_search.errors import ArtifactError, to_install
+from rank_search.errors import PlaceError, to_install
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -44,6 +44,14 @@ class Place(ABC):
     @abstractmethod
     def identity(self) -> str:
         """What no copy of the place has in common with it."""
+
+    def check(self) -> None:
+        """Look whether the place could be used, as far as this machine alone can tell.
+
+        Raises:
+            PlaceError: it could not.
+        """
+        return
 
     def leave(self) -> None:
         """Remove the place itself, if it is a folder and empty."""
@@ -112,6 +120,14 @@ class _Server(Place):
         shown, self._secrets = split_credentials(url)
         self._url = shown.rstrip("/")
 
+    def check(self) -> None:
+        try:
+            self._opened()
+        except PlaceError:
+            raise
+        except self.failures:  # such as wrong options: told with the first file
+            return
+
     def put(self, name: str, data: bytes) -> None:
         files, path = self._opened()
         files.pipe_file(f"{path}/{name}", data)
@@ -155,7 +171,11 @@ class _Server(Place):
                 if self._url.startswith("s3")
                 else "Install it."
             )
-            raise ArtifactError(
+            raise PlaceError(
                 f"The package that artifacts at {self._url} need is not installed: {error}. {advice}"
+            ) from None
+        except ValueError as error:
+            raise PlaceError(
+                f"In {self._url}, no file can be kept: {self.said(error)}. Give a folder, or a URL that fsspec knows."
             ) from None
         return files, str(path).rstrip("/")

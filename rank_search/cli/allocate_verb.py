@@ -41,8 +41,8 @@ def allocate(
     """Write the model of least error within bounds on its cost: fitted to the trained weights, in seconds, no search.
 
     Each layer becomes what leaves the least error of the layers' outputs in all; nothing is trained. Of a study file,
-    [task], [layers] and, of [priors], calibration and importances count. The folder is what export writes, without
-    coded bytes.
+    [search] counts by round_to alone, [training] by batchnorm_batches, and importances are learned if [priors] gives a
+    number of them. The folder is what export writes, without coded bytes.
 
     Example: rank-search allocate studies/digits.toml --macs 0.5 -o small
     """

@@ -18,6 +18,7 @@ from rank_search.cli.parameters import (
     NameArgument,
     StoreArgument,
     WorkersOption,
+    check_address,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def confirm(
 
     file = None if study is None else load_study(study)
     launch = _changed(file.launch if file else LaunchSettings(), workers=workers, on=on and on.value, address=address)
+    check_address(address, launch.on)
     folder = file.folder if file else None
     with searching(name, log) as display:
         found = confirm_trials(store, name, trials or (), epochs=epochs, launch=launch, folder=folder, report=display)

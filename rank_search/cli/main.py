@@ -108,6 +108,14 @@ def _main() -> None:
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         _print_no_more()
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "ray":
+            raise
+        _complain(
+            "Ray is not installed, and --on ray, submit and [launch] tensorboard need it. Run, in the folder of "
+            "rank-search: pip install ."
+        )
+        sys.exit(2)
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -10,6 +11,7 @@ import typer
 
 from rank_search.cli.output import OutputFormat, Row, print_rows
 from rank_search.cli.parameters import DynamicOption
+from rank_search.errors import QueryError
 
 if TYPE_CHECKING:
     from rank_search.export import PackedModel
@@ -53,12 +55,20 @@ def pack_model(
     study = study_of_reference(task, "pack-model")
     with with_threads(threads or study.launch.torch_threads):
         found = load_task(study)
-        packed = _pack(found, calibration, slope, None if size is None else int(size * 1024))
+        packed = _pack(found, calibration, slope, _bytes(size))
         packed.write(output, dynamic)
         print_rows(_rows(packed), format, f"layers of {output}", empty="no layers")
         for name, reason in packed.safe.items():
             typer.echo(f"{name} is kept at a safe step: {reason}.", err=True)
         typer.echo(f"{output}: {_in_words(packed, found)}", err=format is not OutputFormat.TABLE)
+
+
+def _bytes(kilobytes: float | None) -> int | None:
+    if kilobytes is None:
+        return None
+    if not 0 < kilobytes < math.inf:
+        raise QueryError(f"The size is {kilobytes:g} KB; it is a positive number.")
+    return int(kilobytes * 1024)
 
 
 def _pack(task: Task, calibration: int, slope: float | None, size: int | None) -> PackedModel:

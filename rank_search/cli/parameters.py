@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from rank_search.cli.output import OutputFormat
+from rank_search.errors import QueryError
 
 
 class Launcher(StrEnum):
@@ -62,11 +63,28 @@ DynamicOption = Annotated[
         metavar="[INPUT:]DIM",
     ),
 ]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Trials at a time; default: the study file's.")]
-LauncherOption = Annotated[Launcher | None, typer.Option(help="Where trials run; default: the study file's.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Trials at a time; default: the study file's (of confirm: that of --study).")
+]
+LauncherOption = Annotated[
+    Launcher | None, typer.Option(help="Where trials run; default: the study file's (of confirm: that of --study).")
+]
 AddressOption = Annotated[
     str | None, typer.Option(help="Ray cluster to use: auto, HOST:PORT or ray://HOST:10001.", metavar="ADDRESS")
 ]
 LogOption = Annotated[
     Path | None, typer.Option(help="Append events to this file, one JSON object a line.", metavar="FILE")
 ]
+
+
+def check_address(given: str | None, on: str) -> None:
+    """The address of a cluster is for trials that run on one.
+
+    Raises:
+        QueryError: they do not.
+    """
+    if given is not None and on != Launcher.RAY:
+        raise QueryError(
+            f"--address {given} names a Ray cluster, and trials run on this machine ([launch] with = "
+            f'"{on}"). Add --on ray, or leave --address out.'
+        )

@@ -21,6 +21,7 @@ from rank_search.cli.parameters import (
     StudyArgument,
     StudyOrNetworkArgument,
     WorkersOption,
+    check_address,
 )
 from rank_search.cli.store_verbs import print_front_of
 
@@ -151,6 +152,7 @@ def run(
     file = study_file_of(study, data, example, store)
     loaded = load_study(file)
     loaded = loaded.tested() if test else loaded
+    check_address(address, on or loaded.launch.on)
     launch = {"workers": workers, "on": on and on.value, "address": address}
     place = StorePlace(store) if store else store_of(loaded)
     once = iter([_directions(loaded), _beginning(loaded.name, place)])

@@ -38,12 +38,15 @@ rank-search show digits@180 12     # trial 12 of another one
 current folder; `--store`, `[study] store` and `RANK_SEARCH_STORE`, in this order, override that. `run` prints which
 store it uses and where the study stands.
 
-**Output.** Every verb that prints a table takes `--format table`, `json` or `csv`. Every verb takes `-h` (`--help`),
-and `-q` (`--quiet`) to print results and errors only. No verb overwrites a file unless it has an option `--overwrite`
-and you give it.
+**Output.** Every verb that prints a table, except `allocate`, takes `--format table`, `json` or `csv`. Every verb takes
+`-h` (`--help`), and `-q` (`--quiet`) to print results and errors only. No verb overwrites a file unless it has an
+option `--overwrite` and you give it.
 
-**Exit codes.** 0: done. 2: a mistake in what you typed or wrote, with one message that says how to fix it. 130:
-Ctrl-C or SIGTERM. 1: anything else.
+**Exit codes.** 0: done; Ctrl-C ends `status --watch` and `dashboard` so, too. 2: refused or given up, with one message
+that says why and what to do: a mistake in what you typed or wrote, or a store, a cluster or a place for files that is
+out of reach. 130: Ctrl-C, and for `run` and `confirm` SIGTERM; the same command resumes. 1: trials failed one after
+another, `check` or `plugins check` found something, output could not be written, or an error of rank-search itself.
+`submit` exits as its job does.
 """
 
 _VALUES: Final = {str: "TEXT", int: "N", float: "X", Path: "PATH"}

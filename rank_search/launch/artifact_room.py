@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from rank_search.artifacts import ArtifactStore
-from rank_search.errors import ArtifactError
+from rank_search.errors import ArtifactError, PlaceError
 from rank_search.observe import logs
 
 
@@ -14,11 +14,12 @@ def await_room(artifacts: ArtifactStore, trouble: ArtifactError, patience: float
 
     Raises:
         ArtifactError: they still cannot after the given seconds of patience; `trouble` is its cause.
+        PlaceError: waiting is of no use.
     """
     deadline = time.monotonic() + patience
     while (reason := _in_the_way(artifacts)) is not None:
         logs.artifacts_unwritable(artifacts.location, str(reason))
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= deadline or isinstance(reason, PlaceError):
             raise reason from trouble
         time.sleep(every)
 

@@ -1,4 +1,4 @@
-"""The `[launch]` table of a study file: where and how trials run, which never changes what they find."""
+"""The `[launch]` table of a study file: where and how trials run. No study is made from it: each key may change."""
 
 from __future__ import annotations
 

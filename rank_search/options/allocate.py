@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, final, overload
@@ -9,7 +10,7 @@ from typing import Any, Final, final, overload
 import numpy as np
 
 from rank_search.basics import Amount, Float, html_table, text_table
-from rank_search.errors import LayerError
+from rank_search.errors import LayerError, QueryError
 from rank_search.options.allocation import mean_shares, sweep
 from rank_search.options.knapsack import Array, pick
 from rank_search.options.table import Option, OptionTable
@@ -99,7 +100,7 @@ def allocate(
 
     Raises:
         LayerError: no allocation keeps the bounds; the message has the least that can be reached.
-        QueryError: a bound is no amount.
+        QueryError: a bound is no amount, negative or not finite.
 
     >>> from rank_search.layers import Cost
     >>> from rank_search.options.cost_model import CostModel
@@ -143,8 +144,15 @@ def _costs(table: OptionTable, options: Sequence[Option], names: Sequence[str]) 
 
 def _absolute(name: str, limit: Limit, dense: Mapping[str, float]) -> float:
     if isinstance(limit, str):
-        return Amount.parse(limit, name).of(dense, name)
-    return limit * dense[name] if limit <= 1 else limit
+        limit = Amount.parse(limit, name).of(dense, name)
+    elif limit <= 1:
+        limit *= dense[name]
+    if not 0 <= limit < math.inf:
+        raise QueryError(
+            f"The bound on {name} is {limit:g}; it is a number from 0 on. Give a share such as 0.5, or an amount "
+            "such as 200k."
+        )
+    return limit
 
 
 def _least(
@@ -163,5 +171,6 @@ def _unreachable(limits: Mapping[str, float], least: Mapping[str, float], dense:
     alone = " each by itself" if len(limits) > 1 else ""
     return (
         f"No allocation keeps {asked}. The least that the options of this table reach is {reached}{alone}. Ask for "
-        "more, or let more layers or other factorizations be chosen (layers= of options())."
+        "more, or allow more layers or other factorizations ([layers] of the study file; in Python, layers= of "
+        "options())."
     )

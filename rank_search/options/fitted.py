@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,11 @@ def factorize(
     1856
     """
     fits = table.fits
+    if isinstance(choice, Sequence):
+        raise LayerError(
+            f"The choice is a front of {len(choice)} allocations, and a model is made of one. Take front[i], or give "
+            "allocate() a bound."
+        )
     point = Point(choice) if isinstance(choice, Mapping) else choice if isinstance(choice, Point) else choice.point
     for name in (name for name, each in point.layers.items() if not each.is_dense and name in fits.layers):
         if not torch.equal(weight_of(model, name), fits.weights(name)):

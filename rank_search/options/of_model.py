@@ -78,7 +78,8 @@ def options(
             much its errors count (see `calibrated`).
 
     Raises:
-        LayerError: nothing can be factorized, a glob matches no layer, or a weight holds NaN or infinity.
+        LayerError: nothing can be factorized, a glob matches no layer, a weight holds NaN or infinity, there are
+            cuts without a loss, or a loss without batches.
         TaskError: the model does not run on the example or the batches.
         PluginError: a factorization cannot be used.
 
@@ -87,6 +88,7 @@ def options(
     >>> [option.params for option in table][:3], len(table.of)
     ([4160, 192, 320], 1)
     """
+    _check_loss(batches, loss, sampled_loss, cuts)
     settings = _settings(layers)
     plugins = {name: load_plugin(name) for name in settings.plugin_names()}
     inventory = opened_inventory(model, example, settings.include, settings.exclude, split=settings.split)
@@ -180,6 +182,15 @@ def inputs_of(batches: Iterable[Any], example: Example | None) -> Iterator[Examp
         raise TaskError("The batches are empty. Are they an iterator that was used up before? Hand over a list.")
 
 
+def _check_loss(batches: Iterable[Any] | None, loss: LossOf | None, sampled_loss: LossOf | None, cuts: int) -> None:
+    if cuts < 0:
+        raise LayerError(f"cuts is {cuts}; it is how often each layer is cut alone, 0 or more.")
+    if cuts and loss is None:
+        raise LayerError(f"cuts = {cuts} measures the loss, and none is given. Hand over loss=, or leave cuts out.")
+    if batches is None and (loss is not None or sampled_loss is not None):
+        raise LayerError("A loss is given, and no batches to take it on. Hand over batches=, or leave the loss out.")
+
+
 def _folder(cache: str | Path | bool) -> Path | None:
     if isinstance(cache, bool):
         return user_cache_folder() if cache else None
@@ -189,6 +200,11 @@ def _folder(cache: str | Path | bool) -> Path | None:
 def _settings(layers: LayersSettings | Mapping[str, Any] | None) -> LayersSettings:
     if isinstance(layers, LayersSettings):
         return layers
+    if not isinstance(layers, Mapping | None):
+        raise LayerError(
+            f"layers= is {type(layers).__name__}; it is the table [layers] of a study file as a dictionary, such as "
+            '{"exclude": ["head"]}.'
+        )
     try:
         return LayersSettings.model_validate(dict(layers or {}))
     except ValidationError as error:

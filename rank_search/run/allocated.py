@@ -65,8 +65,9 @@ class AllocatedModel:
 def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, measure: bool = True) -> AllocatedModel:
     """The model of least Σ error of its layers' outputs within the bounds.
 
-    Layers, factorizations, ties, calibration and rounding are those of the study file; trials, objectives and training
-    play no part. Batch norms take their statistics again, as in a trial.
+    Layers, factorizations, ties, priors and rounding are those of the study file; its trials, objectives, constraints,
+    sampler and epochs play no part: forms are judged by the bounded costs. Batch norms take their statistics again, as
+    in a trial. With `method = "overparameterized"` the network is trained first, as in a search.
 
     Args:
         measure: whether both models are measured on the selection data.
@@ -81,7 +82,7 @@ def allocate_model(study: Study, bounds: Bounds, task: Task | None = None, *, me
     check_data(problem)
     groups = build_groups(problem.inventory.layers, problem.plugins, problem.groups, problem.choices)
     batches = calibration_batches(problem)
-    table = option_table(problem, groups, layer_bases(problem, layer_moments(problem, batches)), batches)
+    table = option_table(problem, groups, layer_bases(problem, layer_moments(problem, batches)), batches, bounds)
     if batches and study.priors.importances != "auto":
         table = with_learned_importances(problem, table, study.priors.importances, cache_folder(study))
     allocation = allocate(table, params=bounds.get("params"), macs=bounds.get("macs"), bits=bounds.get("bits"))

@@ -231,6 +231,7 @@ def _artifacts(study: Study, location: str, uid: str) -> str:
             "the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY) or fsspec's configuration of every machine."
         )
     if given:
+        ArtifactStore(given).check()
         return f"{beside(given, study.folder).rstrip('/')}/{quote(uid, safe=' ')}"
     is_file = locate(location).get_backend_name() == "sqlite"
     return "" if is_file else str(artifact_folder(location, uid, study.folder))

@@ -16,7 +16,7 @@ import torch
 
 from rank_search.artifacts import RECOVERY, ArtifactStore, artifacts_at
 from rank_search.basics import PART
-from rank_search.errors import ArtifactError
+from rank_search.errors import ArtifactError, PlaceError
 from rank_search.launch import LaunchSettings, SearchDriver, SearchPlan
 from rank_search.observe import Observers, Report, TrialCallback, UnbrokenReport
 from rank_search.point import Outcome, Point
@@ -95,6 +95,8 @@ class OpenStudy:
                     ", ".join(others),
                 )
             return artifacts, set(artifacts.names())
+        except PlaceError:
+            raise
         except ArtifactError as error:  # a trial that cannot leave its files will tell
             _log.warning("%s", error)
             return artifacts, set()

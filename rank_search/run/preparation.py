@@ -226,7 +226,7 @@ def _continuous(problem: Problem, space: Space, options: OptionTable | None, bat
 
 def _searched_options(problem: Problem, groups: Iterable[Group], bases: LayerBases, batches: int) -> OptionTable:
     """The option table, with importances where they are asked for, or worthwhile."""
-    table = option_table(problem, groups, bases, batches)
+    table = option_table(problem, groups, bases, batches, problem.study.search.asked)
     try:
         count = asked_importances(problem, table, batches)
         return with_learned_importances(problem, table, count, cache_folder(problem.study))
@@ -237,11 +237,18 @@ def _searched_options(problem: Problem, groups: Iterable[Group], bases: LayerBas
         return table
 
 
-def option_table(problem: Problem, groups: Iterable[Group], bases: LayerBases, batches: int) -> OptionTable:
-    """What each group of layers may become, every error measured; `batches` are those that cuts are measured on."""
+def option_table(
+    problem: Problem, groups: Iterable[Group], bases: LayerBases, batches: int, asked: Iterable[str]
+) -> OptionTable:
+    """What each group of layers may become, every error measured.
+
+    Args:
+        batches: those that cuts are measured on.
+        asked: the measurements by which forms are judged, see `judged_costs`.
+    """
     _steps.info("Fitting what each layer may become")
     study, layers, plugins = problem.study, problem.inventory.layers, problem.plugins
-    costs = CostModel(layers, plugins, problem.inventory.rest, asked=study.search.asked)
+    costs = CostModel(layers, plugins, problem.inventory.rest, asked=asked)
     fits = fits_of(layers, plugins, bases, study.folder)
     table = measured_table(groups, costs, fits, study.search.round_to, stored_bits(problem.model))
     settings = study.priors

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from rank_search.errors import StudyFileError
 from rank_search.observe import Report
 from rank_search.point import State
 from rank_search.run.allocations_alone import allocations_alone
@@ -82,13 +83,15 @@ def run_study(
     Raises:
         RankSearchError: something of the user's cannot be used, or the store has another study of that name.
     """
+    if trials is not None and trials < 1:
+        raise StudyFileError(f"trials is {trials}; it is the number of finished trials to reach, 1 or more.")
     with at_work(study.launched({"workers": workers}), task, store or store_of(study).url) as work:
         record = work.join(accept_changes)
         _warn_of_directions(record)
         prepared = with_forms(work.prepared, forms_of(record))
         _warn_of_kept_dense(prepared)
         searcher = _searcher(prepared, record)
-        complete, added = work.drive(record, searcher, trials or study.study.trials, report)
+        complete, added = work.drive(record, searcher, study.study.trials if trials is None else trials, report)
         record = work.store.study(record.name)
         front = work.store.front(record)
         return Result(

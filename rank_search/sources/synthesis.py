@@ -61,7 +61,8 @@ def synthetic_inputs(
     if not stored_norms(model):
         raise SourceError(
             "The model has no batch norms with running statistics, which synthetic inputs are made to agree with. "
-            "Use the source analytic or none; for a language model, sequences sampled from it."
+            'Take the source "gaussian" or "none". (A language model writes its own sequences when its study runs; '
+            "they are not drawn.)"
         )
     form = InputForm.of(example, model)
     total = settings.batches * settings.steps

@@ -168,6 +168,11 @@ def load_study(path: str | Path) -> Study:
         StudyFileError: it cannot be read, is not TOML, or breaks rules; all complaints are in the one message.
     """
     path = Path(path)
+    if path.suffix in (".pt2", ".pt") or ".py:" in path.name:
+        raise StudyFileError(
+            f"{path} is a network, and a study file is needed here. `rank-search run {path} --data none` writes one "
+            "beside the store and searches; docs/no-data.md has its keys."
+        )
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

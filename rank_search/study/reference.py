@@ -33,7 +33,7 @@ exclude = ["conv1.*", "output"]
 factorizations = ["tucker2", "svd"]     # dense is always a choice, too
 
 [search]
-sampler = "auto"                        # the default; or tpe, nsga2, nsga3, gp, random, bolaco
+sampler = "auto"                        # the default; or tpe, nsga2, nsga3, gp, random, bolaco, continuous
 objectives = ["error", "macs", "bits"]
 constraints = ["macs <= 0.5 * dense"]   # checked before training
 orthogonality = { low = 1e-3, high = 1.0 }
@@ -51,9 +51,10 @@ learning_rate = 8e-3
 `rank-search space STUDY.toml` shows what a file means before anything is trained. All mistakes in a file are reported
 at once, each with its key.
 
-A study in a store resumes only with what it was made from. `[launch]` and the keys `trials`, `test`, `test_share`,
-`store` and `cache` of `[study]` may change from run to run. A change of any other key, of the weights or of a plugin's
-version is refused, with what differs.
+A study in a store resumes only with what it was made from. `[launch]`, `[priors] memory` and the keys `trials`,
+`test`, `test_share`, `store` and `cache` of `[study]` may change from run to run; `artifacts` may be left out later. A
+change of any other key, of the weights, of the task's code or of a plugin's version is refused, with what differs; `run
+--accept-changes` accepts changed code and plugins.
 """
 
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "true or false"}

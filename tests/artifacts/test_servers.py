@@ -130,7 +130,7 @@ def test_a_driver_that_is_not_installed_is_named() -> None:
     ArtifactStore("s3://KEY:SECRET@bucket").names()
     """
     said = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, check=False).stderr
-    assert "ArtifactError: The package that artifacts at s3://bucket need is not installed" in said
+    assert "PlaceError: The package that artifacts at s3://bucket need is not installed" in said
     assert said.splitlines()[-1].endswith("Run, in the folder of rank-search: pip install '.[s3]'.")
     assert "SECRET" not in said.replace(dedent(code), "")
 

@@ -36,6 +36,14 @@ def few() -> OptionTable:
 
 
 TABLE = few()
+
+
+@pytest.mark.parametrize("bound", [float("nan"), float("inf"), -1, -0.5, "-2k", "inf"])
+def test_a_bound_that_is_no_amount_is_refused(bound: float | str) -> None:
+    with pytest.raises(QueryError, match="The bound on macs is"):
+        allocate(TABLE, macs=bound)
+
+
 SHARES = st.floats(0.05, 1.0)
 
 

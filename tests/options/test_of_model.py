@@ -178,6 +178,22 @@ def test_a_choice_that_does_not_fit_is_refused(model: nn.Sequential, table: rs.O
         rs.factorize(model, {"nowhere": rs.Choice("svd", {"rank": 2})}, table)
     with pytest.raises(LayerError, match="999"):
         rs.factorize(model, {"3": rs.Choice("svd", {"rank": 999})}, table)
+    with pytest.raises(LayerError, match=r"front of \d+ allocations, .* Take front\[i\]"):
+        rs.factorize(model, rs.allocate(table), table)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"cuts": 1}, "cuts = 1 measures the loss, and none is given"),
+        ({"cuts": -1}, "cuts is -1"),
+        ({"batches": None, "loss": lambda model, batch: model(batch).sum()}, "no batches to take it on"),
+        ({"layers": ["3"]}, "layers= is list"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(model: nn.Sequential, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(LayerError, match=said):
+        rs.options(model, **{"batches": images(), "example": images()[0][:1], **given})
 
 
 def pairs() -> list[Any]:

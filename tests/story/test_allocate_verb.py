@@ -54,10 +54,20 @@ def test_a_factory_will_do_and_nothing_need_be_measured(
     assert program(torch.zeros(3, 1, 8, 8)).shape == (3, 4)
 
 
+def test_forms_are_judged_by_the_costs_that_are_bounded(command: Command, tmp_path: Path) -> None:
+    """A form that saves parameters alone, and no multiply-add, is of use where parameters are bounded."""
+    study = write_study(tmp_path / "study", layers={"factorizations": ["buckets"]})
+    command.fine("allocate", study.file, "--params", 0.7, "--no-measure", "-o", tmp_path / "made")
+    assert json.loads((tmp_path / "made" / "manifest.json").read_text(encoding="utf-8"))["layers"]["last"]
+    assert "The least that" in command.refused("allocate", study.file, "--macs", 0.9, "-o", tmp_path / "other")
+
+
 def test_what_cannot_be_is_said_and_leaves_nothing(command: Command, fresh: Small, tmp_path: Path) -> None:
     target = tmp_path / "made"
     assert "There is no bound" in command.refused("allocate", fresh.file, "-o", target)
     assert "The least that" in command.refused("allocate", fresh.file, "--macs", "0.01", "-o", target)
+    assert "([layers] of the study file" in command.refused("allocate", fresh.file, "--macs", "0.01", "-o", target)
+    assert "bound on macs is nan" in command.refused("allocate", fresh.file, "--macs", "nan", "-o", target)
     assert "plenty" in command.refused("allocate", fresh.file, "--macs", "plenty", "-o", target)
     assert "no format 'zip'" in command.refused("allocate", fresh.file, "--macs", 0.5, "--format", "zip", "-o", target)
     assert not target.exists()

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import rank_search as rs
 from tests.story.small import Command, Small, write_study
 
 Tables = dict[str, dict[str, Any]]
@@ -378,6 +379,49 @@ def test_a_row_that_was_changed_behind_our_back(copied: Small, command: Command)
     checked = command("check", copied.store, "stripes")
     assert checked.code == 1
     assert "on the front; the store says otherwise" in checked.out
+
+
+@pytest.mark.parametrize("artifacts", ["s3://bucket/prefix", "nowhere://host"])
+def test_a_place_for_files_that_waiting_makes_no_better_ends_the_search_before_its_first_trial(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, artifacts: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed
+    study = write_study(tmp_path / "study", study={"artifacts": artifacts})
+    said = command("run", study.file)
+    assert said.code == 2
+    assert ("is not installed" if artifacts.startswith("s3") else "Protocol not known") in said.err
+    with rs.Store.open(study.store) as store:
+        assert store.studies() == []  # so that another place may be named
+
+
+def test_without_ray_a_line_says_what_needs_it(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name == "ray" or name.startswith("ray.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("rank_search.observe.tensorboard", "rank_search.launch.ray_actors"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    study = write_study(tmp_path / "study", launch={"tensorboard": str(tmp_path / "logs")})
+    said = command("run", study.file)
+    assert (said.code, "Traceback" in said.err) == (2, False)
+    assert "Ray is not installed" in said.err
+
+
+def test_an_address_of_a_cluster_is_for_trials_that_run_on_one(small: Small, command: Command) -> None:
+    assert "Add --on ray" in command.refused("run", small.file, "--address", "auto")
+    assert "Add --on ray" in command.refused("confirm", small.store, "stripes", "--address", "auto")
+
+
+def test_a_network_in_the_place_of_a_study_file(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "net.pt2").write_bytes(b"PK")
+    for given in (tmp_path / "net.pt2", "net.py:network"):
+        assert "is a network, and a study file is needed" in command.refused("layers", given)
+
+
+def test_no_trials_are_no_search(small: Small) -> None:
+    with pytest.raises(rs.RankSearchError, match="trials is 0"):
+        rs.run_study(rs.load_study(small.file), trials=0)
 
 
 def test_a_disk_that_is_full_when_artifacts_are_written(

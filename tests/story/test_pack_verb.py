@@ -54,6 +54,8 @@ def test_what_is_wrong_is_said(command: Command, fresh: Small, tmp_path: Path) -
     file = tmp_path / "small.rsz"
     assert "Leave one out" in command.refused("pack-model", fresh.file, "--size", 1, "--slope", 1, "-o", file)
     assert "positive number" in command.refused("pack-model", fresh.file, "--slope", -1, "-o", file)
+    for size in ("nan", "inf", 0, -1):
+        assert "it is a positive number" in command.refused("pack-model", fresh.file, "--size", size, "-o", file)
     assert "factory" in command.refused("pack-model", "nowhere.py:task", "-o", file)
     assert not file.exists()
     file.touch()
