@@ -14,13 +14,14 @@
     ├── StoreError          (RuntimeError)  the store cannot be reached, read or written
     │   └── StoreAwayError                      it is away or busy just now; trying again may help
     ├── ArtifactError       (RuntimeError)  a trial's file cannot be written, or is not what was written
+    │   ├── PlaceError                      a place for files that waiting makes no better
     │   └── CheckpointError                 a checkpoint that a trial cannot go on from
     ├── LaunchError         (RuntimeError)  workers or a cluster cannot be used
     ├── TrialError          (RuntimeError)  a trial cannot be carried out
     ├── TrialsFailedError   (RuntimeError)  trial after trial of a search fails
     └── ExportError         (RuntimeError)  a model could not be exported and verified
 
-A message says the law, what was found, where, and what to do next. The command line prints it without a
+A message states the fault (what, where), the rule, and what to do. The command line prints it without a
 traceback and exits with 2; with 1 where trial after trial has failed.
 """
 
