@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 
 import torch
 from torch import nn
@@ -100,7 +101,7 @@ def check_point(point: Point, layers: Mapping[str, Layer], plugins: Plugins) -> 
 
     Raises:
         LayerError: an unknown layer, a factorization that is not at hand or does not apply, a missing or
-            unknown axis, a value outside its range, or layers of one pool that are not all the same.
+            unknown axis, a value that is no number of its range, or layers of one pool that are not all the same.
     """
     for name, choice in _factorized(point):
         if name not in layers:
@@ -126,6 +127,11 @@ def _check_values(name: str, choice: Choice, layer: Layer, plugin: type[Factoriz
             f"{', '.join(axes)}."
         )
     for key, value in choice.values.items():
+        if not isinstance(value, Integral if axes[key].integer else Real):
+            raise LayerError(
+                f"{key} of {choice.factorization} for layer {name!r} is {value!r} ({type(value).__name__}); it must be "
+                f"{'a whole number, such as 2' if axes[key].integer else 'a number'}."
+            )
         if not axes[key].low <= value <= axes[key].high:
             raise LayerError(
                 f"{key} of {choice.factorization} for layer {name!r} is {value}; it must lie in "

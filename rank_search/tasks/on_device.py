@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,7 +16,7 @@ from rank_search.errors import TaskError
 from rank_search.layers import Example, copied_to, with_leaves
 from rank_search.tasks.agreement import AgreementTask
 from rank_search.tasks.layer_error import LayerErrorTask
-from rank_search.tasks.task import Batch, Task
+from rank_search.tasks.task import Batch, Task, known_count
 
 _OF_TWO_DEVICES: Final = ("same device", "should be the same")
 """How PyTorch says, of operations in general and of convolutions, that tensors are not on one device."""
@@ -174,7 +174,7 @@ def _with_modules_on(task: Task, device: torch.device) -> Task:
 
 
 def _moved(batches: Iterable[Batch], device: torch.device) -> Iterable[Batch]:
-    return _CountedPass(batches, device) if isinstance(batches, Sized) else _Pass(batches, device)
+    return _CountedPass(batches, device) if known_count(batches) else _Pass(batches, device)
 
 
 @final

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager
 from typing import Any, Final
 
@@ -198,6 +198,14 @@ def has_training(task: Task) -> bool:
 def task_errors(what: str) -> AbstractContextManager[None]:
     """What the task raises inside becomes a `TaskError` that names the method."""
     return attributing(TaskError, f"The task's {what}", "Correct the task.")
+
+
+def known_count(batches: Iterable[Batch]) -> int:
+    """How many batches a pass says that it has; 0 where it does not know, as a DataLoader over a stream."""
+    try:
+        return len(batches) if isinstance(batches, Sized) else 0
+    except TypeError:
+        return 0
 
 
 def checked_batches(batches: Iterable[Batch], name: str) -> Iterator[Batch]:

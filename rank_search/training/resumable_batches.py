@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping
 from typing import final
 
 from torch import Tensor
 
 from rank_search.errors import CheckpointError
-from rank_search.tasks import Batch, Task, checked_batches, generators, set_generators
+from rank_search.tasks import Batch, Task, checked_batches, generators, known_count, set_generators
 
 
 def count_batches(task: Task) -> int:
     """Batches in an epoch, at least one."""
     batches = task.training()
-    known = len(batches) if isinstance(batches, Sized) else 0
-    return known or sum(1 for _ in checked_batches(batches, "training data"))
+    return known_count(batches) or sum(1 for _ in checked_batches(batches, "training data"))
 
 
 @final

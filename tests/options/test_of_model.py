@@ -178,6 +178,9 @@ def test_a_choice_that_does_not_fit_is_refused(model: nn.Sequential, table: rs.O
         rs.factorize(model, {"nowhere": rs.Choice("svd", {"rank": 2})}, table)
     with pytest.raises(LayerError, match="999"):
         rs.factorize(model, {"3": rs.Choice("svd", {"rank": 999})}, table)
+    for rank in (1.5, 2.0, "2", None, [2]):
+        with pytest.raises(LayerError, match="must be a whole number"):
+            rs.factorize(model, {"3": rs.Choice("svd", {"rank": rank})}, table)
     with pytest.raises(LayerError, match=r"front of \d+ allocations, .* Take front\[i\]"):
         rs.factorize(model, rs.allocate(table), table)
 
