@@ -146,6 +146,7 @@ def test_interrupted_it_goes_on_with_what_was_in_flight(copied: Small) -> None:
     assert rows(copied, "stripes@1")[0].started == began[0].started
 
 
+@pytest.mark.faults
 def test_killed_again_and_again_it_finds_the_same(copied: Small, forks: Forks, tmp_path: Path) -> None:
     undisturbed = copied.copy_to(tmp_path / "undisturbed")
     rs.confirm(undisturbed.store, "stripes", epochs=1)

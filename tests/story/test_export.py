@@ -327,6 +327,7 @@ def test_what_is_not_verified_is_not_there(nets: Nets, tmp_path: Path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.faults
 def test_killed_in_the_middle_it_leaves_no_folder_of_that_name(nets: Nets, tmp_path: Path) -> None:
     outcomes = []
     with Forks(tmp_path) as forks:

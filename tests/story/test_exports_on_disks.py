@@ -57,6 +57,7 @@ def check(path: Path, small: Small, number: int) -> None:
     torch.testing.assert_close(rs.load(path)(BATCH).detach(), outputs(small.store, number))
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("kind", ["folder", "file"])
 def test_an_export_is_there_whole_or_not_at_all(
     kind: str, member: tuple[rs.Store, int], small: Small, tmp_path: Path

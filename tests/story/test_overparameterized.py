@@ -333,6 +333,7 @@ def on_the_way(folder: Path) -> list[Path]:
     return list((folder / "spectra").glob("recovery-*"))
 
 
+@pytest.mark.faults
 def test_killed_twice_it_is_the_same_network(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     own = {"epochs": 2.0, "ordered": 0.5}
     whole = prepare(rs.load_study(begun(tmp_path / "calm", own=own, launch={"checkpoint_every": 0}).file))

@@ -17,7 +17,7 @@ from rank_search.store import Store, TrialRow
 from tests.story.small import Command, Small, write_study
 from tests.story.stripes import batches, network
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("cluster")]
 
 
 def trials(small: Small) -> dict[int, TrialRow]:

@@ -108,6 +108,7 @@ def uninterrupted(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dic
     return results
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(
     ("sampler", "what", "most"),
     [
@@ -180,6 +181,7 @@ def assert_tidy_ending(run: Run) -> None:
     )
 
 
+@pytest.mark.faults
 def test_with_workers_it_is_the_same(forks: Forks, tmp_path: Path) -> None:
     """One study through all mishaps: Ctrl-C while its workers start, a killed driver, a killed worker."""
     small = quick_study(tmp_path, training=SLOW)
@@ -215,6 +217,7 @@ def test_with_workers_it_is_the_same(forks: Forks, tmp_path: Path) -> None:
 # ---- two at once -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.faults
 def test_two_drivers_share_the_work(forks: Forks, tmp_path: Path) -> None:
     small = quick_study(tmp_path)
     runs = [forks.start("run", small.file, "--trials", 40) for _ in range(2)]
@@ -223,6 +226,7 @@ def test_two_drivers_share_the_work(forks: Forks, tmp_path: Path) -> None:
     assert len({row.worker for row in trials(small)}) == 2, "both have worked"
 
 
+@pytest.mark.faults
 def test_a_driver_takes_over_from_one_that_is_killed_beside_it(forks: Forks, tmp_path: Path) -> None:
     small = quick_study(tmp_path, training=SLOW)
     doomed, other = (forks.start("run", small.file, "--trials", 7) for _ in range(2))
@@ -232,6 +236,7 @@ def test_a_driver_takes_over_from_one_that_is_killed_beside_it(forks: Forks, tmp
     assert_sound(small, 7)
 
 
+@pytest.mark.faults
 def test_two_drivers_share_the_work_on_postgresql(forks: Forks, postgresql: str, tmp_path: Path) -> None:
     small = quick_study(tmp_path, study={"trials": 30, "store": postgresql})
     runs = [forks.start("run", small.file, folder=tmp_path) for _ in range(2)]

@@ -19,6 +19,8 @@ from tests.story.forks import Death, Forks, group, wait_for
 from tests.story.small import Command, Small, write_study
 from tests.story.test_resume import assert_sound, found, quick_study, trials
 
+pytestmark = pytest.mark.faults
+
 COUNT = 8
 EVERY_STEP = {"max_retries": 1000, "checkpoint_every": 1e-9}
 TRAINED = {"epochs": 5}  # of two batches
