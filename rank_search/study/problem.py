@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from rank_search.coding import without_file
 from rank_search.errors import StudyMismatchError, TaskError
 from rank_search.layers import (
     Example,
@@ -153,7 +154,18 @@ def _model(task: Task) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TaskError(f"The task's model() returned {type(model).__name__}; it must return a torch.nn.Module.")
     require_ordinary(model)
+    _require_types(model)
     return model.eval()
+
+
+def _require_types(model: nn.Module) -> None:
+    if strange := without_file(model.state_dict()):
+        said = ", ".join(f"{name} is {str(dtype).removeprefix('torch.')}" for name, dtype in strange.items())
+        raise TaskError(
+            f"{said}: the files of trials have no such numbers. Convert them in the task, such as with .to(); keep "
+            "complex numbers as the real ones of torch.view_as_real, or buffers that can be made again with "
+            "persistent=False."
+        )
 
 
 def looked_at(task: Task, model: nn.Module, study: Study) -> Task:
