@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -116,7 +116,7 @@ def read_problem(study: Study, task: Task | None = None, place: int = 0) -> Prob
     choices = taken_together(settings.choices(inventory.layers, plugins), groups, plugins)
     if isinstance(task, LayerErrorTask):
         task = replace(task, layers=inventory.layers)
-    begun = _begun(study, model, [name for name, own in choices.items() if own])
+    begun, inventory = _begun(study, model, inventory, [name for name, own in choices.items() if own])
     return Problem(study, task, begun, model, inventory, plugins, choices, groups, examples)
 
 
@@ -208,9 +208,11 @@ def measured_alone(tables: Mapping[str, Any], folder: Path) -> str:
         return "kl" if task.gives_classes() else "output_error"
 
 
-def _begun(study: Study, model: nn.Module, layers: Iterable[str]) -> nn.Module:
+def _begun(study: Study, model: nn.Module, inventory: Inventory, layers: Sequence[str]) -> tuple[nn.Module, Inventory]:
     """What is trained over-parameterized is put together again with weights that nothing computes."""
-    return folded_in(model, layers) if study.study.method == "overparameterized" else model
+    if study.study.method != "overparameterized":
+        return model, inventory
+    return folded_in(model, layers), inventory.folded(layers)
 
 
 def _examples(task: Task) -> list[Example]:
