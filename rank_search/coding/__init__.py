@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rank_search.coding.grid import STEPS_PER_OCTAVE, Grid, harmonics
 from rank_search.coding.payload import decode, encode
-from rank_search.coding.tensors import from_safetensors, own_copies, to_safetensors
+from rank_search.coding.tensors import from_safetensors, own_copies, to_safetensors, without_file
 from rank_search.coding.varint import Wire
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "harmonics",
     "own_copies",
     "to_safetensors",
+    "without_file",
 ]

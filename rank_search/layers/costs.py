@@ -183,7 +183,7 @@ def _layer_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[
 @lru_cache(maxsize=65536)
 def _geometry_cost(layer: Layer, plugin: type[Factorization] | None, values: tuple[tuple[str, float], ...]) -> Cost:
     if plugin is None:
-        return _counted(lambda: DenseForm(layer), layer)
+        return _counted(lambda: DenseForm(layer), layer) + Cost(layer.extra_params, layer.extra_macs)
     made = ", ".join(f"{name}={value:g}" for name, value in values)
     with plugin_errors(plugin, f"forward() on the meta device with {made}", layer):
         return _counted(lambda: plugin(layer, **dict(values)), layer)

@@ -251,9 +251,17 @@ def may_be_led_back(form: Factorization, weighed: Weighed) -> bool:
 
 
 def led_back(form: Factorization, weighed: Weighed, weight: Float[Tensor, "out ..."]) -> bool:
-    """Lead a form that was fitted to the loss back to the layer's own outputs; False: it cannot be."""
+    """Lead a form that was fitted to the loss back to the layer's own outputs; False: it cannot be.
+
+    In float32 at least: nothing is decomposed in narrower types.
+    """
     lead = form.scale_outputs if weighed.back.dim() == 1 else form.map_outputs
-    return lead(weighed.back.to(weight))
+    wide = torch.promote_types(form.layer.dtype, torch.float32)
+    form.to(wide)
+    try:
+        return lead(weighed.back.to(weight.device, wide))
+    finally:
+        form.to(form.layer.dtype)
 
 
 def fit_closer(

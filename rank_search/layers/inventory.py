@@ -64,6 +64,14 @@ class Inventory:
             total = total - layer_cost(layer, None, Choice())
         return total
 
+    def folded(self, names: Iterable[str]) -> Inventory:
+        """Of the model in which these layers have their weights as parameters, where it computes them."""
+        plain = {name: replace(self.layers[name], extra_params=0, extra_macs=0) for name in names}
+        dense = self.dense
+        for name in plain:
+            dense = dense - Cost(self.layers[name].extra_params, self.layers[name].extra_macs)
+        return replace(self, layers={**self.layers, **plain}, dense=dense)
+
     def require_layers(self) -> None:
         """Refuse a model in which there is nothing to factorize.
 
@@ -124,7 +132,7 @@ def take_inventory(
     reasons |= unreached(model, layers, run)
     reasons |= {user: tied_to([f"{name}.weight"]) for user, name in tied.items() if reasons[name]}
     kept = {name: layer for name, layer in layers.items() if not reasons[name]}
-    macs = _macs_by_module(model, examples)
+    macs = mean_macs_by_module(model, examples)
     rows = [(unit, reasons[unit.name]) for unit in found if reasons[unit.name]]
     return Inventory(kept, _skipped(model, kept.values(), rows, macs), Cost(count_params(model), macs[""]))
 
@@ -195,7 +203,7 @@ def run_once(model: nn.Module, example: Example) -> object:
         ) from error
 
 
-def _macs_by_module(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
+def mean_macs_by_module(model: nn.Module, examples: Sequence[Example]) -> dict[str, float]:
     """MACs of each module by name, mean of the examples, in evaluation mode; of the whole under the empty name."""
     with in_evaluation(model):
         counts = [macs_by_module(model, fresh(example)) for example in examples]
@@ -212,8 +220,8 @@ def counted_on(model: nn.Module, examples: Sequence[Example]) -> tuple[Example, 
     if len(examples) == 1:
         return tuple(examples)
     run_once(model, examples[0])
-    first = _macs_by_module(model, examples[:1])
-    differ = any(_macs_by_module(model, [each]) != first for each in examples[1:])
+    first = mean_macs_by_module(model, examples[:1])
+    differ = any(mean_macs_by_module(model, [each]) != first for each in examples[1:])
     return tuple(examples) if differ else tuple(examples[:1])
 
 

@@ -47,6 +47,8 @@ class Layer:
         pool: the layers that it is tied to by `[layers] tie`, itself among them, in order; () for a layer by itself,
             and where no factorization asks for it (see `PooledFactorization`).
         place: its own in the pool.
+        extra_params, extra_macs: what the dense layer has, and does, beyond a plain one, as it computes its weight (see
+            `folded`). It is gone where the layer is factorized.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Layer:
     output_padding: tuple[int, ...] = field(default=(), repr=False)
     pool: tuple[Layer, ...] = field(default=(), repr=False, hash=False)  # which would be that of all its layers
     place: int = field(default=0, repr=False)
+    extra_params: int = field(default=0, repr=False)
+    extra_macs: float = field(default=0, repr=False)
 
     def __repr__(self) -> str:
         """Numbers are kept under this text: what is newer than they are is shown only where there is any."""

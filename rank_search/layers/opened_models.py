@@ -11,15 +11,16 @@ from torch import Tensor, nn
 
 from rank_search.errors import LayerError, TaskError
 from rank_search.layers.calls import Example, tensors_of
-from rank_search.layers.costs import Cost, count_params, mean_macs
+from rank_search.layers.costs import Cost, count_params
 from rank_search.layers.folding import folded
 from rank_search.layers.fused import tensor_distance
 from rank_search.layers.globs import matches_any
-from rank_search.layers.inventory import Inventory, run_once, take_inventory
+from rank_search.layers.inventory import Inventory, mean_macs_by_module, run_once, take_inventory
 from rank_search.layers.kinds import kind_of
+from rank_search.layers.layer import Layer
 from rank_search.layers.opener import opener_of
-from rank_search.layers.opening import made_of, with_opened
-from rank_search.layers.ordinary import in_evaluation, require_ordinary
+from rank_search.layers.opening import is_folded, made_of, with_opened
+from rank_search.layers.ordinary import require_ordinary
 from rank_search.layers.parts import Parts, cuts_asked_for
 from rank_search.layers.reasons import Ties, can_be_folded, reason_of_replacements, refusal_to_open
 
@@ -43,8 +44,21 @@ def opened_inventory(
     found = take_inventory(view, example, include, exclude, more)
     if view is model:
         return found
-    with in_evaluation(model):
-        return replace(found, dense=Cost(count_params(model), mean_macs(model, (example, *more))))
+    macs = mean_macs_by_module(model, (example, *more))
+    without = mean_macs_by_module(view, (example, *more))
+    layers = {
+        name: _with_extra(layer, model, view, macs.get(name, 0) - without.get(name, 0))
+        if is_folded(model, name)
+        else layer
+        for name, layer in found.layers.items()
+    }
+    return replace(found, layers=layers, dense=Cost(count_params(model), macs[""]))
+
+
+def _with_extra(layer: Layer, model: nn.Module, view: nn.Module, macs: float) -> Layer:
+    """Knowing what its module has beyond the plain one in the view, and does: so many MACs."""
+    own, plain = (count_params(each.get_submodule(layer.name)) for each in (model, view))
+    return replace(layer, extra_params=own - plain, extra_macs=macs)
 
 
 def opened(model: nn.Module, example: Example, exclude: Sequence[str] = (), split: Sequence[str] = ()) -> nn.Module:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from functools import lru_cache
 from importlib.metadata import EntryPoint, version
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 from rank_search.basics import attributing, nearest
@@ -110,19 +111,33 @@ def _from_entry_point(name: str) -> object:
 def _from_file(name: str) -> object:
     file, _, attribute = name.rpartition(":")
     path = Path(file).resolve()
-    spec = importlib.util.spec_from_file_location(f"rank_search_plugin_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
+    if not path.is_file():
         raise UnknownPluginError(f"There is no file {path}. A plugin in a file is named path.py:Class.")
+    found = vars(_module_of(path))
+    if attribute not in found:
+        raise UnknownPluginError(f"{path} has no class {attribute!r}. A plugin in a file is named path.py:Class.")
+    return found[attribute]
+
+
+def _module_of(path: Path) -> ModuleType:
+    """What a file holds, imported once.
+
+    The module's name says which file it is, and what was in it: another may have its stem, and this one may change.
+    """
+    key = hashlib.sha256(f"{path}\n".encode() + path.read_bytes()).hexdigest()[:16]
+    name = f"rank_search_plugin_{path.stem}_{key}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BrokenPluginError(f"{path} is no Python file. A plugin in a file is named path.py:Class.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # so that its classes can be pickled
+    sys.modules[name] = module  # so that its classes can be pickled
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        del sys.modules[spec.name]
+        del sys.modules[name]
         raise BrokenPluginError(
             f"{path} does not import: {type(error).__name__}: {error}. Fix it and try again."
         ) from error
-    if attribute not in vars(module):
-        raise UnknownPluginError(f"{path} has no class {attribute!r}. A plugin in a file is named path.py:Class.")
-    found: object = vars(module)[attribute]
-    return found
+    return module

@@ -23,7 +23,7 @@ from rank_search.options.allocation import Shares as CostShares
 from rank_search.options.arrays import Array, OptionArrays, Places
 from rank_search.options.cost_model import CostModel, judged_costs, normalized
 from rank_search.options.cuts import CutMeasure, calibrated
-from rank_search.options.fits import error_between
+from rank_search.options.fits import error_between, relative_error
 from rank_search.options.fitted import factorize
 from rank_search.options.form_speeds import Forms
 from rank_search.options.form_timing import measure_forms
@@ -69,6 +69,7 @@ __all__ = [
     "pick",
     "possible_groups",
     "price_of",
+    "relative_error",
     "spread",
     "stored_bits",
     "sweep",

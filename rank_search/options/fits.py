@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
 
@@ -23,6 +25,8 @@ from rank_search.point import Choice
 from rank_search.priors import KeptNumbers
 
 DIGITS: Final = 5  # of a relative error: two machines agree on these
+
+_log = logging.getLogger(__name__)
 
 ErrorOf = Callable[[str, Choice], float]
 """The relative output error of a layer under a choice."""
@@ -66,11 +70,13 @@ class Fits:
         self.shares: Mapping[str, float] = {}
         self._kept_of = kept
         self._kept: dict[tuple[str, str], KeptNumbers] = {}
+        self._said: set[tuple[str, str]] = set()
 
     def __call__(self, layer: str, choice: Choice) -> float:
         """E‖Wx − W'x‖² / E‖Wx‖² in the metric of the layer's bases, times the layer's share of the loss.
 
-        0 for dense, and where the outputs are zero anyway.
+        0 for dense, and where the outputs are zero anyway. Infinite for a fit with numbers that are not finite, which
+        the log says once for each layer and factorization.
 
         Raises:
             ContractError: the plugin raises.
@@ -82,6 +88,9 @@ class Fits:
             self._kept[key] = self._kept_of(*key)
         values = tuple(float(choice.values[name]) for name in sorted(choice.values))
         error = self._kept[key].get(values, lambda: self._measured(layer, choice))
+        if not math.isfinite(error):
+            self._say_lost(key, choice)
+            return math.inf
         share = self.shares.get(layer, 1.0)
         return error if share == 1.0 else rounded(error * share)
 
@@ -89,7 +98,7 @@ class Fits:
         """The same, the errors of some layers times a factor: how much more they count than those of others."""
         fits = Fits(self.layers, self.plugins, self.weights, self.bases, self._kept_of, self.example)
         fits.shares = dict(shares)
-        fits._kept, fits._totals, fits._of_pools = self._kept, self._totals, self._of_pools
+        fits._kept, fits._totals, fits._of_pools, fits._said = self._kept, self._totals, self._of_pools, self._said
         return fits
 
     def weight(self, layer: str, choice: Choice) -> Tensor:
@@ -148,9 +157,29 @@ class Fits:
         weight, bases = self.weights(layer), self.bases(layer)
         if layer not in self._totals:
             self._totals[layer] = error_between(weight, torch.zeros_like(weight), bases)
-        total = self._totals[layer]
-        error = error_between(weight, fitted, bases) / total if total > 0 else 0.0
-        return rounded(max(0.0, error))
+        return rounded(relative_error(error_between(weight, fitted, bases), self._totals[layer]))
+
+    def _say_lost(self, key: tuple[str, str], choice: Choice) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            _log.warning(
+                "Layer %r as %s with %s: the fit has NaN or infinite numbers, so that form is left out.",
+                *key,
+                ", ".join(f"{name} = {value:g}" for name, value in choice.values.items()) or "no axis",
+            )
+
+
+def relative_error(error: float, total: float) -> float:
+    """An error as a share of that of a layer whose outputs are all lost; never below 0.
+
+    Edge cases: 0 where the total is 0; infinite where either of them is NaN or infinite.
+
+    >>> relative_error(1.0, 4.0), relative_error(-1e-9, 4.0), relative_error(math.nan, 4.0), relative_error(1.0, 0.0)
+    (0.25, 0.0, inf, 0.0)
+    """
+    if not (math.isfinite(error) and math.isfinite(total)):
+        return math.inf
+    return max(0.0, error / total) if total > 0 else 0.0
 
 
 def error_between(weight: Tensor, other: Tensor, bases: Bases) -> float:

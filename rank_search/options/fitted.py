@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rank_search.errors import LayerError, TaskError
 from rank_search.layers import factorize as factorized
@@ -63,10 +63,7 @@ def factorize(
         )
     point = Point(choice) if isinstance(choice, Mapping) else choice if isinstance(choice, Point) else choice.point
     for name in (name for name, each in point.layers.items() if not each.is_dense and name in fits.layers):
-        if not torch.equal(weight_of(model, name), fits.weights(name)):
-            raise LayerError(
-                f"Layer {name!r} has other weights than when the option table was made. Make the table again."
-            )
+        _require_same(name, weight_of(model, name), fits.weights(name))
     parts = model, point, fits.layers, fits.plugins, fits.bases
     if not sequential:
         made = factorized(*parts).eval()
@@ -81,3 +78,15 @@ def factorize(
     made = factorize_in_order(*parts, ForwardPass(inputs)).eval()
     reestimate_on(made, inputs)
     return made
+
+
+def _require_same(name: str, weight: Tensor, expected: Tensor) -> None:
+    """Refuse a weight that is not the one of the table."""
+    one, other = (f"{str(each.dtype).removeprefix('torch.')} on {each.device}" for each in (weight, expected))
+    if one != other:
+        raise LayerError(
+            f"Layer {name!r} is {one}, and was {other} when the option table was made. Make the table again, or bring "
+            "the model back there with .to()."
+        )
+    if not torch.equal(weight, expected):
+        raise LayerError(f"Layer {name!r} has other weights than when the option table was made. Make the table again.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, final
@@ -97,9 +98,9 @@ class Option:
 class OptionTable:
     """The options of every group: a grid for each, and any other choice on demand.
 
-    Dense comes first; of a factorization only what saves something (see `CostModel.saves`). One axis is laid out on
-    `LADDER`, two on pairs of `COARSE`, more on equal fractions of their ranges. It is iterated option by option, group
-    after group; printed, and in a notebook, it is one line for each group.
+    Dense comes first; of a factorization only what saves something (see `CostModel.saves`) and has a finite error. One
+    axis is laid out on `LADDER`, two on pairs of `COARSE`, more on equal fractions of their ranges. It is iterated
+    option by option, group after group; printed, and in a notebook, it is one line for each group.
 
     Args:
         groups: layers, or tied layers, and what may be chosen for them.
@@ -233,7 +234,7 @@ class OptionTable:
             smaller = {layer: normalized(self.costs, layer, choice) for layer, choice in choices.items()}
             option = self._option(smaller, group.name)
             key = _key(option.choices)
-            if key not in seen and (not seen or option.factorization != DENSE):
+            if key not in seen and (not seen or (option.factorization != DENSE and math.isfinite(option.error))):
                 seen.add(key)
                 yield option
 

@@ -36,8 +36,36 @@ from rank_search.trials import TrialContext
 if TYPE_CHECKING:
     from rank_search.launch import Cluster, SharedObject
 
-Arrays = Mapping[str, Mapping[str, NDArray[Any]]]
-"""Decompositions by name, as arrays: Ray hands them out without copying."""
+_WHOLE: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""Whole numbers of so many bytes."""
+
+
+@final
+@dataclass(frozen=True)
+class SentTensor:
+    """A tensor as Ray hands it out without copying: its bits as whole numbers, as NumPy lacks types such as bfloat16.
+
+    Attributes:
+        bits: of the tensor's shape.
+        dtype: of the tensor.
+    """
+
+    bits: NDArray[Any]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> SentTensor:
+        return cls(tensor.cpu().view(_WHOLE[tensor.element_size()]).numpy(), tensor.dtype)
+
+    def tensor(self) -> Tensor:
+        """On the same memory; it is read-only, and nobody who takes bases writes to it."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            return torch.from_numpy(self.bits).view(self.dtype)
+
+
+Sent = Mapping[str, Mapping[str, SentTensor]]
+"""Decompositions by name."""
 
 _MOMENTS: Final = "moments"
 """Stands among the decompositions for the second moments that are known of the layer."""
@@ -79,7 +107,7 @@ class _Reader:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self.bases: dict[str, SharedObject[Arrays]] = {}
+        self.bases: dict[str, SharedObject[Sent]] = {}
 
     def __call__(self, problem: Problem, bases: Mapping[str, CachedBases]) -> tuple[AxisPrior, ...]:
         from rank_search.launch import ship
@@ -103,7 +131,7 @@ def _read_layer(
     plugins: Plugins,
     unfoldings: tuple[Unfolding, ...],
     settings: PriorSettings,
-) -> tuple[tuple[AxisPrior, ...], Arrays]:
+) -> tuple[tuple[AxisPrior, ...], Sent]:
     """On the cluster: one layer's priors, and every decomposition that a fit may ask for.
 
     Args:
@@ -113,12 +141,9 @@ def _read_layer(
     bases = SpectraCache(user_cache_folder()).bases(layer.name, weight, *seen, layer.groups)
     priors = axis_priors(layer, plugins, bases, settings)
     bases.decompose(unfoldings)
-    arrays = {
-        name: {key: tensor.cpu().numpy() for key, tensor in tensors.items()}
-        for name, tensors in bases.decompositions.items()
-    }
-    known = {name: each.cpu().numpy() for name, each in zip(_SEEN, seen, strict=True) if each is not None}
-    return priors, arrays | {_MOMENTS: known}
+    known = {name: each for name, each in zip(_SEEN, seen, strict=True) if each is not None}
+    large = {**bases.decompositions, _MOMENTS: known}
+    return priors, {name: {key: SentTensor.of(each) for key, each in found.items()} for name, found in large.items()}
 
 
 # ---- workers ---------------------------------------------------------------------------------------------
@@ -153,7 +178,7 @@ class _ClusterRecipe(WorkerRecipe[TrialContext, _Place]):
 
     study: str
     shared: SharedObject[TrialContext]
-    bases: Mapping[str, SharedObject[Arrays]]
+    bases: Mapping[str, SharedObject[Sent]]
     launch: LaunchSettings
 
     def init(self) -> None:
@@ -175,7 +200,7 @@ class _Workers:
     """What workers on the cluster are made of, but for the study's files and dense model."""
 
     cluster: Cluster
-    bases: Mapping[str, SharedObject[Arrays]]
+    bases: Mapping[str, SharedObject[Sent]]
     launch: LaunchSettings
     count: int
     probes: ExitStack
@@ -232,25 +257,19 @@ def _check_device(launch: LaunchSettings) -> None:
 class _SharedBases:
     """The bases of the layers, by name, from the node's shared memory when first asked for."""
 
-    def __init__(self, model: nn.Module, arrays: Mapping[str, SharedObject[Arrays]]) -> None:
-        self._model, self._arrays = model, arrays
+    def __init__(self, model: nn.Module, sent: Mapping[str, SharedObject[Sent]]) -> None:
+        self._model, self._sent = model, sent
         self._bases: dict[str, Bases] = {}
 
     def __call__(self, layer: str) -> Bases:
         if layer not in self._bases:
-            known = {name: _tensors(found) for name, found in self._arrays[layer].get().items()}
+            sent = self._sent[layer].get()
+            known = {name: {key: each.tensor() for key, each in found.items()} for name, found in sent.items()}
             seen = known.pop(_MOMENTS)
             inputs, gradients = (seen.get(name) for name in _SEEN)
             weight, groups = weight_of(self._model, layer), groups_of(self._model, layer)
             self._bases[layer] = SpectraCache(known=known).bases(layer, weight, inputs, gradients, groups)
         return self._bases[layer]
-
-
-def _tensors(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-    """Tensors on the same memory; it is read-only, and nobody who takes bases writes to them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return {key: torch.from_numpy(array) for key, array in arrays.items()}
 
 
 def _not_here(layer: str) -> Bases:

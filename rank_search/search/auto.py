@@ -8,14 +8,15 @@ members; the one with the largest expected gain in hypervolume is tried.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar, final
 
 import numpy as np
 
 from rank_search.basics import Float, Int
-from rank_search.options import Array, OptionArrays, OptionTable, Places
+from rank_search.options import Array, Option, OptionArrays, OptionTable, Places
 from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice, Point
 from rank_search.search.candidates import Candidate, Candidates
@@ -224,7 +225,7 @@ class Auto:
     # points -----------------------------------------------------------------------------------------------
 
     def _known(self, point: Point, share: float) -> Candidate:
-        options = self._options.describe(point)
+        options = [_lost_at_most(option) for option in self._options.describe(point)]
         penalties = np.array([self._coordinate(name, point.penalties.get(name, 0.0)) for name in self._strengths])
         total = self._options.total(options)
         row = self._features.rows(
@@ -253,6 +254,11 @@ class Auto:
     def _keeps_counted(self, point: Point) -> bool:
         counted = self._options.total(self._options.describe(point))
         return check_counted(self._settings.constraints, counted, self._options.dense) is None
+
+
+def _lost_at_most(option: Option) -> Option:
+    """An infinite error, of a fit that is not finite, counts as outputs that are lost: 1 for each layer."""
+    return option if math.isfinite(option.error) else replace(option, error=float(len(option.choices)))
 
 
 def _in_order(known: Mapping[str, _T]) -> list[_T]:

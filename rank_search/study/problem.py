@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from rank_search.coding import without_file
 from rank_search.errors import StudyMismatchError, TaskError
 from rank_search.layers import (
     Example,
@@ -115,7 +116,7 @@ def read_problem(study: Study, task: Task | None = None, place: int = 0) -> Prob
     choices = taken_together(settings.choices(inventory.layers, plugins), groups, plugins)
     if isinstance(task, LayerErrorTask):
         task = replace(task, layers=inventory.layers)
-    begun = _begun(study, model, [name for name, own in choices.items() if own])
+    begun, inventory = _begun(study, model, inventory, [name for name, own in choices.items() if own])
     return Problem(study, task, begun, model, inventory, plugins, choices, groups, examples)
 
 
@@ -153,7 +154,18 @@ def _model(task: Task) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise TaskError(f"The task's model() returned {type(model).__name__}; it must return a torch.nn.Module.")
     require_ordinary(model)
+    _require_types(model)
     return model.eval()
+
+
+def _require_types(model: nn.Module) -> None:
+    if strange := without_file(model.state_dict()):
+        said = ", ".join(f"{name} is {str(dtype).removeprefix('torch.')}" for name, dtype in strange.items())
+        raise TaskError(
+            f"{said}: the files of trials have no such numbers. Convert them in the task, such as with .to(); keep "
+            "complex numbers as the real ones of torch.view_as_real, or buffers that can be made again with "
+            "persistent=False."
+        )
 
 
 def looked_at(task: Task, model: nn.Module, study: Study) -> Task:
@@ -196,9 +208,11 @@ def measured_alone(tables: Mapping[str, Any], folder: Path) -> str:
         return "kl" if task.gives_classes() else "output_error"
 
 
-def _begun(study: Study, model: nn.Module, layers: Iterable[str]) -> nn.Module:
+def _begun(study: Study, model: nn.Module, inventory: Inventory, layers: Sequence[str]) -> tuple[nn.Module, Inventory]:
     """What is trained over-parameterized is put together again with weights that nothing computes."""
-    return folded_in(model, layers) if study.study.method == "overparameterized" else model
+    if study.study.method != "overparameterized":
+        return model, inventory
+    return folded_in(model, layers), inventory.folded(layers)
 
 
 def _examples(task: Task) -> list[Example]:

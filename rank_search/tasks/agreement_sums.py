@@ -62,8 +62,9 @@ class AgreementSums:
             self.norm += float(theirs.square().sum())
         if classes and (count := outputs[0][..., 0].numel()):
             ours, theirs = outputs[0].double(), aims[0].double()
-            self.kl += max(0.0, count * float(teacher_distance(ours, theirs, 1.0)))
-            self.others += float((ours.argmax(-1) != theirs.argmax(-1)).sum())
+            self.kl += count * float(teacher_distance(ours, theirs, 1.0).clamp_min(0))
+            known = not bool(ours.isnan().any() or theirs.isnan().any())
+            self.others += float((ours.argmax(-1) != theirs.argmax(-1)).sum()) if known else math.nan
             self.predictions += count
 
     def means(self) -> dict[str, float]:

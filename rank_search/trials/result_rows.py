@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rank_search.basics import Float
 from rank_search.layers import Axis, Cost, Factorization, Kept, adds_up, axes_of, cut_form, layer_cost, owned
-from rank_search.options import error_between, pick
+from rank_search.options import error_between, pick, relative_error
 from rank_search.point import Choice
 from rank_search.trials.context import TrialContext, build
 from rank_search.trials.settling import Settled, Whole, cut, forms, whole_modes
@@ -92,13 +92,13 @@ def _parts_of(context: TrialContext, layer: str, form: Factorization, whole: Who
     carried = {axis.name: _carried(form, axis.name) for axis in _owning(form)}
     for values in _smaller_values(form, context.round_to):
         found = [
-            (error_between(weight, small.form.dense(), bases), kept, small.form)
+            (relative_error(error_between(weight, small.form.dense(), bases), total), kept, small.form)
             for kept in _orders(form, values, carried)
             if (small := cut_form(form, kept, whole)) is not None
         ]
-        if found:
-            error, kept, smaller = min(found, key=lambda each: each[0])
-            yield _Part(kept, _cost(smaller), max(0.0, error / total) if total > 0 else 0.0)
+        error, kept, smaller = min(found, key=lambda each: each[0], default=(math.inf, {}, form))
+        if math.isfinite(error):
+            yield _Part(kept, _cost(smaller), error)
 
 
 def _cost(form: Factorization) -> Cost:

@@ -111,12 +111,19 @@ def run_trial(
     try:
         with memory_limited(context.memory), seeded(rng_seed):
             result = _carry_out(context, point, trial, target, start, keep)
+        return _with_files(context, point, result, artifacts, target == full)
     except ArtifactError:
         raise
     except Exception as error:  # noqa: BLE001  the one place where any error becomes an outcome
         _log.warning("The trial of point %s failed.", point.key[:12], exc_info=True)
         return Outcome(State.FAILED, reason=_one_line(error))
-    outcome = _outcome(result, artifacts, point.key, target == full)
+
+
+def _with_files(
+    context: TrialContext, point: Point, result: _Result | Diverged, artifacts: ArtifactStore | None, is_full: bool
+) -> Outcome:
+    """The outcome, and those of its cuts, with their files written."""
+    outcome = _outcome(result, artifacts, point.key, is_full)
     if isinstance(result, Diverged) or outcome.state is not State.COMPLETE:
         return outcome
     return replace(outcome, row=tuple(_cut(context, *each, artifacts) for each in result.row))
@@ -321,9 +328,10 @@ def _keep(result: _Result, artifacts: ArtifactStore, stem: str, is_full: bool) -
     if not is_full:
         data = result.checkpoint
         return () if data is None else (artifacts.write("checkpoint", stem, ".checkpoint", data),)
+    model = to_safetensors(result.state)
     coded = artifacts.write("coded", stem, ".coded", result.coded)
     try:
-        return artifacts.write("model", stem, ".safetensors", to_safetensors(result.state)), coded
+        return artifacts.write("model", stem, ".safetensors", model), coded
     except ArtifactError:
         artifacts.delete(coded.location)
         raise

@@ -26,6 +26,7 @@ from rank_search.layers import (
     recompose,
     weight_of,
 )
+from rank_search.layers.costs import count_macs, count_params
 from rank_search.layers.folding import folded
 from rank_search.point import Choice, Point
 
@@ -120,6 +121,20 @@ def test_put_together_again_the_weight_is_a_parameter(way: str) -> None:
     torch.testing.assert_close(again(X), made(X), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_counted_is_what_the_model_that_is_built_has(way: str) -> None:
+    """With each layer dense or factorized: what computes a weight is there only with the dense layer."""
+    model = network(way)
+    table = rs.options(model, example=X[:1])
+    assert table.dense == {"params": count_params(model), "macs": count_macs(model, [X[:1]])}
+    svd = {name: Choice("svd", {"rank": 2}) for name in ("0", "3")}
+    for names in ((), ("0",), ("3",), ("0", "3")):
+        point = Point({name: svd[name] for name in names})
+        built = rs.factorize(model, point, table)
+        counted = table.total(table.describe(point))
+        assert counted == {"params": count_params(built), "macs": count_macs(built, [X[:1]])}
+
+
 def test_a_folded_module_shares_what_is_not_computed_and_keeps_what_the_user_has_set() -> None:
     linear = parametrizations.weight_norm(nn.Linear(5, 3))
     linear.mine = "kept"  # type: ignore[assignment]
@@ -165,6 +180,11 @@ def test_a_network_of_weight_norms_is_searched_and_exported(tables: dict[str, An
         search={"objectives": ["error", "params"]},
         **tables,
     )
+    with rs.Store.open(found.store) as store:
+        study = store.study("compressed")
+        for row in store.trials(study):
+            built = found.model(row.number)
+            assert row.measurements["params"] == sum(each.numel() for each in built.parameters())
     least = min(found.front, key=lambda trial: trial.measurements["params"])
     small = found.model(least.number)
     assert least.measurements["params"] == sum(each.numel() for each in small.parameters()) < found.dense["params"]

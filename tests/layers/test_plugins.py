@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from rank_search.errors import BrokenPluginError, ContractError, UnknownPluginError
-from rank_search.layers import Factorization, Layer, installed, load_plugin, plugins
+from rank_search.layers import Factorization, Layer, installed, load_plugin, plugin_code, plugins
 
 BUILT_IN = {
     "block-svd-16": "SixteenBlocks",
@@ -82,6 +83,31 @@ def test_a_class_in_a_file(file: Path) -> None:
     assert load_plugin(f"{file}:Half") is half
     module = half(Layer("x", "linear", (3, 4)), rank=2)
     assert torch.equal(pickle.loads(pickle.dumps(module)).left, module.left)
+
+
+def test_files_of_one_stem_are_two_modules(tmp_path: Path) -> None:
+    found = []
+    for folder, number in (("one", 7), ("other", 8)):
+        path = tmp_path / folder / "mine.py"
+        path.parent.mkdir()
+        path.write_text(FILE.replace("number = 7", f"number = {number}"))
+        found.append((path, load_plugin(f"{path}:Half")))
+    for path, half in found:
+        assert pickle.loads(pickle.dumps(half)) is half
+        assert Path(inspect.getfile(half)) == path
+    assert len({plugin_code("Half", half, tmp_path) for _, half in found}) == 2
+
+
+def test_classes_in_one_file_are_of_one_module_until_it_changes(file: Path) -> None:
+    file.write_text(FILE.replace("class Unfinished", "class Quarter(Half):\n    pass\n\nclass Unfinished"))
+    half, quarter = load_plugin(f"{file}:Half"), load_plugin(f"{file}:Quarter")
+    assert issubclass(quarter, half)
+    assert pickle.loads(pickle.dumps(half)) is half
+    file.write_text(FILE)
+    load_plugin.cache_clear()
+    assert load_plugin(f"{file}:Half") is not half
+    with pytest.raises(UnknownPluginError, match="has no class 'Quarter'"):
+        load_plugin(f"{file}:Quarter")
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

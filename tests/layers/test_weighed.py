@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -144,3 +146,16 @@ def test_an_error_of_the_weighed_weight_is_one_of_the_loss() -> None:
     assert weighed.error(W, other) == pytest.approx(loss_error(W - other), rel=1e-9)
     zero = torch.zeros_like(weighed.weight)
     assert output_error(weighed.weight, zero, C) == pytest.approx(loss_error(W), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision_is_led_back_too(name: str) -> None:
+    plugin, found = load_plugin(name), []
+    half = W.bfloat16()
+    for dtype in (torch.bfloat16, torch.float32):
+        layer = dataclasses.replace(LAYER, dtype=dtype)
+        form = plugin(layer, **next(iter(axis_values(plugin.axes(layer)))))
+        fit_to(form, half.to(dtype), DirectBases(half.to(dtype), C.float(), G.float()))
+        assert {each.dtype for each in form.parameters()} == {dtype}
+        found.append(loss_error(half.double() - form.dense().double()))
+    assert found[0] == pytest.approx(found[1], rel=0.01)

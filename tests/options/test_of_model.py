@@ -165,6 +165,13 @@ def test_an_allocation_a_point_and_choices_by_layer_make_the_same(model: nn.Sequ
     assert torch.equal(outputs[0], outputs[2])
 
 
+@pytest.mark.parametrize("moved", [{"device": "meta"}, {"dtype": torch.float64}], ids=str)
+def test_a_model_that_was_moved_is_refused(table: rs.OptionTable, moved: dict[str, Any]) -> None:
+    now = f"{str(moved.get('dtype', 'float32')).removeprefix('torch.')} on {moved.get('device', 'cpu')}"
+    with pytest.raises(LayerError, match=rf"Layer '3' is {now}, and was float32 on cpu .* Make the table again"):
+        rs.factorize(network().to(**moved), {"3": rs.Choice("svd", {"rank": 2})}, table)
+
+
 def test_a_table_of_other_weights_is_refused(table: rs.OptionTable) -> None:
     model = network()
     with torch.no_grad():

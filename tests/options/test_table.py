@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rank_search.errors import PluginError
-from rank_search.layers import DirectBases, Factorization, load_plugin
-from rank_search.options import Forms, OptionTable
+from rank_search.layers import Bases, DirectBases, Factorization, load_plugin
+from rank_search.options import Forms, OptionTable, allocate, relative_error
 from rank_search.options.fits import Fits
 from rank_search.options.table import COARSE, LADDER
 from rank_search.point import Choice, Point
@@ -80,6 +80,48 @@ def test_option_errors_of_dense_and_of_zero_weights_are_zero(weights: dict[str, 
     zero = {name: torch.zeros_like(weight) for name, weight in weights.items()}
     assert fits_of(weights)("head", Choice()) == 0
     assert fits_of(zero)("head", Choice("svd", {"rank": 2})) == 0
+
+
+class Lost(load_plugin("svd")):  # type: ignore[misc]
+    """Its fits of low rank hold NaN."""
+
+    def fit(self, weight: Tensor, bases: Bases) -> None:
+        super().fit(weight, bases)
+        if self.values["rank"] < 12:
+            self.left.data[0, 0] = math.nan
+
+
+def lost_fits(weights: dict[str, Tensor]) -> Fits:
+    bases = {name: DirectBases(weight) for name, weight in weights.items()}
+    return Fits(LAYERS, {"svd": Lost}, weights.__getitem__, bases.__getitem__)
+
+
+def test_a_fit_that_is_not_finite_is_no_option(
+    make: Make, weights: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    space, costs, _ = make(("svd",))
+    with caplog.at_level("WARNING", "rank_search"):
+        fits = lost_fits(weights)
+        table = OptionTable(space.groups, costs, fits, space.round_to)
+    ranks = {name: [each.choices[name].values["rank"] for each in table.of[name][1:]] for name in ("body", "head")}
+    plain = OptionTable(space.groups, costs, fits_of(weights), space.round_to)
+    for name, found in ranks.items():
+        assert found == [rank for each in plain.of[name][1:] if (rank := each.choices[name].values["rank"]) >= 12] != []
+    assert caplog.text.count("Layer 'body' as svd") == 1
+    assert "NaN or infinite numbers" in caplog.text
+    lost = Choice("svd", {"rank": 3})
+    assert fits("body", lost) == math.inf
+    assert fits.with_shares({"body": 0.0})("body", lost) == math.inf
+    found = allocate(table, params=0.8)
+    assert 0 < found.error < math.inf
+
+
+@pytest.mark.parametrize(
+    ("error", "total", "expected"),
+    [(math.nan, 1.0, math.inf), (math.inf, 1.0, math.inf), (1.0, math.inf, math.inf), (math.nan, 0.0, math.inf)],
+)
+def test_no_number_is_no_small_error(error: float, total: float, expected: float) -> None:
+    assert relative_error(error, total) == expected
 
 
 def test_option_table_names_a_plugin_that_raises(weights: dict[str, Tensor]) -> None:

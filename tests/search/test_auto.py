@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -103,6 +104,27 @@ def test_auto_proposes_new_points_of_the_space(make: Make, settings: dict[str, A
         assert set(point.penalties) == set(problem.space.penalties)
         for name, strength in problem.space.penalties.items():
             assert strength.allows(point.penalties[name])
+
+
+def test_auto_learns_of_points_whose_fits_are_not_finite(make: Make) -> None:
+    """As if their outputs were lost."""
+    problem = Problem(make(("svd",)))
+    lost = Point({name: Choice("svd", {"rank": 3}) for name in problem.layers})
+    told = {}
+    for worst in (1.0, math.inf):
+        table = OptionTable(
+            problem.space.groups,
+            problem.costs,
+            lambda layer, choice, worst=worst: (  # type: ignore[misc]
+                worst if choice == lost.layers[layer] else problem.error_of(layer, choice)
+            ),
+        )
+        auto = Auto(problem.space, table, problem.settings, problem.dense)
+        auto.begin(lost)
+        auto.learn(lost, (0.5, 1e4))
+        told[worst] = auto._seen[lost.key].known.row
+    assert np.isfinite(told[math.inf]).all()
+    np.testing.assert_allclose(told[math.inf], told[1.0])
 
 
 def test_auto_tries_penalties_all_over_their_ranges_and_off(make: Make) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,50 +21,52 @@ NAMES = ("svd", "svd-spatial", "tucker2", "cp", "filter-basis")
 CONV = Layer("conv", "conv2d", (8, 6, 3, 3), inputs=((1, 6, 9, 9),))
 
 
-class Sent:
-    """Arrays as another process gets them: pickled, and read-only."""
+class Pickled:
+    """Tensors as another process gets them: pickled, and read-only."""
 
-    def __init__(self, arrays: Mapping[str, Mapping[str, Any]]) -> None:
-        self._bytes = pickle.dumps(arrays)
+    def __init__(self, sent: cluster.Sent) -> None:
+        self._bytes = pickle.dumps(sent)
 
-    def get(self) -> Mapping[str, Mapping[str, Any]]:
-        arrays = pickle.loads(self._bytes)
-        for found in arrays.values():
-            for array in found.values():
-                array.flags.writeable = False
-        return cast("Mapping[str, Mapping[str, Any]]", arrays)
+    def get(self) -> cluster.Sent:
+        sent = pickle.loads(self._bytes)
+        for found in sent.values():
+            for each in found.values():
+                each.bits.flags.writeable = False
+        return cast("cluster.Sent", sent)
 
 
 @pytest.mark.parametrize("known", ["nothing", "inputs", "loss"])
-@pytest.mark.parametrize("spectra", ["weights", "outputs"])
+@pytest.mark.parametrize(
+    ("spectra", "dtype"), [("weights", torch.float32), ("outputs", torch.float32), ("weights", torch.bfloat16)]
+)
 def test_priors_and_fits_are_the_same_here_and_there(
-    known: str, spectra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    known: str, spectra: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     torch.manual_seed(0)
-    model = nn.ModuleDict({"conv": nn.Conv2d(6, 8, 3)})
+    model = nn.ModuleDict({"conv": nn.Conv2d(6, 8, 3, dtype=dtype)})
     weight = model["conv"].get_parameter("weight").detach()
     X = torch.randn(200, 54).cumsum(1).relu()
     moment = None if known == "nothing" else X.T @ X / 200
     G = torch.randn(30, 8) * torch.arange(8)
     gradients = G.T @ G if known == "loss" else None
-    plugins = {name: load_plugin(name) for name in NAMES}
-    unfoldings = tuple(each for plugin in plugins.values() for axis in plugin.axes(CONV) for each in axis.unfoldings)
+    conv, plugins = replace(CONV, dtype=dtype), {name: load_plugin(name) for name in NAMES}
+    unfoldings = tuple(each for plugin in plugins.values() for axis in plugin.axes(conv) for each in axis.unfoldings)
     settings = PriorSettings.model_validate({"rule": "tail", "spectra": spectra})
 
-    priors, arrays = cluster._read_layer(CONV, weight, (moment, gradients), plugins, unfoldings, settings)
+    priors, sent = cluster._read_layer(conv, weight, (moment, gradients), plugins, unfoldings, settings)
     cache = SpectraCache()
     here = cache.bases("conv", weight, moment, gradients)
-    assert priors == axis_priors(CONV, plugins, here, settings)
+    assert priors == axis_priors(conv, plugins, here, settings)
 
-    there = cluster._SharedBases(model, {"conv": cast("Any", Sent(arrays))})("conv")
+    there = cluster._SharedBases(model, {"conv": cast("Any", Pickled(sent))})("conv")
     assert (there.moment is None) == (moment is None)
     assert (there.weighed is None) == (gradients is None)
     for name, plugin in plugins.items():
-        values = {axis.name: max(1, int(axis.high) // 3) for axis in plugin.axes(CONV)}
+        values = {axis.name: max(1, int(axis.high) // 3) for axis in plugin.axes(conv)}
         fits = []
         for bases in (here, there):
-            module = plugin(CONV, **values)
+            module = plugin(conv, **values)
             fit_to(module, weight, bases)
             fits.append(module.dense())
         assert torch.equal(*fits), name

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import rank_search as rs
+from rank_search.errors import TaskError
 from rank_search.layers.costs import count_macs
 
 X = torch.randn(32, 12, generator=torch.Generator().manual_seed(0))
@@ -147,3 +148,14 @@ def test_a_name_with_brackets_is_a_rule(tmp_path: Path) -> None:
     layers = {"exclude": ["in[0]"]}
     found = compressed(model, tmp_path, layers=layers, search={"seeds": seed})
     assert all("in[0]" not in trial.point.layers for trial in found.front)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex128, torch.float8_e4m3fn])
+def test_numbers_that_no_file_holds_are_refused_before_the_first_trial(dtype: torch.dtype, tmp_path: Path) -> None:
+    model = linear([])
+    model[1].register_buffer("filter", torch.ones(3).to(dtype))
+    said = rf"1\.filter is {str(dtype).removeprefix('torch.')}: the files of trials .*torch\.view_as_real"
+    with pytest.raises(TaskError, match=said):
+        compressed(model, tmp_path)
+    model[1].register_buffer("filter", torch.ones(3).to(dtype), persistent=False)
+    assert compressed(model, tmp_path).front

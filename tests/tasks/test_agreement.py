@@ -129,6 +129,16 @@ def test_outputs_of_zeros() -> None:
     assert lost.means() == {"output_error": math.inf}
 
 
+@pytest.mark.parametrize("whose", [0, 1])
+def test_nan_in_the_outputs_stays_in_every_measure(whose: int) -> None:
+    pair = [torch.tensor([[3.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 1.0], [0.0, 2.0]])]
+    sums = AgreementSums()
+    sums.add(pair[:1], pair[1:], classes=True)
+    pair[whose][1, 0] = math.nan
+    sums.add(pair[:1], pair[1:], classes=True)
+    assert {name for name, value in sums.means().items() if math.isnan(value)} == {"kl", "disagreement", "output_error"}
+
+
 def test_outputs_that_are_values_have_an_error_alone() -> None:
     class Nest(nn.Module):
         def __init__(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import errno
 import logging
@@ -225,6 +226,18 @@ def test_an_impossible_point_is_an_outcome(workbench: MakeWorkbench) -> None:
     assert outcome.state is State.FAILED
     assert outcome.reason.startswith("LayerError: ")
     assert "'nowhere'" in outcome.reason
+
+
+def test_a_state_that_has_no_file_is_an_outcome_that_leaves_none(
+    workbench: MakeWorkbench, dense_point: MakePoint, task: Supervised, tmp_path: Path
+) -> None:
+    """safetensors have no numbers of 128 bits."""
+    strange = copy.deepcopy(task.network)
+    strange.register_buffer("filter", torch.ones(3, dtype=torch.complex128))
+    made = dataclasses.replace(workbench(), dense=strange)
+    outcome = run_trial(made, dense_point(), 0, ArtifactStore(tmp_path))
+    assert (outcome.state, "complex128" in outcome.reason) == (State.FAILED, True)
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_interrupt_passes_through_a_trial(task: Supervised, workbench: MakeWorkbench, point: MakePoint) -> None:
