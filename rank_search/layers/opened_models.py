@@ -17,9 +17,10 @@ from rank_search.layers.fused import tensor_distance
 from rank_search.layers.globs import matches_any
 from rank_search.layers.inventory import Inventory, run_once, take_inventory
 from rank_search.layers.kinds import kind_of
+from rank_search.layers.looking import in_evaluation
 from rank_search.layers.opener import opener_of
 from rank_search.layers.opening import made_of, with_opened
-from rank_search.layers.ordinary import in_evaluation, require_ordinary
+from rank_search.layers.ordinary import require_ordinary
 from rank_search.layers.parts import Parts, cuts_asked_for
 from rank_search.layers.reasons import Ties, can_be_folded, reason_of_replacements, refusal_to_open
 
