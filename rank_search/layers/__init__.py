@@ -21,6 +21,7 @@ from rank_search.layers.inventory import Inventory, Skipped, counted_on, run_onc
 from rank_search.layers.kind import LayerKind
 from rank_search.layers.kinds import layer_kinds, weight_in
 from rank_search.layers.layer import Layer, Unfolding, input_of
+from rank_search.layers.looking import buffers_kept, in_evaluation
 from rank_search.layers.made_of import ModelLayer, ModelLayers, layers
 from rank_search.layers.metric import (
     cholesky,
@@ -35,7 +36,7 @@ from rank_search.layers.metric import (
 from rank_search.layers.opened_models import opened_inventory
 from rank_search.layers.opener import Opened, linear_of, openers, viewed
 from rank_search.layers.opening import folded_in, groups_of, is_folded, layer_in, opened_for, weight_of
-from rank_search.layers.ordinary import in_evaluation, require_ordinary
+from rank_search.layers.ordinary import require_ordinary
 from rank_search.layers.other_inputs import OtherInputs
 from rank_search.layers.parts import Parts
 from rank_search.layers.plugins import (
@@ -97,6 +98,7 @@ __all__ = [
     "axes_of",
     "block_diagonal",
     "bound",
+    "buffers_kept",
     "by_block",
     "by_output",
     "channels_last",

@@ -19,7 +19,8 @@ from rank_search.layers.counting import layer_by_layer
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.globs import matches_any
 from rank_search.layers.layer import Layer, input_of
-from rank_search.layers.ordinary import in_evaluation, require_ordinary
+from rank_search.layers.looking import in_evaluation
+from rank_search.layers.ordinary import require_ordinary
 from rank_search.layers.reached import Run, unreached
 from rank_search.layers.reasons import Ties, reason_of
 from rank_search.layers.tied_layers import tied_groups, tied_to

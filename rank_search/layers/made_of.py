@@ -14,9 +14,9 @@ from rank_search.layers.costs import Cost, count_params, layer_cost, macs_by_mod
 from rank_search.layers.factorization import Factorization
 from rank_search.layers.inventory import Inventory, Skipped, take_inventory
 from rank_search.layers.layer import Layer
+from rank_search.layers.looking import in_evaluation
 from rank_search.layers.opened_models import opened
 from rank_search.layers.opening import is_folded
-from rank_search.layers.ordinary import in_evaluation
 from rank_search.layers.plugins import name_of
 from rank_search.layers.pools import borrowed
 from rank_search.layers.tied_layers import tied_in

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from rank_search.errors import TaskError
+from rank_search.layers.looking import evaluation_mode
 
 
 def require_ordinary(model: nn.Module) -> None:
@@ -40,7 +38,7 @@ def require_ordinary(model: nn.Module) -> None:
 
 def _require_modes(model: nn.Module) -> None:
     try:
-        with in_evaluation(model):
+        with evaluation_mode(model):
             pass
     except Exception as error:
         raise TaskError(
@@ -55,15 +53,3 @@ def _is_quantized(module: nn.Module) -> bool:
 
 def _is_coded(value: object) -> bool:
     return isinstance(value, Tensor) and not value.is_quantized and not is_traceable_wrapper_subclass(value)
-
-
-@contextmanager
-def in_evaluation(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; afterwards every module is in the mode in which it was."""
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in before.items():
-            module.training = training

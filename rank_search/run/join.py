@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import secrets
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from torch import nn
-
 from rank_search.artifacts import ArtifactStore
 from rank_search.errors import StudyFileError, StudyMismatchError
 from rank_search.export import say_if_no_folder, say_if_unexportable
@@ -21,7 +18,7 @@ from rank_search.layers import Layer, plugin_version
 from rank_search.options import Forms, measure_forms
 from rank_search.pareto import ReferenceBox
 from rank_search.point import Choice
-from rank_search.priors import AxisPrior, numbers_of
+from rank_search.priors import AxisPrior
 from rank_search.run.preparation import Prepared, with_forms
 from rank_search.search import SearchSettings
 from rank_search.store import (
@@ -275,7 +272,7 @@ def fingerprint(problem: Problem) -> dict[str, str]:
     """
     study = problem.study
     parts = _parts(study)
-    parts["weights"] = _digest(problem.original)
+    parts["weights"] = problem.weights
     parts |= {f"{CODE}{path}": digest for path, digest in task_code(study).items()}
     return parts | {f"plugin {name}": plugin_version(name, study.folder) for name in problem.plugins}
 
@@ -302,11 +299,3 @@ def _flat(path: str, value: Any) -> list[tuple[str, Any]]:
     if not isinstance(value, dict) or not value:
         return [(path, value)]
     return [pair for key, inner in value.items() for pair in _flat(f"{path}.{key}", inner)]
-
-
-def _digest(model: nn.Module) -> str:
-    found = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(numbers_of(tensor))
-    return found.hexdigest()

@@ -91,18 +91,14 @@ class _Way:
 
     def __init__(self, problem: Problem, folder: Path, name: str) -> None:
         self._folder, self._name, self._seconds = folder, name, problem.study.launch.checkpoint_seconds
-        self._about = {"software": software(), "code": task_code(problem.study)}
 
     def found(self) -> Checkpoint | None:
-        """The one that is there, unless other code has left it."""
+        """The one that is there; another code has another name for it."""
         kept = self._files.load(self._name)
-        if kept is None:
-            return None
-        found = Checkpoint.from_bytes(kept["checkpoint"].numpy().tobytes())
-        return found if all(found.about.get(key) == value for key, value in self._about.items()) else None
+        return None if kept is None else Checkpoint.from_bytes(kept["checkpoint"].numpy().tobytes())
 
     def keeping(self, budget: float) -> Keeping | None:
-        return Keeping(Keep(self._seconds, self._save), self._about, budget) if self._seconds else None
+        return Keeping(Keep(self._seconds, self._save), {}, budget) if self._seconds else None
 
     def end(self) -> None:
         self._files.remove(self._name)
@@ -218,17 +214,18 @@ def _training(study: Study) -> TrainingSettings:
 
 
 def _file_name(problem: Problem) -> str:
-    """By all that the network is made from, except the data; the training epochs of the trials play no part."""
+    """By all that the network is made from and by, except the data; the training epochs of the trials play no part."""
     study = problem.study
     about = {
+        "weights": problem.weights,
         "point": full_rank(problem).key,
         "plugins": {name: plugin_version(name, study.folder) for name in problem.plugins},
         "orthogonality": study.overparameterized.orthogonality,
-        **({"ordered": study.overparameterized.ordered} if study.overparameterized.ordered else {}),
+        "ordered": study.overparameterized.ordered,
         "training": _training(study).model_dump(mode="json", exclude={"ordered"}),
         "rng seed": study.study.seed,
         "task": study.task.model_dump(mode="json"),
+        "code": task_code(study),
+        "software": software(),
     }
-    return (
-        f"overparameterized-2-{digest({str(about): torch.empty(0), **own_copies(problem.original.state_dict())}).hex()}"
-    )
+    return f"overparameterized-3-{digest({str(about): torch.empty(0)}).hex()}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from rank_search.study.code import task_code
+from rank_search.study.code import is_program, task_code
 from rank_search.study.complaints import complaints
-from rank_search.study.factory import is_program, load_task
+from rank_search.study.factory import load_task
 from rank_search.study.file import Study, load_study
 from rank_search.study.locating import StorePlace, finished_in, store_of
 from rank_search.study.paths import beside, relative_part

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
-from rank_search.study.factory import is_program
+from rank_search.errors import TaskError
 from rank_search.study.file import Study
+from rank_search.study.task_folder import home_of, is_installed, is_of_a_task
+
+PROGRAM: Final = ".pt2"
+
+
+def is_program(reference: str) -> bool:
+    """Whether a factory is no code, but the file of an exported program."""
+    return reference.endswith(PROGRAM)
 
 
 def task_code(study: Study) -> dict[str, str]:
     """SHA-256 of each file of the task's code, by its path below the folder that imports start from.
 
     Followed are the imports that the files spell out, as far as they lead to files in that folder. An installed
-    package has a version instead, and a task that was made in Python has no file. An exported program is its own file.
+    package has a version instead, also where a file in the folder has its name but is not what was imported; and a task
+    that was made in Python has no file. An exported program is its own file.
+
+    Raises:
+        TaskError: a module that the files import is there, but was imported from elsewhere, and is not installed.
     """
     if is_program(study.task.factory):
         path = study.folder / study.task.factory
@@ -28,8 +42,32 @@ def task_code(study: Study) -> dict[str, str]:
         path = pending.pop()
         if path not in found and (content := _content(path)) is not None:
             found[path] = content
-            pending += [each for each in _imported(content, path, root) if each.is_relative_to(root)]
+            pending += [each for each in _imported(content, path, root) if _is_own(each, root, study)]
     return {path.relative_to(root).as_posix(): _digest(content) for path, content in sorted(found.items())}
+
+
+def _is_own(path: Path, root: Path, study: Study) -> bool:
+    """Whether a file in the folder is what Python imports under its name, rather than something installed."""
+    if not path.is_relative_to(root):
+        return False
+    name = path.relative_to(root).parts[0].removesuffix(".py")
+    module = sys.modules.get(name)
+    if module is None:
+        return str(root) not in sys.path or _is_found(name, root)
+    if home_of(module) == root or is_of_a_task(module):  # of one that was loaded after this one, which had its own
+        return True
+    if is_installed(module):
+        return False
+    raise TaskError(
+        f"task.factory {study.task.factory!r} imports {name!r}, which this process has already imported from "
+        f"{home_of(module)}; {root} has another one. Rename it, or load the task in a process of its own."
+    )
+
+
+def _is_found(name: str, root: Path) -> bool:
+    """Whether a module that is not imported yet would be the folder's; one that has no file is its folder there."""
+    origin = _origin(name)
+    return name not in sys.builtin_module_names if origin is None else _home(origin) == root
 
 
 def _start(study: Study) -> tuple[Path, Path | None]:
@@ -41,8 +79,12 @@ def _start(study: Study) -> tuple[Path, Path | None]:
     origin = _origin(location)
     if origin is None or {"site-packages", "dist-packages"} & set(origin.parts):
         return Path(), None
-    depth = location.count(".") + (origin.name == "__init__.py")
-    return origin.parents[depth], origin
+    return _home(origin, location.count(".")), origin
+
+
+def _home(origin: Path, depth: int = 0) -> Path:
+    """The folder in which a module was found, so many packages deep."""
+    return origin.parents[depth + (origin.name == "__init__.py")]
 
 
 def _origin(module: str) -> Path | None:

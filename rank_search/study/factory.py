@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from rank_search.errors import TaskError
 from rank_search.layers import tensors_of
 from rank_search.programs import example_of_program, read_program, takes_any_batch
+from rank_search.study.code import is_program, task_code
 from rank_search.study.file import Study
+from rank_search.study.task_folder import searched_first
 from rank_search.tasks import AgreementTask, Task
 
 
@@ -29,14 +32,8 @@ def load_task(study: Study) -> Task:
     """
     if is_program(study.task.factory):
         return _program_alone(study)
-    factory = _factory(study.task.factory, study.folder)
-    try:
-        task = factory(**study.task.options)
-    except Exception as error:
-        raise TaskError(
-            f"task.factory {study.task.factory!r} raised {type(error).__name__}: {error}. "
-            "Correct the factory, or its arguments in [task.options]."
-        ) from error
+    task = _made(study)
+    task_code(study)  # which refuses modules of another folder
     if isinstance(task, Task):
         return task
     if study.data.source != "task" and (found := _network_alone(task, study)) is not None:
@@ -46,6 +43,25 @@ def load_task(study: Study) -> Task:
         "as rank_search.Supervised(…). A network, or a network and an example, is enough where [data] source says what "
         "is looked at instead of data."
     )
+
+
+def _made(study: Study) -> object:
+    """What the factory gives."""
+    with _own_folder_first(study):
+        factory = _factory(study.task.factory, study.folder)
+        try:
+            return factory(**study.task.options)
+        except Exception as error:
+            raise TaskError(
+                f"task.factory {study.task.factory!r} raised {type(error).__name__}: {error}. "
+                "Correct the factory, or its arguments in [task.options]."
+            ) from error
+
+
+def _own_folder_first(study: Study) -> AbstractContextManager[None]:
+    """As Python runs a script: the folder of the task's file is searched first for what that imports itself."""
+    path = (study.folder / study.task.factory.rpartition(":")[0]).resolve()
+    return searched_first(path.parent) if path.suffix == ".py" and path.is_file() else nullcontext()
 
 
 def _network_alone(made: object, study: Study) -> Task | None:
@@ -58,12 +74,6 @@ def _network_alone(made: object, study: Study) -> Task | None:
     return AgreementTask(network, (), (), one_example=example)
 
 
-def is_program(reference: str) -> bool:
-    """Whether a factory is no code, but the file of an exported program."""
-    return reference.endswith(PROGRAM)
-
-
-PROGRAM: Final = ".pt2"
 _OF_BATCHES: Final = ("synthetic", "gaussian")
 
 
@@ -141,7 +151,6 @@ def _module(location: str, folder: Path) -> ModuleType:
 
 
 def _import_file(path: Path) -> ModuleType:
-    """Import a file as Python runs a script: its folder is searched for what it imports itself."""
     if not path.is_file():
         raise TaskError(f"task.factory: there is no file {path}.")
     name = f"rank_search_task_{path.stem}"
@@ -149,8 +158,6 @@ def _import_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    if str(path.parent) not in sys.path:
-        sys.path.append(str(path.parent))
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from rank_search.coding import without_file
 from rank_search.errors import StudyMismatchError, TaskError
@@ -32,7 +34,7 @@ from rank_search.layers import (
     tensors_of,
     with_pools,
 )
-from rank_search.priors import user_cache_folder
+from rank_search.priors import numbers_of, user_cache_folder
 from rank_search.store import StudyRecord
 from rank_search.study.factory import load_task
 from rank_search.study.file import Study
@@ -52,6 +54,7 @@ class Problem:
         original: the user's own network, as the task gave it.
         choices: for each layer, the factorizations that may replace it, in the order of the study file.
         groups: layers that share their coordinates, by the group's first layer.
+        weights: SHA-256 of the user's own network as the task gave it, before anything ran it.
         examples: what MACs are counted on: the task's example, or all of its examples where they run differently.
     """
 
@@ -63,6 +66,7 @@ class Problem:
     plugins: Plugins
     choices: Mapping[str, tuple[str, ...]]
     groups: Mapping[str, tuple[str, ...]]
+    weights: str
     examples: tuple[Example, ...]
 
     @property
@@ -107,6 +111,7 @@ def read_problem(study: Study, task: Task | None = None, place: int = 0) -> Prob
     task = task or load_task(study)
     task = placed(task, _model(task), study.launch.device, place)
     model = _model(task)
+    weights = _digest(model)
     task = looked_at(task, model, study)
     _steps.info("Looking at the layers")
     examples = counted_on(model, _examples(task))
@@ -117,7 +122,7 @@ def read_problem(study: Study, task: Task | None = None, place: int = 0) -> Prob
     if isinstance(task, LayerErrorTask):
         task = replace(task, layers=inventory.layers)
     begun, inventory = _begun(study, model, inventory, [name for name, own in choices.items() if own])
-    return Problem(study, task, begun, model, inventory, plugins, choices, groups, examples)
+    return Problem(study, task, begun, model, inventory, plugins, choices, groups, weights, examples)
 
 
 def study_of(record: StudyRecord, task: Task | None = None) -> Study:
@@ -166,6 +171,16 @@ def _require_types(model: nn.Module) -> None:
             "complex numbers as the real ones of torch.view_as_real, or buffers that can be made again with "
             "persistent=False."
         )
+
+
+def _digest(model: nn.Module) -> str:
+    """Of its state, without what a lazy layer's first forward sets."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if not is_lazy(tensor):
+            found.update(name.encode())
+            found.update(numbers_of(tensor))
+    return found.hexdigest()
 
 
 def looked_at(task: Task, model: nn.Module, study: Study) -> Task:

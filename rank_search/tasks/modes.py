@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from rank_search.layers import buffers_kept
 
 _DROPOUTS: Final = frozenset(
     {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
@@ -29,16 +30,16 @@ def as_for_loss(model: nn.Module, moving: Iterable[nn.Module] = ()) -> Iterator[
     What a model gives in training mode (outputs of auxiliary heads, losses of its own) depends on the mode of modules
     that hold others. So these are in training mode; PyTorch's own modules and those that hold none, such as norms and
     dropout, are in evaluation mode, and dropout that is called as a function drops nothing. Afterwards all modes are
-    as they were, and so are all buffers.
+    as they were, and so are all buffers (see `buffers_kept`).
 
     Args:
         moving: norms that take statistics meanwhile: they are in training mode, and their buffers stay as they end.
     """
     moving = list(moving)
     modes = {module: module.training for module in model.modules()}
-    kept = _buffers(model, moving)
     with ExitStack() as stack:
-        stack.callback(_put_back, modes, kept)
+        stack.callback(_put_back, modes)
+        stack.enter_context(buffers_kept(model, but=moving))
         model.train()
         for module in model.modules():
             module.training = module is model or _holds_others(module)
@@ -52,18 +53,9 @@ def _holds_others(module: nn.Module) -> bool:
     return not type(module).__module__.startswith("torch.nn.") and any(True for _ in module.children())
 
 
-def _buffers(model: nn.Module, moving: list[nn.Module]) -> list[tuple[Tensor, Tensor]]:
-    moved = {id(buffer) for norm in moving for buffer in norm.buffers()}
-    return [(each, each.detach().clone()) for each in model.buffers() if id(each) not in moved]
-
-
-@torch.no_grad()
-def _put_back(modes: Mapping[nn.Module, bool], buffers: list[tuple[Tensor, Tensor]]) -> None:
+def _put_back(modes: Mapping[nn.Module, bool]) -> None:
     for module, training in modes.items():
         module.training = training
-    for buffer, before in buffers:
-        if not torch.equal(buffer, before):
-            buffer.copy_(before)
 
 
 class _NoDropout(TorchFunctionMode):

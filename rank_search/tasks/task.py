@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rank_search.basics import attributing
 from rank_search.errors import TaskError
-from rank_search.layers import Example
+from rank_search.layers import Example, buffers_kept
 from rank_search.tasks.batch_inputs import inputs_in
 from rank_search.tasks.randomness import seeded
 
@@ -263,12 +263,12 @@ def _one_number(loss: object) -> Tensor:
 
 
 def task_measurements(task: Task, model: nn.Module, batches: Iterable[Batch], name: str) -> dict[str, float]:
-    """The task's measurements on one pass, as plain numbers; NaN and infinity are handed on.
+    """The task's measurements on one pass, as plain numbers; NaN and infinity are handed on. The model is not changed.
 
     Raises:
         TaskError: not a mapping of names to numbers, no number at all, or a name that every trial measures.
     """
-    with torch.no_grad():
+    with torch.no_grad(), buffers_kept(model):
         found = task.evaluate(model, checked_batches(batches, name))
     if not isinstance(found, Mapping) or not found:
         raise TaskError(f"evaluate gave {found!r} on {name}; it must give named numbers, such as {{'error': 0.02}}.")

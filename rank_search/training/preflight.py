@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rank_search.errors import TaskError
-from rank_search.layers import copied
+from rank_search.layers import buffers_kept, copied
 from rank_search.tasks import (
     Batch,
     Task,
@@ -86,7 +86,8 @@ def check_test(task: Task) -> None:
 
 def _loss(task: Task, model: nn.Module, training: TrainingSettings) -> Tensor:
     trainable, distilled = _trainable(model), training.distillation > 0
-    with seeded(0), task_errors("training(), loss() or distilled_loss()" if distilled else "training() or loss()"):
+    asked = "training(), loss() or distilled_loss()" if distilled else "training() or loss()"
+    with seeded(0), buffers_kept(model), task_errors(asked):
         return _first_loss(task, trainable, model if distilled else None, task.training(), training)
 
 

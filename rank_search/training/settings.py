@@ -155,8 +155,9 @@ class OverparameterizedSettings(BaseModel):
     its spectra, VBMF ranks and factors are what trials start with, and a point that leaves all layers dense stands for
     it. Errors and ratios are still compared with your own network. All that is not said here is as in `[training]`.
 
-    The network is kept in the cache folder, and found there by the weights, the settings and the seed, not by the data:
-    after a change of the data alone, empty the folder.
+    The network is kept in the cache folder, and found there by the weights, the settings, the seed, the files of the
+    task's code and the versions of rank-search and PyTorch, not by the data: after a change of the data alone, or of
+    the code of a task that was made in Python, empty the folder.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

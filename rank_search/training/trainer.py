@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, final
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rank_search.errors import CheckpointError, TaskError
+from rank_search.layers import buffers_kept
 from rank_search.quantization import reestimate_batchnorm
 from rank_search.tasks import Batch, Task, generators, is_lone, set_generators
 from rank_search.training.after_steps import AfterSteps, apart_ids
@@ -103,15 +105,20 @@ class Trainer:
         last = self._steps(epochs)
         self._model.train()
         try:
-            while self._step < last:
-                if diverged := self._advance_by(next(self._batches)):
-                    return diverged
-                if after_step is not None:
-                    after_step(self)
+            with self._teacher_kept():
+                while self._step < last:
+                    if diverged := self._advance_by(next(self._batches)):
+                        return diverged
+                    if after_step is not None:
+                        after_step(self)
         finally:
             self._model.eval()
         broken = self.broken()
         return Diverged(f"{', '.join(broken)} not finite after step {self._step}") if broken else None
+
+    def _teacher_kept(self) -> AbstractContextManager[None]:
+        teacher = self._effort.teacher
+        return nullcontext() if teacher is None else buffers_kept(teacher)
 
     def _steps(self, epochs: float) -> int:
         return math.ceil(round(epochs * self._per_epoch, 6))  # so that 0.7 of 10 batches is 7, not 8

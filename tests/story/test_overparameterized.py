@@ -176,6 +176,18 @@ def test_studies_share_it_exactly_if_it_is_made_from_the_same(
     assert len(list((tmp_path / "spectra").glob("overparameterized-*"))) == (1 if shared else 2)
 
 
+def test_other_code_or_other_software_trains_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = begun(tmp_path)
+    prepare(rs.load_study(small.file))
+    code = small.folder / "stripes.py"
+    code.write_text(code.read_text(encoding="utf-8") + "# another loss\n", encoding="utf-8")
+    prepare(rs.load_study(small.file))
+    assert len(list((tmp_path / "spectra").glob("overparameterized-*"))) == 2
+    monkeypatch.setattr(room, "software", lambda: "rank-search 0, torch 0")
+    prepare(rs.load_study(small.file))
+    assert len(list((tmp_path / "spectra").glob("overparameterized-*"))) == 3
+
+
 def test_a_study_of_it_goes_on_and_exports(tmp_path: Path, no_training: Callable[[], None], command: Command) -> None:
     small = begun(tmp_path / "s")
     began = rs.run_study(rs.load_study(small.file), trials=5)
