@@ -18,7 +18,6 @@ from rank_search.layers.globs import matches_any
 from rank_search.layers.inventory import Inventory, mean_macs_by_module, run_once, take_inventory
 from rank_search.layers.kinds import kind_of
 from rank_search.layers.layer import Layer
-from rank_search.layers.looking import in_evaluation
 from rank_search.layers.opener import opener_of
 from rank_search.layers.opening import is_folded, made_of, with_opened
 from rank_search.layers.ordinary import require_ordinary
