@@ -176,6 +176,11 @@ def _own(module: nn.Module, holders: Counter[int]) -> list[nn.Parameter]:
     return [each for each in module.parameters(recurse=False) if each is not bias or holders[id(each)] == 1]
 
 
+def _is_backward() -> bool:
+    """Whether this is the derivative of something that ran before, in a forward that differentiates."""
+    return torch._C._current_graph_task_id() != -1
+
+
 @final
 class _Uses(TorchDispatchMode):
     """While it is entered, which dense weights and biases an operation takes, other than in their stand-in."""
@@ -201,7 +206,8 @@ class _Uses(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        for each in pytree.tree_leaves((args, kwargs)) if func is not torch.ops.aten.detach.default else ():
+        looked_at = func is not torch.ops.aten.detach.default and not _is_backward()
+        for each in pytree.tree_leaves((args, kwargs)) if looked_at else ():
             if isinstance(each, Tensor):
                 self._look(each)
         return func(*args, **kwargs)

@@ -6,15 +6,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from rank_search.layers import buffers_kept
 
-_DROPOUTS: Final = frozenset(
-    {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout}
+_BY_TRAINING: Final = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
+_BY_TRAIN: Final = (
+    *(torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.feature_alpha_dropout, torch.native_dropout),
+    *(torch.dropout_, torch.alpha_dropout_, torch.feature_dropout_, torch.feature_alpha_dropout_),
 )
+_OFF: Final[Mapping[Any, tuple[int, str, Any]]] = {
+    **dict.fromkeys(_BY_TRAINING, (2, "training", False)),
+    **dict.fromkeys(_BY_TRAIN, (2, "train", False)),
+    F.scaled_dot_product_attention: (4, "dropout_p", 0.0),
+    F.multi_head_attention_forward: (13, "training", False),
+}
+"""Of each function that drops: the place and the name of the argument by which it does, and its value if not."""
 _LONE: Final = "Expected more than 1 value per channel when training"
 
 
@@ -62,9 +72,10 @@ class _NoDropout(TorchFunctionMode):
     """Dropout that a module calls as a function, with its own mode."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _DROPOUTS:
-            kwargs = {**(kwargs or {}), "training": False}
-            args = args[:2]
-        elif func is F.scaled_dot_product_attention and kwargs and "dropout_p" in kwargs:
-            kwargs = {**kwargs, "dropout_p": 0.0}
+        if func in _OFF:
+            place, name, value = _OFF[func]
+            if len(args) > place:
+                args = (*args[:place], value, *args[place + 1 :])
+            else:
+                kwargs = {**(kwargs or {}), name: value}
         return func(*args, **(kwargs or {}))

@@ -339,3 +339,40 @@ def test_a_layer_within_vmap_is_skipped() -> None:
     inventory = inventory_of(Mapped())
     assert list(inventory.layers) == ["out"]
     assert "transformation" in reason_of(inventory)
+
+
+# ---- forwards that differentiate -------------------------------------------------------------------------
+
+
+class Forces(nn.Module):
+    """The gradient of an energy by the input."""
+
+    def __init__(self, also: Callable[[nn.Linear], Tensor] = lambda a: torch.zeros(())) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.out, self.also = nn.Linear(6, 8), nn.Linear(8, 2), also
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = self.out(self.a(x).tanh()).square().sum() + self.also(self.a)
+            (found,) = torch.autograd.grad(energy, x)
+        return -found
+
+
+def test_a_forward_that_differentiates_runs_replaced() -> None:
+    net = Forces().eval()
+    inventory = inventory_of(net)
+    assert list(inventory.layers) == ["a", "out"]
+    forward = sum(layer_cost(each, None, Choice()).macs for each in inventory.layers.values())
+    assert inventory.dense.macs == 2 * forward, "the backward by the input costs what the forward does"
+    torch.testing.assert_close(at_rank(net, 6)(X), net(X), rtol=1e-4, atol=1e-5)
+    cut = at_rank(net, 1)
+    assert not torch.allclose(cut(X), net(X), atol=1e-3)
+    assert count_macs(cut, [X]) == 2 * 3 * (6 + 8 + 16), "rank 1, and the other layer, there and back"
+
+
+def test_a_weight_that_is_read_beside_its_layer_is_skipped_where_the_forward_differentiates() -> None:
+    inventory = inventory_of(Forces(lambda a: a.weight.square().sum()))
+    assert list(inventory.layers) == ["out"]
+    assert "its weight is read elsewhere" in reason_of(inventory)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,38 @@ def test_nothing_is_trained_where_a_loss_is_only_looked_at() -> None:
     assert torch.equal(main, expected)
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(each, before[name]) for name, each in model.state_dict().items())
+
+
+def dropped(v: Tensor) -> dict[str, Callable[[bool], Any]]:
+    """What drops in training, by the ways in which it is written."""
+    attended, weights = v.reshape(1, 4, 8), (torch.eye(8).repeat(3, 1), torch.zeros(24), None, None, False, 0.5)
+    heads: tuple[Any, ...] = (attended, attended, attended, 8, 2, *weights, torch.eye(8), torch.zeros(8))
+    return {
+        "F, by position": lambda on: F.dropout(v, 0.5, on, False),
+        "F, by name": lambda on: F.dropout1d(v, training=on),
+        "torch": lambda on: torch.dropout(v, 0.9, on),
+        "torch, by name": lambda on: torch.dropout(v, p=0.9, train=on),
+        "torch, alpha": lambda on: torch.alpha_dropout(v, 0.5, on),
+        "torch, features": lambda on: torch.feature_dropout(v, 0.5, on),
+        "torch, features, alpha": lambda on: torch.feature_alpha_dropout(v, 0.5, on),
+        "torch, in place": lambda on: torch.dropout_(v.clone(), 0.5, on),
+        "attention, by position": lambda on: F.scaled_dot_product_attention(v, v, v, None, 0.5 if on else 0.0),
+        "attention, by name": lambda on: F.scaled_dot_product_attention(v, v, v, dropout_p=0.5 if on else 0.0),
+        "heads, by position": lambda on: F.multi_head_attention_forward(*heads, on)[0],
+        "heads, by name": lambda on: F.multi_head_attention_forward(*heads, training=on)[0],
+    }
+
+
+@pytest.mark.parametrize("way", dropped(torch.zeros(4, 8)))
+def test_dropout_that_is_called_as_a_function_drops_nothing(way: str) -> None:
+    v = data(4)[0][0]
+    call = dropped(v)[way]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        expected = call(False)
+        assert not torch.equal(call(True), expected)
+        with as_for_loss(nn.Module()):
+            assert torch.equal(call(True), expected)
 
 
 def test_moments_are_those_of_evaluation() -> None:
