@@ -16,6 +16,7 @@ FACTOR: Final = 0x45D9F3B
 BITS: Final = 32
 STEPS: Final = 20  # of conjugate gradients
 SOLVED: Final = 2048  # inputs up to which the outputs are looked at
+RIDGE: Final = 1e-6  # of the mean diagonal entry
 
 
 def hashed(size: int, values: int, device: torch.device | None = None) -> Int[Tensor, " {size}"]:
@@ -40,6 +41,8 @@ def conjugate_gradients(
 ) -> Float[Tensor, " k"]:
     """An x of A·x = b, or what `STEPS` steps from zero make of it; each takes ½xᵀAx − bᵀx further down.
 
+    The last one is that after which nothing but rounding is left of b: further ones would follow that anywhere.
+
     Args:
         apply: the product with A, symmetric and positive semidefinite.
         left: b.
@@ -51,10 +54,10 @@ def conjugate_gradients(
     """
     scale = torch.where(diagonal > 0, 1 / diagonal, 1.0)
     found, step = torch.zeros_like(left), scale * left
-    size = left @ step
+    size = first = left @ step
     for _ in range(STEPS):
         seen = apply(step)
-        if not (most := float(step @ seen)) > 0:
+        if not (most := float(step @ seen)) > 0 or size <= torch.finfo(left.dtype).eps * first:
             break
         found, left = found + size / most * step, left - size / most * seen
         before, size = size, left @ (scale * left)
@@ -70,6 +73,13 @@ def in_metric(difference: Float[Tensor, "out ..."], moment: Float[Tensor, "*grou
     """
     rows = difference.flatten(1)
     return rows @ moment if moment.dim() == 2 else (rows.view(len(moment), -1, rows.shape[1]) @ moment).view_as(rows)
+
+
+def ridged(moment: Float[Tensor, "*groups n n"]) -> Float[Tensor, "*groups n n"]:
+    """In float64; inputs that never occur keep their weight, and where the moment is zero all do."""
+    C = moment.to(torch.float64)
+    ridge = RIDGE * float(C.diagonal(dim1=-2, dim2=-1).mean()) or 1.0
+    return C + ridge * torch.eye(C.shape[-1]).to(C)
 
 
 class Buckets(Factorization):
@@ -102,10 +112,13 @@ class Buckets(Factorization):
         self.shared.copy_(self._summed(entries) / self._totals(torch.ones_like(entries)).clamp_min(1))
 
     def _fit_outputs(self, weight: Tensor, bases: Bases, moment: Tensor) -> None:
-        """With S the table of signs, v with SᵀSC·v = SᵀWC; what the plain v leaves of it is SᵀRC, R = W − W'."""
+        """With S the table of signs, v with SᵀSC·v = SᵀWC; what the plain v leaves of it is SᵀRC, R = W − W'.
+
+        C with a ridge, so that what the inputs leave open stays near the weight.
+        """
         if moment.shape[-1] > SOLVED:
             return
-        C, W = moment.to(torch.float64), weight.to(torch.float64)
+        C, W = ridged(moment), weight.to(torch.float64)
         plain = self.shared[0].to(torch.float64)
         left = self._summed(in_metric(W - self._spread(plain), C))
         rows = C.diagonal(dim1=-2, dim2=-1).view(self.layer.groups, 1, -1)

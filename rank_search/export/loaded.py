@@ -27,7 +27,8 @@ from rank_search.programs import (
     with_last_uses,
 )
 
-_DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  # RecursionError among them
+_DAMAGED: Final = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
+"""RecursionError, and OverflowError of a number beyond floats, among them."""
 
 
 def from_json(graph: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: Sizes | None = None) -> nn.Module:

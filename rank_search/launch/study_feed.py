@@ -63,8 +63,8 @@ class StudyFeed:
         taken = {each.location for row in rows for each in row.artifacts}
         files = [each for cut in outcome.row for each in cut.outcome.artifacts if each.location not in taken]
         if files:
-            known = {each.location for row in self._store.trials(self._study) for each in row.artifacts}
-            self.drop([each for each in files if each.location not in known])
+            kept = self._store.kept_among(self._study, [each.location for each in files])
+            self.drop([each for each in files if each.location not in kept])
 
     def _trial_of(self, row: TrialRow) -> SearchTrial:
         outcome = Outcome(row.state, row.measurements, row.reason, row.artifacts, row.settled, row.settled_costs)

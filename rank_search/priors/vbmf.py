@@ -26,14 +26,12 @@ class RankPrior:
         noise_variance: σ² of one entry.
         threshold: singular values above it are signal.
         energy_kept: share of ‖Y‖² in the kept singular values, 0 to 1.
-        minima: how many local minima the free energy has over σ², the ends of its bracket included.
     """
 
     rank: int
     noise_variance: float
     threshold: float
     energy_kept: float
-    minima: int
 
 
 def vbmf(spectrum: Spectrum) -> RankPrior:
@@ -60,21 +58,20 @@ def vbmf(spectrum: Spectrum) -> RankPrior:
     Complexity: O(512·L), negligible beside the spectrum itself.
 
     >>> prior = vbmf(Spectrum(np.array([10, 5, 1, 0.9]), rows=4, columns=10))
-    >>> prior.rank, round(prior.noise_variance, 6), prior.minima
-    (2, 0.155177, 3)
+    >>> prior.rank, round(prior.noise_variance, 6), round(prior.threshold, 4)
+    (2, 0.155177, 2.2452)
     """
     if spectrum.energy == 0:
-        return RankPrior(0, 0.0, 0.0, 0.0, 0)
+        return RankPrior(0, 0.0, 0.0, 0.0)
     unit = spectrum.energy / (spectrum.rows * spectrum.columns)
     energy = _FreeEnergy.of(spectrum.values**2 / (spectrum.columns * unit), spectrum)
-    noise, minima = _global_minimum(energy)
+    noise = _global_minimum(energy)
     kept = int(np.count_nonzero(energy.powers > noise * energy.edge))
     return RankPrior(
         rank=kept,
         noise_variance=noise * unit,
         threshold=(noise * energy.edge * spectrum.columns * unit) ** 0.5,
         energy_kept=min(float(energy.powers[:kept].sum() / energy.powers.sum()), 1.0),
-        minima=minima,
     )
 
 
@@ -137,15 +134,14 @@ def relative_threshold(ratio: float) -> float:
     return (1 + tau) * (1 + ratio / tau)
 
 
-def _global_minimum(energy: _FreeEnergy) -> tuple[float, int]:
-    """Where J is least, and the number of its local minima on the grid, the two ends included."""
+def _global_minimum(energy: _FreeEnergy) -> float:
+    """Where J is least: every local minimum on the grid is refined, the two ends included."""
     grid = np.geomspace(energy.lower, 1.0, _GRID)
     chunks = np.array_split(grid, 1 + grid.size * energy.powers.size // _CHUNK)
     walled = np.concatenate([[np.inf], *(energy(chunk) for chunk in chunks), [np.inf]])
     levels = walled[1:-1]
     minima = np.flatnonzero((levels < walled[:-2]) & (levels <= walled[2:]))
-    refined = [_refined(energy, grid, int(index)) for index in minima]
-    return min(refined)[1], len(minima)
+    return min(_refined(energy, grid, int(index)) for index in minima)[1]
 
 
 def _refined(energy: _FreeEnergy, grid: Float[Values, " points"], index: int) -> tuple[float, float]:

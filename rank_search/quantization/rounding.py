@@ -218,24 +218,6 @@ def _compensated(
     return back.T
 
 
-def round_layer(
-    weight: Float[Tensor, "out n"],
-    step: Float[Tensor, "rows 1"],
-    curvature: Float[Tensor, "n n"],
-    slope: Float[Tensor, "out 1"],
-    pivoted: tuple[Int[Tensor, " n"], Float[Tensor, "n n"]],
-) -> Float[Tensor, "out n"]:
-    """Whole numbers of a layer: `round_compensated` under the bits that its own whole numbers then have.
-
-    With a slope of zero and a diagonal curvature these are the nearest ones. O(out·n²).
-
-    >>> one, H = torch.ones(1, 1, dtype=torch.float64), torch.eye(2)
-    >>> round_layer(torch.tensor([[0.4, 2.6]]), one, H, 0 * one, pivots(H)).tolist()
-    [[0.0, 3.0]]
-    """
-    return round_blocks(weight, step, [Block(slice(0, weight.shape[1]), curvature, pivoted)], slope)
-
-
 @dataclass(frozen=True)
 class Block:
     """Some columns of a weight, their curvature and its pivots: what other columns do is not looked at."""
@@ -251,9 +233,10 @@ def round_blocks(
     blocks: Sequence[Block],
     slope: Float[Tensor, "out 1"],
 ) -> Float[Tensor, "out n"]:
-    """The same with a curvature that is known within blocks of columns; the bits are those of all numbers together.
+    """Whole numbers of a layer: `round_compensated` in each block, under the bits that all of them together then have.
 
-    Without any numbers nothing is done. O(out·n·b), b columns in the widest block.
+    With a slope of zero and a diagonal curvature these are the nearest ones. Without any numbers nothing is done.
+    O(out·n·b), b columns in the widest block.
 
     >>> one, H = torch.ones(1, 1, dtype=torch.float64), torch.eye(1)
     >>> blocks = [Block(slice(0, 1), H, pivots(H)), Block(slice(1, 2), H, pivots(H))]

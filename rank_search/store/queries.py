@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from rank_search.pareto import nondominated
 from rank_search.point import Bound, Chosen, Condition, Objective
 from rank_search.store import names, rows
 from rank_search.store.records import StudyRecord, TrialRow
-from rank_search.store.tables import claim, measurement, trial
+from rank_search.store.sql_in import in_values
+from rank_search.store.tables import artifact, claim, measurement, trial
 
 _OF_STUDY: Final = trial.c.study_id == bindparam("study")
 _MOMENT: Final = bindparam("moment", type_=Integer)
@@ -29,6 +30,12 @@ _PAST: Final = _MEMBERS.where(
 )
 _ID: Final = select(trial.c.id).where(_OF_STUDY, trial.c.number == bindparam("number"))
 _IDS: Final = select(trial.c.id).where(_OF_STUDY, trial.c.id > bindparam("after")).order_by(trial.c.id)
+
+_LOCATIONS: Final = (
+    select(artifact.c.location)
+    .join(trial, trial.c.id == artifact.c.trial_id)
+    .where(_OF_STUDY, in_values(artifact.c.location, "locations"))
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,11 @@ def trials(connection: Connection, study: StudyRecord, after: int) -> list[Trial
     """Every finished trial whose id is larger than `after`, in the order of recording."""
     ids = connection.scalars(_IDS, {"study": study.id, "after": after}).all()
     return rows.read(connection, study, ids)
+
+
+def kept_among(connection: Connection, study: StudyRecord, locations: Collection[str]) -> set[str]:
+    """Those of the locations at which artifacts of the study's finished trials lie."""
+    return set(connection.scalars(_LOCATIONS, {"study": study.id, "locations": locations}))
 
 
 def id_of(connection: Connection, study: StudyRecord, number: int) -> int | None:

@@ -257,6 +257,10 @@ class Store:
         """
         return self._database.write(ledger.forget_artifacts, self._record_of(study), number)
 
+    def kept_among(self, study: StudyRecord | str, locations: Collection[str]) -> set[str]:
+        """Those of the locations at which artifacts of finished trials lie."""
+        return self._database.read(queries.kept_among, self._record_of(study), locations)
+
     def trials(self, study: StudyRecord | str, after: int = 0) -> list[TrialRow]:
         """Every finished trial whose id is larger than `after`, in the order of recording.
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from rank_search.artifacts import ArtifactStore
 from rank_search.launch import InProcess, Job, SearchDriver
 from rank_search.observe import SearchProgress, TrialCallback
@@ -123,8 +125,20 @@ def test_files_of_cuts_stay_with_those_on_the_front(
 
 
 def test_files_of_a_cut_whose_point_another_driver_has_tried_meanwhile_go(
-    store: Store, study: StudyRecord, drive: Callable[..., SearchDriver], tmp_path: Path
+    store: Store,
+    study: StudyRecord,
+    drive: Callable[..., SearchDriver],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """And nobody reads the whole study for it."""
+    read, trials = [], Store.trials
+
+    def watched(self: Store, study: StudyRecord | str, after: int = 0) -> list[TrialRow]:
+        read.append(trials(self, study, after))
+        return read[-1]
+
+    monkeypatch.setattr(Store, "trials", watched)
     folder = ArtifactStore(tmp_path / "artifacts")
 
     def run(job: Job) -> Outcome:
@@ -137,6 +151,8 @@ def test_files_of_a_cut_whose_point_another_driver_has_tried_meanwhile_go(
         return replace(better_and_better(job), row=row)
 
     drive(InProcess(run), target=2).run()
+    numbers = [row.number for rows in read for row in rows]
+    assert len(numbers) == len(set(numbers))
     (member,) = store.front(study)
     assert set(folder.names()) == {each.location for each in member.artifacts}
     assert store.check(study, folder) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from rank_search_plugins import buckets
-from rank_search_plugins.buckets import Buckets, hashed
+from rank_search_plugins.buckets import Buckets, conjugate_gradients, hashed
 from torch import Tensor
 
 from rank_search.layers import Cost, DirectBases, Layer, count_params, output_error
@@ -95,6 +95,40 @@ def test_a_fit_to_the_outputs_is_least_squares_in_their_metric(groups: int) -> N
     errors = [output_error(weight, each, C) for each in (best, found, plain)]
     assert errors[1] == pytest.approx(errors[0], rel=1e-6)
     assert errors[0] < 0.95 * errors[2]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_a_single_input_leaves_open_stays_near_the_weight(seed: int) -> None:
+    weight, x = normal(8, 12, seed=seed), normal(12, 1, seed=100 + seed)
+    for count in (5, 16, 40, 60, 80):
+        form = Buckets(Layer("x", "linear", (8, 12), dtype=torch.float64), buckets=count)
+        form.fit(weight, DirectBases(weight, x @ x.T))
+        assert float(form.dense().detach().abs().max()) < 30
+        zero = torch.zeros_like(weight)
+        assert output_error(weight, form.dense(), x @ x.T) < output_error(weight, zero, x @ x.T)
+
+
+@pytest.mark.parametrize("value", [0.1, 1.7, -3.3])
+@pytest.mark.parametrize("size", [(16, 16), (6, 40)])
+def test_weights_that_are_all_alike_do_not_go_far(size: tuple[int, int], value: float) -> None:
+    """Where rounding is all that is left to be solved for."""
+    weight = torch.full(size, value, dtype=torch.float64)
+    for count in range(1, weight.numel(), 7):
+        form = Buckets(Layer("x", "linear", size, dtype=torch.float64), buckets=count)
+        form.fit(weight, DirectBases(weight, torch.ones(size[1], size[1], dtype=torch.float64)))
+        assert float((form.dense().detach() - weight).norm() / weight.norm()) < 200
+
+
+def test_no_step_is_taken_once_only_rounding_is_left() -> None:
+    steps, diagonal = [], torch.arange(1.0, 4.0, dtype=torch.float64)
+
+    def apply(x: Tensor) -> Tensor:
+        steps.append(x)
+        return diagonal * x + x.sum()
+
+    found = conjugate_gradients(apply, normal(3), torch.ones(3, dtype=torch.float64))
+    assert len(steps) <= 5
+    torch.testing.assert_close(diagonal * found + found.sum(), normal(3))
 
 
 def test_many_buckets_are_nearer_to_the_outputs_than_the_plain_fit_and_empty_ones_do_no_harm() -> None:

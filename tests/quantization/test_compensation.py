@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rank_search.quantization import rounding
-from rank_search.quantization.rounding import Rate, cheapest, cost, pivots, refit, round_compensated, round_layer
+from rank_search.quantization.rounding import (
+    Block,
+    Rate,
+    cheapest,
+    cost,
+    pivots,
+    refit,
+    round_blocks,
+    round_compensated,
+)
 
 drawn = st.tuples(st.integers(1, 5), st.integers(1, 8), st.integers(0, 1000), st.floats(0.05, 2.0), st.floats(0, 1.0))
 
@@ -24,6 +33,11 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 def moment(size: int, seed: int = 0) -> Tensor:
     mixed = normal(4 * size, size, seed=seed) @ normal(size, size, seed=seed + 1)
     return mixed.T @ mixed / len(mixed)
+
+
+def in_one(curvature: Tensor) -> Block:
+    """All columns of a weight."""
+    return Block(slice(0, len(curvature)), curvature, pivots(curvature))
 
 
 def step(value: float) -> Tensor:
@@ -133,10 +147,10 @@ def test_pivots_are_what_the_later_columns_cannot_make_up_for(size: int, seed: i
 def test_compensation_with_inputs_that_never_occur_is_finite() -> None:
     H = torch.zeros(3, 3)
     H[0, 0] = 1.0
-    whole = round_layer(torch.tensor([[1.0, 1.0, 1.0]]), step(0.5), H, step(0.01), pivots(H))
+    whole = round_blocks(torch.tensor([[1.0, 1.0, 1.0]]), step(0.5), [in_one(H)], step(0.01))
     assert whole[0, 0] == 2
     flat = torch.zeros(3, 3)
-    assert bool(round_layer(torch.ones(2, 3), step(0.5), flat, torch.ones(2, 1), pivots(flat)).isfinite().all())
+    assert bool(round_blocks(torch.ones(2, 3), step(0.5), [in_one(flat)], torch.ones(2, 1)).isfinite().all())
 
 
 def test_refit_is_least_squares() -> None:

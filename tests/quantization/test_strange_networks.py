@@ -20,7 +20,7 @@ from rank_search.quantization import observed
 from rank_search.quantization.closeness import Closeness
 from rank_search.quantization.expense import bytes_for, say_expense
 from rank_search.quantization.observed import moments
-from rank_search.quantization.rounding import pivots, refit, round_layer
+from rank_search.quantization.rounding import Block, pivots, refit, round_blocks
 from rank_search.quantization.sensitivity import sensitivity
 
 Pair = namedtuple("Pair", ["logits", "state"])
@@ -293,7 +293,7 @@ def test_columns_that_are_taken_together_round_as_one_by_one() -> None:
     back = torch.empty_like(whole)
     back[:, order] = whole
     steps, free = torch.tensor([[0.3]], dtype=torch.float64), torch.zeros(3, 1, dtype=torch.float64)
-    assert torch.equal(round_layer(W, steps, H, free, (order, U)), back)
+    assert torch.equal(round_blocks(W, steps, [Block(slice(0, 300), H, (order, U))], free), back)
 
 
 def test_a_refit_and_pivots_of_what_is_no_moment_are_finite() -> None:

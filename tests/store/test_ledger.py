@@ -197,6 +197,17 @@ def test_files_of_a_dominated_trial_may_be_dropped(store: Store, study: StudyRec
     assert store.trial(study, 0).artifacts == ()
 
 
+def test_locations_are_asked_for_within_a_study(store: Store, study: StudyRecord) -> None:
+    other = store.join(a_record())
+    for record, names in ((study, ("one", "two")), (other, ("three",))):
+        for name in names:
+            files = (Artifact("model", name, "00", 1), Artifact("coded", name, "00", 1))
+            finish(store, record, Outcome(State.COMPLETE, {"a": 1, "b": 1}, artifacts=files))
+    assert store.kept_among(study, ["two", "one", "three", "nowhere"]) == {"one", "two"}
+    assert store.kept_among(other, ["one", "three"]) == {"three"}
+    assert store.kept_among(study, []) == set()
+
+
 def test_a_trial_that_is_not_there_has_nothing_to_change(store: Store, study: StudyRecord) -> None:
     with pytest.raises(QueryError, match="no trial 5: none has finished yet"):
         store.amend(study, 5, {"x": 1.0})

@@ -41,6 +41,7 @@ def claimed_and_recorded(store: Store, study: StudyRecord) -> None:
         lambda store, study: store.activity(study, BEGIN),
         lambda store, study: store.amend(study, 0, {"test_error": 1.0}),
         lambda store, study: store.forget_artifacts(study, 1),
+        lambda store, study: store.kept_among(study, ["m"]),
     ],
 )
 def test_no_table_is_read_as_a_whole(act: Act, tmp_path: Path) -> None:

@@ -443,6 +443,8 @@ EVIL = "__import__('os').system('touch pwned')"
         just(INPUT, {"op": "output", "args": [{"os": "system"}]}),
         just(INPUT, {"op": "output", "args": [{"dtype": "__builtins__"}]}),
         just(INPUT, {"op": "output", "args": [{"dtype": "nn"}]}),
+        calling("aten.mul.Tensor", {"float": 10**400}),
+        calling("aten.mul.Tensor", {"complex": [10**400, 0]}),
         {"nodes": [INPUT]},
         {"nodes": 7, "structure": 0},
         {},
