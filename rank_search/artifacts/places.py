@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, final
 
-from rank_search.basics import masked, replace_whole, split_credentials, sync
+from rank_search.basics import masked, masked_options, replace_whole, split_credentials, sync
 from rank_search.errors import PlaceError, to_install
 
 if TYPE_CHECKING:
@@ -172,10 +172,11 @@ class _Server(Place):
                 else "Install it."
             )
             raise PlaceError(
-                f"The package that artifacts at {self._url} need is not installed: {error}. {advice}"
+                f"The package that artifacts at {masked_options(self._url)} need is not installed: {error}. {advice}"
             ) from None
         except ValueError as error:
             raise PlaceError(
-                f"In {self._url}, no file can be kept: {self.said(error)}. Give a folder, or a URL that fsspec knows."
+                f"In {masked_options(self._url)}, no file can be kept: {self.said(error)}. Give a folder, or a URL "
+                "that fsspec knows."
             ) from None
         return files, str(path).rstrip("/")

@@ -207,7 +207,7 @@ def test_they_calibrate_where_noise_does_not() -> None:
 
 
 def test_without_norms_the_remedy_is_said() -> None:
-    with pytest.raises(SourceError, match=r"no batch norms with running statistics.*analytic or none"):
+    with pytest.raises(SourceError, match=r'no batch norms with running statistics.*"gaussian" or "none"'):
         synthetic_inputs(nn.Linear(3, 3), torch.zeros(1, 3), seed=0)
 
 

@@ -381,15 +381,15 @@ def test_a_row_that_was_changed_behind_our_back(copied: Small, command: Command)
     assert "on the front; the store says otherwise" in checked.out
 
 
-@pytest.mark.parametrize("artifacts", ["s3://bucket/prefix", "nowhere://host"])
+@pytest.mark.parametrize("artifacts", ["gs://bucket/prefix", "nowhere://host"])
 def test_a_place_for_files_that_waiting_makes_no_better_ends_the_search_before_its_first_trial(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch, artifacts: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed
-    study = write_study(tmp_path / "study", study={"artifacts": artifacts})
+    monkeypatch.setitem(sys.modules, "gcsfs", None)  # as if it were not installed
+    study = write_study(tmp_path / "study", study={"artifacts": artifacts}, launch={"store_patience": 1})
     said = command("run", study.file)
     assert said.code == 2
-    assert ("is not installed" if artifacts.startswith("s3") else "Protocol not known") in said.err
+    assert ("is not installed" if artifacts.startswith("gs") else "Protocol not known") in said.err
     with rs.Store.open(study.store) as store:
         assert store.studies() == []  # so that another place may be named
 
