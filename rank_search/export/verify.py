@@ -18,7 +18,7 @@ from rank_search.layers import copied
 from rank_search.point import Artifact, State
 from rank_search.store import Store, StudyRecord, TrialRow, artifact_folder
 from rank_search.study import Problem
-from rank_search.tasks import Seen, Task, seeded, task_errors, task_measurements, watched
+from rank_search.tasks import Seen, Task, seeded, selection_examples, task_errors, task_measurements, watched
 from rank_search.trials import build
 
 _log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def check_measurements(problem: Problem, model: nn.Module, row: TrialRow) -> Che
         return Checked(found, replace(seen, draws=True))
     for name, recorded in other.items():
         what = f"The rebuilt model of trial {row.number} has {name} = {found[name]}, and {recorded} was recorded"
-        if recorded is None or not _is_rounding(found[name], recorded, seen.predictions):
+        if recorded is None or not _is_rounding(found[name], recorded, selection_examples(problem.task)):
             raise ExportError(
                 f"{what}. They must be equal, but for what another processor may round otherwise. Has the selection "
                 "data changed?"
@@ -104,17 +104,19 @@ def check_measurements(problem: Problem, model: nn.Module, row: TrialRow) -> Che
     return Checked(found, seen)
 
 
-def _is_rounding(value: float, recorded: float, predictions: int) -> bool:
+def _is_rounding(value: float, recorded: float, examples: int | None) -> bool:
     """Whether two machines may measure this of one model.
 
-    Measurements may differ by a thousandth of what was recorded; shares of the predictions, such as an error rate, by
-    one prediction in a thousand, at least one. A GPU multiplies to three digits by default (TF32).
+    Measurements may differ by a thousandth of what was recorded; shares of the examples, such as an error rate, by one
+    example in a thousand, at least one. A GPU multiplies to three digits by default (TF32).
     """
     if math.isclose(value, recorded, rel_tol=_ROUNDING):
         return True
-    counts = value * predictions, recorded * predictions
-    are_shares = all(0 <= each <= predictions and math.isclose(each, round(each), abs_tol=0.01) for each in counts)
-    return are_shares and abs(round(counts[0]) - round(counts[1])) <= max(1, _ROUNDING * predictions)
+    if not examples:
+        return False
+    counts = value * examples, recorded * examples
+    are_shares = all(0 <= each <= examples and math.isclose(each, round(each), abs_tol=0.01) for each in counts)
+    return are_shares and abs(round(counts[0]) - round(counts[1])) <= max(1, _ROUNDING * examples)
 
 
 def measured(task: Task, model: nn.Module, rng_seed: int = 0) -> tuple[dict[str, float], Seen]:

@@ -31,13 +31,11 @@ class Seen:
         shapes: of its tensors, by name; each set of shapes once.
         draws: whether it draws random numbers.
         values: what else its parameters were given, defaults among it; each value of each once.
-        predictions: that it gave: rows of its outputs, along the last dimension of the first tensor in them.
     """
 
     shapes: frozenset[tuple[tuple[str, tuple[int, ...]], ...]] = frozenset()
     draws: bool = False
     values: frozenset[tuple[str, Any]] = frozenset()
-    predictions: int = 0
 
 
 @final
@@ -62,12 +60,7 @@ class Watch:
         moved = not all(torch.equal(one, other) for one, other in zip(states, now, strict=True))
         shapes = [(name, tuple(each.shape)) for name, each in leaves_of(given).items() if isinstance(each, Tensor)]
         values = frozenset((name, each) for name, each in given.items() if isinstance(each, PLAIN))
-        self.seen = Seen(
-            self.seen.shapes | {tuple(shapes)},
-            self.seen.draws or moved,
-            self.seen.values | values,
-            self.seen.predictions + _rows(outputs),
-        )
+        self.seen = Seen(self.seen.shapes | {tuple(shapes)}, self.seen.draws or moved, self.seen.values | values)
         if self.then:
             self.then(given, states, outputs)
             set_random_states(now)
@@ -91,11 +84,6 @@ def watched(model: nn.Module, then: Callable[[Given, Random, Any], None] | None 
 def leaves_of(given: Given) -> dict[str, Any]:
     """What is in the containers, by the names on the way to it."""
     return dict(named_leaves(given))
-
-
-def _rows(outputs: Any) -> int:
-    first = next((each for each in leaves_of({"": outputs}).values() if isinstance(each, Tensor)), None)
-    return 0 if first is None or first.dim() == 0 else first.numel() // max(first.shape[-1], 1)
 
 
 def _given(model: nn.Module, call: Call) -> Given:
